@@ -1,0 +1,1 @@
+"""The domain of Penchant: text, encoder, interests, record, index, recommendation. Knows no gRPC."""

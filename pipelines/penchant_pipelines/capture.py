@@ -1,0 +1,173 @@
+"""Capture: from a signal as sent to a durable profile. Text and encoder first, then one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import sqlalchemy as sa
+
+from penchant_pipelines.encoder import BatchingEncoder
+from penchant_pipelines.errors import InvalidInput, Overloaded, PenchantError
+from penchant_pipelines.model import Action, Item, Post, Signal, now
+from penchant_pipelines.record import Record, Writer, schema
+from penchant_pipelines.record.ledger import Captured, Ledger, Reading
+from penchant_pipelines.text import Document, TextError, TextPipeline
+
+NOTHING = Document(text="", language="und", terms=())
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A signal with its id, time and text filled in."""
+
+    signal: Signal
+    time: int
+    document: Document
+    known: bool
+    """Its id was captured before: there is nothing to encode."""
+
+
+class Reader:
+    """Reads texts: cleans and segments them off the event loop, then encodes them."""
+
+    def __init__(self, text: TextPipeline, encoder: BatchingEncoder) -> None:
+        self._text = text
+        self.encoder = encoder
+
+    def document(self, text: str, language: str, field: str) -> Document:
+        """Clean one text; blocks. Raises InvalidInput that names the field."""
+        if not text:
+            return NOTHING
+        try:
+            return self._text.read(text, language)
+        except TextError as error:
+            raise InvalidInput.at(field, str(error)) from error
+
+    async def read(self, text: str, language: str = "", field: str = "text") -> Reading:
+        """Read one text; its vector is None where nothing meaningful remains of it."""
+        document = await asyncio.to_thread(self.document, text, language, field)
+        return (await self.encode([document]))[0]
+
+    async def encode(self, documents: Sequence[Document]) -> list[Reading]:
+        """Encode documents in order; empty ones get no vector."""
+        vectors = iter(await self.encoder.encode([d.text for d in documents if d.text]))
+        return [Reading(next(vectors) if d.text else None, d.language, d.terms) for d in documents]
+
+
+class Capture:
+    """Takes in signals and items."""
+
+    def __init__(self, reader: Reader, record: Record, writer: Writer[Ledger]) -> None:
+        self._reader = reader
+        self._record = record
+        self._writer = writer
+
+    async def capture(self, signals: Sequence[Signal]) -> list[Captured | PenchantError]:
+        """Capture signals; each succeeds or fails alone. Answers once they are durable.
+
+        Violations name fields relative to the signal (`post.text`). Raises Overloaded for all of them.
+        """
+        arrived = now()
+        prepared = await asyncio.to_thread(self._prepare, signals, arrived)
+        sound = [entry for entry in prepared if isinstance(entry, _Read)]
+        readings = await self._reader.encode([entry.document for entry in sound])
+        pairs = list(zip(sound, readings, strict=True))
+        if pairs:
+            outcomes = iter(await self._writer.submit(lambda ledger: _capture_all(ledger, pairs)))
+        return [next(outcomes) if isinstance(entry, _Read) else entry for entry in prepared]
+
+    async def check(self, signal: Signal) -> None:
+        """Do all that capture does, up to keeping anything. Raises what capture would."""
+        prepared = await asyncio.to_thread(self._prepare, [signal], now())
+        if isinstance(prepared[0], PenchantError):
+            raise prepared[0]
+        await self._reader.encode([prepared[0].document])
+
+    async def upsert_items(self, items: Sequence[Item]) -> list[PenchantError | None]:
+        """Add or replace items; each succeeds or fails alone. Fields are named relative to the item."""
+        prepared = await asyncio.to_thread(lambda: [self._item_document(item) for item in items])
+        sound = [(item, doc) for item, doc in zip(items, prepared, strict=True) if isinstance(doc, Document)]
+        vectors = await self._reader.encoder.encode([document.text for _, document in sound])
+        batch = [
+            (item, Reading(vector, document.language, document.terms))
+            for (item, document), vector in zip(sound, vectors, strict=True)
+        ]
+        if batch:
+            await self._writer.submit(lambda ledger: ledger.upsert_items(batch))
+        return [None if isinstance(entry, Document) else entry for entry in prepared]
+
+    def _prepare(self, signals: Sequence[Signal], arrived: int) -> list[_Read | PenchantError]:
+        known = self._known_ids([signal.id for signal in signals if signal.id])
+        return [self._read(signal, arrived, known) for signal in signals]
+
+    def _read(self, signal: Signal, arrived: int, known: set[str]) -> _Read | PenchantError:
+        time = arrived if signal.time is None else signal.time
+        named = signal if signal.id else replace(signal, id=uuid.uuid4().hex)
+        if named.id in known:
+            return _Read(named, time, NOTHING, known=True)
+        evidence = named.evidence
+        try:
+            if isinstance(evidence, Post):
+                document = self._reader.document(evidence.text, evidence.language, "post.text")
+                if not document.text and not evidence.item_id:
+                    raise InvalidInput.at("post.text", "holds nothing to read once links and mentions are taken out")
+            else:
+                document = NOTHING
+                _check_value(evidence.action, evidence.value)
+        except InvalidInput as error:
+            return error
+        return _Read(named, time, document, known=False)
+
+    def _known_ids(self, ids: Sequence[str]) -> set[str]:
+        found: set[str] = set()
+        with self._record.read() as connection:
+            for start in range(0, len(ids), 500):
+                query = sa.select(schema.signals.c.id).where(schema.signals.c.id.in_(ids[start : start + 500]))
+                found.update(connection.execute(query).scalars())
+        return found
+
+    def _item_document(self, item: Item) -> Document | InvalidInput:
+        try:
+            return item_document(item, self._reader)
+        except InvalidInput as error:
+            return error
+
+
+def item_document(item: Item, reader: Reader) -> Document:
+    """What an item says: its title, its text unless that repeats the title, and its categories where there is no text."""
+    parts = [item.title] if item.title and not item.text.startswith(item.title) else []
+    parts += [item.text] if item.text else list(item.categories)
+    document = reader.document("\n".join(part for part in parts if part), item.attributes.get("language", ""), "text")
+    if not document.text:
+        raise InvalidInput.at("text", "needs words to tell what the item is: give a title, a text or categories")
+    return document
+
+
+def _check_value(action: Action, value: float | None) -> None:
+    if value is None:
+        return
+    if action is Action.DWELL:
+        if value < 0:
+            raise InvalidInput.at("behavior.value", "must not be negative: it is the seconds dwelt")
+    elif not -1 <= value <= 1:
+        raise InvalidInput.at(
+            "behavior.value", "must lie between -1 and 1 (a rating or share; seconds go with ACTION_DWELL)"
+        )
+
+
+def _capture_all(
+    ledger: Ledger, pairs: Sequence[tuple[_Read, Reading]]
+) -> Callable[[], list[Captured | PenchantError]]:
+    finishes: list[Callable[[], Captured] | PenchantError] = []
+    for entry, reading in pairs:
+        try:
+            if entry.known and not ledger.knows(entry.signal.id):
+                # Erased between the look and the write: its text was not read, so it can't be captured now.
+                raise Overloaded(retry_after=0.1)
+            finishes.append(ledger.capture(entry.signal, entry.time, reading))
+        except PenchantError as error:
+            finishes.append(error)
+    return lambda: [finish if isinstance(finish, PenchantError) else finish() for finish in finishes]

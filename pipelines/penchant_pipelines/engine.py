@@ -1,0 +1,312 @@
+"""The engine: all parts put together, one method for each thing a caller can ask. Knows no transport.
+
+    async with Engine.open(EngineSettings(), Path("data")) as engine:
+        await engine.capture([signal])
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import sqlalchemy as sa
+import structlog
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+from sqlalchemy import Connection
+
+from penchant_pipelines.capture import Capture, Reader
+from penchant_pipelines.catalog import Catalog
+from penchant_pipelines.encoder import BatchingEncoder, Encoder, EncoderSettings, open_encoder
+from penchant_pipelines.errors import InvalidInput, NotFound
+from penchant_pipelines.index import IndexSettings, open_index_store
+from penchant_pipelines.index.relay import Relay
+from penchant_pipelines.interests import Blender, InterestSettings, InterestView, ProfileView, Recipe
+from penchant_pipelines.interests.calibration import calibrate
+from penchant_pipelines.interests.labels import Label, candidates, name_interests
+from penchant_pipelines.jobs import Job, Jobs
+from penchant_pipelines.model import Item, Steering, now
+from penchant_pipelines.profiles import Profiles, Reason, Stored
+from penchant_pipelines.recommend.candidates import Candidates
+from penchant_pipelines.recommend.recommender import Candidate, Match, Query, Ranking, Recommender
+from penchant_pipelines.recommend.settings import RecommendSettings
+from penchant_pipelines.record import Record, Writer, schema
+from penchant_pipelines.record.ledger import Commit, Ledger, ProfileCache, Reading, Receipt
+from penchant_pipelines.text import TextPipeline, TextSettings
+from penchant_pipelines.watch import Watchers
+
+log = structlog.get_logger(__name__)
+
+REBUILD = "rebuild_index"
+PROFILES_AT_HAND = 2_000
+
+
+class EngineSettings(BaseModel):
+    """Settings of every part of the engine."""
+
+    text: TextSettings = Field(default_factory=TextSettings)
+    encoder: EncoderSettings = Field(default_factory=EncoderSettings)
+    interests: InterestSettings = Field(default_factory=InterestSettings)
+    index: IndexSettings = Field(default_factory=IndexSettings)
+    recommend: RecommendSettings = Field(default_factory=RecommendSettings)
+
+
+class Engine:
+    """A running Penchant on one data folder. Belongs to one event loop."""
+
+    def __init__(self, settings: EngineSettings, record: Record, encoder: Encoder, recipe: Recipe, catalog: Catalog) -> None:
+        self.settings = settings
+        self.record = record
+        self.encoder = BatchingEncoder(encoder, settings.encoder)
+        self.blender = Blender(recipe)
+        self.catalog = catalog
+        self.watchers = Watchers()
+        self._loop = asyncio.get_running_loop()
+        self._background: set[asyncio.Task[None]] = set()
+        self._profile_cache: ProfileCache = ProfileCache(maxsize=PROFILES_AT_HAND)
+        self._secret = record.secret("receipts")
+        self.writer: Writer[Ledger] = Writer(record.engine, self._ledger)
+        self.jobs = Jobs(record, self.writer)
+        self.profiles = Profiles(record, self.blender)
+        self._text = TextPipeline(settings.text, record.folder / "cache")
+        self._reader = Reader(self._text, self.encoder)
+        self._capture = Capture(self._reader, record, self.writer)
+        self.capture = self._capture.capture
+        self.check = self._capture.check
+        self.upsert_items = self._capture.upsert_items
+        self._relay = Relay(
+            record,
+            self.writer,
+            open_index_store(settings.index, record.folder / "index"),
+            encoder.space_id,
+            encoder.dimensions,
+        )
+        self._recommender = Recommender(
+            catalog,
+            Candidates(catalog, self._relay, self._heal_index),
+            self._relay,
+            self.profiles,
+            recipe.similarity,
+            settings.recommend,
+        )
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: EngineSettings, folder: Path, encoder: Encoder | None = None) -> AsyncIterator[Engine]:
+        """Open a data folder, creating it if need be, and close it in good order.
+
+        Raises WrongState where the folder is in use or the model can't be loaded.
+        """
+        # The lock comes first: whoever can't have the folder should hear so before a model is loaded.
+        record = await asyncio.to_thread(Record, folder)
+        try:
+            loaded = encoder or await asyncio.to_thread(open_encoder, settings.encoder)
+            recipe = await asyncio.to_thread(_recipe, settings, record, loaded)
+            catalog = await asyncio.to_thread(Catalog.load, record, loaded.dimensions, settings.interests, now())
+            engine = cls(settings, record, loaded, recipe, catalog)
+            try:
+                await engine._start()
+                yield engine
+            finally:
+                await engine._close()
+        finally:
+            await asyncio.to_thread(record.close)
+
+    @property
+    def space_id(self) -> str:
+        """The embedding space that all vectors are in."""
+        return self.encoder.encoder.space_id
+
+    async def _start(self) -> None:
+        await self.jobs.recover()
+        if not await self._relay.start():
+            self._heal_index()
+
+    async def _close(self) -> None:
+        await self.jobs.close()
+        for task in list(self._background):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self.encoder.close()
+        await self._relay.close()
+        await self.writer.close()
+
+    # -- users -----------------------------------------------------------------------------------------------
+
+    async def profile(self, user_id: str, as_of: int | None = None) -> Stored:
+        """Read a profile, now or as it stood at a time (µs). Raises NotFound."""
+        return await asyncio.to_thread(self.profiles.get, user_id, as_of)
+
+    async def labels(self, profile: ProfileView) -> list[Label]:
+        """Name a profile's interests; words that were never encoded are encoded now."""
+        words = {word for interest in profile.interests for word in candidates(interest)}
+        if words:
+            await self.encoder.encode(sorted(words))
+        return self.labels_at_hand(profile)
+
+    def labels_at_hand(self, profile: ProfileView) -> list[Label]:
+        """Name a profile's interests with what is known without asking the model."""
+        return name_interests(profile.interests, self.encoder.cached)
+
+    async def explain(self, user_id: str, interest_id: str, limit: int) -> tuple[Stored, list[Reason]]:
+        """Read the signals behind an interest, greatest share first. Raises NotFound."""
+        return await asyncio.to_thread(self.profiles.explain, user_id, interest_id, limit)
+
+    async def steer(self, user_id: str, steering: Steering, interest_id: str = "", topic: str = "") -> InterestView:
+        """Take the user's word about an interest, or about a topic in words. Raises NotFound, InvalidInput."""
+        reading = Reading()
+        if topic:
+            reading = await self._reader.read(topic, field="topic")
+            if reading.vector is None:
+                raise InvalidInput.at("topic", "holds no words that could name a topic")
+            # The user's own words are the best name there is.
+            reading = Reading(reading.vector, reading.language, tuple(dict.fromkeys([topic.strip(), *reading.terms])))
+        return await self.writer.submit(
+            lambda ledger: ledger.steer(user_id, now(), steering, interest_id, topic, reading)
+        )
+
+    async def merge(self, from_user_id: str, into_user_id: str) -> tuple[ProfileView, int, int]:
+        """Join one user's history to another's: view, version and signal count of the result. Raises NotFound."""
+        return await self.writer.submit(lambda ledger: ledger.merge(from_user_id, into_user_id))
+
+    async def erase(self, user_id: str) -> Receipt:
+        """Erase a user from the record, the index, caches and derived data. Raises NotFound."""
+        receipt = await self.writer.submit(lambda ledger: ledger.erase(user_id, now()))
+        await asyncio.to_thread(self.record.truncate_log)
+        self.encoder.forget()
+        return receipt
+
+    # -- items -----------------------------------------------------------------------------------------------
+
+    async def delete_items(self, ids: Sequence[str]) -> int:
+        """Delete items; returns how many there were."""
+        return await self.writer.submit(lambda ledger: ledger.delete_items(ids))
+
+    def item(self, item_id: str) -> Item:
+        """Look up an item. Raises NotFound."""
+        entry = self.catalog.entries.get(item_id)
+        if entry is None:
+            raise NotFound("item", item_id)
+        return entry.item
+
+    # -- ranking ---------------------------------------------------------------------------------------------
+
+    async def encode_query(self, text: str, field: str) -> NDArray[np.float32] | None:
+        """Encode the words of a request; None where there are none. Raises InvalidInput at the field."""
+        return (await self._reader.read(text, field=field)).vector if text else None
+
+    async def recommend(self, user_id: str, query: Query) -> tuple[Ranking, Stored | None]:
+        """Rank the catalogue for a user; an unknown one gets what is popular."""
+        stored = await asyncio.to_thread(self.profiles.find, user_id)
+        return await self._recommender.recommend(stored, query, _minute(now())), stored
+
+    async def rerank(
+        self,
+        user_id: str,
+        candidates: Sequence[Candidate],
+        limit: int,
+        prior_weight: float,
+        diversity: float | None,
+        query: NDArray[np.float32] | None,
+    ) -> tuple[Ranking, tuple[str, ...], Stored | None]:
+        """Rank the caller's own candidates. Second value: ids of candidates that nothing is known about."""
+        stored = await asyncio.to_thread(self.profiles.find, user_id)
+        ranking, missing = self._recommender.rerank(
+            stored, candidates, limit, prior_weight, diversity, query, _minute(now())
+        )
+        return ranking, missing, stored
+
+    async def reasons(self, stored: Stored, ranking: Ranking, limit: int = 3) -> list[list[Reason]]:
+        """The user's own signals behind each place of a ranking."""
+        return await asyncio.to_thread(
+            self.profiles.reasons_for,
+            stored,
+            [place.vector for place in ranking.places],
+            [place.interest_id for place in ranking.places],
+            limit,
+        )
+
+    async def find_users(
+        self, target: NDArray[np.float32], limit: int, min_similarity: float
+    ) -> tuple[tuple[Match, ...], tuple[str, ...]]:
+        """Users who would want something, by its vector."""
+        return await self._recommender.find_users(target, limit, min_similarity)
+
+    # -- operation -------------------------------------------------------------------------------------------
+
+    async def rebuild_index(self) -> Job:
+        """Start a job that rebuilds the vector index beside the live one. Raises WrongState if one runs."""
+        return await self.jobs.start(REBUILD, self._relay.rebuild)
+
+    def counts(self) -> tuple[int, int, int, int]:
+        """Users, items, signals, and outbox rows that the index has yet to take; blocks."""
+        with self.record.read() as connection:
+            users = _count(connection, schema.users)
+            items = _count(connection, schema.items)
+            signals = connection.execute(sa.select(sa.func.sum(schema.users.c.signal_count))).scalar() or 0
+        return users, items, int(signals), self._relay.lag()
+
+    def _heal_index(self) -> None:
+        async def heal() -> None:
+            with contextlib.suppress(Exception):
+                await self.rebuild_index()
+
+        task = asyncio.create_task(heal(), name="heal-index")
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _ledger(self, connection: Connection) -> Ledger:
+        return Ledger(connection, self.blender, self._profile_cache, self._secret, self._committed)
+
+    def _committed(self, commit: Commit) -> None:
+        """Pass a commit on; runs in the writer's thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(self._apply, commit)
+
+    def _apply(self, commit: Commit) -> None:
+        self.catalog.apply(commit)
+        if commit.recount:
+            self.catalog.recount(self.record, commit.recount)
+        self.watchers.publish(commit.changes)
+        if commit.outbox:
+            self._relay.wake()
+
+
+def _recipe(settings: EngineSettings, record: Record, encoder: Encoder) -> Recipe:
+    """What profiles are made by; θ is measured once for an embedding space and kept in the record."""
+    similarity = settings.interests.similarity
+    if similarity is None:
+        spaces = schema.spaces
+        with record.engine.begin() as connection:
+            similarity = connection.execute(
+                sa.select(spaces.c.similarity).where(spaces.c.space_id == encoder.space_id)
+            ).scalar()
+            if similarity is None:
+                similarity = calibrate(encoder.encode)
+                connection.execute(
+                    spaces.insert().values(
+                        space_id=encoder.space_id, dimensions=encoder.dimensions, similarity=similarity, live=True
+                    )
+                )
+                log.info("space.calibrated", space_id=encoder.space_id, similarity=similarity)
+    return Recipe(settings.interests, similarity, encoder.space_id)
+
+
+def _count(connection: Connection, table: sa.Table) -> int:
+    return int(connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
+
+
+def _minute(time: int) -> int:
+    """Cut a time to its minute, so that a request repeated at once gets the very same answer."""
+    return time - time % 60_000_000
+
+
+def attribution_token(*parts: str) -> str:
+    """Name a list that was recommended: equal for equal parts, opaque to the caller."""
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]

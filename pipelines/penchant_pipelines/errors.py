@@ -1,0 +1,74 @@
+"""What can go wrong in the domain, as one small tree; each transport maps it once.
+
+PenchantError
+├── InvalidInput      the caller must change the request; lists a violation per field
+├── NotFound          the thing named does not exist
+├── Conflict          the id is taken by different content
+├── WrongState        the request is fine, the server's state does not allow it (yet)
+├── Unsupported       not built in this version
+└── Overloaded        come back after `retry_after` seconds
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One field that must change: its path in the request (`signal.post.text`) and what is wrong."""
+
+    field: str
+    description: str
+
+
+class PenchantError(Exception):
+    """Base of all errors that a caller may see. `reason` is stable, UPPER_SNAKE_CASE, for machines."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class InvalidInput(PenchantError):
+    """The request can't be served as it stands."""
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        super().__init__("INVALID_INPUT", "; ".join(f"{v.field}: {v.description}" for v in violations))
+        self.violations = tuple(violations)
+
+    @classmethod
+    def at(cls, field: str, description: str) -> InvalidInput:
+        """Build the error for a single field."""
+        return cls([Violation(field, description)])
+
+
+class NotFound(PenchantError):
+    """`kind` (user, item, interest, job, adapter) with this id does not exist."""
+
+    def __init__(self, kind: str, key: str) -> None:
+        super().__init__(f"{kind.upper()}_NOT_FOUND", f"{kind} {key!r} does not exist")
+        self.kind = kind
+        self.key = key
+
+
+class Conflict(PenchantError):
+    """The id was used before, with different content."""
+
+
+class WrongState(PenchantError):
+    """The state of the server or of the thing named does not allow this now."""
+
+
+class Unsupported(PenchantError):
+    """The call is part of the contract, but this version does not serve it."""
+
+
+class Overloaded(PenchantError):
+    """Queues are full. Nothing was taken; `retry_after` is in seconds."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("OVERLOADED", f"the server is busy; try again in {retry_after:g} s")
+        self.retry_after = retry_after

@@ -1,0 +1,161 @@
+"""What every vector index can do, whichever engine stands behind it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, Field
+
+Vectors: TypeAlias = NDArray[np.float32]
+"""float32 (n, d), unit rows."""
+
+UNIT_TOLERANCE = 0.01  # a unit vector that was stored as bfloat16 is still one
+DECIMALS = 6  # what a float32 cosine carries; the rest is noise that would break ties at random
+GENERATION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+
+
+class IndexUnavailable(Exception):
+    """The index can't answer: damaged, closed or out of reach. The cause is chained where there is one."""
+
+
+class IndexSettings(BaseModel):
+    """Where the vector index lives and how hard it tries."""
+
+    url: str = Field(
+        default="",
+        pattern=r"^(https?://[^/\s]+/?)?$",
+        description="A Chroma server, http://host:port; empty: Chroma embedded in the data folder",
+    )
+    max_neighbors: int = Field(
+        default=16, ge=2, le=128, description="HNSW M: links per vector; more finds more and costs memory"
+    )
+    ef_construction: int = Field(
+        default=100, ge=10, le=2000, description="HNSW: candidates looked at when a vector is added"
+    )
+    ef_search: int = Field(default=100, ge=10, le=2000, description="HNSW: candidates looked at by a query")
+    batch_size: int = Field(
+        default=20,
+        ge=1,
+        le=1000,
+        description="Vectors per write to the embedded index; a write stops the whole process while it lasts",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A vector found: its id and the cosine between it and the query, −1…1."""
+
+    id: str
+    similarity: float
+
+
+class VectorIndex(Protocol):
+    """One collection of (id, vector). Safe to use from many threads; every method blocks.
+
+    Raises:
+        ValueError: vectors that are not finite unit rows of the index's dimensions, or don't match the ids.
+        IndexUnavailable: the engine failed, or its generation was dropped or closed (never the exact index).
+
+    """
+
+    def upsert(self, ids: Sequence[str], vectors: Vectors) -> None:
+        """Add or replace any number of vectors, (n, d) for n ids; of a repeated id the last one counts.
+
+        Large calls are written in batches: when one fails, those before it stay written.
+        """
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove vectors; ids that are not there are no error."""
+
+    def query(self, vectors: Vectors, limit: int) -> list[list[Hit]]:
+        """Find up to `limit` nearest for each row of (n, d), best first, ties by id."""
+
+    def ids(self) -> set[str]:
+        """All ids held."""
+
+    def count(self) -> int:
+        """How many vectors are held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One build of the index: everything in one embedding space."""
+
+    name: str
+    items: VectorIndex
+    interests: VectorIndex
+
+
+class IndexStore(Protocol):
+    """Owns the generations. Names are letters, digits, `-` and `_`, at most 100 (ValueError otherwise)."""
+
+    def open(self, name: str, dimensions: int) -> Generation:
+        """Open a generation, creating it if it is missing; open twice, it is the same one.
+
+        Raises:
+            IndexUnavailable: it is damaged, was not closed, has other dimensions, or the engine is away.
+                `drop` followed by `open` gives an empty one.
+
+        """
+
+    def drop(self, name: str) -> None:
+        """Remove a generation and all its bytes; a name that does not exist is no error."""
+
+    def names(self) -> list[str]:
+        """Names of the generations that exist, sorted."""
+
+    def close(self) -> None:
+        """Let running calls end, then release files and connections. Nothing can be used afterwards."""
+
+
+def is_name(name: str) -> bool:
+    """Tell whether this may be the name of a generation."""
+    return GENERATION_NAME.fullmatch(name) is not None
+
+
+def check_name(name: str) -> str:
+    """Return a generation's name; ValueError if it is not fit to be part of a path."""
+    if not is_name(name):
+        raise ValueError(f"not a name for an index generation: {name!r}")
+    return name
+
+
+def unit_rows(vectors: ArrayLike, dimensions: int) -> Vectors:
+    """Return (n, dimensions) as float32 rows of length 1; ValueError if they are not close to that."""
+    rows = np.ascontiguousarray(vectors, dtype=np.float32)
+    if rows.ndim != 2 or rows.shape[1] != dimensions:
+        raise ValueError(f"vectors are {rows.shape}, expected (n, {dimensions})")
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    # written so that NaN fails too
+    if not np.all(np.abs(lengths - 1) <= UNIT_TOLERANCE):
+        raise ValueError("vectors are not finite rows of length 1")
+    normalised: Vectors = rows / lengths
+    return normalised
+
+
+def unique_rows(ids: Sequence[str], vectors: ArrayLike, dimensions: int) -> tuple[list[str], Vectors]:
+    """Check what is to be written and keep the last of each repeated id."""
+    if not all(ids):
+        raise ValueError("an id is empty")
+    rows = unit_rows(vectors, dimensions)
+    if len(ids) != len(rows):
+        raise ValueError(f"{len(ids)} ids for {len(rows)} vectors")
+    last = {id_: row for row, id_ in enumerate(ids)}
+    return list(last), rows if len(last) == len(ids) else rows[list(last.values())]
+
+
+def ranked(ids: Sequence[str], similarities: Sequence[float]) -> list[Hit]:
+    """Hits best first, ties by id, cosines rounded to `DECIMALS`."""
+    hits = [Hit(id_, round(cosine, DECIMALS)) for id_, cosine in zip(ids, similarities, strict=True)]
+    return sorted(hits, key=lambda hit: (-hit.similarity, hit.id))
+
+
+def check_limit(limit: int) -> None:
+    """ValueError if a query asks for less than one hit."""
+    if limit < 1:
+        raise ValueError(f"limit is {limit}, expected 1 or more")

@@ -1,0 +1,359 @@
+"""The relay: carries committed changes from the record's outbox into the vector index.
+
+It writes the current state of whatever changed, and advances its cursor only after the index has
+answered: doing a step twice does no harm. A rebuild fills a new generation beside the live one, catches
+up with what was committed meanwhile, and switches by one write to the record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+
+import numpy as np
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.dialects.sqlite import insert
+
+from penchant_pipelines.index.base import Generation, IndexStore, IndexUnavailable
+from penchant_pipelines.interests import Profile, unpack
+from penchant_pipelines.record import Record, Writer, rows, schema
+from penchant_pipelines.record.ledger import ITEM, USER, Ledger
+from penchant_pipelines.record.rows import Vector
+
+log = structlog.get_logger(__name__)
+
+STEP = 500
+"""Outbox rows that one step takes."""
+STILL = 0.995
+"""An interest whose centroid keeps this cosine to its indexed vector is not written again."""
+RETRY_SECONDS = 5.0
+
+Progress = Callable[[int, int], Awaitable[None]]
+"""Told how many of how many vectors are done; raises to stop."""
+
+
+class Relay:
+    """Keeps the live generation in step with the record. One task writes; all else only reads."""
+
+    def __init__(
+        self, record: Record, writer: Writer[Ledger], store: IndexStore, space_id: str, dimensions: int
+    ) -> None:
+        self._record = record
+        self._writer = writer
+        self._store = store
+        self._space_id = space_id
+        self._dimensions = dimensions
+        self._wake = asyncio.Event()
+        self._stepping = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self.live: Generation | None = None
+        """The generation that answers queries; None while there is none that can be trusted."""
+
+    async def start(self) -> bool:
+        """Open the live generation and begin to follow the outbox. False: it must be rebuilt."""
+        name = await asyncio.to_thread(self._live_name)
+        if name is not None:
+            try:
+                generation = await asyncio.to_thread(self._store.open, name, self._dimensions)
+                if await asyncio.to_thread(self._is_sound, generation):
+                    self.live = generation
+            except IndexUnavailable as error:
+                log.warning("index.unavailable", generation=name, error=str(error))
+        self._task = asyncio.create_task(self._follow(), name="index-relay")
+        return self.live is not None
+
+    async def close(self) -> None:
+        """Stop following; what is in the outbox waits for the next start."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        async with self._stepping:
+            self.live = None
+            await asyncio.to_thread(self._store.close)
+
+    def wake(self) -> None:
+        """Say that the outbox has grown."""
+        self._wake.set()
+
+    def lose(self, error: IndexUnavailable) -> None:
+        """Take the live generation out of service after it failed a query."""
+        log.warning("index.lost", error=str(error))
+        self.live = None
+
+    def lag(self) -> int:
+        """Count outbox rows that the live generation has yet to take; blocks."""
+        generations, outbox = schema.generations, schema.outbox
+        with self._record.read() as connection:
+            cursor = (
+                connection.execute(sa.select(generations.c.cursor).where(generations.c.live)).scalar() or 0
+            )
+            return connection.execute(
+                sa.select(sa.func.count()).select_from(outbox).where(outbox.c.seq > cursor)
+            ).scalar_one()
+
+    async def rebuild(self, progress: Progress) -> None:
+        """Build a new generation from the record beside the live one, and switch to it."""
+        name = f"g-{secrets.token_hex(6)}"
+        await self._writer.submit(lambda ledger: _begin_generation(ledger, name, self._space_id))
+        try:
+            generation = await asyncio.to_thread(self._store.open, name, self._dimensions)
+            await self._fill(generation, progress)
+            while await self._step(generation) == STEP:
+                pass
+            async with self._stepping:
+                while await self._step_unlocked(generation):
+                    pass
+                await self._writer.submit(lambda ledger: _switch(ledger, name))
+                self.live = generation
+        except BaseException:
+            await asyncio.shield(self._forget(name))
+            raise
+        await self.drop_others()
+
+    async def drop_others(self) -> None:
+        """Remove generations that are not live, from the record and from disk."""
+        keep = await asyncio.to_thread(self._live_name)
+        for name in await asyncio.to_thread(self._store.names):
+            if name != keep:
+                await asyncio.to_thread(self._store.drop, name)
+        await self._writer.submit(lambda ledger: _forget_others(ledger, keep))
+
+    async def _forget(self, name: str) -> None:
+        await self._writer.submit(lambda ledger: _forget_generation(ledger, name))
+        with contextlib.suppress(IndexUnavailable):
+            await asyncio.to_thread(self._store.drop, name)
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                if self.live is not None:
+                    while await self._step(self.live):
+                        # Rows of the same user that arrive in the meantime are taken together.
+                        await asyncio.sleep(0.02)
+            except IndexUnavailable as error:
+                self.lose(error)
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                log.exception("index.relay_failed")
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), RETRY_SECONDS)
+            self._wake.clear()
+
+    async def _step(self, generation: Generation) -> int:
+        async with self._stepping:
+            return await self._step_unlocked(generation)
+
+    async def _step_unlocked(self, generation: Generation) -> int:
+        """Bring one batch of outbox rows into a generation; returns how many rows it took."""
+        entries = await asyncio.to_thread(self._read_outbox, generation.name)
+        if not entries:
+            return 0
+        cursor = entries[-1].seq
+        item_ids = list(dict.fromkeys(entry.key for entry in entries if entry.kind == ITEM))
+        user_keys = list(dict.fromkeys(int(entry.key) for entry in entries if entry.kind == USER))
+        await asyncio.to_thread(self._write_items, generation, item_ids)
+        written, gone = await asyncio.to_thread(self._write_interests, generation, user_keys)
+        await self._writer.submit(lambda ledger: _advance(ledger, generation.name, cursor, written, gone))
+        return len(entries)
+
+    def _read_outbox(self, generation: str) -> Sequence[sa.Row[tuple[int, str, str]]]:
+        outbox, generations = schema.outbox, schema.generations
+        with self._record.read() as connection:
+            cursor = connection.execute(
+                sa.select(generations.c.cursor).where(generations.c.name == generation)
+            ).scalar_one_or_none()
+            if cursor is None:
+                return []
+            query = sa.select(outbox.c.seq, outbox.c.kind, outbox.c.key).where(outbox.c.seq > cursor)
+            return connection.execute(query.order_by(outbox.c.seq).limit(STEP)).all()
+
+    def _write_items(self, generation: Generation, ids: list[str]) -> None:
+        if not ids:
+            return
+        with self._record.read() as connection:
+            found = {key: vector for key, (vector, _, _) in rows.item_vectors(connection, ids).items()}
+        if found:
+            generation.items.upsert(list(found), np.stack(list(found.values())))
+        gone = [item_id for item_id in ids if item_id not in found]
+        if gone:
+            generation.items.delete(gone)
+
+    def _write_interests(
+        self, generation: Generation, user_keys: list[int]
+    ) -> tuple[dict[tuple[int, str], Vector], list[tuple[int, str]]]:
+        """Write interests that moved, delete those that went. Returns both, for the record's bookkeeping."""
+        written: dict[tuple[int, str], Vector] = {}
+        gone: list[tuple[int, str]] = []
+        with self._record.read() as connection:
+            for key in user_keys:
+                indexed = _indexed(connection, generation.name, key)
+                wanted = _findable(connection, key)
+                for interest_id, vector in wanted.items():
+                    held = indexed.get(interest_id)
+                    if held is None or float(held @ vector) < STILL:
+                        written[key, interest_id] = vector
+                gone += [(key, interest_id) for interest_id in indexed if interest_id not in wanted]
+        if gone:
+            generation.interests.delete([interest_key(*pair) for pair in gone])
+        if written:
+            generation.interests.upsert(
+                [interest_key(*pair) for pair in written], np.stack(list(written.values()))
+            )
+        return written, gone
+
+    async def _fill(self, generation: Generation, progress: Progress) -> None:
+        with self._record.read() as connection:
+            item_ids = list(connection.execute(sa.select(schema.items.c.id)).scalars())
+            user_keys = list(connection.execute(sa.select(schema.users.c.key)).scalars())
+        total, done = len(item_ids) + len(user_keys), 0
+        await progress(0, total)
+        for start in range(0, len(item_ids), STEP):
+            chunk = item_ids[start : start + STEP]
+            await asyncio.to_thread(self._write_items, generation, chunk)
+            done += len(chunk)
+            await progress(done, total)
+        for start in range(0, len(user_keys), STEP):
+            keys = user_keys[start : start + STEP]
+            written, gone = await asyncio.to_thread(self._write_interests, generation, keys)
+            await self._writer.submit(
+                lambda ledger, w=written, g=gone: _advance(ledger, generation.name, None, w, g)  # type: ignore[misc]
+            )
+            done += len(keys)
+            await progress(done, total)
+
+    def _live_name(self) -> str | None:
+        table = schema.generations
+        with self._record.read() as connection:
+            return connection.execute(
+                sa.select(table.c.name).where(table.c.live, table.c.space_id == self._space_id)
+            ).scalar()
+
+    def _is_sound(self, generation: Generation) -> bool:
+        """Audit: the index holds what the record says it took, and finds a sample of it by vector."""
+        if self.lag() == 0:
+            with self._record.read() as connection:
+                expected = connection.execute(
+                    sa.select(sa.func.count()).select_from(schema.items)
+                ).scalar_one()
+            if generation.items.count() != expected:
+                log.warning("index.audit_failed", items=generation.items.count(), expected=expected)
+                return False
+        with self._record.read() as connection:
+            sample = connection.execute(
+                sa.select(schema.items.c.id, schema.items.c.vector).order_by(sa.func.random()).limit(8)
+            ).all()
+            indexed = [row for row in sample if row.vector is not None]
+        if not indexed or self.lag():
+            return True
+        found = generation.items.query(np.stack([rows.to_vector(row.vector) for row in indexed]), 1)  # type: ignore[arg-type]
+        # Another item may have the very same text: it is the similarity that must be 1.
+        return all(hits and hits[0].similarity > 0.99 for hits in found)
+
+
+def interest_key(user_key: int, interest_id: str) -> str:
+    """Id of an interest in the index."""
+    return f"{user_key}:{interest_id}"
+
+
+def _findable(connection: sa.Connection, user_key: int) -> dict[str, Vector]:
+    """Interests by which a user may be found: liked and not muted."""
+    packed = connection.execute(
+        sa.select(schema.users.c.profile).where(schema.users.c.key == user_key)
+    ).scalar()
+    profile = unpack(packed) if packed else Profile()
+    return {
+        interest.id: interest.centroid
+        for interest in profile.interests
+        if interest.sign > 0 and not (interest.steering and interest.steering.muted)
+    }
+
+
+def _indexed(connection: sa.Connection, generation: str, user_key: int) -> dict[str, Vector]:
+    table = schema.indexed_interests
+    query = sa.select(table.c.interest_id, table.c.vector).where(
+        table.c.generation == generation, table.c.user_key == user_key
+    )
+    return {
+        row.interest_id: np.frombuffer(row.vector, dtype=np.float16).astype(np.float32)
+        for row in connection.execute(query)
+    }
+
+
+def _begin_generation(ledger: Ledger, name: str, space_id: str) -> Callable[[], None]:
+    newest = ledger.connection.execute(sa.select(sa.func.max(schema.outbox.c.seq))).scalar() or 0
+    cursors = ledger.connection.execute(sa.select(sa.func.max(schema.generations.c.cursor))).scalar() or 0
+    ledger.connection.execute(
+        schema.generations.insert().values(
+            name=name, space_id=space_id, cursor=max(newest, cursors), live=False
+        )
+    )
+    return lambda: None
+
+
+def _advance(
+    ledger: Ledger,
+    name: str,
+    cursor: int | None,
+    written: dict[tuple[int, str], Vector],
+    gone: list[tuple[int, str]],
+) -> Callable[[], None]:
+    table, generations, outbox = schema.indexed_interests, schema.generations, schema.outbox
+    for key, interest_id in gone:
+        ledger.connection.execute(
+            table.delete().where(
+                table.c.generation == name, table.c.user_key == key, table.c.interest_id == interest_id
+            )
+        )
+    if written:
+        statement = insert(table)
+        ledger.connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=["generation", "user_key", "interest_id"],
+                set_={"vector": statement.excluded.vector},
+            ),
+            [
+                {
+                    "generation": name,
+                    "user_key": key,
+                    "interest_id": interest_id,
+                    "vector": vector.astype(np.float16).tobytes(),
+                }
+                for (key, interest_id), vector in written.items()
+            ],
+        )
+    if cursor is not None:
+        ledger.connection.execute(
+            generations.update().where(generations.c.name == name).values(cursor=cursor)
+        )
+        taken = ledger.connection.execute(sa.select(sa.func.min(generations.c.cursor))).scalar_one()
+        ledger.connection.execute(outbox.delete().where(outbox.c.seq <= taken))
+    return lambda: None
+
+
+def _switch(ledger: Ledger, name: str) -> Callable[[], None]:
+    generations = schema.generations
+    ledger.connection.execute(generations.update().values(live=generations.c.name == name))
+    return lambda: None
+
+
+def _forget_generation(ledger: Ledger, name: str) -> Callable[[], None]:
+    for table, column in (
+        (schema.generations, schema.generations.c.name),
+        (schema.indexed_interests, schema.indexed_interests.c.generation),
+    ):
+        ledger.connection.execute(table.delete().where(column == name))
+    return lambda: None
+
+
+def _forget_others(ledger: Ledger, keep: str | None) -> Callable[[], None]:
+    generations, indexed = schema.generations, schema.indexed_interests
+    ledger.connection.execute(generations.delete().where(generations.c.name != (keep or "")))
+    ledger.connection.execute(indexed.delete().where(indexed.c.generation != (keep or "")))
+    return lambda: None

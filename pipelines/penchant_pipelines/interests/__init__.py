@@ -1,0 +1,34 @@
+"""Interests: how signals blend into several of them per user, and how they read at a moment."""
+
+from penchant_pipelines.interests.blend import Blender, Event, Recipe
+from penchant_pipelines.interests.evidence import Evidence, SteeringEvent
+from penchant_pipelines.interests.settings import InterestSettings, Weighing
+from penchant_pipelines.interests.state import Interest, Profile, pack, unpack
+from penchant_pipelines.interests.view import (
+    Contribution,
+    InterestView,
+    ProfileView,
+    Trend,
+    explain,
+    view,
+)
+
+__all__ = [
+    "Blender",
+    "Contribution",
+    "Event",
+    "Evidence",
+    "Interest",
+    "InterestSettings",
+    "InterestView",
+    "Profile",
+    "ProfileView",
+    "Recipe",
+    "SteeringEvent",
+    "Trend",
+    "Weighing",
+    "explain",
+    "pack",
+    "unpack",
+    "view",
+]

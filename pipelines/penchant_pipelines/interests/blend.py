@@ -1,0 +1,270 @@
+"""Blending signals into interests, in (time, id) order; and replay, which is the same from the start.
+
+A signal joins the nearest interest of its sign if their cosine reaches θ, else it opens one. Above K
+interests the two whose union costs least by Ward's criterion merge (Ward 1963; as in PinnerSage, Pal et al. 2020).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penchant_pipelines import drift
+from penchant_pipelines.interests.evidence import Evidence, SteeringEvent, Vector, weighing
+from penchant_pipelines.interests.settings import InterestSettings
+from penchant_pipelines.interests.state import (
+    FOREVER,
+    SHORT,
+    Interest,
+    Profile,
+    decay,
+    half_lives,
+    total_mass,
+)
+from penchant_pipelines.model import MICROS_PER_DAY, Action, Steering
+
+MAX_TERMS = 40
+STEERED_MASS = 1.0
+"""Mass of a full steer (bias ±1): as much as one post, but it never fades."""
+
+Trace = Callable[[Evidence, str, float], None]
+"""Told of each blended signal: evidence, interest id, signed weight."""
+Merged = Callable[[str, str], None]
+"""Told of each merge: id of the interest kept, id of the one that went into it."""
+Event = Evidence | SteeringEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that a profile depends on besides its events."""
+
+    settings: InterestSettings
+    similarity: float
+    """θ, the cosine from which a signal joins an interest."""
+    space_id: str
+
+    @property
+    def digest(self) -> str:
+        """Changes whenever stored profiles must be made anew."""
+        return hashlib.sha256(
+            f"{self.space_id}|{self.similarity!r}|{self.settings.model_dump_json()}".encode()
+        ).hexdigest()[:16]
+
+
+class Blender:
+    """Blends events into profiles by one recipe. Stateless between calls; profiles are changed in place."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.settings = recipe.settings
+        self.lives = half_lives(recipe.settings)
+        self._columns = {float(life): column for column, life in enumerate(self.lives[:SHORT])}
+        self.long_life = recipe.settings.post.half_life_days * MICROS_PER_DAY
+        self._horizons = np.array([self.lives[SHORT], self.long_life])
+
+    def replay(
+        self, events: Iterable[Event], trace: Trace | None = None, merged: Merged | None = None
+    ) -> Profile:
+        """Make a profile from events sorted by (time, id). Undone actions leave no mark."""
+        profile = Profile()
+        ordered = list(events)
+        undone = undone_ids(ordered)
+        for event in ordered:
+            if isinstance(event, SteeringEvent):
+                self.steer(profile, event, merged)
+            elif event.id not in undone:
+                self.add(profile, event, trace, merged)
+        return profile
+
+    def add(
+        self, profile: Profile, evidence: Evidence, trace: Trace | None = None, merged: Merged | None = None
+    ) -> str | None:
+        """Blend one signal, not earlier than any before. Returns the id of the interest that took it, if any."""
+        if evidence.vector is None or evidence.action is Action.UNDO:
+            return None
+        rule = weighing(evidence, self.settings)
+        if rule.weight == 0.0:
+            return None
+        sign = 1 if rule.weight > 0 else -1
+        mass = abs(rule.weight)
+        vector = evidence.vector
+        self._advance(profile, evidence.time)
+        nearest, cosine = self._nearest(profile.interests, vector, sign)
+        if sign > 0:
+            self._observe(profile, vector, cosine, evidence.time)
+            profile.fresh = _added(profile.fresh, vector, mass)
+            profile.long = _added(profile.long, vector, mass)
+        profile.fresh_count += 1
+        profile.support += mass
+        if evidence.language not in ("", "und"):
+            profile.languages[evidence.language] = profile.languages.get(evidence.language, 0.0) + mass
+        if nearest is None or cosine < self.recipe.similarity:
+            nearest, cosine = self._opened(evidence.id, sign, vector, evidence.time), 1.0
+            profile.interests.append(nearest)
+        self._join(nearest, vector, mass, self._columns[rule.half_life_days * MICROS_PER_DAY], cosine, evidence)
+        taken_by = nearest.id
+        if len(profile.interests) > self.settings.max_interests:
+            kept, gone = self._merge_nearest(profile, merged)
+            if taken_by == gone:
+                taken_by = kept
+        if trace is not None:
+            trace(evidence, taken_by, rule.weight)
+        return taken_by
+
+    def steer(self, profile: Profile, event: SteeringEvent, merged: Merged | None = None) -> Interest:
+        """Put the user's word on the interest nearest to the event's vector, or open one for it."""
+        self._advance(profile, event.time)
+        wants_less = event.steering.bias < 0
+        best, cosine = self._nearest(profile.interests, event.vector, 0)
+        if best is None or cosine < self.recipe.similarity:
+            best = self._opened(event.id, -1 if wants_less else 1, event.vector, event.time)
+            profile.interests.append(best)
+            if len(profile.interests) > self.settings.max_interests:
+                self._merge_nearest(profile, merged, keep=best.id)
+        neutral = event.steering == Steering()
+        best.steering = None if neutral else event.steering
+        bias = event.steering.bias
+        best.steered_mass = STEERED_MASS * abs(bias) if bias * best.sign > 0 else 0.0
+        if event.steering.pinned:
+            best.steered_mass = max(best.steered_mass, STEERED_MASS)
+        for rank, term in enumerate(event.terms):
+            best.terms[term] = best.terms.get(term, 0.0) + 2.0 / (1 + rank)
+        return best
+
+    def horizon_distance(self, profile: Profile) -> float:
+        """Cosine distance between the fresh and the long horizon, 0…2; 0 while either is empty."""
+        if profile.fresh is None or profile.long is None:
+            return 0.0
+        norms = float(np.linalg.norm(profile.fresh)) * float(np.linalg.norm(profile.long))
+        return 1.0 - float(profile.fresh @ profile.long) / norms if norms > 1e-12 else 0.0
+
+    def _advance(self, profile: Profile, time: int) -> None:
+        """Let the horizons fade up to `time`."""
+        fresh, long = decay(time - profile.updated, self._horizons)
+        if profile.fresh is not None and profile.long is not None:
+            profile.fresh *= np.float32(fresh)
+            profile.long *= np.float32(long)
+        profile.fresh_count *= float(fresh)
+        profile.support *= float(long)
+        if long < 0.999:
+            profile.languages = {name: mass * float(long) for name, mass in profile.languages.items()}
+        profile.updated = max(profile.updated, time)
+
+    def _nearest(self, interests: Sequence[Interest], vector: Vector, sign: int) -> tuple[Interest | None, float]:
+        """Find the interest of this sign (0: any) with the highest cosine."""
+        fitting = [interest for interest in interests if sign in (0, interest.sign)]
+        if not fitting:
+            return None, 0.0
+        cosines = np.stack([interest.centroid for interest in fitting]) @ vector
+        best = int(np.argmax(cosines))
+        return fitting[best], float(cosines[best])
+
+    def _observe(self, profile: Profile, vector: Vector, cosine: float, time: int) -> None:
+        if not profile.interests:
+            return
+        drift.observe(profile.drift, 1.0 - cosine, time, self.horizon_distance(profile), self.settings.drift)
+
+    def _opened(self, key: str, sign: int, vector: Vector, time: int) -> Interest:
+        return Interest(
+            id="i-" + hashlib.sha256(key.encode()).hexdigest()[:12],
+            sign=sign,
+            centroid=vector.astype(np.float32),
+            mass=np.zeros(len(self.lives)),
+            updated=time,
+            first=time,
+            last=time,
+        )
+
+    def _join(
+        self, interest: Interest, vector: Vector, mass: float, column: int, cosine: float, evidence: Evidence
+    ) -> None:
+        interest.mass *= decay(evidence.time - interest.updated, self.lives)
+        held = total_mass(interest.mass, self.settings.floor)
+        interest.centroid = _unit(held * interest.centroid + mass * vector)
+        interest.mass[[column, SHORT, FOREVER]] += mass
+        day = evidence.time // MICROS_PER_DAY
+        if interest.signal_count == 0 or day != interest.last // MICROS_PER_DAY:
+            interest.day_count += 1
+        interest.updated = interest.last = evidence.time
+        interest.signal_count += 1
+        interest.agreement += cosine
+        if interest.signal_count == 1:
+            interest.first = evidence.time
+        for rank, term in enumerate(evidence.terms):
+            # Terms of texts near the centre count more: closeness ranks them without a pass of the encoder.
+            interest.terms[term] = interest.terms.get(term, 0.0) + mass * max(cosine, 0.05) / (1 + 0.25 * rank)
+        if len(interest.terms) > MAX_TERMS:
+            best = sorted(interest.terms.items(), key=lambda pair: (-pair[1], pair[0]))[: MAX_TERMS // 2]
+            interest.terms = dict(best)
+
+    def _merge_nearest(
+        self, profile: Profile, merged: Merged | None, keep: str | None = None
+    ) -> tuple[str, str]:
+        """Merge the cheapest pair of one sign; what the user steered is spared where possible. Returns (kept, gone)."""
+        interests = profile.interests
+        masses = np.array(
+            [
+                total_mass(i.mass * decay(profile.updated - i.updated, self.lives), self.settings.floor) + i.steered_mass
+                for i in interests
+            ]
+        )
+        centroids = np.stack([interest.centroid for interest in interests])
+        signs = np.array([interest.sign for interest in interests])
+        steered = np.array([interest.steering is not None or interest.id == keep for interest in interests])
+        cost: NDArray[np.float64] = (
+            np.outer(masses, masses) / np.maximum(np.add.outer(masses, masses), 1e-12) * (2 - 2 * centroids @ centroids.T)
+        )
+        cost = np.where(np.equal.outer(signs, signs), cost, 1e6) + 1e9 * np.logical_or.outer(steered, steered)
+        cost[np.tril_indices(len(interests))] = np.inf
+        first, second = divmod(int(np.argmin(cost)), len(interests))
+        kept, gone = interests[first], interests[second]
+        if (masses[second], steered[second]) > (masses[first], steered[first]) and not steered[first]:
+            kept, gone = gone, kept
+        self._absorb(kept, gone)
+        if merged is not None:
+            merged(kept.id, gone.id)
+        profile.interests = [interest for interest in interests if interest is not gone]
+        return kept.id, gone.id
+
+    def _absorb(self, kept: Interest, gone: Interest) -> None:
+        now = max(kept.updated, gone.updated)
+        kept.mass = kept.mass * decay(now - kept.updated, self.lives)
+        other = gone.mass * decay(now - gone.updated, self.lives)
+        floor = self.settings.floor
+        kept.centroid = _unit(total_mass(kept.mass, floor) * kept.centroid + total_mass(other, floor) * gone.centroid)
+        kept.mass = kept.mass + other
+        kept.updated = now
+        kept.first, kept.last = min(kept.first, gone.first), max(kept.last, gone.last)
+        kept.signal_count += gone.signal_count
+        kept.day_count += gone.day_count
+        kept.agreement += gone.agreement
+        for term, score in gone.terms.items():
+            kept.terms[term] = kept.terms.get(term, 0.0) + score
+
+
+def undone_ids(events: Iterable[Event]) -> set[str]:
+    """Ids of the actions that a later UNDO takes back: each undoes the latest one on its item still standing."""
+    standing: dict[str, list[str]] = {}
+    undone: set[str] = set()
+    for event in events:
+        if isinstance(event, SteeringEvent) or event.action is None:
+            continue
+        stack = standing.setdefault(event.item_id, [])
+        if event.action is not Action.UNDO:
+            stack.append(event.id)
+        elif stack:
+            undone.add(stack.pop())
+    return undone
+
+
+def _added(total: Vector | None, vector: Vector, mass: float) -> Vector:
+    return (vector * np.float32(mass)) if total is None else total + vector * np.float32(mass)
+
+
+def _unit(vector: NDArray[np.floating]) -> Vector:
+    norm = float(np.linalg.norm(vector))
+    return np.asarray(vector / norm if norm > 1e-12 else vector, dtype=np.float32)

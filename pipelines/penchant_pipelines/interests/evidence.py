@@ -1,0 +1,66 @@
+"""A captured signal as the blend sees it, and what it weighs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penchant_pipelines.interests.settings import InterestSettings, Weighing
+from penchant_pipelines.model import Action, Steering
+
+Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One captured signal, without its text. `vector` is None while its item is unknown; `action` is None for posts."""
+
+    id: str
+    time: int
+    vector: Vector | None
+    action: Action | None = None
+    value: float | None = None
+    rating: float | None = None
+    item_id: str = ""
+    terms: tuple[str, ...] = ()
+    language: str = "und"
+
+
+@dataclass(frozen=True, slots=True)
+class SteeringEvent:
+    """The user's own word at a moment: about the interest nearest to `vector`."""
+
+    id: str
+    time: int
+    vector: Vector
+    steering: Steering
+    topic: str = ""
+    terms: tuple[str, ...] = ()
+
+
+def weighing(evidence: Evidence, settings: InterestSettings) -> Weighing:
+    """Signed mass and half-life of a signal: kind, then rating or value."""
+    if evidence.action is None:
+        rule = settings.post
+        factor = 1.0 if evidence.rating is None else _signed(evidence.rating, settings.neutral_rating)
+    else:
+        rule = settings.actions[evidence.action.name.lower()]
+        factor = _strength(evidence.action, evidence.value, rule.weight, settings)
+    return Weighing.model_construct(weight=rule.weight * factor, half_life_days=rule.half_life_days)
+
+
+def _signed(rating: float, neutral: float) -> float:
+    """Rating −1…1 → −1…1, zero at `neutral`, linear on both sides."""
+    return (rating - neutral) / (1 - neutral if rating >= neutral else 1 + neutral)
+
+
+def _strength(action: Action, value: float | None, weight: float, settings: InterestSettings) -> float:
+    if value is None:
+        return 1.0
+    if action is Action.DWELL:
+        return max(value, 0.0) / (max(value, 0.0) + settings.dwell_half_seconds)
+    if weight < 0 or action is Action.VIEW:
+        return min(abs(value), 1.0)
+    return _signed(max(-1.0, min(value, 1.0)), settings.neutral_rating)

@@ -1,0 +1,198 @@
+"""Long jobs: started by a call, followed by polling, kept in the record, cancellable."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+
+from penchant_pipelines.errors import NotFound, PenchantError, WrongState
+from penchant_pipelines.model import now
+from penchant_pipelines.record import Record, Writer
+from penchant_pipelines.record.ledger import Ledger
+from penchant_pipelines.record.schema import jobs as table
+
+log = structlog.get_logger(__name__)
+
+Progress = Callable[[int, int], Awaitable[None]]
+SAVE_EVERY_SECONDS = 0.5
+
+
+class JobState(enum.IntEnum):
+    """The numbers are those of the contract's `JobState`."""
+
+    RUNNING = 1
+    SUCCEEDED = 2
+    FAILED = 3
+    CANCELLED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as it stands. Times in µs; `error` is empty unless it failed."""
+
+    id: str
+    kind: str
+    state: JobState
+    done_count: int
+    total_count: int
+    error: str
+    create_time: int
+    end_time: int | None
+
+
+class Jobs:
+    """Runs jobs on the event loop. Two of one kind never run at once."""
+
+    def __init__(self, record: Record, writer: Writer[Ledger]) -> None:
+        self._record = record
+        self._writer = writer
+        self._running: dict[str, tuple[Job, asyncio.Task[None]]] = {}
+
+    async def recover(self) -> None:
+        """Close the books on jobs that a stop of the server cut off."""
+        await self._writer.submit(
+            lambda ledger: _update(
+                ledger,
+                table.c.state == JobState.RUNNING,
+                state=JobState.FAILED,
+                error="the server stopped while the job ran; start it again",
+                end_time=now(),
+            )
+        )
+
+    async def start(self, kind: str, work: Callable[[Progress], Awaitable[None]]) -> Job:
+        """Start a job; `work` is given a function to report (done, total) to. Raises WrongState if one of its kind runs."""
+        if any(job.kind == kind for job, _ in self._running.values()):
+            raise WrongState("JOB_RUNNING", f"a {kind} job is running; wait for it or cancel it")
+        job = Job("j-" + uuid.uuid4().hex[:16], kind, JobState.RUNNING, 0, 0, "", now(), None)
+        # Taken before the first await, so that two calls at once can't both pass the check above.
+        task = asyncio.create_task(self._run(job, work), name=f"job-{kind}")
+        self._running[job.id] = (job, task)
+        await self._writer.submit(lambda ledger: _insert(ledger, job))
+        return job
+
+    async def get(self, job_id: str) -> Job:
+        """Read a job."""
+        if job_id in self._running:
+            return self._running[job_id][0]
+        found = await asyncio.to_thread(self._load, sa.select(table).where(table.c.id == job_id))
+        if not found:
+            raise NotFound("job", job_id)
+        return found[0][1]
+
+    async def list(self, before: int | None, limit: int) -> list[tuple[int, Job]]:
+        """Jobs with their sequence numbers, newest first, older than a number."""
+        query = sa.select(table).order_by(table.c.seq.desc()).limit(limit)
+        if before is not None:
+            query = query.where(table.c.seq < before)
+        found = await asyncio.to_thread(self._load, query)
+        return [(seq, self._running[job.id][0] if job.id in self._running else job) for seq, job in found]
+
+    async def cancel(self, job_id: str) -> Job:
+        """Stop a running job and wait until it has. Raises WrongState if it has ended."""
+        job = await self.get(job_id)
+        if job_id not in self._running:
+            raise WrongState("JOB_ENDED", f"the job has ended as {job.state.name.lower()}")
+        _, task = self._running[job_id]
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(task)
+        return await self.get(job_id)
+
+    async def close(self) -> None:
+        """Cancel what runs."""
+        for job_id in list(self._running):
+            with contextlib.suppress(PenchantError):
+                await self.cancel(job_id)
+
+    async def _run(self, job: Job, work: Callable[[Progress], Awaitable[None]]) -> None:
+        saved = 0
+
+        async def progress(done: int, total: int) -> None:
+            nonlocal saved
+            self._note(job.id, done_count=done, total_count=total)
+            if now() - saved > SAVE_EVERY_SECONDS * 1e6:
+                saved = now()
+                await self._save(job.id)
+
+        try:
+            # The row is inserted by `start`; a job must not end before it exists.
+            await asyncio.sleep(0)
+            await work(progress)
+            self._note(job.id, state=JobState.SUCCEEDED)
+        except asyncio.CancelledError:
+            self._note(job.id, state=JobState.CANCELLED)
+        except PenchantError as error:
+            self._note(job.id, state=JobState.FAILED, error=error.message)
+        except Exception:
+            log.exception("job.failed", job_id=job.id, kind=job.kind)
+            self._note(job.id, state=JobState.FAILED, error="internal error; see the server's log")
+        self._note(job.id, end_time=now())
+        await asyncio.shield(self._save(job.id))
+        log.info("job.ended", job_id=job.id, kind=job.kind, state=self._running[job.id][0].state.name)
+        del self._running[job.id]
+
+    def _note(self, job_id: str, **changes: Any) -> None:
+        job, task = self._running[job_id]
+        self._running[job_id] = (replace(job, **changes), task)
+
+    async def _save(self, job_id: str) -> None:
+        job, _ = self._running[job_id]
+        await self._writer.submit(
+            lambda ledger: _update(
+                ledger,
+                table.c.id == job_id,
+                state=job.state,
+                done_count=job.done_count,
+                total_count=job.total_count,
+                error=job.error,
+                end_time=job.end_time,
+            )
+        )
+
+    def _load(self, query: sa.Select[Any]) -> list[tuple[int, Job]]:
+        with self._record.read() as connection:
+            return [
+                (
+                    row.seq,
+                    Job(
+                        row.id,
+                        row.kind,
+                        JobState(row.state),
+                        row.done_count,
+                        row.total_count,
+                        row.error,
+                        row.create_time,
+                        row.end_time,
+                    ),
+                )
+                for row in connection.execute(query)
+            ]
+
+
+def _insert(ledger: Ledger, job: Job) -> Callable[[], None]:
+    ledger.connection.execute(
+        table.insert().values(
+            id=job.id,
+            kind=job.kind,
+            state=int(job.state),
+            done_count=0,
+            total_count=0,
+            error="",
+            create_time=job.create_time,
+        )
+    )
+    return lambda: None
+
+
+def _update(ledger: Ledger, where: sa.ColumnElement[bool], **values: Any) -> Callable[[], None]:
+    ledger.connection.execute(table.update().where(where).values(**values))
+    return lambda: None

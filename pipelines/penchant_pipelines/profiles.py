@@ -1,0 +1,188 @@
+"""Reading the record: profiles as of any moment, evidence, history. Everything here blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+from sqlalchemy import Connection
+
+from penchant_pipelines.errors import NotFound
+from penchant_pipelines.interests import Blender, Contribution, ProfileView, explain, unpack, view
+from penchant_pipelines.model import Action, Signal, now
+from penchant_pipelines.record import Record, rows, schema
+
+SNIPPET_LENGTH = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A user's profile as read from the record."""
+
+    key: int
+    user_id: str
+    version: int
+    signal_count: int
+    view: ProfileView
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A signal behind an interest or a recommendation; `share` of what is explained."""
+
+    signal_id: str
+    item_id: str
+    snippet: str
+    time: int
+    share: float
+
+
+class Profiles:
+    """Reads profiles. Safe from any thread."""
+
+    def __init__(self, record: Record, blender: Blender) -> None:
+        self._record = record
+        self._blender = blender
+
+    def find(self, user_id: str, as_of: int | None = None) -> Stored | None:
+        """Read a profile now, or as it stood at a time (µs); None for an unknown user."""
+        with self._record.read() as connection:
+            row = connection.execute(sa.select(schema.users).where(schema.users.c.user_id == user_id)).first()
+            if row is None:
+                return None
+            if as_of is None:
+                return self._stored(connection, row)
+            events = rows.user_events(connection, row.key, until=as_of)
+        profile = self._blender.replay(events)
+        signals = sum(1 for event in events if not event.id.startswith("steering-"))
+        return Stored(row.key, user_id, len(events), signals, view(profile, as_of, self._blender))
+
+    def get(self, user_id: str, as_of: int | None = None) -> Stored:
+        """Read a profile; raises NotFound for an unknown user."""
+        stored = self.find(user_id, as_of)
+        if stored is None:
+            raise NotFound("user", user_id)
+        return stored
+
+    def by_keys(self, keys: Sequence[int] | None) -> Iterator[Stored]:
+        """Profiles of the users with these keys (None: of all), as they read now."""
+        with self._record.read() as connection:
+            query = sa.select(schema.users).order_by(schema.users.c.user_id)
+            chunks = [None] if keys is None else [keys[i : i + 500] for i in range(0, len(keys), 500)]
+            for chunk in chunks:
+                part = query if chunk is None else query.where(schema.users.c.key.in_(chunk))
+                for row in connection.execute(part):
+                    yield self._stored(connection, row)
+
+    def of_packed(self, packed: bytes) -> ProfileView:
+        """Read a profile that a commit reported."""
+        profile = unpack(packed)
+        return view(profile, max(now(), profile.updated), self._blender)
+
+    def seen(self, user_key: int) -> set[str]:
+        """Items that a user's signals touched, but for actions taken back."""
+        signals = schema.signals
+        query = sa.select(signals.c.item_id).where(
+            signals.c.user_key == user_key,
+            signals.c.item_id != "",
+            sa.not_(signals.c.undone),
+            sa.or_(signals.c.action.is_(None), signals.c.action != int(Action.UNDO)),
+        )
+        with self._record.read() as connection:
+            return set(connection.execute(query.distinct()).scalars())
+
+    def explain(self, user_id: str, interest_id: str, limit: int) -> tuple[Stored, list[Reason]]:
+        """Read the signals behind an interest, greatest share first (limit 0: all)."""
+        stored = self.get(user_id)
+        if not any(interest.id == interest_id for interest in stored.view.interests):
+            raise NotFound("interest", interest_id)
+        with self._record.read() as connection:
+            events = rows.user_events(connection, stored.key)
+            _, contributions = explain(events, self._blender, stored.view.as_of)
+            found = contributions.get(interest_id, [])
+            sign = next(i.sign for i in stored.view.interests if i.id == interest_id)
+            return stored, self._reasons(connection, stored.key, found[: limit or None], sign)
+
+    def reasons_for(
+        self, stored: Stored, vectors: Sequence[NDArray[np.float32]], interest_ids: Sequence[str], limit: int
+    ) -> list[list[Reason]]:
+        """For each recommended item (its vector and interest) the user's own signals that speak most for it."""
+        with self._record.read() as connection:
+            events = rows.user_events(connection, stored.key)
+            _, contributions = explain(events, self._blender, stored.view.as_of)
+            by_id = {event.id: event.vector for event in events if event.vector is not None}
+            answers = []
+            for vector, interest_id in zip(vectors, interest_ids, strict=True):
+                shares = [
+                    (c, c.share * max(0.0, float(by_id[c.signal_id] @ vector)) if c.signal_id else c.share)
+                    for c in contributions.get(interest_id, [])
+                ]
+                whole = sum(share for _, share in shares) or 1.0
+                shares.sort(key=lambda pair: (-pair[1], pair[0].signal_id))
+                best = [Contribution(c.signal_id, c.item_id, c.time, share / whole) for c, share in shares[:limit]]
+                answers.append(self._reasons(connection, stored.key, best, 1))
+            return answers
+
+    def signals(self, user_id: str, after: tuple[int, str] | None, limit: int) -> list[Signal]:
+        """A user's signals, newest first, older than a position (time, id)."""
+        signals = schema.signals
+        with self._record.read() as connection:
+            key = self._key(connection, user_id)
+            query = sa.select(signals).where(signals.c.user_key == key)
+            if after is not None:
+                query = query.where(sa.tuple_(signals.c.time, signals.c.id) < after)
+            query = query.order_by(signals.c.time.desc(), signals.c.id.desc()).limit(limit)
+            return [rows.to_signal(row, user_id) for row in connection.execute(query)]
+
+    def _key(self, connection: Connection, user_id: str) -> int:
+        key = connection.execute(sa.select(schema.users.c.key).where(schema.users.c.user_id == user_id)).scalar()
+        if key is None:
+            raise NotFound("user", user_id)
+        return int(key)
+
+    def _stored(self, connection: Connection, row: sa.Row) -> Stored:  # type: ignore[type-arg]
+        if row.recipe == self._blender.recipe.digest:
+            profile = unpack(row.profile)
+        else:
+            profile = self._blender.replay(rows.user_events(connection, row.key))
+        as_of = max(now(), profile.updated)
+        return Stored(row.key, row.user_id, row.version, row.signal_count, view(profile, as_of, self._blender))
+
+    def _reasons(
+        self, connection: Connection, user_key: int, contributions: Sequence[Contribution], sign: int
+    ) -> list[Reason]:
+        ids = [c.signal_id for c in contributions if c.signal_id]
+        signals, items = schema.signals, schema.items
+        texts: dict[str, str] = {}
+        for start in range(0, len(ids), 500):
+            query = (
+                sa.select(signals.c.id, signals.c.text, signals.c.action, signals.c.item_id, items.c.title)
+                .outerjoin(items, items.c.id == signals.c.item_id)
+                .where(signals.c.id.in_(ids[start : start + 500]))
+            )
+            for row in connection.execute(query):
+                texts[row.id] = _snippet(row.text, row.action, row.title or row.item_id)
+        steered = self._steered_topics(connection, user_key) if len(ids) < len(contributions) else ""
+        return [
+            Reason(c.signal_id, c.item_id, texts.get(c.signal_id, "") if c.signal_id else steered, c.time, sign * c.share)
+            for c in contributions
+        ]
+
+    def _steered_topics(self, connection: Connection, user_key: int) -> str:
+        table = schema.steerings
+        query = sa.select(table.c.topic).where(table.c.user_key == user_key, table.c.topic != "").order_by(table.c.seq)
+        topics = list(connection.execute(query).scalars())
+        return "asked for: " + ", ".join(topics) if topics else "asked for"
+
+
+def _snippet(text: str, action: int | None, title: str) -> str:
+    if text:
+        whole = " ".join(text.split())
+    elif action is not None:
+        whole = f"{Action(action).name.lower().replace('_', ' ')}: {title}"
+    else:
+        whole = title
+    return whole if len(whole) <= SNIPPET_LENGTH else whole[: SNIPPET_LENGTH - 1] + "…"

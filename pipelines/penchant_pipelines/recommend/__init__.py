@@ -1,0 +1,1 @@
+"""Which items for which user: candidates, scores, filters."""

@@ -1,0 +1,119 @@
+"""Candidates: from a taste to rows of the catalogue worth scoring."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from cachetools import LRUCache
+from numpy.typing import NDArray
+
+from penchant_pipelines.catalog import Catalog
+from penchant_pipelines.index import IndexUnavailable
+from penchant_pipelines.index.relay import Relay
+from penchant_pipelines.recommend.filters import Filter
+from penchant_pipelines.recommend.ranking import Taste, Vectors, quotas
+
+Rows = NDArray[np.intp]
+OVERSAMPLE = 4
+"""Candidates fetched for each place in the answer: what re-ranking chooses from."""
+MOST_HITS = 400
+"""Hits asked of the index for one interest; past that, exact search is cheaper."""
+INDEX_LAG = "index_unavailable"
+
+
+class Candidates:
+    """Finds candidates through the index, or exactly where a filter is narrow or the index is away."""
+
+    def __init__(self, catalog: Catalog, relay: Relay, on_lost: Callable[[], None]) -> None:
+        self._catalog = catalog
+        self._relay = relay
+        self._on_lost = on_lost
+        self._filtered: LRUCache[tuple[str, int], Rows] = LRUCache(maxsize=64)
+
+    async def find(
+        self,
+        taste: Taste,
+        query: NDArray[np.float32] | None,
+        limit: int,
+        left_out: set[str],
+        condition: Filter,
+        expression: str,
+    ) -> tuple[Rows, list[str]]:
+        """Rows of visible items that pass the filter and aren't left out, and why the answer is degraded."""
+        targets = taste.centroids if query is None else np.vstack([taste.centroids, query[None, :]])
+        places = quotas(taste.shares, limit) + ([limit] if query is not None else [])
+        catalog = self._catalog
+        out = {catalog.entries[item_id].row for item_id in left_out if item_id in catalog.entries}
+        if not condition.is_empty:
+            rows = await self._matching(condition, expression)
+            return self._exact(targets, places, _without(rows, out)), []
+        degraded: list[str] = []
+        generation = self._relay.live
+        if generation is not None and len(targets):
+            hits_wanted = min(MOST_HITS, OVERSAMPLE * max(places) + min(len(out), 100))
+            try:
+                found = await asyncio.to_thread(generation.items.query, targets, hits_wanted)
+            except IndexUnavailable as error:
+                self._relay.lose(error)
+                self._on_lost()
+            else:
+                rows = self._pick([[hit.id for hit in hits] for hits in found], places, out)
+                if len(rows) >= min(limit, int(catalog.visible.sum()) - len(out)):
+                    return rows, []
+                return self._exact(targets, places, self._visible(out)), []
+        if generation is None or self._relay.live is None:
+            degraded = [INDEX_LAG]
+        return self._exact(targets, places, self._visible(out)), degraded
+
+    async def matching(self, condition: Filter, expression: str, left_out: set[str]) -> Rows:
+        """All visible rows that pass a filter."""
+        entries = self._catalog.entries
+        out = {entries[item_id].row for item_id in left_out if item_id in entries}
+        if condition.is_empty:
+            return self._visible(out)
+        return _without(await self._matching(condition, expression), out)
+
+    def _pick(self, found: Sequence[Sequence[str]], places: Sequence[int], out: set[int]) -> Rows:
+        picked: dict[int, None] = {}
+        for ids, quota in zip(found, places, strict=True):
+            taken = 0
+            for item_id in ids:
+                entry = self._catalog.entries.get(item_id)
+                if entry is None or entry.row in out or not self._catalog.visible[entry.row]:
+                    continue
+                picked[entry.row] = None
+                taken += 1
+                if taken == OVERSAMPLE * quota:
+                    break
+        return np.array(sorted(picked), dtype=np.intp)
+
+    def _exact(self, targets: Vectors, places: Sequence[int], rows: Rows) -> Rows:
+        if not len(targets) or not len(rows):
+            return rows
+        cosines = targets @ self._catalog.vectors[rows].T
+        picked: set[int] = set()
+        for line, quota in zip(cosines, places, strict=True):
+            wanted = min(OVERSAMPLE * quota, len(rows))
+            picked.update(rows[np.argpartition(-line, wanted - 1)[:wanted]].tolist())
+        return np.array(sorted(picked), dtype=np.intp)
+
+    def _visible(self, out: set[int]) -> Rows:
+        return _without(np.flatnonzero(self._catalog.visible), out)
+
+    async def _matching(self, condition: Filter, expression: str) -> Rows:
+        key = (expression, self._catalog.version)
+        rows: Rows | None = self._filtered.get(key)
+        if rows is None:
+            entries = list(self._catalog.entries.values())
+            matched = await asyncio.to_thread(
+                lambda: [entry.row for entry in entries if not entry.item.hidden and condition.matches(entry.item)]
+            )
+            rows = np.array(sorted(matched), dtype=np.intp)
+            self._filtered[key] = rows
+        return rows
+
+
+def _without(rows: Rows, out: set[int]) -> Rows:
+    return rows[~np.isin(rows, list(out))] if out else rows

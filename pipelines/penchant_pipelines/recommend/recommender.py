@@ -1,0 +1,275 @@
+"""Recommend, re-rank and find users: candidates, score, diversity, and the reasons for it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penchant_pipelines.catalog import Catalog
+from penchant_pipelines.errors import InvalidInput
+from penchant_pipelines.index import IndexUnavailable
+from penchant_pipelines.index.relay import Relay
+from penchant_pipelines.interests import ProfileView
+from penchant_pipelines.profiles import Profiles, Stored
+from penchant_pipelines.recommend.candidates import INDEX_LAG, Candidates, Rows
+from penchant_pipelines.recommend.filters import Filter, FilterError
+from penchant_pipelines.recommend.ranking import Taste, Vectors, diversify, is_muted, score
+from penchant_pipelines.recommend.settings import RecommendSettings
+
+COLD_USER = "cold_user"
+EMPTY_CATALOG = "empty_catalog"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to recommend. `vector` is that of the request's query words, if any."""
+
+    limit: int
+    filter: str = ""
+    excluded: frozenset[str] = frozenset()
+    include_seen: bool = False
+    diversity: float | None = None
+    exploration: float | None = None
+    vector: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One place of a ranking."""
+
+    item_id: str
+    score: float
+    interest_id: str
+    vector: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """An answer, and why it is less than it could be."""
+
+    places: tuple[Ranked, ...]
+    degraded: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One of the caller's own candidates; `vector` where the catalogue doesn't hold it."""
+
+    item_id: str
+    prior: float
+    vector: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A user who would want something."""
+
+    user_id: str
+    interest_id: str
+    similarity: float
+    weight: float
+    profile: ProfileView
+
+
+class Recommender:
+    """Turns interests into ranked items, and items into interested users."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        candidates: Candidates,
+        relay: Relay,
+        profiles: Profiles,
+        similarity: float,
+        settings: RecommendSettings,
+    ) -> None:
+        self._catalog = catalog
+        self._candidates = candidates
+        self._relay = relay
+        self._profiles = profiles
+        self._similarity = similarity
+        self._settings = settings
+
+    async def recommend(self, stored: Stored | None, query: Query, as_of: int) -> Ranking:
+        """Rank the catalogue for a user (None: a stranger) at a time (µs)."""
+        try:
+            condition = Filter.parse(query.filter)
+        except FilterError as error:
+            raise InvalidInput.at("filter", str(error)) from error
+        left_out = set(query.excluded)
+        if stored is not None and not query.include_seen:
+            left_out |= await asyncio.to_thread(self._profiles.seen, stored.key)
+        taste = Taste.of(stored.view if stored else None, self._catalog.vectors.shape[1])
+        reasons: list[str] = [] if len(self._catalog) else [EMPTY_CATALOG]
+        if taste.is_empty and query.vector is None:
+            rows = await self._candidates.matching(condition, query.filter, left_out)
+            reasons.append(COLD_USER)
+        else:
+            rows, degraded = await self._candidates.find(
+                taste, query.vector, query.limit, left_out, condition, query.filter
+            )
+            reasons += degraded
+            if taste.is_empty:
+                reasons.append(COLD_USER)
+        language = stored.view.languages[0] if stored and stored.view.languages else ""
+        rows = self._pool(taste, rows, query, language)
+        exploration = self._settings.exploration if query.exploration is None else query.exploration
+        diversity = self._settings.diversity if query.diversity is None else query.diversity
+        places = self._rank(taste, rows, query, diversity, as_of)
+        explored = round(exploration * query.limit)
+        if explored:
+            everything = await self._candidates.matching(condition, query.filter, left_out)
+            seed = f"{stored.view.as_of // 86_400_000_000 if stored else 0}|{stored.key if stored else ''}"
+            places = self._explore(taste, places, everything, explored, query.limit, seed)
+        return Ranking(tuple(places[: query.limit]), tuple(reasons))
+
+    def rerank(
+        self,
+        stored: Stored | None,
+        candidates: Sequence[Candidate],
+        limit: int,
+        prior_weight: float,
+        diversity: float | None,
+        query: NDArray[np.float32] | None,
+        as_of: int,
+    ) -> tuple[Ranking, tuple[str, ...]]:
+        """Rank the caller's candidates; second value: ids that are neither in the catalogue nor given with text."""
+        known = [c for c in candidates if c.vector is not None or c.item_id in self._catalog.entries]
+        missing = tuple(c.item_id for c in candidates if c.vector is None and c.item_id not in self._catalog.entries)
+        taste = Taste.of(stored.view if stored else None, self._catalog.vectors.shape[1])
+        reasons = (COLD_USER,) if taste.is_empty else ()
+        if not known:
+            return Ranking((), reasons), missing
+        rows = [self._catalog.entries[c.item_id].row if c.vector is None else -1 for c in known]
+        vectors = np.stack(
+            [self._catalog.vectors[row] if c.vector is None else c.vector for c, row in zip(known, rows, strict=True)]
+        )
+        held = np.array(rows) >= 0
+        created = np.where(held, self._catalog.created[rows], 0)
+        popularity = np.where(held, self._catalog.popularity(rows, as_of), 0.0)
+        scored = score(taste, vectors, query, created, popularity, as_of, self._settings)
+        own, prior = _scaled(scored.scores), _scaled(np.array([c.prior for c in known]))
+        blended = (1 - prior_weight) * own + prior_weight * prior
+        blended = np.where(is_muted(taste, vectors, self._similarity), blended - 1.0, blended)
+        order = diversify(blended, vectors, limit, diversity or 0.0)
+        places = [
+            Ranked(known[row].item_id, float(blended[row]), _interest(taste, scored.interest[row]), vectors[row])
+            for row in order
+        ]
+        return Ranking(tuple(places), reasons), missing
+
+    async def find_users(
+        self, target: NDArray[np.float32], limit: int, min_similarity: float
+    ) -> tuple[tuple[Match, ...], tuple[str, ...]]:
+        """Users with an interest near a target vector (d,), nearest first, each once by their best interest."""
+        degraded: tuple[str, ...] = ()
+        generation = self._relay.live
+        matches: list[Match] = []
+        wanted = 4 * limit + 20
+        while True:
+            keys: dict[int, None] | None = None
+            exhausted = True
+            if generation is not None:
+                try:
+                    found = (await asyncio.to_thread(generation.interests.query, target[None, :], wanted))[0]
+                    near = [hit for hit in found if hit.similarity >= min_similarity - 0.05]
+                    keys = dict.fromkeys(int(hit.id.partition(":")[0]) for hit in near)
+                    exhausted = len(found) < wanted or len(near) < len(found)
+                except IndexUnavailable as error:
+                    self._relay.lose(error)
+                    generation = None
+            if keys is None:
+                degraded = (INDEX_LAG,)
+            matches = await asyncio.to_thread(self._match, target, keys, min_similarity)
+            if exhausted or len(matches) >= limit or wanted >= 20_000:
+                break
+            wanted *= 4
+        return tuple(matches[:limit]), degraded
+
+    def _match(self, target: NDArray[np.float32], keys: dict[int, None] | None, least: float) -> list[Match]:
+        matches = []
+        for stored in self._profiles.by_keys(None if keys is None else list(keys)):
+            best = max(
+                stored.view.interests, key=lambda interest: float(interest.vector @ target), default=None
+            )
+            # Whoever holds it nearest to something disliked or muted does not want it.
+            if best is None or best.sign < 0 or best.steering.muted:
+                continue
+            similarity = float(best.vector @ target)
+            if similarity >= least:
+                matches.append(Match(stored.user_id, best.id, similarity, best.weight, stored.view))
+        return sorted(matches, key=lambda match: (-match.similarity, match.user_id))
+
+    def _pool(self, taste: Taste, rows: Rows, query: Query, language: str) -> Rows:
+        """Drop what is muted; a stranger chooses among the most popular in the language first."""
+        rows = rows[~is_muted(taste, self._catalog.vectors[rows], self._similarity)]
+        if taste.is_empty and query.vector is None:
+            popular = self._catalog.most_popular(4 * query.limit, language, within=rows)
+            return np.array([self._catalog.entries[item_id].row for item_id in popular], dtype=np.intp)
+        return rows
+
+    def _rank(self, taste: Taste, rows: Rows, query: Query, diversity: float, as_of: int) -> list[Ranked]:
+        if not len(rows):
+            return []
+        # Rows in order of id: equal scores then rank the same whatever the history of the catalogue.
+        rows = np.array(sorted(rows, key=lambda row: self._catalog.id_at(int(row))), dtype=np.intp)
+        catalog = self._catalog
+        vectors = catalog.vectors[rows]
+        scored = score(
+            taste, vectors, query.vector, catalog.created[rows], catalog.popularity(rows, as_of), as_of, self._settings
+        )
+        order = diversify(scored.scores, vectors, query.limit, diversity)
+        return [
+            Ranked(
+                catalog.id_at(int(rows[row])),
+                round(float(scored.scores[row]), 6),
+                _interest(taste, scored.interest[row]),
+                vectors[row],
+            )
+            for row in order
+        ]
+
+    def _explore(
+        self, taste: Taste, places: list[Ranked], rows: Rows, explored: int, limit: int, seed: str
+    ) -> list[Ranked]:
+        """Give evenly spread places to items beyond the known tastes, drawn by a seed that holds for a day."""
+        vectors = self._catalog.vectors[rows]
+        beyond = ~is_muted(taste, vectors, self._similarity)
+        if len(taste.centroids):
+            beyond &= (vectors @ taste.centroids.T).max(axis=1) < self._similarity
+        if len(taste.avoided):
+            beyond &= (vectors @ taste.avoided.T).max(axis=1) < self._similarity
+        kept = places[: max(limit - explored, 0)]
+        taken = {place.item_id for place in kept}
+        pool = sorted(self._catalog.id_at(int(row)) for row in rows[beyond])
+        pool = [item_id for item_id in pool if item_id not in taken]
+        # Each item draws its own number: a new item doesn't reshuffle the others.
+        pool.sort(key=lambda item_id: hashlib.sha256(f"{seed}|{item_id}".encode()).digest())
+        drawn = [
+            Ranked(item_id, 0.0, "", self._catalog.vectors[self._catalog.entries[item_id].row])
+            for item_id in pool[:explored]
+        ]
+        for number, place in enumerate(drawn):
+            position = min(len(kept), round((number + 1) * limit / (len(drawn) + 1)))
+            neighbour = kept[position - 1].score if 0 < position <= len(kept) else 0.0
+            kept.insert(position, replace(place, score=neighbour))
+        return kept + [place for place in places if place.item_id not in {k.item_id for k in kept}]
+
+
+def _interest(taste: Taste, column: np.intp) -> str:
+    return taste.ids[int(column)] if column >= 0 else ""
+
+
+def _scaled(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scale to 0…1, all 0 where the values are equal."""
+    spread = values.max() - values.min()
+    scaled: NDArray[np.float64] = (values - values.min()) / spread if spread > 1e-12 else np.zeros(len(values))
+    return scaled
+
+
+__all__ = ["COLD_USER", "Candidate", "Match", "Query", "Ranked", "Ranking", "Recommender", "Vectors"]

@@ -1,0 +1,6 @@
+"""The record: signals, items, profiles and all that must not be lost, in one SQL database."""
+
+from penchant_pipelines.record.record import Record
+from penchant_pipelines.record.writer import Writer
+
+__all__ = ["Record", "Writer"]

@@ -1,0 +1,114 @@
+"""The record: an SQLite database in the data folder, the truth from which all else can be rebuilt."""
+
+from __future__ import annotations
+
+import secrets as random_bytes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from filelock import FileLock, Timeout
+from sqlalchemy import Connection, Engine, create_engine, event
+
+from penchant_pipelines.errors import WrongState
+from penchant_pipelines.record import schema
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class Record:
+    """Owns a data folder: an exclusive lock on it, and the database with its migrations applied.
+
+    Raises WrongState where another process holds the folder or the database is newer than this version.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._lock = FileLock(folder / "lock")
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            raise WrongState(
+                "DATA_FOLDER_LOCKED",
+                f"another server works on the data folder {str(folder)!r}; stop it or choose another with --data",
+            ) from None
+        self.engine = _engine(folder / "record.sqlite3")
+        try:
+            migrate(self.engine)
+        except Exception:
+            self.close()
+            raise
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Open a consistent view of what is committed; blocks for the queries made in it."""
+        with self.engine.connect() as connection:
+            yield connection
+
+    def secret(self, name: str) -> bytes:
+        """32 random bytes that belong to this data folder, made on first use."""
+        with self.engine.begin() as connection:
+            table = schema.secrets
+            found = connection.execute(sa.select(table.c.value).where(table.c.name == name)).scalar()
+            if found is None:
+                found = random_bytes.token_bytes(32)
+                connection.execute(table.insert().values(name=name, value=found))
+            return bytes(found)
+
+    def truncate_log(self) -> None:
+        """Fold the write-ahead log into the database and empty it, so that erased rows stay nowhere; blocks."""
+        with self.engine.connect() as connection:
+            connection.rollback()
+            connection.connection.dbapi_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
+
+    def close(self) -> None:
+        """Close the database and let go of the folder."""
+        self.engine.dispose()
+        self._lock.release()
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the database to this version's schema."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except command.util.CommandError as error:
+            raise WrongState(
+                "RECORD_TOO_NEW", f"the data folder was written by another version of Penchant: {error}"
+            ) from error
+
+
+def _engine(path: Path) -> Engine:
+    engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False}, pool_size=8, max_overflow=24,
+        # Parameters hold what users wrote; errors and logs must not.
+        hide_parameters=True,
+    )
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection, _record):  # type: ignore[no-untyped-def]
+        # SQLAlchemy begins transactions itself (below); the driver's own guesswork would commit before DDL.
+        connection.isolation_level = None
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+            "busy_timeout = 10000",
+            # Erased rows are overwritten, not only unlinked.
+            "secure_delete = ON",
+            "cache_size = -65536",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    return engine

@@ -1,0 +1,175 @@
+"""Between rows of the record and the nouns of the domain."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Row
+
+from penchant_pipelines.interests import Event, Evidence, SteeringEvent
+from penchant_pipelines.model import Action, Behavior, Item, Post, Signal, Steering
+from penchant_pipelines.record.schema import items, signals, steerings
+
+Vector = NDArray[np.float32]
+
+EVIDENCE_COLUMNS = (
+    signals.c.id,
+    signals.c.time,
+    signals.c.vector,
+    signals.c.action,
+    signals.c.value,
+    signals.c.rating,
+    signals.c.item_id,
+    signals.c.terms,
+    signals.c.language,
+)
+
+
+def to_json(value: Any) -> str:
+    """Compact JSON with sorted keys; Chinese stays readable."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
+def to_vector(blob: bytes | None) -> Vector | None:
+    """(d,) float32 from a blob."""
+    return None if blob is None else np.frombuffer(blob, dtype=np.float32)
+
+
+def digest(signal: Signal) -> bytes:
+    """Digest of a signal as it was sent: equal for a resend, different for other content under the same id."""
+    evidence = signal.evidence
+    if isinstance(evidence, Post):
+        content: list[Any] = ["post", evidence.text, evidence.language, evidence.item_id, evidence.rating]
+    else:
+        content = ["behavior", evidence.item_id, int(evidence.action), evidence.value, evidence.attribution_token]
+    whole = [signal.user_id, signal.time, content, dict(signal.context)]
+    # surrogatepass: texts are checked later, and a digest must not be the one that fails.
+    return hashlib.blake2b(to_json(whole).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def signal_values(signal: Signal, time: int, user_key: int) -> dict[str, Any]:
+    """Columns of a signal that hold what the caller sent."""
+    evidence = signal.evidence
+    post = evidence if isinstance(evidence, Post) else None
+    behavior = evidence if isinstance(evidence, Behavior) else None
+    return {
+        "id": signal.id,
+        "user_key": user_key,
+        "time": time,
+        "digest": digest(signal),
+        "action": int(behavior.action) if behavior else None,
+        "item_id": evidence.item_id,
+        "text": post.text if post else "",
+        "given_language": post.language if post else "",
+        "rating": post.rating if post else None,
+        "value": behavior.value if behavior else None,
+        "attribution_token": behavior.attribution_token if behavior else "",
+        "context": to_json(dict(signal.context)),
+    }
+
+
+def to_signal(row: Row[Any], user_id: str) -> Signal:
+    """A whole signal from a row of `signals`."""
+    evidence: Post | Behavior
+    if row.action is None:
+        evidence = Post(row.text, row.given_language, row.item_id, row.rating)
+    else:
+        evidence = Behavior(row.item_id, Action(row.action), row.value, row.attribution_token)
+    return Signal(row.id, user_id, evidence, row.time, json.loads(row.context))
+
+
+def to_evidence(row: Row[Any]) -> Evidence:
+    """What the blend needs from a row of `EVIDENCE_COLUMNS`."""
+    return Evidence(
+        id=row.id,
+        time=row.time,
+        vector=to_vector(row.vector),
+        action=None if row.action is None else Action(row.action),
+        value=row.value,
+        rating=row.rating,
+        item_id=row.item_id,
+        terms=tuple(json.loads(row.terms)),
+        language=row.language,
+    )
+
+
+def item_values(item: Item, language: str, terms: tuple[str, ...], vector: Vector) -> dict[str, Any]:
+    """Columns of an item."""
+    return {
+        "id": item.id,
+        "title": item.title,
+        "text": item.text,
+        "categories": to_json(list(item.categories)),
+        "create_time": item.create_time,
+        "attributes": to_json(dict(item.attributes)),
+        "hidden": item.hidden,
+        "language": language,
+        "terms": to_json(list(terms)),
+        "vector": vector.tobytes(),
+    }
+
+
+def to_item(row: Row[Any]) -> Item:
+    """An item from a row of `items`."""
+    attributes: Mapping[str, str] = json.loads(row.attributes)
+    return Item(
+        id=row.id,
+        title=row.title,
+        text=row.text,
+        categories=tuple(json.loads(row.categories)),
+        create_time=row.create_time,
+        attributes=attributes,
+        hidden=row.hidden,
+    )
+
+
+def item_vectors(connection: Connection, ids: list[str]) -> dict[str, tuple[Vector, tuple[str, ...], str]]:
+    """Vector, terms and language of the items among these ids that exist."""
+    found: dict[str, tuple[Vector, tuple[str, ...], str]] = {}
+    for start in range(0, len(ids), 500):
+        query = sa.select(items.c.id, items.c.vector, items.c.terms, items.c.language).where(
+            items.c.id.in_(ids[start : start + 500])
+        )
+        for row in connection.execute(query):
+            vector = to_vector(row.vector)
+            assert vector is not None  # noqa: S101 - the column is not nullable
+            found[row.id] = (vector, tuple(json.loads(row.terms)), row.language)
+    return found
+
+
+def user_events(connection: Connection, user_key: int, until: int | None = None) -> list[Event]:
+    """All signals and steering of a user up to a time (µs, inclusive), sorted by (time, id)."""
+    query = sa.select(*EVIDENCE_COLUMNS).where(signals.c.user_key == user_key)
+    words = sa.select(steerings).where(steerings.c.user_key == user_key)
+    if until is not None:
+        query = query.where(signals.c.time <= until)
+        words = words.where(steerings.c.time <= until)
+    events: list[Event] = [to_evidence(row) for row in connection.execute(query)]
+    events += [to_steering(row) for row in connection.execute(words)]
+    events.sort(key=lambda event: (event.time, event.id))
+    return events
+
+
+def to_steering(row: Row[Any]) -> SteeringEvent:
+    """A steering event from a row of `steerings`."""
+    vector = to_vector(row.vector)
+    assert vector is not None  # noqa: S101 - the column is not nullable
+    return SteeringEvent(
+        id=steering_event_id(row.seq),
+        time=row.time,
+        vector=vector,
+        steering=Steering(row.muted, row.pinned, row.bias),
+        topic=row.topic,
+        terms=tuple(json.loads(row.terms)),
+    )
+
+
+def steering_event_id(seq: int) -> str:
+    """Sorts among signal ids of the same microsecond, and names the interest that the words open."""
+    return f"steering-{seq:012d}"

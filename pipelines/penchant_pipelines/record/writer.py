@@ -1,0 +1,134 @@
+"""The one writer: works are committed in groups, and answered only after their commit.
+
+While a group is being synced to disk the next one gathers, so that under load one sync serves many
+callers and alone a caller waits for nobody. Works run in one thread, in the order they came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from sqlalchemy import Connection, Engine
+
+from penchant_pipelines.errors import PenchantError, WrongState
+
+MAX_GROUP = 64
+Result = TypeVar("Result")
+
+
+class Transaction(Protocol):
+    """What works write through; made anew for each group."""
+
+    def flush(self) -> None:
+        """Write what was put off to the end of the transaction."""
+
+    def committed(self) -> None:
+        """Runs after the commit, in the writer's thread."""
+
+    def rolled_back(self) -> None:
+        """Runs when nothing of it was kept."""
+
+
+Tx = TypeVar("Tx", bound=Transaction)
+
+
+@dataclass(eq=False, slots=True)
+class _Work(Generic[Tx]):
+    run: Callable[[Tx], Callable[[], Any]]
+    future: asyncio.Future[Any]
+
+
+class Writer(Generic[Tx]):
+    """Runs works in transactions on a thread of its own.
+
+    A work gets the transaction and returns a function that is called after the flush and gives the result.
+    A work may raise PenchantError only before it has written anything.
+    """
+
+    def __init__(self, engine: Engine, transaction: Callable[[Connection], Tx]) -> None:
+        self._engine = engine
+        self._transaction = transaction
+        self._queue: deque[_Work[Tx]] = deque()
+        self._wake = threading.Condition()
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="record-writer", daemon=True)
+        self._thread.start()
+
+    async def submit(self, work: Callable[[Tx], Callable[[], Result]]) -> Result:
+        """Queue a work and wait until it is durable. A cancelled caller's work is dropped if it has not begun."""
+        if self._closed:
+            raise WrongState("SHUTTING_DOWN", "the record is closed")
+        future: asyncio.Future[Result] = self._loop.create_future()
+        with self._wake:
+            self._queue.append(_Work(work, future))
+            self._wake.notify()
+        return await future
+
+    async def close(self) -> None:
+        """Commit what is queued, then stop."""
+        self._closed = True
+        with self._wake:
+            self._wake.notify()
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._queue and not self._closed:
+                    self._wake.wait()
+                if not self._queue:
+                    return
+                group = [self._queue.popleft() for _ in range(min(MAX_GROUP, len(self._queue)))]
+            group = [work for work in group if not work.future.cancelled()]
+            if group:
+                self._commit(group)
+
+    def _commit(self, group: list[_Work[Tx]]) -> None:
+        try:
+            outcomes = self._transact(group)
+        except Exception as error:  # the cause may lie in any of them: each gets its own transaction
+            if len(group) > 1:
+                for work in group:
+                    self._commit([work])
+                return
+            outcomes = [error]
+        try:
+            self._loop.call_soon_threadsafe(_settle, group, outcomes)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            self._closed = True
+
+    def _transact(self, group: list[_Work[Tx]]) -> list[Any]:
+        with self._engine.connect() as connection:
+            transaction = self._transaction(connection)
+            try:
+                pending: list[Callable[[], Any] | PenchantError] = []
+                for work in group:
+                    try:
+                        pending.append(work.run(transaction))
+                    except PenchantError as error:
+                        pending.append(error)
+                transaction.flush()
+                outcomes = [finish if isinstance(finish, PenchantError) else finish() for finish in pending]
+                connection.commit()
+            except BaseException:
+                connection.rollback()
+                transaction.rolled_back()
+                raise
+            transaction.committed()
+            return outcomes
+
+
+def _settle(group: list[_Work[Any]], outcomes: list[Any]) -> None:
+    for work, outcome in zip(group, outcomes, strict=True):
+        if work.future.done():
+            continue
+        if isinstance(outcome, Exception):
+            work.future.set_exception(outcome)
+        else:
+            work.future.set_result(outcome)

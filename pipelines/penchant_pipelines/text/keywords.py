@@ -1,0 +1,167 @@
+"""Candidate keywords: short, presentable, in the user's own words and script."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from penchant_pipelines.text.chinese import to_simplified
+from penchant_pipelines.text.lexicon import chinese_weight, spaced_weight
+from penchant_pipelines.text.segment import Segmenter
+
+# Terms come from the beginning of a text; that bounds the work, and people say early what it is about.
+_SAMPLE_CHARS = 6_000
+_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
+_JAPANESE = re.compile(r"[\u30a1-\u30fa\u30fc]{2,20}|[\u4e00-\u9fff々]{2,6}")
+_LETTER = r"[^\W_\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
+# node.js, rock'n'roll, R&B and C++ are words; so is each side of "wait...what".
+_SPACED = re.compile(rf"(?!\d){_LETTER}(?:{_LETTER}|[.'’&-](?={_LETTER})){{0,60}}[+#]{{0,2}}")
+_POSSESSIVE = re.compile(r"['’]s$", re.IGNORECASE)
+_KOREAN_PARTICLE = re.compile(
+    r"(?<=..)(?:에서|으로|까지|부터|에게|처럼|은|는|이|가|을|를|의|에|도|로|와|과|만)$"
+)
+_LONGEST_WORD = 30
+_LONGEST_TAG_WORDS, _LONGEST_TAG_HAN = 4, 10
+_EARLY_BONUS = 0.25
+_PAIR_BONUS = 1.2
+_SINGLE_PAIR_TEXT_CHARS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """One occurrence: `key` tells terms apart, `shown` is what the user wrote, `weight` 0 parts phrases."""
+
+    key: str
+    shown: str
+    start: int
+    end: int
+    weight: float
+
+
+@dataclass(slots=True)
+class _Candidate:
+    shown: str
+    start: int
+    weight: float
+    pair: bool
+    count: int = 1
+
+    def score(self, length: int) -> float:
+        """Weigh rarity by how often and how early the term stands in a text of `length` characters."""
+        early = 1 + _EARLY_BONUS * (1 - self.start / length)
+        return self.weight * (1 + math.log2(self.count)) * early * (_PAIR_BONUS if self.pair else 1)
+
+
+def extract_terms(
+    text: str, hashtags: Sequence[str], language: str, segmenter: Segmenter, limit: int
+) -> tuple[str, ...]:
+    """Rank the terms of `text` (line breaks kept, no emoji), hashtags before all others; at most `limit`."""
+    sample = text[:_SAMPLE_CHARS]
+    # In a text all in capitals they don't mark acronyms.
+    shouting = sum(map(str.isupper, sample)) > sum(map(str.islower, sample))
+    candidates: dict[str, _Candidate] = {}
+    for words in (_spaced_words(sample, language, shouting), _east_asian_words(sample, language, segmenter)):
+        _count(words, sample, candidates)
+    picked = {_key(tag): _lower(tag, shouting) for tag in hashtags if _is_presentable(tag)}
+    ranked = sorted(candidates.items(), key=lambda entry: -entry[1].score(len(sample)))
+    for key, candidate in ranked:
+        if len(picked) >= limit:
+            break
+        if not _says_nothing_new(key, candidate, picked, candidates):
+            picked[key] = candidate.shown
+    return tuple(picked.values())[:limit]
+
+
+def _says_nothing_new(
+    key: str, candidate: _Candidate, picked: Iterable[str], candidates: dict[str, _Candidate]
+) -> bool:
+    """Whether the term is there already, or only ever stands inside (or around) one that is."""
+    for other in picked:
+        if _overlap(key, other):
+            known = candidates.get(other)
+            if known is None or candidate.count <= known.count:
+                return True
+    return False
+
+
+def _overlap(key: str, other: str) -> bool:
+    if _HAN.search(key):
+        return key in other or other in key
+    words, others = set(key.split()), set(other.split())
+    return bool(words & others)
+
+
+def _count(words: Sequence[_Word], text: str, candidates: dict[str, _Candidate]) -> None:
+    def add(key: str, shown: str, start: int, weight: float, *, pair: bool) -> None:
+        if key in candidates:
+            candidates[key].count += 1
+        else:
+            candidates[key] = _Candidate(shown, start, weight, pair)
+
+    for word in words:
+        if word.weight:
+            add(word.key, word.shown, word.start, word.weight, pair=False)
+    pairs: dict[str, int] = {}
+    phrases = [(left, right, text[left.end : right.start]) for left, right in pairwise(words)]
+    phrases = [p for p in phrases if p[0].weight and p[1].weight and _adjoin(*p) and p[0].key != p[1].key]
+    for left, right, gap in phrases:
+        pairs[left.key + gap + right.key] = pairs.get(left.key + gap + right.key, 0) + 1
+    for left, right, gap in phrases:
+        key = left.key + gap + right.key
+        # Two Chinese words side by side are a term only if it recurs, and so are two others in a long text.
+        if pairs[key] > 1 or (gap and len(text) <= _SINGLE_PAIR_TEXT_CHARS):
+            weight = (left.weight + right.weight) / 2
+            add(key, left.shown + gap + right.shown, left.start, weight, pair=True)
+
+
+def _adjoin(left: _Word, right: _Word, gap: str) -> bool:
+    chinese = _HAN.search(left.key), _HAN.search(right.key)
+    return gap == ("" if all(chinese) else " ") and all(chinese) == any(chinese)
+
+
+def _spaced_words(text: str, language: str, shouting: bool) -> list[_Word]:
+    words = []
+    for match in _SPACED.finditer(text):
+        written = _POSSESSIVE.sub("", match.group())
+        if language == "ko":
+            written = _KOREAN_PARTICLE.sub("", written)
+        key = written.casefold().replace("’", "'")
+        weight = spaced_weight(key, language) if len(key) <= _LONGEST_WORD else 0.0
+        words.append(_Word(key, _lower(written, shouting), match.start(), match.end(), weight))
+    return words
+
+
+def _east_asian_words(text: str, language: str, segmenter: Segmenter) -> list[_Word]:
+    if language == "ja":
+        return [_Word(m.group(), m.group(), m.start(), m.end(), 1.0) for m in _JAPANESE.finditer(text)]
+    return list(_chinese_words(text, segmenter)) if _HAN.search(text) else []
+
+
+def _chinese_words(text: str, segmenter: Segmenter) -> Iterator[_Word]:
+    for word, start in segmenter.cut_with_offsets(to_simplified(text)):
+        end = start + len(word)
+        if _HAN.search(word):
+            weight = 1.0 if word in segmenter.user_words else chinese_weight(word, segmenter.knows(word))
+            yield _Word(word.casefold(), text[start:end], start, end, weight)
+
+
+def _key(term: str) -> str:
+    return to_simplified(term).casefold()
+
+
+def _lower(written: str, shouting: bool) -> str:
+    acronym = (lambda word: False) if shouting else _is_acronym
+    return " ".join(word if acronym(word) else word.lower() for word in written.split())
+
+
+def _is_acronym(word: str) -> bool:
+    return 2 <= len(word) <= 5 and word.isupper()
+
+
+def _is_presentable(tag: str) -> bool:
+    return (
+        len(tag) > 1 and len(_HAN.findall(tag)) <= _LONGEST_TAG_HAN and len(tag.split()) <= _LONGEST_TAG_WORDS
+    )

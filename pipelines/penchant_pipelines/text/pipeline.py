@@ -1,0 +1,63 @@
+"""The way of a text: clean → language → simplified characters → what the encoder reads, and keywords."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, Field
+
+from penchant_pipelines.text.chinese import to_simplified
+from penchant_pipelines.text.clean import clean, tidy
+from penchant_pipelines.text.emojis import drop_emoji, name_emoji
+from penchant_pipelines.text.keywords import extract_terms
+from penchant_pipelines.text.language import UNDETERMINED, resolve_language
+from penchant_pipelines.text.segment import Segmenter
+
+
+class TextSettings(BaseModel):
+    """How texts are read."""
+
+    user_dictionary: Path | None = Field(
+        default=None,
+        description="Words of your own for Chinese segmentation: a jieba user dictionary, UTF-8, a line each "
+        "`word [frequency] [tag]`. A change takes effect within seconds, without a restart.",
+    )
+    max_terms: int = Field(
+        default=8, ge=0, le=64, description="How many keywords to take from a text at most."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text as read: `text` for the encoder, "" if nothing is left; BCP-47 `language`; best `terms` first.
+
+    `text` is in simplified characters where it is Chinese; `terms` are in the script of the user.
+    """
+
+    text: str
+    language: str
+    terms: tuple[str, ...]
+
+
+class TextPipeline:
+    """Reads texts. Safe to share among threads; equal texts give equal documents."""
+
+    def __init__(self, settings: TextSettings, cache_dir: Path | None = None) -> None:
+        self._max_terms = settings.max_terms
+        self._segmenter = Segmenter(settings.user_dictionary, cache_dir)
+
+    def read(self, text: str, language: str = "") -> Document:
+        """Read `text`; a `language` that the caller knows is taken at its word. TextError for binary data."""
+        cleaned = clean(text)
+        plain = drop_emoji(cleaned.text)
+        found = resolve_language(plain, language)
+        named = tidy(name_emoji(cleaned.text, found))
+        if not named:
+            return Document("", UNDETERMINED, ())
+        terms = extract_terms(plain, cleaned.hashtags, found, self._segmenter, self._max_terms)
+        return Document(tidy(to_simplified(named)) if found == "zh" else named, found, terms)
+
+    def segment(self, text: str) -> list[str]:
+        """Return the words and marks of `text` in order, Chinese cut by jieba; no white space among them."""
+        return self._segmenter.cut(text)

@@ -1,0 +1,62 @@
+"""Watching profiles: commits are handed to whoever listens, each listener at its own pace."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from penchant_pipelines.record.ledger import Change
+
+
+class Watcher:
+    """One listener's queue. A slow listener gets the newest state of each user instead of every step."""
+
+    def __init__(self, user_ids: frozenset[str]) -> None:
+        self._user_ids = user_ids
+        self._changes: OrderedDict[tuple[str, int], Change] = OrderedDict()
+        self._arrived = asyncio.Event()
+
+    LIMIT = 1000
+
+    def offer(self, change: Change) -> None:
+        """Queue a change if it is wanted."""
+        if self._user_ids and change.user_id not in self._user_ids:
+            return
+        if len(self._changes) >= self.LIMIT:
+            # Fall back to one entry a user: nothing newest is lost and memory stays bounded by the users.
+            newest = {queued.user_id: queued for queued in self._changes.values()}
+            self._changes = OrderedDict(((c.user_id, c.version), c) for c in newest.values())
+        self._changes[change.user_id, change.version] = change
+        self._arrived.set()
+
+    async def next(self) -> Change:
+        """Wait for the next change."""
+        while not self._changes:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._changes.popitem(last=False)[1]
+
+
+class Watchers:
+    """All listeners. Belongs to the event loop."""
+
+    def __init__(self) -> None:
+        self._watchers: set[Watcher] = set()
+
+    @contextmanager
+    def listen(self, user_ids: Iterable[str]) -> Iterator[Watcher]:
+        """Listen to some users, or to all where none is named."""
+        watcher = Watcher(frozenset(user_ids))
+        self._watchers.add(watcher)
+        try:
+            yield watcher
+        finally:
+            self._watchers.discard(watcher)
+
+    def publish(self, changes: Iterable[Change]) -> None:
+        """Hand committed changes to the listeners."""
+        for change in changes:
+            for watcher in self._watchers:
+                watcher.offer(change)

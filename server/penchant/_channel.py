@@ -1,0 +1,52 @@
+"""How a client reaches its server: channel options and what gRPC itself sends again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+MAX_RECEIVE_BYTES = 64 * 1024 * 1024
+
+_LOOPBACK = ("127.", "localhost", "[::1]", "unix:")
+
+# Sent twice, these would start a second job, or answer "not found" for what the first attempt did.
+_NEVER_RESENT = {
+    "penchant.v1.InterestService": ("DeleteUser", "MergeUsers", "StreamCapture"),
+    "penchant.v1.AdminService": ("ActivateAdapter", "RebuildIndex"),
+}
+
+_SERVICE_CONFIG = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{}],
+                "retryPolicy": {
+                    "maxAttempts": 5,
+                    "initialBackoff": "0.1s",
+                    "maxBackoff": "2s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            },
+            {
+                "name": [
+                    {"service": service, "method": method}
+                    for service, methods in _NEVER_RESENT.items()
+                    for method in methods
+                ]
+            },
+        ]
+    }
+)
+
+
+def channel_options(target: str) -> Sequence[tuple[str, str | int]]:
+    """Return the gRPC options for a channel to `target`, `host:port`."""
+    options: list[tuple[str, str | int]] = [
+        ("grpc.service_config", _SERVICE_CONFIG),
+        ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
+    ]
+    if target.startswith(_LOOPBACK):
+        # gRPC follows http_proxy even to this very machine, where no proxy ever leads.
+        options.append(("grpc.enable_http_proxy", 0))
+    return options

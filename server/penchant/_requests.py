@@ -1,0 +1,400 @@
+"""The calls as Python functions: each builds its request. Both clients take their methods from here.
+
+A response with a single field is answered as that field: `profile` gives a `Profile`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from penchant.exceptions import InvalidInputError
+from penchant.v1 import admin_service_pb2 as admin
+from penchant.v1 import catalog_service_pb2 as catalog
+from penchant.v1 import interest_service_pb2 as interest
+from penchant.v1 import recommendation_service_pb2 as recommendation
+from penchant.v1.signal_pb2 import Action, Behavior, Post, Signal
+
+P = ParamSpec("P")
+Out = TypeVar("Out", covariant=True)
+Returned = TypeVar("Returned")
+Response = TypeVar("Response", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[P, Out]):
+    """A call: how its request is built from Python arguments, and what of the response is the answer."""
+
+    request: Callable[P, Message]
+    answer: Callable[[Any], Out]
+
+
+def _answering(
+    _: type[Response], answer: Callable[[Response], Out]
+) -> Callable[[Callable[P, Message]], Method[P, Out]]:
+    return lambda request: Method(request, answer)
+
+
+def named_after(method: Method[..., Any]) -> Callable[[Callable[..., Returned]], Callable[..., Returned]]:
+    """Give a client's method the name, signature and docstring of the function that builds its request."""
+
+    def rename(call: Callable[..., Returned]) -> Callable[..., Returned]:
+        functools.update_wrapper(call, method.request)
+        signature = inspect.signature(method.request)
+        this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        call.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[this, *signature.parameters.values()], return_annotation=inspect.Signature.empty
+        )
+        return call
+
+    return rename
+
+
+def fill_ids(request: Message) -> None:
+    """Give every signal in the request an id where it has none, so that sending it twice captures it once."""
+    match request:
+        case interest.CaptureRequest() if request.HasField("signal"):
+            signals: Iterable[Signal] = (request.signal,)
+        case interest.BatchCaptureRequest():
+            signals = request.signals
+        case _:
+            return
+    for signal in signals:
+        signal.id = signal.id or uuid.uuid4().hex
+
+
+def _timestamp(field: str, time: datetime | None) -> Timestamp | None:
+    if time is None:
+        return None
+    if time.tzinfo is None:
+        raise InvalidInputError.at(field, "must have a time zone, such as datetime.now(UTC)")
+    timestamp = Timestamp()
+    timestamp.FromDatetime(time)
+    return timestamp
+
+
+def _action(action: str | Action.ValueType) -> Action.ValueType:
+    if not isinstance(action, str):
+        return action
+    name = action.upper().removeprefix("ACTION_")
+    if f"ACTION_{name}" not in Action.keys() or name == "UNSPECIFIED":  # noqa: SIM118 (an enum, not a dict)
+        known = ", ".join(key.removeprefix("ACTION_").lower() for key in Action.keys()[1:])
+        raise InvalidInputError.at("action", f"{action!r} is none of {known}")
+    return Action.Value(f"ACTION_{name}")
+
+
+# InterestService
+
+
+@_answering(interest.CaptureResponse, lambda response: response)
+def capture(
+    *,
+    user_id: str,
+    text: str = "",
+    item_id: str = "",
+    rating: float | None = None,
+    language: str = "",
+    time: datetime | None = None,
+    context: Mapping[str, str] | None = None,
+    id: str = "",  # noqa: A002 (the contract's name)
+    validate_only: bool = False,
+) -> interest.CaptureRequest:
+    """Capture something a user wrote. Returns once it is durable and the profile reflects it.
+
+    `rating` is the author's verdict, −1 (worst) to +1 (best); `language` a BCP-47 tag, detected where empty;
+    `time` (with time zone) when it happened, on arrival where None. Safe to repeat with the same `id`,
+    which is a random one where empty. `validate_only` checks and keeps nothing.
+    """
+    post = Post(text=text, item_id=item_id, rating=rating, language=language)
+    signal = Signal(id=id, user_id=user_id, post=post, time=_timestamp("time", time), context=context)
+    return _capture_request(signal, validate_only)
+
+
+@_answering(interest.CaptureResponse, lambda response: response)
+def behave(
+    *,
+    user_id: str,
+    item_id: str,
+    action: str | Action.ValueType,
+    value: float | None = None,
+    attribution_token: str = "",
+    time: datetime | None = None,
+    context: Mapping[str, str] | None = None,
+    id: str = "",  # noqa: A002 (the contract's name)
+    validate_only: bool = False,
+) -> interest.CaptureRequest:
+    """Capture something a user did with an item. Returns once it is durable and the profile reflects it.
+
+    `action` is a name such as "like" or an `Action`; `value` its strength where it has one: seconds dwelt,
+    rating −1…+1, share watched 0…1. `attribution_token` comes with the recommendation that led here.
+    The rest is as for `capture`.
+    """
+    behavior = Behavior(
+        item_id=item_id, action=_action(action), value=value, attribution_token=attribution_token
+    )
+    signal = Signal(id=id, user_id=user_id, behavior=behavior, time=_timestamp("time", time), context=context)
+    return _capture_request(signal, validate_only)
+
+
+@_answering(interest.CaptureResponse, lambda response: response)
+def capture_signal(signal: Signal, *, validate_only: bool = False) -> interest.CaptureRequest:
+    """Capture a signal as it is. An empty id is filled in on the way; `signal` itself is left alone."""
+    return _capture_request(signal, validate_only)
+
+
+def _capture_request(signal: Signal, validate_only: bool) -> interest.CaptureRequest:
+    request = interest.CaptureRequest(signal=signal, validate_only=validate_only)
+    fill_ids(request)
+    return request
+
+
+@_answering(interest.GetProfileResponse, lambda response: response.profile)
+def profile(
+    user_id: str,
+    *,
+    as_of: datetime | None = None,
+    max_interests: int = 0,
+    include_vectors: bool = False,
+) -> interest.GetProfileRequest:
+    """Get a user's interests, strongest first: as they are, or as they stood at `as_of` (with time zone).
+
+    `max_interests` of 0 means all.
+    """
+    return interest.GetProfileRequest(
+        user_id=user_id,
+        as_of=_timestamp("as_of", as_of),
+        max_interests=max_interests,
+        include_vectors=include_vectors,
+    )
+
+
+@_answering(interest.WatchProfilesResponse, lambda response: response.profile)
+def watch(user_ids: Iterable[str] = (), *, drift_only: bool = False) -> interest.WatchProfilesRequest:
+    """Follow profiles as they change: each one now, then one per change. No ids: every user.
+
+    `drift_only` passes only changes where the user's recent signals no longer fit the longer record.
+    Ends when the iterator is closed.
+    """
+    return interest.WatchProfilesRequest(user_ids=user_ids, drift_only=drift_only)
+
+
+@_answering(interest.ExplainInterestResponse, lambda response: response)
+def explain(user_id: str, interest_id: str, *, max_evidence: int = 0) -> interest.ExplainInterestRequest:
+    """Get the signals that made an interest, each with its share; at most `max_evidence`, if not 0."""
+    return interest.ExplainInterestRequest(
+        user_id=user_id, interest_id=interest_id, max_evidence=max_evidence
+    )
+
+
+@_answering(interest.SteerInterestResponse, lambda response: response.interest)
+def steer(
+    user_id: str,
+    *,
+    interest_id: str = "",
+    topic: str = "",
+    muted: bool = False,
+    pinned: bool = False,
+    bias: float = 0.0,
+) -> interest.SteerInterestRequest:
+    """Set the user's own word on an interest, by its id or by a topic in words; it replaces any earlier word.
+
+    `bias` is −1 (less) to +1 (more). Called with none of the three, the interest is as inferred again.
+    """
+    return interest.SteerInterestRequest(
+        user_id=user_id,
+        interest_id=interest_id,
+        topic=topic,
+        steering=interest.Steering(muted=muted, pinned=pinned, bias=bias),
+    )
+
+
+@_answering(interest.ListSignalsResponse, lambda response: response.signals)
+def signals(user_id: str) -> interest.ListSignalsRequest:
+    """Go through all signals of a user; pages are fetched as needed."""
+    return interest.ListSignalsRequest(user_id=user_id)
+
+
+@_answering(interest.ExportUserResponse, lambda response: response)
+def export_user(user_id: str) -> interest.ExportUserRequest:
+    """Stream all that is held about a user: records with either a `profile` or a `signal`."""
+    return interest.ExportUserRequest(user_id=user_id)
+
+
+@_answering(interest.DeleteUserResponse, lambda response: response)
+def delete_user(user_id: str) -> interest.DeleteUserRequest:
+    """Erase a user everywhere. Returns counts of what was erased, and a receipt."""
+    return interest.DeleteUserRequest(user_id=user_id)
+
+
+@_answering(interest.MergeUsersResponse, lambda response: response.profile)
+def merge_users(*, from_user_id: str, into_user_id: str) -> interest.MergeUsersRequest:
+    """Join the history of `from_user_id` to that of `into_user_id`. Returns the profile of both as one."""
+    return interest.MergeUsersRequest(from_user_id=from_user_id, into_user_id=into_user_id)
+
+
+# RecommendationService
+
+
+@_answering(recommendation.RecommendResponse, lambda response: response)
+def recommend(
+    user_id: str,
+    *,
+    page_size: int = 0,
+    filter: str = "",  # noqa: A002 (the contract's name)
+    excluded_item_ids: Iterable[str] = (),
+    include_seen: bool = False,
+    diversity: float | None = None,
+    exploration: float | None = None,
+    explain: bool = False,
+    query: str = "",
+) -> recommendation.RecommendRequest:
+    """Rank items of the catalogue for a user; `degraded` in the answer says why it is less than it could be.
+
+    `page_size` of 0: the server's default. `filter` is an AIP-160 expression over categories, create_time
+    and attributes. `diversity` and `exploration` run 0…1, None being the server's default. `query` holds
+    words to lean towards this once.
+    """
+    return recommendation.RecommendRequest(
+        user_id=user_id,
+        page_size=page_size,
+        filter=filter,
+        excluded_item_ids=excluded_item_ids,
+        include_seen=include_seen,
+        diversity=diversity,
+        exploration=exploration,
+        explain=explain,
+        query=query,
+    )
+
+
+@_answering(recommendation.RerankResponse, lambda response: response)
+def rerank(
+    user_id: str,
+    candidates: Iterable[recommendation.Candidate | str],
+    *,
+    top_n: int = 0,
+    prior_weight: float = 0.0,
+    diversity: float | None = None,
+    query: str = "",
+    explain: bool = False,
+) -> recommendation.RerankRequest:
+    """Rank the caller's own candidates for a user; a string stands for the id of a catalogue item.
+
+    `top_n` of 0: all. `prior_weight` runs from 0 (interests alone) to 1 (the given `prior_score` alone).
+    """
+    return recommendation.RerankRequest(
+        user_id=user_id,
+        candidates=(
+            recommendation.Candidate(item_id=candidate) if isinstance(candidate, str) else candidate
+            for candidate in candidates
+        ),
+        top_n=top_n,
+        prior_weight=prior_weight,
+        diversity=diversity,
+        query=query,
+        explain=explain,
+    )
+
+
+@_answering(recommendation.FindUsersResponse, lambda response: response.matches)
+def find_users(
+    *, text: str | None = None, item_id: str | None = None, page_size: int = 0, min_similarity: float = 0.0
+) -> recommendation.FindUsersRequest:
+    """Find the users whose interests are closest to a text or to an item; give one of the two.
+
+    `min_similarity` is a cosine, −1…1.
+    """
+    if (text is None) == (item_id is None):
+        raise InvalidInputError.at("target", "give either text or item_id")
+    request = recommendation.FindUsersRequest(page_size=page_size, min_similarity=min_similarity)
+    if text is not None:
+        request.text = text
+    if item_id is not None:
+        request.item_id = item_id
+    return request
+
+
+# CatalogService
+
+
+@_answering(catalog.GetItemResponse, lambda response: response.item)
+def item(item_id: str) -> catalog.GetItemRequest:
+    """Get an item of the catalogue."""
+    return catalog.GetItemRequest(item_id=item_id)
+
+
+@_answering(catalog.ListItemsResponse, lambda response: response.items)
+def items(filter: str = "") -> catalog.ListItemsRequest:  # noqa: A002 (the contract's name)
+    """Go through the catalogue, or what of it passes an AIP-160 `filter`; pages are fetched as needed."""
+    return catalog.ListItemsRequest(filter=filter)
+
+
+@_answering(catalog.DeleteItemsResponse, lambda response: response.deleted_count)
+def delete_items(item_ids: Sequence[str]) -> catalog.DeleteItemsRequest:
+    """Delete up to `server_info().max_batch_size` items. Returns how many there were to delete."""
+    return catalog.DeleteItemsRequest(item_ids=item_ids)
+
+
+# AdminService
+
+
+@_answering(admin.GetServerInfoResponse, lambda response: response)
+def server_info() -> admin.GetServerInfoRequest:
+    """Get the server's version, encoder, limits and counts."""
+    return admin.GetServerInfoRequest()
+
+
+@_answering(admin.ListAdaptersResponse, lambda response: response.adapters)
+def adapters() -> admin.ListAdaptersRequest:
+    """List the adapters that are loaded."""
+    return admin.ListAdaptersRequest()
+
+
+@_answering(admin.LoadAdapterResponse, lambda response: response.adapter)
+def load_adapter(adapter_id: str) -> admin.LoadAdapterRequest:
+    """Load a LoRA adapter from the server's adapter folder."""
+    return admin.LoadAdapterRequest(adapter_id=adapter_id)
+
+
+@_answering(admin.ActivateAdapterResponse, lambda response: response.job)
+def activate_adapter(adapter_id: str) -> admin.ActivateAdapterRequest:
+    """Start re-embedding everything into the adapter's space, to switch over when done. Returns the job."""
+    return admin.ActivateAdapterRequest(adapter_id=adapter_id)
+
+
+@_answering(admin.UnloadAdapterResponse, lambda response: None)
+def unload_adapter(adapter_id: str) -> admin.UnloadAdapterRequest:
+    """Unload an adapter, and with it the way back to its space."""
+    return admin.UnloadAdapterRequest(adapter_id=adapter_id)
+
+
+@_answering(admin.RebuildIndexResponse, lambda response: response.job)
+def rebuild_index() -> admin.RebuildIndexRequest:
+    """Start rebuilding the vector index from the record, beside the live one. Returns the job."""
+    return admin.RebuildIndexRequest()
+
+
+@_answering(admin.GetJobResponse, lambda response: response.job)
+def job(job_id: str) -> admin.GetJobRequest:
+    """Get a job as it stands."""
+    return admin.GetJobRequest(job_id=job_id)
+
+
+@_answering(admin.ListJobsResponse, lambda response: response.jobs)
+def jobs() -> admin.ListJobsRequest:
+    """Go through all jobs; pages are fetched as needed."""
+    return admin.ListJobsRequest()
+
+
+@_answering(admin.CancelJobResponse, lambda response: response.job)
+def cancel_job(job_id: str) -> admin.CancelJobRequest:
+    """Ask a job to stop. Returns it as it stands."""
+    return admin.CancelJobRequest(job_id=job_id)

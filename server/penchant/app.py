@@ -1,0 +1,128 @@
+"""The server: engine, services, health and reflection on one port, started and drained in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+from grpc_reflection.v1alpha import reflection
+
+from penchant.interceptors import CallInterceptor, Drain
+from penchant.logs import configure_logging
+from penchant.pages import PageTokens
+from penchant.services.admin import AdminService
+from penchant.services.catalog import CatalogService
+from penchant.services.interests import InterestService
+from penchant.services.recommendations import RecommendationService
+from penchant.settings import Settings
+from penchant.v1 import (
+    admin_service_pb2,
+    admin_service_pb2_grpc,
+    catalog_service_pb2,
+    catalog_service_pb2_grpc,
+    interest_service_pb2,
+    interest_service_pb2_grpc,
+    recommendation_service_pb2,
+    recommendation_service_pb2_grpc,
+)
+from penchant.validation import Limits, Validator
+from penchant_pipelines.encoder import Encoder
+from penchant_pipelines.engine import Engine
+from penchant_pipelines.errors import PenchantError, WrongState
+
+log = structlog.get_logger(__name__)
+
+SERVICES = [
+    descriptor.services_by_name[name].full_name
+    for descriptor, name in (
+        (interest_service_pb2.DESCRIPTOR, "InterestService"),
+        (recommendation_service_pb2.DESCRIPTOR, "RecommendationService"),
+        (catalog_service_pb2.DESCRIPTOR, "CatalogService"),
+        (admin_service_pb2.DESCRIPTOR, "AdminService"),
+    )
+]
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; returns the process's exit status."""
+    configure_logging(settings.log_level, settings.log_format)
+    try:
+        asyncio.run(_serve_until_told(settings))
+    except PenchantError as error:
+        log.error("server.failed", reason=error.reason, message=error.message)  # noqa: TRY400 - no fault of the code
+        return 1
+    return 0
+
+
+async def _serve_until_told(settings: Settings) -> None:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    async with serve(settings):
+        await told.wait()
+
+
+@asynccontextmanager
+async def serve(settings: Settings, encoder: Encoder | None = None) -> AsyncIterator[str]:
+    """Run a server for as long as the context lasts; yields the address it listens on.
+
+    On leaving: health says NOT_SERVING, new calls are refused, those in hand finish (up to `drain_seconds`),
+    then what is committed is flushed. Raises WrongState where the port or the data folder is taken.
+    """
+    async with Engine.open(settings, settings.data, encoder) as engine:
+        limits = settings.limits
+        drain = Drain()
+        validator = Validator(Limits(limits.text_bytes, limits.batch_size, limits.page_size))
+        server = grpc.aio.server(
+            interceptors=[CallInterceptor(validator, drain)],
+            options=[
+                ("grpc.max_receive_message_length", limits.message_bytes),
+                ("grpc.max_send_message_length", -1),
+                # Without this a second server on the same port would silently share its calls.
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        tokens = PageTokens(engine.record.secret("pages"))
+        interest_service_pb2_grpc.add_InterestServiceServicer_to_server(
+            InterestService(engine, settings, validator, tokens), server
+        )
+        recommendation_service_pb2_grpc.add_RecommendationServiceServicer_to_server(
+            RecommendationService(engine, settings), server
+        )
+        catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(
+            CatalogService(engine, settings, validator, tokens), server
+        )
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(engine, settings, tokens), server)
+        checks = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+        reflection.enable_server_reflection([*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+        address = _bind(server, settings.listen)
+        await server.start()
+        for name in ["", *SERVICES]:
+            await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+        log.info("server.listening", address=address, data=str(settings.data), space_id=engine.space_id)
+        try:
+            yield address
+        finally:
+            log.info("server.draining", in_flight=drain.in_flight)
+            await checks.enter_graceful_shutdown()
+            drain.start()
+            await drain.wait_idle(settings.drain_seconds)
+            await server.stop(grace=0.5)
+    log.info("server.stopped")
+
+
+def _bind(server: grpc.aio.Server, listen: str) -> str:
+    host = listen.rpartition(":")[0]
+    try:
+        port = server.add_insecure_port(listen)
+    except RuntimeError as error:
+        raise WrongState("ADDRESS_TAKEN", f"can't listen on {listen}: is another server running there?") from error
+    return f"{host}:{port}"

@@ -1,0 +1,18 @@
+"""All commands, gathered under one name."""
+
+from __future__ import annotations
+
+from penchant.cli import call, capture, catalog, doctor, embed, recommend, server, users
+from penchant.cli.errors import CommandGroup
+from penchant.cli.options import Commands
+
+app: Commands = Commands(
+    cls=CommandGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Live, explainable interests from what people write and do.",
+)
+for module in (server, capture, catalog, users, recommend, call, embed, doctor):
+    module.register(app)

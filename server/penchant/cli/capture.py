@@ -1,0 +1,72 @@
+"""`capture`: signals from a file, or one post from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from penchant import jsonl
+from penchant.cli.intake import Intake, Stop, Summary
+from penchant.cli.options import DEFAULT_SERVER, Commands, InputFile, Json, Server, connect
+from penchant.cli.output import drift_words, interest_name, print_json, print_line, progress
+from penchant.client import Client
+from penchant.exceptions import PenchantError
+from penchant.v1.signal_pb2 import Signal
+
+
+def register(app: Commands) -> None:
+    """Add the command."""
+    app.command()(capture)
+
+
+def capture(
+    file: InputFile | None = None,
+    user: Annotated[str | None, typer.Option("--user", help="Who wrote the text.")] = None,
+    text: Annotated[str | None, typer.Option("--text", help="One post, in place of a file.")] = None,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
+) -> None:
+    """Capture signals: a file of them, or one post with --user and --text. Exit code 1 if any was refused."""
+    with connect(server) as client:
+        if file is not None and user is None and text is None:
+            summary = capture_file(client, file)
+            raise typer.Exit(summary.show(as_json=as_json, with_duplicates=True))
+        if file is None and user is not None and text is not None:
+            capture_post(client, user, text, as_json)
+            return
+    raise typer.BadParameter("give either FILE, or both --user and --text")
+
+
+def capture_post(client: Client, user: str, text: str, as_json: bool) -> None:
+    """Capture one post and show what it changed."""
+    response = client.capture(user_id=user, text=text)
+    if as_json:
+        print_json(response)
+        return
+    changed = ", ".join(f"{interest_name(i)} ({i.weight:+.2f})" for i in response.changed)
+    print_line("captured", response.signal_id, changed, drift_words(response.drift))
+
+
+def capture_file(client: Client, file: Path) -> Summary:
+    """Capture all signals of a file, a few batches at once. Ctrl-C ends it after those under way."""
+    stop, summary = Stop(), Summary("captured")
+    with (
+        jsonl.open_source(file) as source,
+        progress("capturing", source.size) as moved,
+        stop.on_interrupt(),
+    ):
+        intake = Intake(source, Signal, summary, stop, moved)
+        try:
+            for position, result in enumerate(client.capture_many(intake)):
+                if result.error is not None:
+                    summary.refuse(intake.numbers[position], result.error, result.signal.id)
+                elif result.response is not None and result.response.duplicate:
+                    summary.duplicates += 1
+                else:
+                    summary.taken += 1
+        except PenchantError as error:
+            summary.error = error
+    summary.interrupted = stop.wished
+    return summary

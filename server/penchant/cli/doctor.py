@@ -1,0 +1,169 @@
+"""`doctor` and `info`: is everything in order, and what is running."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import grpc
+import typer
+from google.protobuf.json_format import MessageToDict
+from penchant_pipelines.errors import PenchantError as DomainError
+
+from penchant._channel import channel_options
+from penchant.cli.errors import describe
+from penchant.cli.options import DEFAULT_SERVER, Commands, Json, Server, connect
+from penchant.cli.output import plain, print_json, print_table, stdout, write_line
+from penchant.exceptions import PenchantError, from_rpc_error
+
+_MIN_PYTHON = (3, 11)
+_MIN_FREE_BYTES = 1 << 30
+# Writes that the index may be behind before somebody should look.
+_MAX_LAG = 10_000
+_HEALTH_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found. `ok` is False where something is broken."""
+
+    check: str
+    ok: bool
+    detail: str
+
+
+def register(app: Commands) -> None:
+    """Add the commands."""
+    app.command()(doctor)
+    app.command()(info)
+
+
+def doctor(
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="The server's data folder, if not the default."),
+    ] = None,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
+) -> None:
+    """Check this machine, the encoder, the data folder and the server. Exit code 1 if something is broken."""
+    checks: list[tuple[str, Callable[[], tuple[bool, str]]]] = [
+        ("python", _python),
+        ("packages", _packages),
+        ("device", _device),
+        ("encoder weights", _weights),
+        ("data folder", lambda: _data_folder(data)),
+        ("server health", lambda: _health(server)),
+        ("server index", lambda: _index(server)),
+    ]
+    findings = []
+    for name, check in checks:
+        findings.append(finding := _run(name, check))
+        if as_json:
+            write_line(json.dumps(asdict(finding), ensure_ascii=False))
+        else:
+            mark = "[green]ok    [/]" if finding.ok else "[red]broken[/]"
+            stdout.print(mark, end="  ")
+            stdout.print(f"{name}: {plain(finding.detail)}", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+def _run(name: str, check: Callable[[], tuple[bool, str]]) -> Finding:
+    try:
+        return Finding(name, *check())
+    except PenchantError as error:
+        return Finding(name, False, describe(error))
+    except (DomainError, ImportError, OSError, ValueError) as error:
+        return Finding(name, False, str(error))
+
+
+def _python() -> tuple[bool, str]:
+    return sys.version_info >= _MIN_PYTHON, f"{platform.python_version()} on {platform.platform()}"
+
+
+def _packages() -> tuple[bool, str]:
+    missing = [name for name in _required() if not _installed(name)]
+    return not missing, f"missing: {', '.join(missing)}" if missing else "all installed"
+
+
+def _required() -> Iterator[str]:
+    """Names of the packages that this one can't do without."""
+    for requirement in metadata.requires("penchant") or []:
+        if "extra ==" not in requirement and (name := re.match(r"[\w.-]+", requirement)):
+            yield name[0]
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _device() -> tuple[bool, str]:
+    import torch
+
+    if torch.cuda.is_available():
+        return True, f"{torch.cuda.get_device_name()} (CUDA {torch.version.cuda}), torch {torch.__version__}"
+    return True, f"CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def _weights() -> tuple[bool, str]:
+    from penchant_pipelines.encoder.sentence import embedded_model
+
+    return True, f"unaltered, in {embedded_model()}"
+
+
+def _data_folder(data: Path | None) -> tuple[bool, str]:
+    if data is None:
+        from penchant.settings import load_settings
+
+        data = Path(load_settings(config=None, overrides={}).data)
+    # The server makes the folder; until then the nearest one above it tells how much room there is.
+    existing = next(folder for folder in (data.absolute(), *data.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(existing).free
+    room = f"{free / (1 << 30):.1f} GiB free for {data}"
+    return free >= _MIN_FREE_BYTES, room if free >= _MIN_FREE_BYTES else f"{room}; 1 GiB is little"
+
+
+def _health(server: str) -> tuple[bool, str]:
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    with grpc.insecure_channel(server, options=channel_options(server)) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=_HEALTH_SECONDS
+            )
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+    status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    return status == "SERVING", f"{server} is {status}"
+
+
+def _index(server: str) -> tuple[bool, str]:
+    with connect(server) as client:
+        answer = client.server_info()
+    state = f"version {answer.version}, {answer.index_lag} writes behind the record"
+    return answer.index_lag <= _MAX_LAG, state
+
+
+def info(server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """Show the server's version, encoder, limits and counts."""
+    with connect(server) as client:
+        answer = client.server_info()
+    if as_json:
+        print_json(answer)
+        return
+    fields = MessageToDict(
+        answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    print_table(("", ""), ((name.replace("_", " "), str(value)) for name, value in fields.items()), empty="")

@@ -1,0 +1,69 @@
+"""`serve` and `demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from penchant.cli.errors import fail
+from penchant.cli.options import Commands
+
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", file_okay=False, help="Folder that holds all that is kept."),
+]
+
+
+def register(app: Commands) -> None:
+    """Add the commands."""
+    app.command()(serve)
+    app.command()(demo)
+
+
+def serve(
+    data: Data = None,
+    listen: Annotated[
+        str | None, typer.Option("--listen", metavar="HOST:PORT", help="Address to listen on.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", exists=True, dir_okay=False, help="TOML settings."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="One setting, such as encoder.device=cpu; repeatable."
+        ),
+    ] = None,
+) -> None:
+    """Run the server until it is told to stop (Ctrl-C, SIGTERM)."""
+    overrides: dict[str, str] = {}
+    for assignment in settings or []:
+        key, equals, value = assignment.partition("=")
+        if not (key and equals):
+            raise typer.BadParameter(f"{assignment!r} is not KEY=VALUE", param_hint="--set")
+        overrides[key.strip()] = value.strip()
+    if data is not None:
+        overrides["data"] = str(data)
+    if listen is not None:
+        overrides["listen"] = listen
+
+    # Here, not above: the server's libraries take seconds to load, and no other command needs them.
+    from penchant.settings import load_settings
+
+    try:
+        loaded = load_settings(config=config, overrides=overrides)
+    except ValueError as error:
+        fail(str(error))
+    from penchant.app import run
+
+    raise typer.Exit(run(loaded))
+
+
+def demo(data: Data = None) -> None:
+    """Start a server of its own, play a small story in two languages through it, and show what comes out."""
+    from penchant.demo.play import run_demo
+
+    raise typer.Exit(run_demo(data))

@@ -1,0 +1,180 @@
+"""Commands about one user, or about users as they change."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from penchant import jsonl
+from penchant.cli.errors import fail
+from penchant.cli.options import DEFAULT_SERVER, Commands, Json, Server, User, connect, parse_time
+from penchant.cli.output import (
+    INTEREST_COLUMNS,
+    drift_words,
+    interest_name,
+    interest_row,
+    print_json,
+    print_line,
+    print_table,
+    steering_words,
+    when,
+)
+from penchant.v1.interest_service_pb2 import Profile
+
+
+def register(app: Commands) -> None:
+    """Add the commands."""
+    for command in (profile, explain, steer, watch, forget):
+        app.command()(command)
+    app.command("export")(export)
+
+
+def profile(
+    user: User,
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", metavar="TIME", help="As it stood then; UTC where no offset is given."),
+    ] = None,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
+) -> None:
+    """Show a user's interests, now or as they stood at a time."""
+    time = None if as_of is None else parse_time(as_of)
+    with connect(server) as client:
+        found = client.profile(user, as_of=time)
+    if as_json:
+        print_json(found)
+    else:
+        _show_profile(found)
+
+
+def _show_profile(found: Profile) -> None:
+    print_line(
+        f"{found.user_id}:",
+        f"{found.signal_count} signals",
+        drift_words(found.drift),
+        f"as of {when(found.as_of)}" if found.HasField("as_of") else "",
+    )
+    print_table(INTEREST_COLUMNS, map(interest_row, found.interests), empty="no interests yet")
+
+
+def explain(
+    user: User,
+    interest_id: Annotated[
+        str | None,
+        typer.Argument(metavar="INTEREST", help="Id of the interest; the strongest if not given."),
+    ] = None,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
+) -> None:
+    """Show which signals made an interest, each with its share."""
+    with connect(server) as client:
+        if interest_id is None:
+            strongest = client.profile(user, max_interests=1).interests
+            if not strongest:
+                fail(f"{user} has no interests yet")
+            interest_id = strongest[0].id
+        answer = client.explain(user, interest_id)
+    if as_json:
+        print_json(answer)
+        return
+    print_table(INTEREST_COLUMNS, [interest_row(answer.interest)], empty="")
+    print_table(
+        ("share", "time", "item", "text", "signal"),
+        ((e.contribution, e.time, e.item_id, e.snippet, e.signal_id) for e in answer.evidence),
+        empty="no evidence",
+    )
+
+
+def steer(
+    user: User,
+    interest_id: Annotated[
+        str, typer.Option("--interest", metavar="ID", help="An interest of the profile …")
+    ] = "",
+    topic: Annotated[str, typer.Option("--topic", metavar="WORDS", help="… or words for one.")] = "",
+    mute: Annotated[bool, typer.Option("--mute", help="Leave it out.")] = False,
+    pin: Annotated[bool, typer.Option("--pin", help="Keep it, whatever comes.")] = False,
+    bias: Annotated[float, typer.Option("--bias", min=-1, max=1, help="−1 (less) to +1 (more).")] = 0.0,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
+) -> None:
+    """Set the user's own word on an interest; with none of --mute, --pin, --bias it is as inferred again."""
+    if bool(interest_id) == bool(topic):
+        raise typer.BadParameter("give either --interest or --topic")
+    with connect(server) as client:
+        changed = client.steer(user, interest_id=interest_id, topic=topic, muted=mute, pinned=pin, bias=bias)
+    if as_json:
+        print_json(changed)
+    else:
+        print_line(changed.id, interest_name(changed), steering_words(changed.steering) or "as inferred")
+
+
+def watch(
+    users: Annotated[
+        list[str] | None, typer.Argument(metavar="USER...", help="Whom; everybody if not given.")
+    ] = None,
+    drift_only: Annotated[bool, typer.Option("--drift-only", help="Only changes with drift.")] = False,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
+) -> None:
+    """Print a line for each change of a profile, until Ctrl-C."""
+    with connect(server) as client, closing(client.watch(users or (), drift_only=drift_only)) as profiles:
+        for found in profiles:
+            if as_json:
+                print_json(found)
+            else:
+                top = ", ".join(f"{interest_name(i)} {i.weight:.2f}" for i in found.interests[:3])
+                print_line(
+                    when(found.as_of), found.user_id, f"v{found.version}", top, drift_words(found.drift)
+                )
+
+
+def export(
+    user: User,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", dir_okay=False, help="Write here.")
+    ] = None,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Write all that is held about a user as JSON lines, to stdout or to a file."""
+    with connect(server) as client, closing(client.export_user(user)) as records:
+        if output is None:
+            for record in records:
+                sys.stdout.write(jsonl.to_json(record) + "\n")
+            return
+        # Beside it first: a broken export must not stand there as if it were whole.
+        unfinished = output.with_name(output.name + ".part")
+        count = 0
+        try:
+            with unfinished.open("w", encoding="utf-8") as file:
+                for record in records:
+                    file.write(jsonl.to_json(record) + "\n")
+                    count += 1
+            unfinished.replace(output)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    print_line(f"{count} records in {output}")
+
+
+def forget(
+    user: User,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
+) -> None:
+    """Erase a user everywhere, for good, and print the receipt."""
+    if not yes:
+        typer.confirm(f"Erase {user} for good?", abort=True, err=True)
+    with connect(server) as client:
+        answer = client.delete_user(user)
+    if as_json:
+        print_json(answer)
+    else:
+        print_line(
+            f"{user} is erased: {answer.signals_deleted} signals, {answer.vectors_deleted} vectors.",
+            f"Receipt {answer.receipt_id}",
+        )

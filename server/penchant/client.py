@@ -1,0 +1,227 @@
+"""The client for blocking code; `async_client.py` is its asyncio twin."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from penchant import _bulk, _requests
+from penchant._channel import channel_options
+from penchant._requests import Method, named_after
+from penchant._rpcs import BY_REQUEST, Rpc
+from penchant.exceptions import AccessError, DeadlineError, from_rpc_error
+from penchant.v1.admin_service_pb2 import JOB_STATE_RUNNING, Job
+from penchant.v1.catalog_service_pb2 import Item
+from penchant.v1.interest_service_pb2 import StreamCaptureRequest, StreamCaptureResponse
+from penchant.v1.signal_pb2 import Signal
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _unary(method: Method[P, T]) -> Callable[Concatenate[Client, P], T]:
+    @named_after(method)
+    def call(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return method.answer(self.call(method.request(*args, **kwargs)))
+
+    return call
+
+
+def _stream(method: Method[P, T]) -> Callable[Concatenate[Client, P], Generator[T]]:
+    @named_after(method)
+    def call(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Generator[T]:
+        with closing(self.stream(method.request(*args, **kwargs))) as responses:
+            yield from map(method.answer, responses)
+
+    return call
+
+
+def _paged(method: Method[P, Iterable[T]]) -> Callable[Concatenate[Client, P], Generator[T]]:
+    @named_after(method)
+    def call(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Generator[T]:
+        request: Any = method.request(*args, **kwargs)
+        while True:
+            response: Any = self.call(request)
+            yield from method.answer(response)
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
+
+    return call
+
+
+class Client:
+    """Calls a Penchant server at `target`, `host:port`; safe to share between threads.
+
+    `timeout` is the deadline of a call in seconds; streams have none, batches get more by their size.
+    While nobody answers, calls that are safe to repeat are repeated for a few seconds; where the server
+    says that it is busy and when to come back, calls come back within their deadline.
+    Every method raises `penchant.PenchantError`.
+    """
+
+    def __init__(self, target: str = "127.0.0.1:50051", *, timeout: float = 10.0) -> None:
+        self._timeout = timeout
+        self._channel = grpc.insecure_channel(target, options=channel_options(target))
+        self._calls: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; calls under way are cancelled."""
+        self._channel.close()
+
+    capture = _unary(_requests.capture)
+    behave = _unary(_requests.behave)
+    capture_signal = _unary(_requests.capture_signal)
+    profile = _unary(_requests.profile)
+    watch = _stream(_requests.watch)
+    explain = _unary(_requests.explain)
+    steer = _unary(_requests.steer)
+    signals = _paged(_requests.signals)
+    export_user = _stream(_requests.export_user)
+    delete_user = _unary(_requests.delete_user)
+    merge_users = _unary(_requests.merge_users)
+
+    recommend = _unary(_requests.recommend)
+    rerank = _unary(_requests.rerank)
+    find_users = _unary(_requests.find_users)
+
+    item = _unary(_requests.item)
+    items = _paged(_requests.items)
+    delete_items = _unary(_requests.delete_items)
+
+    server_info = _unary(_requests.server_info)
+    adapters = _unary(_requests.adapters)
+    load_adapter = _unary(_requests.load_adapter)
+    activate_adapter = _unary(_requests.activate_adapter)
+    unload_adapter = _unary(_requests.unload_adapter)
+    rebuild_index = _unary(_requests.rebuild_index)
+    job = _unary(_requests.job)
+    jobs = _paged(_requests.jobs)
+    cancel_job = _unary(_requests.cancel_job)
+
+    def capture_many(self, signals: Iterable[Signal]) -> Generator[_bulk.CaptureResult]:
+        """Capture any number of signals, read as they are sent. Yields a result for each, in order.
+
+        What an overloaded server turns away is sent again; what it refuses comes back as a result with
+        `error` set. Nothing is sent before the first result is asked for.
+        """
+        batcher = _bulk.Batcher(self._limits(), _bulk.capture_request)
+        with closing(self._send(batcher, map(_bulk.with_id, signals))) as batches:
+            for batch in batches:
+                yield from batch.results()
+
+    def stream_capture(self, signals: Iterable[Signal]) -> Generator[StreamCaptureResponse]:
+        """Capture through one stream. Yields the server's events as they come.
+
+        `sequence` is the position among `signals`, from 0. Nothing is sent again here: a `backoff` is the
+        caller's to act on, `capture_many` does so by itself.
+        """
+        requests = (
+            StreamCaptureRequest(sequence=sequence, signal=_bulk.with_id(signal))
+            for sequence, signal in enumerate(signals)
+        )
+        return self._events(BY_REQUEST[StreamCaptureRequest], requests)
+
+    def upsert_items(self, items: Iterable[Item]) -> _bulk.UpsertResult:
+        """Put any number of items into the catalogue, new or changed. Returns how many, and those refused."""
+        result = _bulk.UpsertResult()
+        for batch in self._send(_bulk.Batcher(self._limits(), _bulk.upsert_request), items):
+            result.add(batch)
+        return result
+
+    def wait_for_job(self, job_id: str, *, timeout: float | None = None, interval: float = 0.5) -> Job:
+        """Wait until a job has ended, whichever way; asks every `interval` seconds.
+
+        Raises DeadlineError after `timeout` seconds, which does not stop the job; None waits for good.
+        """
+        give_up = None if timeout is None else time.monotonic() + timeout
+        while (job := self.job(job_id)).state == JOB_STATE_RUNNING:
+            if give_up is not None and time.monotonic() + interval > give_up:
+                raise DeadlineError(f"job {job_id!r} is still running after {timeout:g} s")
+            time.sleep(interval)
+        return job
+
+    def call(self, request: Message) -> Any:
+        """Send any request message of a call with one response. Returns the response as it came."""
+        _requests.fill_ids(request)
+        call = self._rpc(BY_REQUEST[type(request)])
+        deadline = time.monotonic() + self._timeout
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                return call(request, timeout=left)
+            except grpc.RpcError as error:
+                time.sleep(_bulk.overload_pause(from_rpc_error(error), deadline - time.monotonic()))
+
+    def stream(self, *requests: Message) -> Generator[Any]:
+        """Send any request message of a call that streams its responses, or several where it takes a stream.
+
+        Yields the responses as they come.
+        """
+        rpc = BY_REQUEST[type(requests[0])]
+        return self._events(rpc, iter(requests) if rpc.client_streaming else requests[0])
+
+    def _events(self, rpc: Rpc, request: Message | Iterator[Message]) -> Generator[Any]:
+        call = self._rpc(rpc)(request)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        finally:
+            call.cancel()
+
+    def _rpc(self, rpc: Rpc) -> Any:
+        if rpc.path not in self._calls:
+            self._calls[rpc.path] = rpc.open(self._channel)
+        return self._calls[rpc.path]
+
+    def _limits(self) -> _bulk.Limits:
+        try:
+            return _bulk.Limits.of(self.server_info())
+        except AccessError:
+            return _bulk.Limits()
+
+    def _send(
+        self, batcher: _bulk.Batcher[_bulk.Element], elements: Iterable[_bulk.Element]
+    ) -> Generator[_bulk.Batch[_bulk.Element]]:
+        """Send elements in batches, a few under way at once. Yields each batch when done, in order."""
+        flying: deque[tuple[_bulk.Batch[_bulk.Element], Any]] = deque()
+        try:
+            for element in elements:
+                if batch := batcher.add(element):
+                    flying.append((batch, self._start(batch)))
+                    if len(flying) == _bulk.IN_FLIGHT:
+                        yield self._finish(*flying.popleft())
+            if batch := batcher.rest():
+                flying.append((batch, self._start(batch)))
+            while flying:
+                yield self._finish(*flying.popleft())
+        finally:
+            for _, call in flying:
+                call.cancel()
+
+    def _start(self, batch: _bulk.Batch[_bulk.Element]) -> Any:
+        request = batch.request()
+        return self._rpc(BY_REQUEST[type(request)]).future(request, timeout=batch.timeout(self._timeout))
+
+    def _finish(self, batch: _bulk.Batch[_bulk.Element], call: Any) -> _bulk.Batch[_bulk.Element]:
+        while True:
+            try:
+                pause = batch.take(call.result())
+            except grpc.RpcError as error:
+                pause = batch.refused(from_rpc_error(error))
+            if batch.done:
+                return batch
+            time.sleep(pause)
+            call = self._start(batch)

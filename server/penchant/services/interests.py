@@ -1,0 +1,284 @@
+"""InterestService: capture, profiles, explanation, steering, and whole users."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+
+from penchant import convert
+from penchant.errors import to_status
+from penchant.pages import PageTokens, coerce_page_size
+from penchant.settings import Settings
+from penchant.v1 import interest_service_pb2 as pb
+from penchant.v1 import interest_service_pb2_grpc as pb_grpc
+from penchant.v1 import signal_pb2
+from penchant.validation import Validator
+from penchant_pipelines.engine import Engine
+from penchant_pipelines.errors import InvalidInput, Overloaded, PenchantError
+from penchant_pipelines.interests import ProfileView
+from penchant_pipelines.model import Signal, now
+from penchant_pipelines.profiles import Stored
+from penchant_pipelines.record.ledger import Captured
+
+Context = grpc.aio.ServicerContext[Any, Any]
+STREAM_WINDOW = 256
+"""Signals of one stream that are read ahead while a batch is captured."""
+EXPORT_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class InterestService(pb_grpc.InterestServiceServicer):
+    """Serves InterestService on an engine."""
+
+    engine: Engine
+    settings: Settings
+    validator: Validator
+    tokens: PageTokens
+
+    async def Capture(self, request: pb.CaptureRequest, context: Context) -> pb.CaptureResponse:
+        """Capture one signal."""
+        signal = convert.to_signal(request.signal)
+        if request.validate_only:
+            try:
+                await self.engine.check(signal)
+            except InvalidInput as error:
+                raise convert.at("signal", error) from error
+            return pb.CaptureResponse(signal_id=signal.id)
+        outcome = (await self.engine.capture([signal]))[0]
+        if isinstance(outcome, PenchantError):
+            raise convert.at("signal", outcome)
+        return self._captured(outcome)
+
+    async def BatchCapture(self, request: pb.BatchCaptureRequest, context: Context) -> pb.BatchCaptureResponse:
+        """Capture many signals; each succeeds or fails alone."""
+        outcomes = await self._capture_all(request.signals, [f"signals[{i}]" for i in range(len(request.signals))])
+        response = pb.BatchCaptureResponse()
+        for index, (signal, outcome) in enumerate(zip(request.signals, outcomes, strict=True)):
+            if isinstance(outcome, Captured):
+                response.results.append(self._captured(outcome))
+            else:
+                response.results.add()
+                response.errors.add(index=index, id=signal.id, status=to_status(outcome))
+        return response
+
+    async def StreamCapture(
+        self, request_iterator: AsyncIterator[pb.StreamCaptureRequest], context: Context
+    ) -> AsyncIterator[pb.StreamCaptureResponse]:
+        """Capture a stream: what has arrived while a batch was captured makes the next one."""
+        queue: asyncio.Queue[pb.StreamCaptureRequest | None] = asyncio.Queue(STREAM_WINDOW)
+
+        async def read() -> None:
+            try:
+                async for request in request_iterator:
+                    await queue.put(request)
+            finally:
+                await queue.put(None)
+
+        reader = asyncio.create_task(read())
+        try:
+            ended = False
+            while not ended:
+                batch = [await queue.get()]
+                while not queue.empty() and len(batch) < self.settings.limits.batch_size:
+                    batch.append(queue.get_nowait())
+                ended = batch[-1] is None
+                requests = [request for request in batch if request is not None]
+                for response in await self._stream_batch(requests):
+                    yield response
+            await reader
+        finally:
+            reader.cancel()
+
+    async def GetProfile(self, request: pb.GetProfileRequest, context: Context) -> pb.GetProfileResponse:
+        """Read a profile, now or as it stood."""
+        as_of = convert.micros(request.as_of) if request.HasField("as_of") else None
+        stored = await self.engine.profile(request.user_id, as_of)
+        return pb.GetProfileResponse(
+            profile=await self._profile(stored, request.max_interests, request.include_vectors)
+        )
+
+    async def WatchProfiles(
+        self, request: pb.WatchProfilesRequest, context: Context
+    ) -> AsyncIterator[pb.WatchProfilesResponse]:
+        """Stream profiles as they change."""
+        with self.engine.watchers.listen(request.user_ids) as watcher:
+            # From here on nothing is missed; the first messages say how things stand and that the watch is on.
+            if not request.user_ids:
+                opening = pb.Profile(as_of=convert.timestamp(now()), space_id=self.engine.space_id)
+                yield pb.WatchProfilesResponse(profile=opening)
+            for user_id in dict.fromkeys(request.user_ids):
+                stored = await asyncio.to_thread(self.engine.profiles.find, user_id)
+                if stored is None:
+                    profile = pb.Profile(
+                        user_id=user_id, as_of=convert.timestamp(now()), space_id=self.engine.space_id
+                    )
+                else:
+                    profile = await self._profile(stored)
+                yield pb.WatchProfilesResponse(profile=profile)
+            while True:
+                change = await watcher.next()
+                view = self.engine.profiles.of_packed(change.profile)
+                if request.drift_only and not view.drift.detected:
+                    continue
+                labels = await self.engine.labels(view)
+                yield pb.WatchProfilesResponse(
+                    profile=convert.from_profile(
+                        change.user_id, change.version, change.signal_count, view, labels, self.engine.space_id
+                    )
+                )
+
+    async def ExplainInterest(self, request: pb.ExplainInterestRequest, context: Context) -> pb.ExplainInterestResponse:
+        """Tell which signals made an interest."""
+        stored, reasons = await self.engine.explain(request.user_id, request.interest_id, request.max_evidence)
+        labels = await self.engine.labels(stored.view)
+        named = zip(stored.view.interests, labels, strict=True)
+        view, label = next(pair for pair in named if pair[0].id == request.interest_id)
+        return pb.ExplainInterestResponse(
+            interest=convert.from_interest(view, label), evidence=map(convert.from_reason, reasons)
+        )
+
+    async def SteerInterest(self, request: pb.SteerInterestRequest, context: Context) -> pb.SteerInterestResponse:
+        """Take the user's own word."""
+        steered = await self.engine.steer(
+            request.user_id, convert.to_steering(request.steering), request.interest_id, request.topic
+        )
+        stored = await self.engine.profile(request.user_id)
+        named = zip(stored.view.interests, await self.engine.labels(stored.view), strict=True)
+        view, label = next((pair for pair in named if pair[0].id == steered.id), (steered, None))
+        label = label or self.engine.labels_at_hand(stored.view)[0]
+        return pb.SteerInterestResponse(interest=convert.from_interest(view, label))
+
+    async def ListSignals(self, request: pb.ListSignalsRequest, context: Context) -> pb.ListSignalsResponse:
+        """Page through a user's signals, newest first."""
+        size = coerce_page_size(request.page_size, 20, self.settings.limits.page_size)
+        cursor = self.tokens.decode_token(request.page_token, "ListSignals", request.user_id)
+        found = await asyncio.to_thread(
+            self.engine.profiles.signals, request.user_id, _position(cursor), size + 1
+        )
+        token = ""
+        if len(found) > size:
+            last = found[size - 1]
+            token = self.tokens.encode_token("ListSignals", request.user_id, f"{last.time}:{last.id}")
+        return pb.ListSignalsResponse(signals=map(convert.from_signal, found[:size]), next_page_token=token)
+
+    async def ExportUser(
+        self, request: pb.ExportUserRequest, context: Context
+    ) -> AsyncIterator[pb.ExportUserResponse]:
+        """Stream all that is held about a user: the profile, then every signal, newest first."""
+        stored = await self.engine.profile(request.user_id)
+        yield pb.ExportUserResponse(profile=await self._profile(stored, include_vectors=True))
+        after: tuple[int, str] | None = None
+        while True:
+            page = await asyncio.to_thread(self.engine.profiles.signals, request.user_id, after, EXPORT_PAGE)
+            for signal in page:
+                yield pb.ExportUserResponse(signal=convert.from_signal(signal))
+            if len(page) < EXPORT_PAGE:
+                return
+            after = (page[-1].time or 0, page[-1].id)
+
+    async def DeleteUser(self, request: pb.DeleteUserRequest, context: Context) -> pb.DeleteUserResponse:
+        """Erase a user."""
+        receipt = await self.engine.erase(request.user_id)
+        return pb.DeleteUserResponse(
+            signals_deleted=receipt.signals_deleted,
+            vectors_deleted=receipt.vectors_deleted,
+            receipt_id=receipt.id,
+        )
+
+    async def MergeUsers(self, request: pb.MergeUsersRequest, context: Context) -> pb.MergeUsersResponse:
+        """Join the history of one id to another's."""
+        view, version, signal_count = await self.engine.merge(request.from_user_id, request.into_user_id)
+        labels = await self.engine.labels(view)
+        return pb.MergeUsersResponse(
+            profile=convert.from_profile(
+                request.into_user_id, version, signal_count, view, labels, self.engine.space_id
+            )
+        )
+
+    async def _capture_all(
+        self, messages: Sequence[signal_pb2.Signal], prefixes: Sequence[str]
+    ) -> list[Captured | Exception]:
+        """Validate and capture signals, each alone; fields are named with the signal's prefix."""
+        checked = [self._checked(message, prefix) for message, prefix in zip(messages, prefixes, strict=True)]
+        sound = [signal for signal in checked if isinstance(signal, Signal)]
+        captured: Sequence[Captured | PenchantError]
+        try:
+            captured = await self.engine.capture(sound)
+        except Overloaded as error:
+            captured = [error] * len(sound)
+        outcomes = iter(captured)
+        return [
+            self._placed(next(outcomes), prefix) if isinstance(entry, Signal) else entry
+            for entry, prefix in zip(checked, prefixes, strict=True)
+        ]
+
+    def _checked(self, message: signal_pb2.Signal, prefix: str) -> Signal | InvalidInput:
+        try:
+            self.validator.check(message, prefix)
+        except InvalidInput as error:
+            return error
+        return convert.to_signal(message)
+
+    @staticmethod
+    def _placed(outcome: Captured | PenchantError, prefix: str) -> Captured | Exception:
+        return outcome if isinstance(outcome, Captured) else convert.at(prefix, outcome)
+
+    async def _stream_batch(self, requests: Sequence[pb.StreamCaptureRequest]) -> list[pb.StreamCaptureResponse]:
+        outcomes = await self._capture_all([r.signal for r in requests], ["signal"] * len(requests))
+        responses = []
+        for request, outcome in zip(requests, outcomes, strict=True):
+            response = pb.StreamCaptureResponse()
+            if isinstance(outcome, Captured):
+                response.ack.sequence = request.sequence
+                response.ack.result.CopyFrom(self._captured(outcome))
+            elif isinstance(outcome, Overloaded):
+                response.backoff.sequence = request.sequence
+                delay = Duration()
+                delay.FromMilliseconds(int(outcome.retry_after * 1000))
+                response.backoff.retry_delay.CopyFrom(delay)
+            else:
+                response.refusal.sequence = request.sequence
+                response.refusal.status.CopyFrom(to_status(outcome))
+            responses.append(response)
+        return responses
+
+    def _captured(self, outcome: Captured) -> pb.CaptureResponse:
+        changed = []
+        if outcome.changed_ids:
+            # Labels from what is at hand: the answer to a capture never waits for the encoder again.
+            labels = self.engine.labels_at_hand(outcome.view)
+            named = zip(outcome.view.interests, labels, strict=True)
+            changed = [convert.from_interest(view, label) for view, label in named if view.id in outcome.changed_ids]
+        return pb.CaptureResponse(
+            signal_id=outcome.signal_id,
+            duplicate=outcome.duplicate,
+            changed=changed,
+            profile_version=outcome.version,
+            drift=convert.from_drift(outcome.view.drift),
+        )
+
+    async def _profile(self, stored: Stored, max_interests: int = 0, include_vectors: bool = False) -> pb.Profile:
+        view: ProfileView = stored.view
+        labels = await self.engine.labels(view)
+        return convert.from_profile(
+            stored.user_id,
+            stored.version,
+            stored.signal_count,
+            view,
+            labels,
+            self.engine.space_id,
+            max_interests,
+            include_vectors,
+        )
+
+
+def _position(cursor: str) -> tuple[int, str] | None:
+    if not cursor:
+        return None
+    time, _, signal_id = cursor.partition(":")
+    return int(time), signal_id

@@ -1,0 +1,144 @@
+"""All settings of the server in one object: defaults, then a TOML file, then the environment, then flags.
+
+`penchant settings` prints every key with its default and what it means, as a file to start from.
+A key in the environment: PENCHANT_INTERESTS__SHORT_HALF_LIFE_DAYS=3; as a flag:
+--set interests.short_half_life_days=3.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from penchant_pipelines.engine import EngineSettings
+from penchant_pipelines.errors import InvalidInput, Violation
+
+
+class LimitSettings(BaseModel):
+    """Sizes above which a request is refused; GetServerInfo tells them to callers."""
+
+    text_bytes: int = Field(default=65_536, ge=256, description="Most bytes (UTF-8) of one text.")
+    batch_size: int = Field(default=500, ge=1, le=10_000, description="Most signals, items or candidates in one call.")
+    page_size: int = Field(default=100, ge=1, le=1_000, description="Most entries of one page; more are cut to this.")
+    message_bytes: int = Field(default=33_554_432, ge=65_536, description="Most bytes of one message on the wire.")
+
+
+class Settings(BaseSettings, EngineSettings):
+    """Settings of `penchant serve`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PENCHANT_", env_nested_delimiter="__", extra="forbid", validate_default=True
+    )
+
+    data: Path = Field(default=Path("penchant-data"), description="Folder that holds all that the server keeps.")
+    listen: str = Field(
+        default="127.0.0.1:50051",
+        description="HOST:PORT to listen on; port 0 takes a free one. Loopback only: this version has no authentication.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level that is logged.")
+    log_format: Literal["console", "json"] = Field(default="console", description="Logs for people or for machines.")
+    drain_seconds: float = Field(
+        default=20.0, ge=0, description="After SIGTERM, seconds that calls in hand may take to finish."
+    )
+    limits: LimitSettings = Field(default_factory=LimitSettings, description="Sizes above which a request is refused.")
+
+    @field_validator("listen")
+    @classmethod
+    def _loopback(cls, value: str) -> str:
+        host, colon, port = value.rpartition(":")
+        if not colon or not port.isdigit() or int(port) > 65_535:
+            raise ValueError("must be HOST:PORT, such as 127.0.0.1:50051")
+        host = host.strip("[]")
+        try:
+            loopback = ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            loopback = host == "localhost"
+        if not loopback:
+            raise ValueError(
+                "must be a loopback address: there is no authentication yet, so put a proxy that has it in front"
+            )
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags before the environment before the file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Load settings from a TOML file, the environment and overrides with dotted keys.
+
+    Raises InvalidInput that names each wrong key.
+    """
+    if config is not None and not config.is_file():
+        raise InvalidInput.at("config", f"there is no file {str(config)!r}")
+
+    class _FromFile(Settings):
+        model_config = SettingsConfigDict(**{**Settings.model_config, "toml_file": config})
+
+    try:
+        return _FromFile(**_nested(overrides or {}))
+    except ValidationError as error:
+        raise InvalidInput(
+            [
+                Violation(".".join(map(str, problem["loc"])) or "settings", problem["msg"].removeprefix("Value error, "))
+                for problem in error.errors()
+            ]
+        ) from error
+    except ValueError as error:  # a TOML syntax error
+        raise InvalidInput.at("config", f"{config} can't be read: {error}") from error
+
+
+def document() -> str:
+    """Every key with its default and its meaning, as TOML."""
+    return "\n".join(_document(Settings.model_construct(), ())) + "\n"
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    whole: dict[str, Any] = {}
+    for key, value in flat.items():
+        *groups, name = key.split(".")
+        table = whole
+        for group in groups:
+            table = table.setdefault(group, {})
+        table[name] = value
+    return whole
+
+
+def _document(values: BaseModel, path: tuple[str, ...]) -> Iterator[str]:
+    groups: list[tuple[str, str, BaseModel | dict[str, BaseModel]]] = []
+    for name, info in type(values).model_fields.items():
+        value = getattr(values, name)
+        if isinstance(value, BaseModel | dict):
+            groups.append((name, info.description or (type(value).__doc__ or "").strip(), value))
+            continue
+        yield f"# {info.description}"
+        yield f"# {name} =" if value is None else f"{name} = {_toml(value)}"
+    for name, description, group in groups:
+        yield ""
+        yield f"# {description}"
+        yield f"[{'.'.join([*path, name])}]"
+        if isinstance(group, dict):
+            for key, member in group.items():
+                yield f"{key} = {_toml(member)}"
+        else:
+            yield from _document(group, (*path, name))
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        return "{ " + ", ".join(f"{key} = {_toml(v)}" for key, v in value.model_dump().items()) + " }"
+    return json.dumps(str(value) if isinstance(value, Path) else value)

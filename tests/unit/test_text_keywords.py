@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from penchant_pipelines.text import TextPipeline, TextSettings
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> TextPipeline:
+    return TextPipeline(TextSettings())
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("My sourdough starter finally rose, so I baked rye bread", {"sourdough starter", "rye bread"}),
+        ("Went trail running in the hills. Trail running is the best!", {"trail running"}),
+        ("早上喝了一杯手冲咖啡，豆子来自云南。手冲咖啡的味道真好", {"手冲咖啡", "云南", "豆子"}),
+        ("在臺北的咖啡館喝手沖", {"臺北", "咖啡館"}),
+        ("用 Docker 部署 Kubernetes 集群", {"docker", "kubernetes", "集群"}),
+        ("The NASA launch was delayed", {"NASA"}),
+        ("京都のラーメンが好き", {"京都", "ラーメン"}),
+        ("아침에 커피를 마셨다", {"커피"}),
+        ("Ich backe gerne Sauerteigbrot", {"sauerteigbrot"}),
+    ],
+)
+def test_terms(pipeline: TextPipeline, text: str, wanted: set[str]) -> None:
+    terms = pipeline.read(text).terms
+    assert wanted <= {part for term in terms for part in (term, *term.split())}
+
+
+def test_hashtags_come_first_in_the_users_script(pipeline: TextPipeline) -> None:
+    terms = pipeline.read("今天在臺北散步 #手沖咖啡# #TrailRunning #NYC").terms
+    assert terms[:3] == ("手沖咖啡", "trail running", "NYC")
+    assert "臺北" in terms
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "我觉得这个真的非常好，你们可以试试",
+        "I really think that this is the best thing ever",
+        "123 456",
+        "他 她 it",
+        "😂😂☕",
+    ],
+)
+def test_words_without_content_are_no_terms(pipeline: TextPipeline, text: str) -> None:
+    assert pipeline.read(text).terms == ()
+
+
+def test_a_part_of_a_term_is_left_out_unless_it_is_used_by_itself(pipeline: TextPipeline) -> None:
+    assert pipeline.read("rye bread").terms == ("rye bread",)
+    assert "bread" in pipeline.read("rye bread, and more bread, any bread").terms
+
+
+def test_capitals_do_not_make_acronyms_of_a_shouted_text(pipeline: TextPipeline) -> None:
+    assert pipeline.read("GRAVEL BIKE RIDES").terms[0].islower()
+
+
+def test_the_number_of_terms_is_bounded() -> None:
+    text = "咖啡 茶叶 登山 摄影 钢琴 足球 烘焙 露营 编程 天文"
+    assert len(TextPipeline(TextSettings(max_terms=3)).read(text).terms) == 3
+    assert TextPipeline(TextSettings(max_terms=0)).read(text).terms == ()
+
+
+def test_words_of_the_user_dictionary_lead(tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("绿云山谷 100000\n", encoding="utf-8")
+    pipeline = TextPipeline(TextSettings(user_dictionary=words))
+    assert pipeline.read("周末去绿云山谷露营").terms[0] == "绿云山谷"
+    assert pipeline.read("週末去綠雲山谷露營").terms[0] == "綠雲山谷"
