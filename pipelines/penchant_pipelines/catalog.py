@@ -125,7 +125,9 @@ class Catalog:
         )
         return faded
 
-    def most_popular(self, limit: int, language: str = "", within: NDArray[np.intp] | None = None) -> list[str]:
+    def most_popular(
+        self, limit: int, language: str = "", within: NDArray[np.intp] | None = None
+    ) -> list[str]:
         """Ids of visible items by popularity, then newest, then row; those in the language first.
 
         `within` names the rows to choose from.

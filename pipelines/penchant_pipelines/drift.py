@@ -1,7 +1,8 @@
 """Drift: does a user still write about what the record says they care for?
 
-Each positive signal has a surprise r = 1 − max cos(signal, interests) before it is blended in. Three
-detectors vote, two must agree:
+Each positive signal has a surprise r = 1 − max cos(signal, established interests) before it is blended in.
+An interest is established once some signals have passed since it opened: one that the change itself has
+just opened would swallow the surprise after a signal or two. Three detectors vote, two must agree:
 - CUSUM on the surprise, standardised by the user's own past (Page 1954; k and h in standard deviations);
 - a window test: the mean surprise of the newest few against the past (the two-window idea of ADWIN,
   Bifet & Gavaldà 2007, at one fixed cut, which bounds the state to a handful of numbers);
@@ -15,13 +16,20 @@ import math
 from typing import NamedTuple
 
 import msgspec
-from pydantic import BaseModel, Field
+from pydantic import Field
+
+from penchant_pipelines.settings import Section
 
 
-class DriftSettings(BaseModel):
+class DriftSettings(Section):
     """When a change of interests is called drift."""
 
-    min_signals: int = Field(default=12, ge=3, description="Signals needed before anything is said.")
+    min_signals: int = Field(
+        default=12, ge=3, description="Surprises that must have been seen before anything is said."
+    )
+    settle_signals: int = Field(
+        default=12, ge=1, description="Signals after its opening from which an interest counts as established."
+    )
     slack: float = Field(default=0.5, ge=0, description="CUSUM's k: surprise below this many deviations is ordinary.")
     threshold: float = Field(default=5.0, gt=0, description="CUSUM's h: summed deviations at which it votes.")
     window: int = Field(default=6, ge=2, le=64, description="Newest signals that the window test looks at.")
@@ -70,7 +78,10 @@ def observe(state: DriftState, surprise: float, time: int, horizon_distance: flo
             state.onset = None
         elif state.onset is None:
             state.onset = time
-    state.recent = [*state.recent, surprise][-settings.window :]
+    state.recent.append(surprise)
+    if len(state.recent) > settings.window:
+        # The baseline learns a surprise only once it has left the window: a change must not vouch for itself.
+        _learn(state, state.recent.pop(0))
     if enough and _votes(state, deviation, horizon_distance, settings) >= 2:
         if state.remaining == 0:
             state.since = state.onset if state.onset is not None else time
@@ -83,7 +94,6 @@ def observe(state: DriftState, surprise: float, time: int, horizon_distance: flo
             state.since = None
             state.cusum = 0.0
             state.onset = None
-    _learn(state, surprise)
 
 
 def _votes(state: DriftState, deviation: float, horizon_distance: float, settings: DriftSettings) -> int:

@@ -1,7 +1,7 @@
 """The engine: all parts put together, one method for each thing a caller can ask. Knows no transport.
 
-    async with Engine.open(EngineSettings(), Path("data")) as engine:
-        await engine.capture([signal])
+async with Engine.open(EngineSettings(), Path("data")) as engine:
+    await engine.capture([signal])
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import numpy as np
 import sqlalchemy as sa
 import structlog
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import Field
 from sqlalchemy import Connection
 
 from penchant_pipelines.capture import Capture, Reader
 from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.encoder import BatchingEncoder, Encoder, EncoderSettings, open_encoder
-from penchant_pipelines.errors import InvalidInput, NotFound
+from penchant_pipelines.errors import InvalidInput, NotFound, WrongState
 from penchant_pipelines.index import IndexSettings, open_index_store
 from penchant_pipelines.index.relay import Relay
 from penchant_pipelines.interests import Blender, InterestSettings, InterestView, ProfileView, Recipe
@@ -37,6 +37,7 @@ from penchant_pipelines.recommend.recommender import Candidate, Match, Query, Ra
 from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.record import Record, Writer, schema
 from penchant_pipelines.record.ledger import Commit, Ledger, ProfileCache, Reading, Receipt
+from penchant_pipelines.settings import Section
 from penchant_pipelines.text import TextPipeline, TextSettings
 from penchant_pipelines.watch import Watchers
 
@@ -46,7 +47,7 @@ REBUILD = "rebuild_index"
 PROFILES_AT_HAND = 2_000
 
 
-class EngineSettings(BaseModel):
+class EngineSettings(Section):
     """Settings of every part of the engine."""
 
     text: TextSettings = Field(default_factory=TextSettings)
@@ -59,7 +60,9 @@ class EngineSettings(BaseModel):
 class Engine:
     """A running Penchant on one data folder. Belongs to one event loop."""
 
-    def __init__(self, settings: EngineSettings, record: Record, encoder: Encoder, recipe: Recipe, catalog: Catalog) -> None:
+    def __init__(
+        self, settings: EngineSettings, record: Record, encoder: Encoder, recipe: Recipe, catalog: Catalog
+    ) -> None:
         self.settings = settings
         self.record = record
         self.encoder = BatchingEncoder(encoder, settings.encoder)
@@ -85,10 +88,11 @@ class Engine:
             open_index_store(settings.index, record.folder / "index"),
             encoder.space_id,
             encoder.dimensions,
+            self._heal_index,
         )
         self._recommender = Recommender(
             catalog,
-            Candidates(catalog, self._relay, self._heal_index),
+            Candidates(catalog, self._relay),
             self._relay,
             self.profiles,
             recipe.similarity,
@@ -97,7 +101,9 @@ class Engine:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: EngineSettings, folder: Path, encoder: Encoder | None = None) -> AsyncIterator[Engine]:
+    async def open(
+        cls, settings: EngineSettings, folder: Path, encoder: Encoder | None = None
+    ) -> AsyncIterator[Engine]:
         """Open a data folder, creating it if need be, and close it in good order.
 
         Raises WrongState where the folder is in use or the model can't be loaded.
@@ -105,9 +111,13 @@ class Engine:
         # The lock comes first: whoever can't have the folder should hear so before a model is loaded.
         record = await asyncio.to_thread(Record, folder)
         try:
-            loaded = encoder or await asyncio.to_thread(open_encoder, settings.encoder)
+            loaded = encoder
+            if loaded is None:
+                loaded = await asyncio.to_thread(open_encoder, settings.encoder)
             recipe = await asyncio.to_thread(_recipe, settings, record, loaded)
-            catalog = await asyncio.to_thread(Catalog.load, record, loaded.dimensions, settings.interests, now())
+            catalog = await asyncio.to_thread(
+                Catalog.load, record, loaded.dimensions, settings.interests, now()
+            )
             engine = cls(settings, record, loaded, recipe, catalog)
             try:
                 await engine._start()
@@ -158,21 +168,25 @@ class Engine:
         """Read the signals behind an interest, greatest share first. Raises NotFound."""
         return await asyncio.to_thread(self.profiles.explain, user_id, interest_id, limit)
 
-    async def steer(self, user_id: str, steering: Steering, interest_id: str = "", topic: str = "") -> InterestView:
-        """Take the user's word about an interest, or about a topic in words. Raises NotFound, InvalidInput."""
+    async def steer(
+        self, user_id: str, steering: Steering, interest_id: str = "", topic: str = ""
+    ) -> InterestView:
+        """Take the user's word about an interest, or about a topic. Raises NotFound, InvalidInput."""
         reading = Reading()
         if topic:
             reading = await self._reader.read(topic, field="topic")
             if reading.vector is None:
                 raise InvalidInput.at("topic", "holds no words that could name a topic")
             # The user's own words are the best name there is.
-            reading = Reading(reading.vector, reading.language, tuple(dict.fromkeys([topic.strip(), *reading.terms])))
+            reading = Reading(
+                reading.vector, reading.language, tuple(dict.fromkeys([topic.strip(), *reading.terms]))
+            )
         return await self.writer.submit(
             lambda ledger: ledger.steer(user_id, now(), steering, interest_id, topic, reading)
         )
 
     async def merge(self, from_user_id: str, into_user_id: str) -> tuple[ProfileView, int, int]:
-        """Join one user's history to another's: view, version and signal count of the result. Raises NotFound."""
+        """Join one user's history to another's: the result's view, version, signal count. Raises NotFound."""
         return await self.writer.submit(lambda ledger: ledger.merge(from_user_id, into_user_id))
 
     async def erase(self, user_id: str) -> Receipt:
@@ -279,23 +293,29 @@ class Engine:
 
 
 def _recipe(settings: EngineSettings, record: Record, encoder: Encoder) -> Recipe:
-    """What profiles are made by; θ is measured once for an embedding space and kept in the record."""
-    similarity = settings.interests.similarity
-    if similarity is None:
-        spaces = schema.spaces
-        with record.engine.begin() as connection:
-            similarity = connection.execute(
-                sa.select(spaces.c.similarity).where(spaces.c.space_id == encoder.space_id)
-            ).scalar()
-            if similarity is None:
-                similarity = calibrate(encoder.encode)
-                connection.execute(
-                    spaces.insert().values(
-                        space_id=encoder.space_id, dimensions=encoder.dimensions, similarity=similarity, live=True
-                    )
+    """What profiles are made by; θ is measured once for an embedding space and kept in the record.
+
+    Raises WrongState where the data folder holds vectors of another space: the two can't be mixed.
+    """
+    spaces = schema.spaces
+    with record.engine.begin() as connection:
+        space = connection.execute(sa.select(spaces).where(spaces.c.live)).first()
+        if space is not None and space.space_id != encoder.space_id:
+            raise WrongState(
+                "OTHER_SPACE",
+                f"the data folder holds vectors of the encoder {space.space_id}, but the settings name "
+                f"{encoder.space_id}; set encoder.model and encoder.adapter back, or start a new data folder",
+            )
+        measured = space.similarity if space is not None else calibrate(encoder.encode)
+        if space is None:
+            connection.execute(
+                spaces.insert().values(
+                    space_id=encoder.space_id, dimensions=encoder.dimensions, similarity=measured, live=True
                 )
-                log.info("space.calibrated", space_id=encoder.space_id, similarity=similarity)
-    return Recipe(settings.interests, similarity, encoder.space_id)
+            )
+            log.info("space.calibrated", space_id=encoder.space_id, similarity=measured)
+    similarity = settings.interests.similarity
+    return Recipe(settings.interests, measured if similarity is None else similarity, encoder.space_id)
 
 
 def _count(connection: Connection, table: sa.Table) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import enum
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,7 +69,10 @@ class Jobs:
         )
 
     async def start(self, kind: str, work: Callable[[Progress], Awaitable[None]]) -> Job:
-        """Start a job; `work` is given a function to report (done, total) to. Raises WrongState if one of its kind runs."""
+        """Start a job; `work` is given a function to report (done, total) to.
+
+        Raises WrongState if one of its kind runs.
+        """
         if any(job.kind == kind for job, _ in self._running.values()):
             raise WrongState("JOB_RUNNING", f"a {kind} job is running; wait for it or cancel it")
         job = Job("j-" + uuid.uuid4().hex[:16], kind, JobState.RUNNING, 0, 0, "", now(), None)
@@ -88,7 +91,7 @@ class Jobs:
             raise NotFound("job", job_id)
         return found[0][1]
 
-    async def list(self, before: int | None, limit: int) -> list[tuple[int, Job]]:
+    async def list(self, before: int | None, limit: int) -> Sequence[tuple[int, Job]]:
         """Jobs with their sequence numbers, newest first, older than a number."""
         query = sa.select(table).order_by(table.c.seq.desc()).limit(limit)
         if before is not None:
@@ -101,10 +104,12 @@ class Jobs:
         job = await self.get(job_id)
         if job_id not in self._running:
             raise WrongState("JOB_ENDED", f"the job has ended as {job.state.name.lower()}")
-        _, task = self._running[job_id]
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.shield(task)
+        running, task = self._running[job_id]
+        if (
+            running.state is JobState.RUNNING
+        ):  # else it is at its end already: only its last note is to be saved
+            task.cancel()
+        await asyncio.wait([task])
         return await self.get(job_id)
 
     async def close(self) -> None:
@@ -158,7 +163,7 @@ class Jobs:
             )
         )
 
-    def _load(self, query: sa.Select[Any]) -> list[tuple[int, Job]]:
+    def _load(self, query: sa.Select[Any]) -> Sequence[tuple[int, Job]]:
         with self._record.read() as connection:
             return [
                 (

@@ -109,7 +109,7 @@ class Profiles:
     def reasons_for(
         self, stored: Stored, vectors: Sequence[NDArray[np.float32]], interest_ids: Sequence[str], limit: int
     ) -> list[list[Reason]]:
-        """For each recommended item (its vector and interest) the user's own signals that speak most for it."""
+        """For each recommended item (vector, interest) the user's own signals that speak most for it."""
         with self._record.read() as connection:
             events = rows.user_events(connection, stored.key)
             _, contributions = explain(events, self._blender, stored.view.as_of)
@@ -122,7 +122,9 @@ class Profiles:
                 ]
                 whole = sum(share for _, share in shares) or 1.0
                 shares.sort(key=lambda pair: (-pair[1], pair[0].signal_id))
-                best = [Contribution(c.signal_id, c.item_id, c.time, share / whole) for c, share in shares[:limit]]
+                best = [
+                    Contribution(c.signal_id, c.item_id, c.time, share / whole) for c, share in shares[:limit]
+                ]
                 answers.append(self._reasons(connection, stored.key, best, 1))
             return answers
 
@@ -138,7 +140,9 @@ class Profiles:
             return [rows.to_signal(row, user_id) for row in connection.execute(query)]
 
     def _key(self, connection: Connection, user_id: str) -> int:
-        key = connection.execute(sa.select(schema.users.c.key).where(schema.users.c.user_id == user_id)).scalar()
+        key = connection.execute(
+            sa.select(schema.users.c.key).where(schema.users.c.user_id == user_id)
+        ).scalar()
         if key is None:
             raise NotFound("user", user_id)
         return int(key)
@@ -149,7 +153,9 @@ class Profiles:
         else:
             profile = self._blender.replay(rows.user_events(connection, row.key))
         as_of = max(now(), profile.updated)
-        return Stored(row.key, row.user_id, row.version, row.signal_count, view(profile, as_of, self._blender))
+        return Stored(
+            row.key, row.user_id, row.version, row.signal_count, view(profile, as_of, self._blender)
+        )
 
     def _reasons(
         self, connection: Connection, user_key: int, contributions: Sequence[Contribution], sign: int
@@ -167,13 +173,23 @@ class Profiles:
                 texts[row.id] = _snippet(row.text, row.action, row.title or row.item_id)
         steered = self._steered_topics(connection, user_key) if len(ids) < len(contributions) else ""
         return [
-            Reason(c.signal_id, c.item_id, texts.get(c.signal_id, "") if c.signal_id else steered, c.time, sign * c.share)
+            Reason(
+                c.signal_id,
+                c.item_id,
+                texts.get(c.signal_id, "") if c.signal_id else steered,
+                c.time,
+                sign * c.share,
+            )
             for c in contributions
         ]
 
     def _steered_topics(self, connection: Connection, user_key: int) -> str:
         table = schema.steerings
-        query = sa.select(table.c.topic).where(table.c.user_key == user_key, table.c.topic != "").order_by(table.c.seq)
+        query = (
+            sa.select(table.c.topic)
+            .where(table.c.user_key == user_key, table.c.topic != "")
+            .order_by(table.c.seq)
+        )
         topics = list(connection.execute(query).scalars())
         return "asked for: " + ", ".join(topics) if topics else "asked for"
 

@@ -13,21 +13,25 @@ from penchant_pipelines.record.ledger import Change
 class Watcher:
     """One listener's queue. A slow listener gets the newest state of each user instead of every step."""
 
+    LIMIT = 1000
+    """Changes that are queued one by one; beyond, only the newest of each user is kept."""
+
     def __init__(self, user_ids: frozenset[str]) -> None:
         self._user_ids = user_ids
         self._changes: OrderedDict[tuple[str, int], Change] = OrderedDict()
+        self._most = self.LIMIT
         self._arrived = asyncio.Event()
-
-    LIMIT = 1000
 
     def offer(self, change: Change) -> None:
         """Queue a change if it is wanted."""
         if self._user_ids and change.user_id not in self._user_ids:
             return
-        if len(self._changes) >= self.LIMIT:
+        if len(self._changes) >= self._most:
             # Fall back to one entry a user: nothing newest is lost and memory stays bounded by the users.
             newest = {queued.user_id: queued for queued in self._changes.values()}
             self._changes = OrderedDict(((c.user_id, c.version), c) for c in newest.values())
+            # Twice the users until the next time: done at every change it would stall the event loop.
+            self._most = max(self.LIMIT, 2 * len(self._changes))
         self._changes[change.user_id, change.version] = change
         self._arrived.set()
 

@@ -142,7 +142,6 @@ class Batch(Generic[Element]):
                     f"takes {element.ByteSize()} bytes, the server takes {limits.max_bytes}; shorten it",
                 )
 
-    @property
     def done(self) -> bool:
         """True when nothing is left to send."""
         return not self._waiting

@@ -9,9 +9,11 @@ from contextlib import asynccontextmanager
 
 import grpc
 import structlog
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from penchant_pipelines.encoder import Encoder
+from penchant_pipelines.engine import Engine
+from penchant_pipelines.errors import PenchantError, WrongState
 
 from penchant.interceptors import CallInterceptor, Drain
 from penchant.logs import configure_logging
@@ -32,9 +34,6 @@ from penchant.v1 import (
     recommendation_service_pb2_grpc,
 )
 from penchant.validation import Limits, Validator
-from penchant_pipelines.encoder import Encoder
-from penchant_pipelines.engine import Engine
-from penchant_pipelines.errors import PenchantError, WrongState
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +54,7 @@ def run(settings: Settings) -> int:
     try:
         asyncio.run(_serve_until_told(settings))
     except PenchantError as error:
-        log.error("server.failed", reason=error.reason, message=error.message)  # noqa: TRY400 - no fault of the code
+        log.error("server.failed", reason=error.reason, message=error.message)
         return 1
     return 0
 
@@ -99,8 +98,10 @@ async def serve(settings: Settings, encoder: Encoder | None = None) -> AsyncIter
         catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(
             CatalogService(engine, settings, validator, tokens), server
         )
-        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(engine, settings, tokens), server)
-        checks = health.HealthServicer()
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
+            AdminService(engine, settings, tokens), server
+        )
+        checks = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(checks, server)
         reflection.enable_server_reflection([*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
         address = _bind(server, settings.listen)
@@ -124,5 +125,7 @@ def _bind(server: grpc.aio.Server, listen: str) -> str:
     try:
         port = server.add_insecure_port(listen)
     except RuntimeError as error:
-        raise WrongState("ADDRESS_TAKEN", f"can't listen on {listen}: is another server running there?") from error
+        raise WrongState(
+            "ADDRESS_TAKEN", f"can't listen on {listen}: is another server running there?"
+        ) from error
     return f"{host}:{port}"

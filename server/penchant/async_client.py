@@ -217,14 +217,14 @@ class AsyncClient:
             await asyncio.gather(*flying, return_exceptions=True)
 
     async def _send_batch(self, batch: _bulk.Batch[_bulk.Element]) -> _bulk.Batch[_bulk.Element]:
-        while not batch.done:
+        while not batch.done():
             request = batch.request()
             call = self._rpc(BY_REQUEST[type(request)])
             try:
                 pause = batch.take(await call(request, timeout=batch.timeout(self._timeout)))
             except grpc.RpcError as error:
                 pause = batch.refused(from_rpc_error(error))
-            if not batch.done:
+            if not batch.done():
                 await asyncio.sleep(pause)
         return batch
 

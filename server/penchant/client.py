@@ -221,7 +221,7 @@ class Client:
                 pause = batch.take(call.result())
             except grpc.RpcError as error:
                 pause = batch.refused(from_rpc_error(error))
-            if batch.done:
+            if batch.done():
                 return batch
             time.sleep(pause)
             call = self._start(batch)

@@ -13,20 +13,31 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
-
 from penchant_pipelines.engine import EngineSettings
 from penchant_pipelines.errors import InvalidInput, Violation
+from penchant_pipelines.settings import Section
+from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 
-class LimitSettings(BaseModel):
+class LimitSettings(Section):
     """Sizes above which a request is refused; GetServerInfo tells them to callers."""
 
     text_bytes: int = Field(default=65_536, ge=256, description="Most bytes (UTF-8) of one text.")
-    batch_size: int = Field(default=500, ge=1, le=10_000, description="Most signals, items or candidates in one call.")
-    page_size: int = Field(default=100, ge=1, le=1_000, description="Most entries of one page; more are cut to this.")
-    message_bytes: int = Field(default=33_554_432, ge=65_536, description="Most bytes of one message on the wire.")
+    batch_size: int = Field(
+        default=500, ge=1, le=10_000, description="Most signals, items or candidates in one call."
+    )
+    page_size: int = Field(
+        default=100, ge=1, le=1_000, description="Most entries of one page; more are cut to this."
+    )
+    message_bytes: int = Field(
+        default=33_554_432, ge=65_536, description="Most bytes of one message on the wire."
+    )
 
 
 class Settings(BaseSettings, EngineSettings):
@@ -36,17 +47,28 @@ class Settings(BaseSettings, EngineSettings):
         env_prefix="PENCHANT_", env_nested_delimiter="__", extra="forbid", validate_default=True
     )
 
-    data: Path = Field(default=Path("penchant-data"), description="Folder that holds all that the server keeps.")
+    data: Path = Field(
+        default=Path("penchant-data"), description="Folder that holds all that the server keeps."
+    )
     listen: str = Field(
         default="127.0.0.1:50051",
-        description="HOST:PORT to listen on; port 0 takes a free one. Loopback only: this version has no authentication.",
+        description=(
+            "HOST:PORT to listen on; port 0 takes a free one. "
+            "Loopback only: this version has no authentication."
+        ),
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level that is logged.")
-    log_format: Literal["console", "json"] = Field(default="console", description="Logs for people or for machines.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level that is logged."
+    )
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="Logs for people or for machines."
+    )
     drain_seconds: float = Field(
         default=20.0, ge=0, description="After SIGTERM, seconds that calls in hand may take to finish."
     )
-    limits: LimitSettings = Field(default_factory=LimitSettings, description="Sizes above which a request is refused.")
+    limits: LimitSettings = Field(
+        default_factory=LimitSettings, description="Sizes above which a request is refused."
+    )
 
     @field_validator("listen")
     @classmethod
@@ -61,7 +83,7 @@ class Settings(BaseSettings, EngineSettings):
             loopback = host == "localhost"
         if not loopback:
             raise ValueError(
-                "must be a loopback address: there is no authentication yet, so put a proxy that has it in front"
+                "must be a loopback address: there is no authentication yet, so put a proxy with it in front"
             )
         return value
 
@@ -94,7 +116,10 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
     except ValidationError as error:
         raise InvalidInput(
             [
-                Violation(".".join(map(str, problem["loc"])) or "settings", problem["msg"].removeprefix("Value error, "))
+                Violation(
+                    ".".join(map(str, problem["loc"])) or "settings",
+                    problem["msg"].removeprefix("Value error, "),
+                )
                 for problem in error.errors()
             ]
         ) from error
@@ -114,6 +139,10 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
         table = whole
         for group in groups:
             table = table.setdefault(group, {})
+            if not isinstance(table, dict):
+                raise InvalidInput.at(key, f"can't be set beside {group}, which is given as a whole")
+        if name in table:
+            raise InvalidInput.at(key, "can't be set as a whole beside keys in it")
         table[name] = value
     return whole
 

@@ -22,7 +22,7 @@ from penchant.v1.interest_service_pb2 import (
     SteerInterestRequest,
 )
 from penchant.v1.recommendation_service_pb2 import FindUsersRequest, RecommendRequest, RerankRequest
-from penchant.v1.signal_pb2 import Signal
+from penchant.v1.signal_pb2 import ACTION_UNDO, Signal
 
 # Seconds since 1970, UTC.
 _YEAR_1 = -62_135_596_800
@@ -133,6 +133,8 @@ class Validator:
             yield from self._text(f"{path}post.text", post.text)
             if not post.item_id and not post.text.strip():
                 yield (f"{path}post.text", "must not be blank unless item_id is set")
+        if signal.behavior.action == ACTION_UNDO and not signal.behavior.item_id:
+            yield (f"{path}behavior.item_id", "must name the item whose latest action is taken back")
 
     def _rerank(self, request: RerankRequest) -> Iterator[_Finding]:
         yield from self._text("query", request.query)

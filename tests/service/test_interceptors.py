@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 import pytest
 import structlog
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from penchant.interceptors import REQUEST_ID, STATUS_DETAILS, CallInterceptor, Drain
 from penchant.logs import configure_logging
@@ -129,7 +129,7 @@ async def collect(stream: AsyncIterator[Any]) -> list[Any]:
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.005)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from penchant_pipelines.text import Document, TextError, TextPipeline, TextSettings
 
-NOISE = random.Random(7)  # noqa: S311
+NOISE = random.Random(7)
 
 
 @pytest.fixture(scope="module")

@@ -122,7 +122,7 @@ def test_sound_messages_pass(message: Message) -> None:
         ),
         (like(behavior=Behavior(value=float("inf"))), "behavior.value", "finite"),
         (
-            like(behavior=Behavior(attribution_token="\0")),  # noqa: S106
+            like(behavior=Behavior(attribution_token="\0")),
             "behavior.attribution_token",
             "U+0000",
         ),

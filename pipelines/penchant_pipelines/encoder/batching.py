@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import threading
 import time
 from collections import deque
@@ -34,10 +35,12 @@ class _Pending:
     text: str
     future: asyncio.Future[Vector]
     waiters: int = 0
+    taken: bool = False
+    """Out of the queue. It may stand there more than once: each request that wants it queues it."""
 
 
 class BatchingEncoder:
-    """Shares an encoder between the tasks of one event loop; the model runs in a thread of its own."""
+    """Shares an encoder between the tasks of one event loop; the model runs in threads of its own."""
 
     def __init__(self, encoder: Encoder, settings: EncoderSettings) -> None:
         self.encoder = encoder
@@ -50,8 +53,13 @@ class BatchingEncoder:
         self._closed = False
         self._texts_per_second = 200.0
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
-        self._thread.start()
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = settings.workers or (cores if encoder.device == "cpu" else 1)
+        self._threads = [
+            threading.Thread(target=self._run, name=f"encoder-{number}", daemon=True) for number in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def pending_count(self) -> int:
@@ -92,9 +100,10 @@ class BatchingEncoder:
         wanted = [self._pending[text] for text in texts]
         for entry in wanted:
             entry.waiters += 1
-        if fresh:
+        queued = deque(entry for entry in wanted if not entry.taken)
+        if queued:
             with self._wake:
-                self._requests.append(deque(self._pending[text] for text in fresh))
+                self._requests.append(queued)
                 self._wake.notify()
         try:
             vectors = await asyncio.gather(*(asyncio.shield(entry.future) for entry in wanted))
@@ -107,8 +116,9 @@ class BatchingEncoder:
         """Finish what is in the model, fail what still waits, stop the thread."""
         self._closed = True
         with self._wake:
-            self._wake.notify()
-        await asyncio.to_thread(self._thread.join)
+            self._wake.notify_all()
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
         for entry in self._pending.values():
             if not entry.future.done():
                 entry.future.set_exception(WrongState("SHUTTING_DOWN", "the encoder is closed"))
@@ -129,13 +139,15 @@ class BatchingEncoder:
                 self._encode(batch)
 
     def _take(self) -> tuple[list[_Pending], list[_Pending]]:
-        """Pick the next batch, a text from each waiting request in turn, and what nobody waits for any more."""
+        """Pick the next batch, a text from each waiting request in turn, and what nobody waits for now."""
         batch: list[_Pending] = []
         dropped: list[_Pending] = []
         while self._requests and len(batch) < self._batch_size:
             request = self._requests.popleft()
             entry = request.popleft()
-            (batch if entry.waiters > 0 else dropped).append(entry)
+            if not entry.taken:
+                entry.taken = True
+                (batch if entry.waiters > 0 else dropped).append(entry)
             if request:
                 self._requests.append(request)
         return batch, dropped
@@ -176,6 +188,8 @@ class BatchingEncoder:
         for entry in itertools.filterfalse(lambda entry: entry.waiters > 0, dropped):
             self._pending.pop(entry.text, None)
             entry.future.cancel()
+        for entry in revived:
+            entry.taken = False
         if revived:
             with self._wake:
                 self._requests.append(revived)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+
+from penchant_pipelines.settings import Section
 
 
-class EncoderSettings(BaseModel):
+class EncoderSettings(Section):
     """Which model makes the vectors, where it runs, and how much may wait for it."""
 
     model: str = Field(
@@ -21,10 +23,19 @@ class EncoderSettings(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where the model runs. auto: CUDA where there is one, else the CPU."
     )
-    batch_size: int = Field(default=32, ge=1, le=4096, description="Most texts in one forward pass.")
+    workers: int = Field(
+        default=0, ge=0, le=64, description="Threads that run the model. 0: one a core, on a GPU a single one."
+    )
+    batch_size: int = Field(
+        default=64, ge=1, le=4096, description="Most texts that a worker takes at once; those of equal length share a pass."
+    )
     cache_size: int = Field(
-        default=50_000, ge=0, description="Texts whose vectors are kept in memory (1.5 KB each at 384 dimensions)."
+        default=50_000,
+        ge=0,
+        description="Texts whose vectors are kept in memory (1.5 KB each at 384 dimensions).",
     )
     max_pending: int = Field(
-        default=20_000, ge=1, description="Texts that may wait to be encoded; more are refused, to be sent later."
+        default=20_000,
+        ge=1,
+        description="Texts that may wait to be encoded; more are refused, to be sent later.",
     )

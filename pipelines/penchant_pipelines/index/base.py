@@ -9,7 +9,9 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, Field
+from pydantic import Field
+
+from penchant_pipelines.settings import Section
 
 Vectors: TypeAlias = NDArray[np.float32]
 """float32 (n, d), unit rows."""
@@ -23,26 +25,26 @@ class IndexUnavailable(Exception):
     """The index can't answer: damaged, closed or out of reach. The cause is chained where there is one."""
 
 
-class IndexSettings(BaseModel):
+class IndexSettings(Section):
     """Where the vector index lives and how hard it tries."""
 
     url: str = Field(
         default="",
         pattern=r"^(https?://[^/\s]+/?)?$",
-        description="A Chroma server, http://host:port; empty: Chroma embedded in the data folder",
+        description="A Chroma server, http://host:port; empty: Chroma embedded in the data folder.",
     )
     max_neighbors: int = Field(
-        default=16, ge=2, le=128, description="HNSW M: links per vector; more finds more and costs memory"
+        default=16, ge=2, le=128, description="HNSW M: links per vector; more finds more and costs memory."
     )
     ef_construction: int = Field(
-        default=100, ge=10, le=2000, description="HNSW: candidates looked at when a vector is added"
+        default=100, ge=10, le=2000, description="HNSW: candidates looked at when a vector is added."
     )
-    ef_search: int = Field(default=100, ge=10, le=2000, description="HNSW: candidates looked at by a query")
+    ef_search: int = Field(default=100, ge=10, le=2000, description="HNSW: candidates looked at by a query.")
     batch_size: int = Field(
         default=20,
         ge=1,
         le=1000,
-        description="Vectors per write to the embedded index; a write stops the whole process while it lasts",
+        description="Vectors per write to the embedded index; a write stops the whole process while it lasts.",
     )
 
 

@@ -11,13 +11,14 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import sqlalchemy as sa
 import structlog
 from sqlalchemy.dialects.sqlite import insert
 
-from penchant_pipelines.index.base import Generation, IndexStore, IndexUnavailable
+from penchant_pipelines.index.base import Generation, Hit, IndexStore, IndexUnavailable, Vectors
 from penchant_pipelines.interests import Profile, unpack
 from penchant_pipelines.record import Record, Writer, rows, schema
 from penchant_pipelines.record.ledger import ITEM, USER, Ledger
@@ -39,13 +40,20 @@ class Relay:
     """Keeps the live generation in step with the record. One task writes; all else only reads."""
 
     def __init__(
-        self, record: Record, writer: Writer[Ledger], store: IndexStore, space_id: str, dimensions: int
+        self,
+        record: Record,
+        writer: Writer[Ledger],
+        store: IndexStore,
+        space_id: str,
+        dimensions: int,
+        on_lost: Callable[[], None],
     ) -> None:
         self._record = record
         self._writer = writer
         self._store = store
         self._space_id = space_id
         self._dimensions = dimensions
+        self._on_lost = on_lost
         self._wake = asyncio.Event()
         self._stepping = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -79,10 +87,24 @@ class Relay:
         """Say that the outbox has grown."""
         self._wake.set()
 
-    def lose(self, error: IndexUnavailable) -> None:
-        """Take the live generation out of service after it failed a query."""
-        log.warning("index.lost", error=str(error))
-        self.live = None
+    async def query(
+        self, kind: Literal["items", "interests"], targets: Vectors, limit: int
+    ) -> list[list[Hit]] | None:
+        """Ask the live generation for what is nearest to (n, d) unit vectors; None where none can answer."""
+        while (generation := self.live) is not None:
+            index = generation.items if kind == "items" else generation.interests
+            try:
+                return await asyncio.to_thread(index.query, targets, limit)
+            except IndexUnavailable as error:
+                self._lose(generation, error)
+        return None
+
+    def _lose(self, generation: Generation, error: IndexUnavailable) -> None:
+        """Take a generation that failed out of service, unless a rebuild has replaced it meanwhile."""
+        if self.live is generation:
+            log.warning("index.lost", generation=generation.name, error=str(error))
+            self.live = None
+            self._on_lost()
 
     def lag(self) -> int:
         """Count outbox rows that the live generation has yet to take; blocks."""
@@ -129,13 +151,15 @@ class Relay:
 
     async def _follow(self) -> None:
         while True:
+            generation = self.live
             try:
-                if self.live is not None:
-                    while await self._step(self.live):
+                if generation is not None:
+                    while await self._step(generation):  # noqa: ASYNC110 - a pace, not a wait
                         # Rows of the same user that arrive in the meantime are taken together.
                         await asyncio.sleep(0.02)
             except IndexUnavailable as error:
-                self.lose(error)
+                if generation is not None:
+                    self._lose(generation, error)
             except asyncio.CancelledError:
                 raise
             except Exception:
@@ -163,7 +187,7 @@ class Relay:
         await self._writer.submit(lambda ledger: _advance(ledger, generation.name, cursor, written, gone))
         return len(entries)
 
-    def _read_outbox(self, generation: str) -> Sequence[sa.Row[tuple[int, str, str]]]:
+    def _read_outbox(self, generation: str) -> Sequence[sa.Row[int, str, str]]:
         outbox, generations = schema.outbox, schema.generations
         with self._record.read() as connection:
             cursor = connection.execute(
@@ -249,10 +273,10 @@ class Relay:
             sample = connection.execute(
                 sa.select(schema.items.c.id, schema.items.c.vector).order_by(sa.func.random()).limit(8)
             ).all()
-            indexed = [row for row in sample if row.vector is not None]
-        if not indexed or self.lag():
+        vectors = [vector for row in sample if (vector := rows.to_vector(row.vector)) is not None]
+        if not vectors or self.lag():
             return True
-        found = generation.items.query(np.stack([rows.to_vector(row.vector) for row in indexed]), 1)  # type: ignore[arg-type]
+        found = generation.items.query(np.stack(vectors), 1)
         # Another item may have the very same text: it is the similarity that must be 1.
         return all(hits and hits[0].similarity > 0.99 for hits in found)
 

@@ -95,7 +95,7 @@ class Blender:
         self._advance(profile, evidence.time)
         nearest, cosine = self._nearest(profile.interests, vector, sign)
         if sign > 0:
-            self._observe(profile, vector, cosine, evidence.time)
+            self._observe(profile, vector, evidence.time)
             profile.fresh = _added(profile.fresh, vector, mass)
             profile.long = _added(profile.long, vector, mass)
         profile.fresh_count += 1
@@ -104,7 +104,9 @@ class Blender:
             profile.languages[evidence.language] = profile.languages.get(evidence.language, 0.0) + mass
         if nearest is None or cosine < self.recipe.similarity:
             nearest, cosine = self._opened(evidence.id, sign, vector, evidence.time), 1.0
+            nearest.opened_at = profile.blended
             profile.interests.append(nearest)
+        profile.blended += 1
         self._join(nearest, vector, mass, self._columns[rule.half_life_days * MICROS_PER_DAY], cosine, evidence)
         taken_by = nearest.id
         if len(profile.interests) > self.settings.max_interests:
@@ -122,15 +124,16 @@ class Blender:
         best, cosine = self._nearest(profile.interests, event.vector, 0)
         if best is None or cosine < self.recipe.similarity:
             best = self._opened(event.id, -1 if wants_less else 1, event.vector, event.time)
+            best.opened_at = profile.blended
             profile.interests.append(best)
-            if len(profile.interests) > self.settings.max_interests:
-                self._merge_nearest(profile, merged, keep=best.id)
         neutral = event.steering == Steering()
         best.steering = None if neutral else event.steering
         bias = event.steering.bias
         best.steered_mass = STEERED_MASS * abs(bias) if bias * best.sign > 0 else 0.0
         if event.steering.pinned:
             best.steered_mass = max(best.steered_mass, STEERED_MASS)
+        if len(profile.interests) > self.settings.max_interests:
+            self._merge_nearest(profile, merged, newest=None if neutral else best)
         for rank, term in enumerate(event.terms):
             best.terms[term] = best.terms.get(term, 0.0) + 2.0 / (1 + rank)
         return best
@@ -163,10 +166,13 @@ class Blender:
         best = int(np.argmax(cosines))
         return fitting[best], float(cosines[best])
 
-    def _observe(self, profile: Profile, vector: Vector, cosine: float, time: int) -> None:
-        if not profile.interests:
-            return
-        drift.observe(profile.drift, 1.0 - cosine, time, self.horizon_distance(profile), self.settings.drift)
+    def _observe(self, profile: Profile, vector: Vector, time: int) -> None:
+        """Measure the surprise against what was established before; see `drift`."""
+        settled = profile.blended - self.settings.drift.settle_signals
+        established = [interest for interest in profile.interests if interest.opened_at <= settled]
+        nearest, cosine = self._nearest(established, vector, 1)
+        if nearest is not None:
+            drift.observe(profile.drift, 1.0 - cosine, time, self.horizon_distance(profile), self.settings.drift)
 
     def _opened(self, key: str, sign: int, vector: Vector, time: int) -> Interest:
         return Interest(
@@ -184,7 +190,7 @@ class Blender:
     ) -> None:
         interest.mass *= decay(evidence.time - interest.updated, self.lives)
         held = total_mass(interest.mass, self.settings.floor)
-        interest.centroid = _unit(held * interest.centroid + mass * vector)
+        interest.centroid = _unit(held * interest.centroid + mass * vector, interest.centroid)
         interest.mass[[column, SHORT, FOREVER]] += mass
         day = evidence.time // MICROS_PER_DAY
         if interest.signal_count == 0 or day != interest.last // MICROS_PER_DAY:
@@ -202,9 +208,12 @@ class Blender:
             interest.terms = dict(best)
 
     def _merge_nearest(
-        self, profile: Profile, merged: Merged | None, keep: str | None = None
+        self, profile: Profile, merged: Merged | None, newest: Interest | None = None
     ) -> tuple[str, str]:
-        """Merge the cheapest pair of one sign; what the user steered is spared where possible. Returns (kept, gone)."""
+        """Merge the cheapest pair of one sign; what the user steered is spared where possible. Returns (kept, gone).
+
+        `newest` is what the user has just steered: it stays, whatever else must go.
+        """
         interests = profile.interests
         masses = np.array(
             [
@@ -214,15 +223,18 @@ class Blender:
         )
         centroids = np.stack([interest.centroid for interest in interests])
         signs = np.array([interest.sign for interest in interests])
-        steered = np.array([interest.steering is not None or interest.id == keep for interest in interests])
+        steered = np.array([2 if i is newest else int(i.steering is not None) for i in interests])
         cost: NDArray[np.float64] = (
             np.outer(masses, masses) / np.maximum(np.add.outer(masses, masses), 1e-12) * (2 - 2 * centroids @ centroids.T)
         )
-        cost = np.where(np.equal.outer(signs, signs), cost, 1e6) + 1e9 * np.logical_or.outer(steered, steered)
+        # Touching one steered interest is better than losing the user's word on one of two; of more than two
+        # interests some are of one sign, so a like and a dislike never merge.
+        cost += 1e6 * (np.maximum.outer(steered, steered) > 0) + 1e9 * (np.minimum.outer(steered, steered) > 0)
+        cost[np.not_equal.outer(signs, signs)] = np.inf
         cost[np.tril_indices(len(interests))] = np.inf
         first, second = divmod(int(np.argmin(cost)), len(interests))
         kept, gone = interests[first], interests[second]
-        if (masses[second], steered[second]) > (masses[first], steered[first]) and not steered[first]:
+        if (steered[second], masses[second]) > (steered[first], masses[first]):
             kept, gone = gone, kept
         self._absorb(kept, gone)
         if merged is not None:
@@ -235,10 +247,13 @@ class Blender:
         kept.mass = kept.mass * decay(now - kept.updated, self.lives)
         other = gone.mass * decay(now - gone.updated, self.lives)
         floor = self.settings.floor
-        kept.centroid = _unit(total_mass(kept.mass, floor) * kept.centroid + total_mass(other, floor) * gone.centroid)
+        # Words name a direction even where there is no mass behind them, as with a muted topic.
+        held = total_mass(kept.mass, floor) + (STEERED_MASS if kept.steering is not None else 0.0)
+        kept.centroid = _unit(held * kept.centroid + total_mass(other, floor) * gone.centroid, kept.centroid)
         kept.mass = kept.mass + other
         kept.updated = now
         kept.first, kept.last = min(kept.first, gone.first), max(kept.last, gone.last)
+        kept.opened_at = min(kept.opened_at, gone.opened_at)
         kept.signal_count += gone.signal_count
         kept.day_count += gone.day_count
         kept.agreement += gone.agreement
@@ -265,6 +280,7 @@ def _added(total: Vector | None, vector: Vector, mass: float) -> Vector:
     return (vector * np.float32(mass)) if total is None else total + vector * np.float32(mass)
 
 
-def _unit(vector: NDArray[np.floating]) -> Vector:
+def _unit(vector: NDArray[np.floating], otherwise: Vector) -> Vector:
+    """Scale to length 1; opposites that cancel out leave no direction to take."""
     norm = float(np.linalg.norm(vector))
-    return np.asarray(vector / norm if norm > 1e-12 else vector, dtype=np.float32)
+    return np.asarray(vector / norm, dtype=np.float32) if norm > 1e-6 else otherwise

@@ -15,7 +15,10 @@ Vector = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One captured signal, without its text. `vector` is None while its item is unknown; `action` is None for posts."""
+    """One captured signal, without its text.
+
+    `vector` is None while its item is unknown; `action` is None for posts.
+    """
 
     id: str
     time: int

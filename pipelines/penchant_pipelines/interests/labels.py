@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,8 +12,14 @@ from numpy.typing import NDArray
 from penchant_pipelines.interests.view import InterestView
 
 MAX_KEYWORDS = 6
-CANDIDATES = 8
+CANDIDATES = 12
 """Best-supported words of an interest whose closeness is measured."""
+SUPPORT_SHARE = 0.4
+"""What the best support adds to a word's closeness."""
+PHRASE_SUPPORT = 0.7
+"""What a phrase's support counts against a word's: most phrases are one text's wording, few are names."""
+
+_UNSPACED = re.compile(r"[\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
 
 Lookup = Callable[[str], NDArray[np.float32] | None]
 """A word's unit vector (d,), None where it isn't known yet."""
@@ -28,17 +35,17 @@ class Label:
 
 def candidates(interest: InterestView) -> list[str]:
     """Words that may name an interest, best supported first."""
-    ranked = sorted(interest.terms.items(), key=lambda pair: (-pair[1], pair[0]))
-    return [term for term, _ in ranked[:CANDIDATES]]
+    return sorted(interest.terms, key=lambda term: (-_support(interest, term), term))[:CANDIDATES]
 
 
 def name_interests(interests: Sequence[InterestView], lookup: Lookup) -> list[Label]:
-    """Name the interests of one profile, strongest first; no two get the same label while there are words left."""
+    """Name the interests of one profile, strongest first; no two share a label while there are words left."""
     taken: set[str] = set()
     labels = []
     for interest in interests:
         keywords = _ranked(interest, lookup)
-        label = next((word for word in keywords if word.casefold() not in taken), keywords[0] if keywords else "")
+        free = (word for word in keywords if word.casefold() not in taken)
+        label = next(free, keywords[0] if keywords else "")
         taken.add(label.casefold())
         ordered = [label, *(word for word in keywords if word != label)] if label else []
         labels.append(Label(label, tuple(ordered[:MAX_KEYWORDS])))
@@ -49,12 +56,12 @@ def _ranked(interest: InterestView, lookup: Lookup) -> list[str]:
     words = candidates(interest)
     if not words:
         return []
-    most = max(interest.terms[word] for word in words) or 1.0
+    most = _support(interest, words[0]) or 1.0
     scores: dict[str, float] = {}
     for word in words:
         vector = lookup(word)
         closeness = float(vector @ interest.vector) if vector is not None else 0.0
-        scores[word] = closeness + 0.5 * interest.terms[word] / most
+        scores[word] = closeness + SUPPORT_SHARE * _support(interest, word) / most
     best: list[str] = []
     for word in sorted(words, key=lambda word: (-scores[word], word)):
         # "running" adds nothing next to "trail running".
@@ -63,5 +70,11 @@ def _ranked(interest: InterestView, lookup: Lookup) -> list[str]:
     return best
 
 
+def _support(interest: InterestView, term: str) -> float:
+    return interest.terms[term] * (PHRASE_SUPPORT if " " in term else 1.0)
+
+
 def _within(word: str, other: str) -> bool:
-    return word in other.split() or (not word.isascii() and word in other)
+    inner, outer = word.casefold(), other.casefold()
+    # Where words are written without spaces, a part is one wherever it stands.
+    return f" {inner} " in f" {outer} " or (_UNSPACED.search(inner) is not None and inner in outer)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, field_validator
 
 from penchant_pipelines.drift import DriftSettings
 from penchant_pipelines.model import Action
+from penchant_pipelines.settings import Section
 
 
-class Weighing(BaseModel):
+class Weighing(Section):
     """How much one kind of signal counts and how long."""
 
     weight: float = Field(ge=-10, le=10, description="Mass of one signal; below 0: the user wants less of it.")
@@ -36,7 +40,11 @@ def _default_actions() -> dict[str, Weighing]:
     }
 
 
-class InterestSettings(BaseModel):
+def _default_post() -> Weighing:
+    return Weighing(weight=1.0, half_life_days=90)
+
+
+class InterestSettings(Section):
     """How signals become interests."""
 
     max_interests: int = Field(default=20, ge=2, le=200, description="Most interests of a user; beyond, the two nearest merge.")
@@ -53,7 +61,7 @@ class InterestSettings(BaseModel):
         default=0.02, ge=0, lt=1, description="Share of a signal's mass that never fades, so that old tastes stay findable."
     )
     post: Weighing = Field(
-        default=Weighing(weight=1.0, half_life_days=90), description="What a post, comment, review or search counts."
+        default_factory=_default_post, description="What a post, comment, review or search counts."
     )
     actions: dict[str, Weighing] = Field(
         default_factory=_default_actions, description="What each action counts, by its lower-case name."
@@ -63,3 +71,25 @@ class InterestSettings(BaseModel):
     )
     dwell_half_seconds: float = Field(default=30.0, gt=0, description="Seconds dwelt that count half of a very long stay.")
     drift: DriftSettings = Field(default_factory=DriftSettings, description="When a change of interests is called drift.")
+
+    @field_validator("post", mode="before")
+    @classmethod
+    def _complete_post(cls, given: Any) -> Any:
+        """Fill in what is left out."""
+        return _completed(given, _default_post())
+
+    @field_validator("actions", mode="before")
+    @classmethod
+    def _complete_actions(cls, given: Any) -> Any:
+        """Fill in what is left out: whoever changes one action means to keep the others."""
+        if not isinstance(given, Mapping):
+            return given
+        defaults = _default_actions()
+        unknown = sorted(given.keys() - defaults.keys())
+        if unknown:
+            raise ValueError(f"there is no action {unknown[0]!r}; choose from {', '.join(defaults)}")
+        return {name: _completed(given.get(name, rule), rule) for name, rule in defaults.items()}
+
+
+def _completed(given: Any, default: Weighing) -> Any:
+    return {**default.model_dump(), **given} if isinstance(given, Mapping) else given

@@ -1,4 +1,4 @@
-"""A profile as it reads at a moment: weights, trends, confidence, drift; and the signals behind an interest."""
+"""A profile as it reads at a moment: weights, trends, confidence, drift; the signals behind an interest."""
 
 from __future__ import annotations
 
@@ -150,11 +150,13 @@ def trend(interest: Interest, as_of: int, blender: Blender) -> Trend:
     if age <= NEW_HALF_LIVES * short_life:
         return Trend.NEW
     faded = interest.mass * decay(as_of - interest.updated, blender.lives)
-    long_life = blender.long_life
     # A window that began with the interest has seen only 1 − 2^(−age/h) of its full length.
-    short_rate = float(faded[SHORT]) / (short_life * (1 - 2 ** (-age / short_life)))
-    long_rate = float(faded[:SHORT].sum()) / (long_life * (1 - 2 ** (-age / long_life)))
-    if short_rate > 1.5 * long_rate:
+    windows = blender.lives[:FOREVER] * (1 - np.exp2(-age / blender.lives[:FOREVER]))
+    rates = faded[:FOREVER] / windows
+    short_rate, long_rate = float(rates[-1]), float(rates[:-1].sum())
+    # One signal more than usual is chance: of a monthly habit, each would look like a rise.
+    chance = float(interest.mass[FOREVER]) / max(interest.signal_count, 1) / float(windows[-1])
+    if short_rate > 1.5 * long_rate + chance:
         return Trend.RISING
     quiet = as_of - interest.last
     if short_rate < 0.5 * long_rate and quiet > 2 * max(short_life, _usual_gap(interest)):
@@ -172,8 +174,8 @@ def explain(
 ) -> tuple[Profile, dict[str, list[Contribution]]]:
     """Replay with a trace: the profile, and for each interest the signals that made it.
 
-    Shares follow each signal's decayed weight and are sorted, greatest first. Mass that the user's own word put in is a
-    contribution with an empty signal id.
+    Shares follow each signal's decayed weight and are sorted, greatest first. Mass that the user's own word
+    put in is a contribution with an empty signal id.
     """
     taken: dict[str, list[tuple[Evidence, float]]] = {}
     merged: dict[str, str] = {}
@@ -209,7 +211,7 @@ def _shares(
 
 def _kept_mass(evidence: Evidence, floor: float, blender: Blender, as_of: int) -> float:
     rule = weighing(evidence, blender.settings)
-    fade = 2.0 ** (-max(as_of - evidence.time, 0) / (rule.half_life_days * MICROS_PER_DAY))
+    fade: float = 2.0 ** (-max(as_of - evidence.time, 0) / (rule.half_life_days * MICROS_PER_DAY))
     return abs(rule.weight) * ((1 - floor) * fade + floor)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import Catalog
-from penchant_pipelines.index import IndexUnavailable
 from penchant_pipelines.index.relay import Relay
 from penchant_pipelines.recommend.filters import Filter
 from penchant_pipelines.recommend.ranking import Taste, Vectors, quotas
@@ -26,10 +25,9 @@ INDEX_LAG = "index_unavailable"
 class Candidates:
     """Finds candidates through the index, or exactly where a filter is narrow or the index is away."""
 
-    def __init__(self, catalog: Catalog, relay: Relay, on_lost: Callable[[], None]) -> None:
+    def __init__(self, catalog: Catalog, relay: Relay) -> None:
         self._catalog = catalog
         self._relay = relay
-        self._on_lost = on_lost
         self._filtered: LRUCache[tuple[str, int], Rows] = LRUCache(maxsize=64)
 
     async def find(
@@ -49,23 +47,14 @@ class Candidates:
         if not condition.is_empty:
             rows = await self._matching(condition, expression)
             return self._exact(targets, places, _without(rows, out)), []
-        degraded: list[str] = []
-        generation = self._relay.live
-        if generation is not None and len(targets):
-            hits_wanted = min(MOST_HITS, OVERSAMPLE * max(places) + min(len(out), 100))
-            try:
-                found = await asyncio.to_thread(generation.items.query, targets, hits_wanted)
-            except IndexUnavailable as error:
-                self._relay.lose(error)
-                self._on_lost()
-            else:
-                rows = self._pick([[hit.id for hit in hits] for hits in found], places, out)
-                if len(rows) >= min(limit, int(catalog.visible.sum()) - len(out)):
-                    return rows, []
-                return self._exact(targets, places, self._visible(out)), []
-        if generation is None or self._relay.live is None:
-            degraded = [INDEX_LAG]
-        return self._exact(targets, places, self._visible(out)), degraded
+        hits_wanted = min(MOST_HITS, OVERSAMPLE * max(places) + min(len(out), 100))
+        found = await self._relay.query("items", targets, hits_wanted)
+        if found is None:
+            return self._exact(targets, places, self._visible(out)), [INDEX_LAG]
+        rows = self._pick([[hit.id for hit in hits] for hits in found], places, out)
+        if len(rows) >= min(limit, int(catalog.visible.sum()) - len(out)):
+            return rows, []
+        return self._exact(targets, places, self._visible(out)), []
 
     async def matching(self, condition: Filter, expression: str, left_out: set[str]) -> Rows:
         """All visible rows that pass a filter."""
@@ -108,7 +97,9 @@ class Candidates:
         if rows is None:
             entries = list(self._catalog.entries.values())
             matched = await asyncio.to_thread(
-                lambda: [entry.row for entry in entries if not entry.item.hidden and condition.matches(entry.item)]
+                lambda: [
+                    entry.row for entry in entries if not entry.item.hidden and condition.matches(entry.item)
+                ]
             )
             rows = np.array(sorted(matched), dtype=np.intp)
             self._filtered[key] = rows

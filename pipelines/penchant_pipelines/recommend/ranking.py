@@ -76,7 +76,8 @@ def score(
 ) -> Scored:
     """Score items, (n, d) unit vectors with creation times (µs, 0 = unknown) and decayed popularity.
 
-    s(v) = (1−α)·τ·log Σ π_k·e^(cos(v,c_k)/τ) + α·cos(v, fresh) − β·max cos(v, avoided)₊ + γ·2^(−age/h) + η·pop(v):
+    s(v) = (1−α)·τ·log Σ π_k·e^(cos(v,c_k)/τ) + α·cos(v, fresh) − β·max cos(v, avoided)₊
+           + γ·2^(−age/h) + η·pop(v):
     the soft maximum follows the multi-interest scoring of PinnerSage and ComiRec.
     """
     count = len(vectors)
@@ -118,13 +119,15 @@ def is_muted(taste: Taste, vectors: Vectors, similarity: float) -> NDArray[np.bo
 def diversify(scores: Floats, vectors: Vectors, limit: int, diversity: float) -> list[int]:
     """Pick up to `limit` rows by maximal marginal relevance (Carbonell & Goldstein 1998).
 
-    Scores are scaled to 0…1 first. Ties go to the lower row. diversity 0 is the order of the scores alone.
+    Scores are scaled to 0…1 first. Ties go to the higher score, then to the lower row. diversity 0 is the
+    order of the scores alone.
     """
     order = np.argsort(-scores, kind="stable")
     if diversity <= 0 or len(order) <= 1:
         return [int(row) for row in order[:limit]]
     spread = float(scores.max() - scores.min())
-    relevance = (scores - scores.min()) / (spread if spread > 1e-12 else 1.0)
+    relevance = (scores[order] - scores.min()) / (spread if spread > 1e-12 else 1.0)
+    sorted_vectors = vectors[order]
     nearest = np.zeros(len(scores))
     left = np.ones(len(scores), dtype=bool)
     chosen: list[int] = []
@@ -133,8 +136,8 @@ def diversify(scores: Floats, vectors: Vectors, limit: int, diversity: float) ->
         best = int(np.argmax(gain))
         chosen.append(best)
         left[best] = False
-        nearest = np.maximum(nearest, vectors @ vectors[best])
-    return chosen
+        nearest = np.maximum(nearest, sorted_vectors @ sorted_vectors[best])
+    return [int(row) for row in order[chosen]]
 
 
 def quotas(shares: Floats, total: int) -> list[int]:

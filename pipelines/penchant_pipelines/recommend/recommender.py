@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.errors import InvalidInput
-from penchant_pipelines.index import IndexUnavailable
 from penchant_pipelines.index.relay import Relay
 from penchant_pipelines.interests import ProfileView
 from penchant_pipelines.profiles import Profiles, Stored
@@ -138,16 +137,21 @@ class Recommender:
         query: NDArray[np.float32] | None,
         as_of: int,
     ) -> tuple[Ranking, tuple[str, ...]]:
-        """Rank the caller's candidates; second value: ids that are neither in the catalogue nor given with text."""
+        """Rank the caller's candidates; second value: ids neither in the catalogue nor given with text."""
         known = [c for c in candidates if c.vector is not None or c.item_id in self._catalog.entries]
-        missing = tuple(c.item_id for c in candidates if c.vector is None and c.item_id not in self._catalog.entries)
+        missing = tuple(
+            c.item_id for c in candidates if c.vector is None and c.item_id not in self._catalog.entries
+        )
         taste = Taste.of(stored.view if stored else None, self._catalog.vectors.shape[1])
         reasons = (COLD_USER,) if taste.is_empty else ()
         if not known:
             return Ranking((), reasons), missing
         rows = [self._catalog.entries[c.item_id].row if c.vector is None else -1 for c in known]
         vectors = np.stack(
-            [self._catalog.vectors[row] if c.vector is None else c.vector for c, row in zip(known, rows, strict=True)]
+            [
+                self._catalog.vectors[row] if c.vector is None else c.vector
+                for c, row in zip(known, rows, strict=True)
+            ]
         )
         held = np.array(rows) >= 0
         created = np.where(held, self._catalog.created[rows], 0)
@@ -158,7 +162,9 @@ class Recommender:
         blended = np.where(is_muted(taste, vectors, self._similarity), blended - 1.0, blended)
         order = diversify(blended, vectors, limit, diversity or 0.0)
         places = [
-            Ranked(known[row].item_id, float(blended[row]), _interest(taste, scored.interest[row]), vectors[row])
+            Ranked(
+                known[row].item_id, float(blended[row]), _interest(taste, scored.interest[row]), vectors[row]
+            )
             for row in order
         ]
         return Ranking(tuple(places), reasons), missing
@@ -166,25 +172,21 @@ class Recommender:
     async def find_users(
         self, target: NDArray[np.float32], limit: int, min_similarity: float
     ) -> tuple[tuple[Match, ...], tuple[str, ...]]:
-        """Users with an interest near a target vector (d,), nearest first, each once by their best interest."""
+        """Users with an interest near a target vector (d,), nearest first, each once by the best interest."""
         degraded: tuple[str, ...] = ()
-        generation = self._relay.live
         matches: list[Match] = []
         wanted = 4 * limit + 20
         while True:
             keys: dict[int, None] | None = None
             exhausted = True
-            if generation is not None:
-                try:
-                    found = (await asyncio.to_thread(generation.interests.query, target[None, :], wanted))[0]
-                    near = [hit for hit in found if hit.similarity >= min_similarity - 0.05]
-                    keys = dict.fromkeys(int(hit.id.partition(":")[0]) for hit in near)
-                    exhausted = len(found) < wanted or len(near) < len(found)
-                except IndexUnavailable as error:
-                    self._relay.lose(error)
-                    generation = None
-            if keys is None:
+            answers = await self._relay.query("interests", target[None, :], wanted)
+            if answers is None:
                 degraded = (INDEX_LAG,)
+            else:
+                found = answers[0]
+                near = [hit for hit in found if hit.similarity >= min_similarity - 0.05]
+                keys = dict.fromkeys(int(hit.id.partition(":")[0]) for hit in near)
+                exhausted = len(found) < wanted or len(near) < len(found)
             matches = await asyncio.to_thread(self._match, target, keys, min_similarity)
             if exhausted or len(matches) >= limit or wanted >= 20_000:
                 break
@@ -221,7 +223,13 @@ class Recommender:
         catalog = self._catalog
         vectors = catalog.vectors[rows]
         scored = score(
-            taste, vectors, query.vector, catalog.created[rows], catalog.popularity(rows, as_of), as_of, self._settings
+            taste,
+            vectors,
+            query.vector,
+            catalog.created[rows],
+            catalog.popularity(rows, as_of),
+            as_of,
+            self._settings,
         )
         order = diversify(scored.scores, vectors, query.limit, diversity)
         return [
@@ -237,7 +245,7 @@ class Recommender:
     def _explore(
         self, taste: Taste, places: list[Ranked], rows: Rows, explored: int, limit: int, seed: str
     ) -> list[Ranked]:
-        """Give evenly spread places to items beyond the known tastes, drawn by a seed that holds for a day."""
+        """Give evenly spread places to items beyond the known tastes, drawn by a seed that holds a day."""
         vectors = self._catalog.vectors[rows]
         beyond = ~is_muted(taste, vectors, self._similarity)
         if len(taste.centroids):
@@ -268,7 +276,9 @@ def _interest(taste: Taste, column: np.intp) -> str:
 def _scaled(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Scale to 0…1, all 0 where the values are equal."""
     spread = values.max() - values.min()
-    scaled: NDArray[np.float64] = (values - values.min()) / spread if spread > 1e-12 else np.zeros(len(values))
+    scaled: NDArray[np.float64] = (
+        (values - values.min()) / spread if spread > 1e-12 else np.zeros(len(values))
+    )
     return scaled
 
 

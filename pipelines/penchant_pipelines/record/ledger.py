@@ -188,7 +188,8 @@ class Ledger:
             return None
         if row.digest != rows.digest(signal):
             raise Conflict(
-                "SIGNAL_CONFLICT", f"signal id {signal.id!r} was captured before with different content; use a new id"
+                "SIGNAL_CONFLICT",
+                f"signal id {signal.id!r} was captured before with different content; use a new id",
             )
         state = self._user(row.user_id)
         return lambda: Captured(signal.id, True, state.user_id, state.version, self._view(state), frozenset())
@@ -254,7 +255,8 @@ class Ledger:
             ).scalar()
             if into is None or done != into.key:
                 raise NotFound("user", from_user_id)
-            return lambda: (self._view(into), into.version, into.signal_count)
+            merged = into
+            return lambda: (self._view(merged), merged.version, merged.signal_count)
         if into is None:
             into = self._user(into_user_id, create=True)
         for table in (schema.signals, schema.steerings):
@@ -262,7 +264,9 @@ class Ledger:
                 table.update().where(table.c.user_key == source.key).values(user_key=into.key)
             )
         merges = schema.merges
-        self.connection.execute(merges.update().where(merges.c.into_key == source.key).values(into_key=into.key))
+        self.connection.execute(
+            merges.update().where(merges.c.into_key == source.key).values(into_key=into.key)
+        )
         statement = insert(merges).values(from_user_id=from_user_id, into_key=into.key)
         self.connection.execute(
             statement.on_conflict_do_update(index_elements=["from_user_id"], set_={"into_key": into.key})
@@ -292,7 +296,9 @@ class Ledger:
         signals = schema.signals
         mine = signals.c.user_key == state.key
         self._commit.recount.update(
-            self.connection.execute(sa.select(signals.c.item_id).where(mine, signals.c.item_id != "").distinct()).scalars()
+            self.connection.execute(
+                sa.select(signals.c.item_id).where(mine, signals.c.item_id != "").distinct()
+            ).scalars()
         )
         vectors = self.connection.execute(
             sa.select(sa.func.count()).select_from(signals).where(mine, signals.c.vector.is_not(None))
@@ -391,7 +397,9 @@ class Ledger:
         state = self._dirty.get(user_id) or self._cache.get(user_id)
         if state is not None:
             return state
-        row = self.connection.execute(sa.select(schema.users).where(schema.users.c.user_id == user_id)).first()
+        row = self.connection.execute(
+            sa.select(schema.users).where(schema.users.c.user_id == user_id)
+        ).first()
         if row is None:
             return None
         current = row.recipe == self._blender.recipe.digest
@@ -443,7 +451,7 @@ class Ledger:
         return self._views[state.user_id]
 
     def _changed(self, state: UserState, taken_by: str | None) -> frozenset[str]:
-        """Interests that a signal opened, strengthened or weakened; after a replay, all that it left different."""
+        """Interests that a signal opened, strengthened or weakened; after a replay, all it left different."""
         if taken_by is not None and state.user_id not in self._replayed:
             return frozenset([taken_by])
         before = self._before.get(state.user_id, {})
@@ -472,7 +480,9 @@ class Ledger:
         items = {event.id: event.item_id for event in events if isinstance(event, Evidence)}
         for ids, value in ((undone - marked, True), (marked - undone, False)):
             for signal_id in ids:
-                self.connection.execute(signals.update().where(signals.c.id == signal_id).values(undone=value))
+                self.connection.execute(
+                    signals.update().where(signals.c.id == signal_id).values(undone=value)
+                )
                 self._commit.recount.add(items[signal_id])
 
     # -- the transaction's life ------------------------------------------------------------------------------
@@ -533,7 +543,7 @@ def _evidence(signal: Signal, time: int, reading: Reading) -> Evidence:
 
 
 def _joined(own: Reading, vector: Vector, terms: tuple[str, ...], language: str) -> Reading:
-    """What the user wrote about an item together with the item: the mean direction, the user's words first."""
+    """What the user wrote about an item, with the item: the mean direction, the user's words first."""
     if own.vector is None:
         return Reading(vector, language, terms)
     total = own.vector + vector
@@ -543,4 +553,3 @@ def _joined(own: Reading, vector: Vector, terms: tuple[str, ...], language: str)
 
 def _summary(profile: Profile) -> dict[str, tuple[int, int]]:
     return {interest.id: (interest.signal_count, interest.first) for interest in profile.interests}
-

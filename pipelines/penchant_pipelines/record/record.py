@@ -10,6 +10,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.util.exc import CommandError
 from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine, create_engine, event
 
@@ -28,13 +29,15 @@ class Record:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self._lock = FileLock(folder / "lock")
+        # Opened and closed in whichever thread is free: the lock belongs to the process.
+        self._lock = FileLock(folder / "lock", thread_local=False)
         try:
             self._lock.acquire(blocking=False)
         except Timeout:
             raise WrongState(
                 "DATA_FOLDER_LOCKED",
-                f"another server works on the data folder {str(folder)!r}; stop it or choose another with --data",
+                f"another server works on the data folder {str(folder)!r}; "
+                "stop it or choose another with --data",
             ) from None
         self.engine = _engine(folder / "record.sqlite3")
         try:
@@ -60,7 +63,7 @@ class Record:
             return bytes(found)
 
     def truncate_log(self) -> None:
-        """Fold the write-ahead log into the database and empty it, so that erased rows stay nowhere; blocks."""
+        """Fold the write-ahead log into the database and empty it, so that erased rows stay nowhere."""
         with self.engine.connect() as connection:
             connection.rollback()
             connection.connection.dbapi_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
@@ -80,14 +83,18 @@ def migrate(engine: Engine) -> None:
         config.attributes["connection"] = connection
         try:
             command.upgrade(config, "head")
-        except command.util.CommandError as error:
+        except CommandError as error:
             raise WrongState(
                 "RECORD_TOO_NEW", f"the data folder was written by another version of Penchant: {error}"
             ) from error
 
 
 def _engine(path: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False}, pool_size=8, max_overflow=24,
+    engine = create_engine(
+        f"sqlite:///{path}",
+        connect_args={"check_same_thread": False},
+        pool_size=8,
+        max_overflow=24,
         # Parameters hold what users wrote; errors and logs must not.
         hide_parameters=True,
     )

@@ -42,12 +42,18 @@ def to_vector(blob: bytes | None) -> Vector | None:
 
 
 def digest(signal: Signal) -> bytes:
-    """Digest of a signal as it was sent: equal for a resend, different for other content under the same id."""
+    """Digest of a signal as it was sent: equal for a resend, different for other content of the same id."""
     evidence = signal.evidence
     if isinstance(evidence, Post):
         content: list[Any] = ["post", evidence.text, evidence.language, evidence.item_id, evidence.rating]
     else:
-        content = ["behavior", evidence.item_id, int(evidence.action), evidence.value, evidence.attribution_token]
+        content = [
+            "behavior",
+            evidence.item_id,
+            int(evidence.action),
+            evidence.value,
+            evidence.attribution_token,
+        ]
     whole = [signal.user_id, signal.time, content, dict(signal.context)]
     # surrogatepass: texts are checked later, and a digest must not be the one that fails.
     return hashlib.blake2b(to_json(whole).encode("utf-8", "surrogatepass"), digest_size=16).digest()
@@ -84,7 +90,7 @@ def to_signal(row: Row[Any], user_id: str) -> Signal:
     return Signal(row.id, user_id, evidence, row.time, json.loads(row.context))
 
 
-def to_evidence(row: Row[Any]) -> Evidence:
+def to_evidence(row: Row[*tuple[Any, ...]]) -> Evidence:
     """What the blend needs from a row of `EVIDENCE_COLUMNS`."""
     return Evidence(
         id=row.id,

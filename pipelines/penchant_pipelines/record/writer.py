@@ -61,7 +61,7 @@ class Writer(Generic[Tx]):
         self._thread.start()
 
     async def submit(self, work: Callable[[Tx], Callable[[], Result]]) -> Result:
-        """Queue a work and wait until it is durable. A cancelled caller's work is dropped if it has not begun."""
+        """Queue a work and wait until it is durable. Work not yet begun is dropped if its caller cancels."""
         if self._closed:
             raise WrongState("SHUTTING_DOWN", "the record is closed")
         future: asyncio.Future[Result] = self._loop.create_future()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
+from penchant_pipelines.settings import Section
 from penchant_pipelines.text.chinese import to_simplified
 from penchant_pipelines.text.clean import clean, tidy
 from penchant_pipelines.text.emojis import drop_emoji, name_emoji
@@ -15,7 +16,7 @@ from penchant_pipelines.text.language import UNDETERMINED, resolve_language
 from penchant_pipelines.text.segment import Segmenter
 
 
-class TextSettings(BaseModel):
+class TextSettings(Section):
     """How texts are read."""
 
     user_dictionary: Path | None = Field(

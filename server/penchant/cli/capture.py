@@ -9,7 +9,7 @@ import typer
 
 from penchant import jsonl
 from penchant.cli.intake import Intake, Stop, Summary
-from penchant.cli.options import DEFAULT_SERVER, Commands, InputFile, Json, Server, connect
+from penchant.cli.options import DEFAULT_SERVER, INPUT_FILE, Commands, Json, Server, connect
 from penchant.cli.output import drift_words, interest_name, print_json, print_line, progress
 from penchant.client import Client
 from penchant.exceptions import PenchantError
@@ -22,7 +22,7 @@ def register(app: Commands) -> None:
 
 
 def capture(
-    file: InputFile | None = None,
+    file: Annotated[Path | None, INPUT_FILE] = None,
     user: Annotated[str | None, typer.Option("--user", help="Who wrote the text.")] = None,
     text: Annotated[str | None, typer.Option("--text", help="One post, in place of a file.")] = None,
     server: Server = DEFAULT_SERVER,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from itertools import islice
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from penchant import jsonl
 from penchant.cli.intake import Intake, Stop, Summary
-from penchant.cli.options import DEFAULT_SERVER, Commands, InputFile, Json, Server, connect
+from penchant.cli.options import DEFAULT_SERVER, INPUT_FILE, Commands, Json, Server, connect
 from penchant.cli.output import print_json, print_line, print_table, progress, write_line
 from penchant.v1.catalog_service_pb2 import Item
 
@@ -23,11 +25,14 @@ def register(app: Commands) -> None:
 
 @items.command("import")
 def import_items(
-    file: InputFile,
+    file: Annotated[Path, INPUT_FILE],
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,
 ) -> None:
-    """Put items into the catalogue, new or changed. Exit code 1 if any was refused."""
+    """Put items into the catalogue, new or changed. Exit code 1 if any was refused.
+
+    A line without an id gets one made from its content, the same at every import.
+    """
     stop, summary = Stop(), Summary("imported")
     with (
         connect(server) as client,
@@ -36,11 +41,10 @@ def import_items(
         stop.on_interrupt(),
     ):
         intake = Intake(source, Item, summary, stop, moved)
-        result = client.upsert_items(intake)
+        result = client.upsert_items(map(_identified, intake))
     summary.taken = result.upserted_count
     for error in result.errors:
         summary.refuse(intake.numbers[error.index], error.error, error.item_id)
-    summary.refusals.sort(key=lambda refusal: int(refusal["line"]))
     summary.interrupted = stop.wished
     raise typer.Exit(summary.show(as_json=as_json, with_duplicates=False))
 
@@ -85,3 +89,9 @@ def delete_items(
         write_line(f'{{"deleted_count": {count}}}')
     else:
         print_line(f"{count} deleted")
+
+
+def _identified(item: Item) -> Item:
+    if not item.id:
+        item.id = f"item-{hashlib.sha256(item.SerializeToString(deterministic=True)).hexdigest()[:16]}"
+    return item

@@ -15,13 +15,12 @@ from typing import Annotated
 
 import grpc
 import typer
-from google.protobuf.json_format import MessageToDict
 from penchant_pipelines.errors import PenchantError as DomainError
 
 from penchant._channel import channel_options
 from penchant.cli.errors import describe
 from penchant.cli.options import DEFAULT_SERVER, Commands, Json, Server, connect
-from penchant.cli.output import plain, print_json, print_table, stdout, write_line
+from penchant.cli.output import plain, print_json, print_line, stdout, write_line
 from penchant.exceptions import PenchantError, from_rpc_error
 
 _MIN_PYTHON = (3, 11)
@@ -120,14 +119,20 @@ def _device() -> tuple[bool, str]:
 def _weights() -> tuple[bool, str]:
     from penchant_pipelines.encoder.sentence import embedded_model
 
-    return True, f"unaltered, in {embedded_model()}"
+    from penchant.settings import load_settings
+
+    model = load_settings().encoder.model
+    if not model:
+        return True, f"unaltered, in {embedded_model()}"
+    # A model of the operator's own has no hash to compare with.
+    return True, f"{model} (configured)"
 
 
 def _data_folder(data: Path | None) -> tuple[bool, str]:
     if data is None:
         from penchant.settings import load_settings
 
-        data = Path(load_settings(config=None, overrides={}).data)
+        data = load_settings().data
     # The server makes the folder; until then the nearest one above it tells how much room there is.
     existing = next(folder for folder in (data.absolute(), *data.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(existing).free
@@ -163,7 +168,5 @@ def info(server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
     if as_json:
         print_json(answer)
         return
-    fields = MessageToDict(
-        answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-    print_table(("", ""), ((name.replace("_", " "), str(value)) for name, value in fields.items()), empty="")
+    for field in answer.DESCRIPTOR.fields:
+        print_line(f"{field.name.replace('_', ' ')}:", str(getattr(answer, field.name)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ import typer
 
 from penchant import jsonl
 from penchant.cli.errors import describe, fail
-from penchant.cli.options import Commands, InputFile
+from penchant.cli.options import INPUT_FILE, Commands
 from penchant.cli.output import print_line, progress
 from penchant.exceptions import InvalidInputError
 
@@ -25,7 +25,7 @@ def register(app: Commands) -> None:
 
 
 def embed(
-    source: InputFile,
+    source: Annotated[Path, INPUT_FILE],
     output: Annotated[Path, typer.Argument(metavar="OUT.npy", dir_okay=False, help="Where the vectors go.")],
 ) -> None:
     """Encode texts with the embedded encoder: float32 (n, d) unit vectors, a row per line with its `text`."""
@@ -38,8 +38,8 @@ def embed(
     encoder = open_encoder(EncoderSettings())
     chunks = [np.zeros((0, encoder.dimensions), dtype=np.float32)]
     with jsonl.open_source(source) as opened, progress("encoding", opened.size) as moved:
-        for texts in _chunks(_texts(opened)):
-            chunks.append(encoder.encode([pipeline.read(text).text for text in texts]))
+        for texts in _chunks(_texts(opened, lambda text: pipeline.read(text).text)):
+            chunks.append(encoder.encode(texts))
             moved(opened.position)
     vectors = np.concatenate(chunks)
     # Beside it first: half a file must not stand there as if it were whole.
@@ -58,11 +58,14 @@ def _chunks(texts: Iterator[str]) -> Iterator[list[str]]:
         yield chunk
 
 
-def _texts(source: jsonl.Source) -> Iterator[str]:
+def _texts(source: jsonl.Source, clean: Callable[[str], str]) -> Iterator[str]:
     for line in jsonl.read_objects(source):
         if isinstance(line.content, InvalidInputError):
             fail(f"line {line.number}: {describe(line.content)}")
         text = line.content.get("text")
         if not isinstance(text, str):
             fail(f"line {line.number}: text: must be a string")
-        yield text
+        try:
+            yield clean(text)
+        except ValueError as error:
+            fail(f"line {line.number}: text: {error}")

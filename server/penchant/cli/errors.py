@@ -34,7 +34,7 @@ class CommandGroup(TyperGroup):
             raise typer.Exit(1) from None
         except (OSError, EOFError) as error:
             fail(str(error))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, typer.Abort):
             stderr.print("interrupted")
             raise typer.Exit(INTERRUPTED) from None
         return result

@@ -76,6 +76,7 @@ class Summary:
     def show(self, *, as_json: bool, with_duplicates: bool) -> int:
         """Print the counts on stdout, for people the first refusals on stderr. Returns the exit code."""
         counts = {self.taken_word: self.taken, "duplicates": self.duplicates, "refused": self.refused}
+        self.refusals.sort(key=lambda refusal: int(refusal["line"]))
         if not with_duplicates:
             del counts["duplicates"]
         if as_json:

@@ -18,14 +18,11 @@ Server = Annotated[
     typer.Option("--server", metavar="HOST:PORT", envvar="PENCHANT_SERVER", help="The server to call."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print proto3 JSON, for machines.")]
-InputFile = Annotated[
-    Path,
-    typer.Argument(
-        metavar="FILE",
-        callback=lambda file: _existing(file),
-        help="JSON Lines (.jsonl, .jsonl.gz) or Parquet (.parquet); - for standard input.",
-    ),
-]
+INPUT_FILE = typer.Argument(
+    metavar="FILE",
+    callback=lambda file: _existing(file),
+    help="JSON Lines (.jsonl, .jsonl.gz) or Parquet (.parquet); - for standard input.",
+)
 User = Annotated[str, typer.Argument(metavar="USER", help="The user's id.")]
 
 DEFAULT_SERVER = "127.0.0.1:50051"

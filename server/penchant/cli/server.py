@@ -1,4 +1,4 @@
-"""`serve` and `demo`."""
+"""`serve`, its `settings`, and `demo`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from penchant.cli.errors import fail
 from penchant.cli.options import Commands
+from penchant.cli.output import write_line
 
 Data = Annotated[
     Path | None,
@@ -19,6 +19,7 @@ Data = Annotated[
 def register(app: Commands) -> None:
     """Add the commands."""
     app.command()(serve)
+    app.command()(settings)
     app.command()(demo)
 
 
@@ -31,7 +32,7 @@ def serve(
         Path | None,
         typer.Option("--config", metavar="FILE", exists=True, dir_okay=False, help="TOML settings."),
     ] = None,
-    settings: Annotated[
+    assignments: Annotated[
         list[str] | None,
         typer.Option(
             "--set", metavar="KEY=VALUE", help="One setting, such as encoder.device=cpu; repeatable."
@@ -40,7 +41,7 @@ def serve(
 ) -> None:
     """Run the server until it is told to stop (Ctrl-C, SIGTERM)."""
     overrides: dict[str, str] = {}
-    for assignment in settings or []:
+    for assignment in assignments or []:
         key, equals, value = assignment.partition("=")
         if not (key and equals):
             raise typer.BadParameter(f"{assignment!r} is not KEY=VALUE", param_hint="--set")
@@ -51,15 +52,17 @@ def serve(
         overrides["listen"] = listen
 
     # Here, not above: the server's libraries take seconds to load, and no other command needs them.
+    from penchant.app import run
     from penchant.settings import load_settings
 
-    try:
-        loaded = load_settings(config=config, overrides=overrides)
-    except ValueError as error:
-        fail(str(error))
-    from penchant.app import run
+    raise typer.Exit(run(load_settings(config=config, overrides=overrides)))
 
-    raise typer.Exit(run(loaded))
+
+def settings() -> None:
+    """Print every setting with its default and its meaning: a TOML file to start from."""
+    from penchant.settings import document
+
+    write_line(document().rstrip())
 
 
 def demo(data: Data = None) -> None:

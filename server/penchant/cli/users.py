@@ -17,6 +17,7 @@ from penchant.cli.output import (
     drift_words,
     interest_name,
     interest_row,
+    plain,
     print_json,
     print_line,
     print_table,
@@ -167,8 +168,8 @@ def forget(
     as_json: Json = False,
 ) -> None:
     """Erase a user everywhere, for good, and print the receipt."""
-    if not yes:
-        typer.confirm(f"Erase {user} for good?", abort=True, err=True)
+    if not yes and not typer.confirm(f"Erase {plain(user)} for good?", err=True):
+        fail("nothing was erased")
     with connect(server) as client:
         answer = client.delete_user(user)
     if as_json:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from penchant_pipelines.engine import Engine
+from penchant_pipelines.errors import InvalidInput
+from penchant_pipelines.recommend.filters import Filter, FilterError
 
 from penchant import convert
 from penchant.errors import to_status
@@ -16,9 +19,6 @@ from penchant.settings import Settings
 from penchant.v1 import catalog_service_pb2 as pb
 from penchant.v1 import catalog_service_pb2_grpc as pb_grpc
 from penchant.validation import Validator
-from penchant_pipelines.engine import Engine
-from penchant_pipelines.errors import InvalidInput
-from penchant_pipelines.recommend.filters import Filter, FilterError
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -44,11 +44,11 @@ class CatalogService(pb_grpc.CatalogServiceServicer):
             else:
                 sound.append(index)
         outcomes = await self.engine.upsert_items([convert.to_item(request.items[index]) for index in sound])
-        for index, error in zip(sound, outcomes, strict=True):
-            if error is None:
+        for index, refusal in zip(sound, outcomes, strict=True):
+            if refusal is None:
                 response.upserted_count += 1
             else:
-                status = to_status(convert.at(f"items[{index}]", error))
+                status = to_status(convert.at(f"items[{index}]", refusal))
                 response.errors.add(index=index, id=request.items[index].id, status=status)
         response.errors.sort(key=lambda error: error.index)
         return response

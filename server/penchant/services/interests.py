@@ -9,6 +9,12 @@ from typing import Any
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
+from penchant_pipelines.engine import Engine
+from penchant_pipelines.errors import InvalidInput, Overloaded, PenchantError
+from penchant_pipelines.interests import ProfileView
+from penchant_pipelines.model import Signal, now
+from penchant_pipelines.profiles import Stored
+from penchant_pipelines.record.ledger import Captured
 
 from penchant import convert
 from penchant.errors import to_status
@@ -18,12 +24,6 @@ from penchant.v1 import interest_service_pb2 as pb
 from penchant.v1 import interest_service_pb2_grpc as pb_grpc
 from penchant.v1 import signal_pb2
 from penchant.validation import Validator
-from penchant_pipelines.engine import Engine
-from penchant_pipelines.errors import InvalidInput, Overloaded, PenchantError
-from penchant_pipelines.interests import ProfileView
-from penchant_pipelines.model import Signal, now
-from penchant_pipelines.profiles import Stored
-from penchant_pipelines.record.ledger import Captured
 
 Context = grpc.aio.ServicerContext[Any, Any]
 STREAM_WINDOW = 256
@@ -54,9 +54,13 @@ class InterestService(pb_grpc.InterestServiceServicer):
             raise convert.at("signal", outcome)
         return self._captured(outcome)
 
-    async def BatchCapture(self, request: pb.BatchCaptureRequest, context: Context) -> pb.BatchCaptureResponse:
+    async def BatchCapture(
+        self, request: pb.BatchCaptureRequest, context: Context
+    ) -> pb.BatchCaptureResponse:
         """Capture many signals; each succeeds or fails alone."""
-        outcomes = await self._capture_all(request.signals, [f"signals[{i}]" for i in range(len(request.signals))])
+        outcomes = await self._capture_all(
+            request.signals, [f"signals[{i}]" for i in range(len(request.signals))]
+        )
         response = pb.BatchCaptureResponse()
         for index, (signal, outcome) in enumerate(zip(request.signals, outcomes, strict=True)):
             if isinstance(outcome, Captured):
@@ -107,7 +111,7 @@ class InterestService(pb_grpc.InterestServiceServicer):
     ) -> AsyncIterator[pb.WatchProfilesResponse]:
         """Stream profiles as they change."""
         with self.engine.watchers.listen(request.user_ids) as watcher:
-            # From here on nothing is missed; the first messages say how things stand and that the watch is on.
+            # From here on nothing is missed; the first messages say how things stand and that it is on.
             if not request.user_ids:
                 opening = pb.Profile(as_of=convert.timestamp(now()), space_id=self.engine.space_id)
                 yield pb.WatchProfilesResponse(profile=opening)
@@ -128,13 +132,22 @@ class InterestService(pb_grpc.InterestServiceServicer):
                 labels = await self.engine.labels(view)
                 yield pb.WatchProfilesResponse(
                     profile=convert.from_profile(
-                        change.user_id, change.version, change.signal_count, view, labels, self.engine.space_id
+                        change.user_id,
+                        change.version,
+                        change.signal_count,
+                        view,
+                        labels,
+                        self.engine.space_id,
                     )
                 )
 
-    async def ExplainInterest(self, request: pb.ExplainInterestRequest, context: Context) -> pb.ExplainInterestResponse:
+    async def ExplainInterest(
+        self, request: pb.ExplainInterestRequest, context: Context
+    ) -> pb.ExplainInterestResponse:
         """Tell which signals made an interest."""
-        stored, reasons = await self.engine.explain(request.user_id, request.interest_id, request.max_evidence)
+        stored, reasons = await self.engine.explain(
+            request.user_id, request.interest_id, request.max_evidence
+        )
         labels = await self.engine.labels(stored.view)
         named = zip(stored.view.interests, labels, strict=True)
         view, label = next(pair for pair in named if pair[0].id == request.interest_id)
@@ -142,7 +155,9 @@ class InterestService(pb_grpc.InterestServiceServicer):
             interest=convert.from_interest(view, label), evidence=map(convert.from_reason, reasons)
         )
 
-    async def SteerInterest(self, request: pb.SteerInterestRequest, context: Context) -> pb.SteerInterestResponse:
+    async def SteerInterest(
+        self, request: pb.SteerInterestRequest, context: Context
+    ) -> pb.SteerInterestResponse:
         """Take the user's own word."""
         steered = await self.engine.steer(
             request.user_id, convert.to_steering(request.steering), request.interest_id, request.topic
@@ -228,7 +243,9 @@ class InterestService(pb_grpc.InterestServiceServicer):
     def _placed(outcome: Captured | PenchantError, prefix: str) -> Captured | Exception:
         return outcome if isinstance(outcome, Captured) else convert.at(prefix, outcome)
 
-    async def _stream_batch(self, requests: Sequence[pb.StreamCaptureRequest]) -> list[pb.StreamCaptureResponse]:
+    async def _stream_batch(
+        self, requests: Sequence[pb.StreamCaptureRequest]
+    ) -> list[pb.StreamCaptureResponse]:
         outcomes = await self._capture_all([r.signal for r in requests], ["signal"] * len(requests))
         responses = []
         for request, outcome in zip(requests, outcomes, strict=True):
@@ -253,7 +270,9 @@ class InterestService(pb_grpc.InterestServiceServicer):
             # Labels from what is at hand: the answer to a capture never waits for the encoder again.
             labels = self.engine.labels_at_hand(outcome.view)
             named = zip(outcome.view.interests, labels, strict=True)
-            changed = [convert.from_interest(view, label) for view, label in named if view.id in outcome.changed_ids]
+            changed = [
+                convert.from_interest(view, label) for view, label in named if view.id in outcome.changed_ids
+            ]
         return pb.CaptureResponse(
             signal_id=outcome.signal_id,
             duplicate=outcome.duplicate,
@@ -262,7 +281,9 @@ class InterestService(pb_grpc.InterestServiceServicer):
             drift=convert.from_drift(outcome.view.drift),
         )
 
-    async def _profile(self, stored: Stored, max_interests: int = 0, include_vectors: bool = False) -> pb.Profile:
+    async def _profile(
+        self, stored: Stored, max_interests: int = 0, include_vectors: bool = False
+    ) -> pb.Profile:
         view: ProfileView = stored.view
         labels = await self.engine.labels(view)
         return convert.from_profile(

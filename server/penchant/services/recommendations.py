@@ -8,16 +8,16 @@ from typing import Any
 
 import grpc
 import numpy as np
+from penchant_pipelines.engine import Engine, attribution_token
+from penchant_pipelines.errors import InvalidInput
+from penchant_pipelines.profiles import Reason, Stored
+from penchant_pipelines.recommend.recommender import Candidate, Query, Ranking
 
 from penchant import convert
 from penchant.pages import coerce_page_size
 from penchant.settings import Settings
 from penchant.v1 import recommendation_service_pb2 as pb
 from penchant.v1 import recommendation_service_pb2_grpc as pb_grpc
-from penchant_pipelines.engine import Engine, attribution_token
-from penchant_pipelines.errors import InvalidInput
-from penchant_pipelines.profiles import Reason, Stored
-from penchant_pipelines.recommend.recommender import Candidate, Query, Ranking
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -93,7 +93,9 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         response = pb.FindUsersResponse()
         for match in matches:
             labels = self.engine.labels_at_hand(match.profile)
-            named = {view.id: label.label for view, label in zip(match.profile.interests, labels, strict=True)}
+            named = {
+                view.id: label.label for view, label in zip(match.profile.interests, labels, strict=True)
+            }
             response.matches.add(
                 user_id=match.user_id,
                 interest_id=match.interest_id,

@@ -178,6 +178,7 @@ class Behavior(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     ATTRIBUTION_TOKEN_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
+    """Empty: the source did not know it. The signal is kept and counted, but says nothing about interests."""
     action: Global___Action.ValueType
     value: _builtins.float
     """Strength where the action has one: seconds dwelt, rating −1…+1, share of a video watched 0…1."""

@@ -1,0 +1,1 @@
+"""The demo: a small story in two languages, played through a real server."""

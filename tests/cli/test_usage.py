@@ -1,0 +1,136 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from penchant.cli import app
+from typer.testing import CliRunner
+
+# Port 9 (discard) is reserved: nothing of ours listens there.
+NOBODY = "127.0.0.1:9"
+
+runner = CliRunner()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["capture"], "FILE"),
+        (["capture", "--user", "mei"], "--text"),
+        (["capture", "no-such-file.jsonl"], "does not exist"),
+        (["capture", "."], "folder"),
+        (["items", "import", "no-such-file.jsonl"], "does not exist"),
+        (["profile"], "USER"),
+        (["profile", "mei", "--as-of", "yesterday"], "yesterday"),
+        (["recommend", "mei", "-n", "0"], "-n"),
+        (["find-users"], "--item"),
+        (["find-users", "soup", "--item", "i"], "--item"),
+        (["steer", "mei"], "--topic"),
+        (["steer", "mei", "--topic", "soup", "--bias", "2"], "--bias"),
+        (["serve", "--set", "encoder.device"], "KEY=VALUE"),
+        (["call", "GetProfiles"], "GetProfile"),
+        (["call", "penchant.v1.AdminService/GetProfile"], "no call"),
+        (["call", "GetProfile", '{"user": "mei"}'], "user: is not a field"),
+        (["call", "GetProfile", "{"], "not JSON"),
+        (["embed", "no-such-file.jsonl", "out.npy"], "does not exist"),
+        (["no-such-command"], "no-such-command"),
+    ],
+)
+def test_wrong_usage_exits_2_and_says_what_is_wrong(arguments: list[str], said: str) -> None:
+    result = runner.invoke(app, arguments, env={"COLUMNS": "200", "NO_COLOR": "1"})
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["profile", "mei"],
+        ["capture", "--user", "mei", "--text", "hi"],
+        ["watch"],
+        ["export", "mei"],
+        ["forget", "mei", "--yes"],
+        ["items", "list"],
+        ["info"],
+    ],
+)
+def test_without_a_server_commands_say_so_in_one_line(arguments: list[str]) -> None:
+    result = runner.invoke(app, [*arguments, "--server", NOBODY])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: no server answers")
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_the_server_comes_from_the_environment() -> None:
+    result = runner.invoke(app, ["info"], env={"PENCHANT_SERVER": "127.0.0.1:19"})
+    assert result.exit_code == 1
+    assert "127.0.0.1:19" in result.stderr
+
+
+def test_forget_asks_first() -> None:
+    result = runner.invoke(app, ["forget", "mei", "--server", NOBODY], input="n\n")
+    assert result.exit_code == 1
+    assert "Erase mei" in result.stderr
+    assert "error: nothing was erased" in result.stderr
+
+
+def test_wrong_settings_name_their_keys() -> None:
+    result = runner.invoke(app, ["serve", "--listen", "nowhere", "--set", "no.such.key=1"])
+    assert result.exit_code == 1
+    assert "listen: " in result.stderr
+    assert "no: " in result.stderr
+
+
+def test_doctor_is_not_content_without_a_server(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["doctor", "--server", NOBODY, "--data", str(tmp_path), "--json"])
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    broken = {line.split('"')[3] for line in lines if '"ok": false' in line}
+    assert {"server health", "server index"} <= broken
+    assert "python" not in broken
+
+
+def test_embed_names_the_line_that_has_no_text(tmp_path: Path) -> None:
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.npy"
+    source.write_text('{"text": "a"}\n\n{"txt": "b"}\n')
+    result = runner.invoke(app, ["embed", str(source), str(output)])
+    assert result.exit_code == 1
+    assert "line 3: text: must be a string" in result.stderr
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "penchant", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_nobody_reading_the_output_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        command = [sys.executable, "-m", "penchant", "settings"]
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == ""
+
+
+def test_ctrl_c_exits_130_with_one_line() -> None:
+    # It waits for an answer that this prompt never gets.
+    with start("forget", "mei", "--server", NOBODY) as process:
+        assert process.stderr is not None
+        while process.stderr.read(1) != "]":
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in said

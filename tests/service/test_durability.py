@@ -1,0 +1,244 @@
+"""What survives: crashes, stops under load, many writers at once, a second server, a damaged index."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import grpc
+import pytest
+from harness import (
+    Server,
+    StartServer,
+    catalogue,
+    connected,
+    healthy,
+    own_process,
+    serve_command,
+    until,
+)
+from penchant import AsyncClient
+from penchant.exceptions import PenchantError
+from penchant.v1.catalog_service_pb2 import Item
+from penchant.v1.interest_service_pb2 import CaptureRequest
+from penchant.v1.signal_pb2 import Post, Signal
+
+SIGNALS, USERS = 2_000, 20
+TEXTS = [f"{what} {where}" for what in ("Hiking", "Jazz", "Bread", "Stars") for where in "abcdefghij"]
+
+
+def signal(number: int) -> Signal:
+    return Signal(id=f"s-{number}", user_id=f"u-{number % USERS}", post=Post(text=TEXTS[number % len(TEXTS)]))
+
+
+class Load:
+    """Clients that capture signals one by one, and what was acknowledged to them."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._numbers = itertools.count()
+        self.acknowledged: set[int] = set()
+
+    async def run(self, clients: int, lanes: int) -> None:
+        """Capture up to SIGNALS signals, until the server is gone."""
+        async with AsyncExitStack() as stack:
+            opened = [await stack.enter_async_context(AsyncClient(self._address)) for _ in range(clients)]
+            await asyncio.gather(*(self._lane(client) for client in opened for _ in range(lanes)))
+
+    async def reach(self, count: int) -> None:
+        async def reached() -> bool:
+            return len(self.acknowledged) >= count
+
+        await until(reached, seconds=60)
+
+    async def _lane(self, client: AsyncClient) -> None:
+        for number in self._numbers:
+            if number >= SIGNALS:
+                return
+            try:
+                answer = await client.capture_signal(signal(number))
+            except PenchantError:
+                return
+            assert answer.signal_id == f"s-{number}"
+            self.acknowledged.add(number)
+
+
+async def held(server: Server) -> Counter[str]:
+    """Ids of all signals that the server lists, with how often each is there."""
+    found: Counter[str] = Counter()
+    for user in range(USERS):
+        found.update([listed.id async for listed in server.client.signals(f"u-{user}")])
+    return found
+
+
+@pytest.mark.slow
+async def test_a_killed_server_has_kept_all_that_it_acknowledged(
+    start: StartServer, data: Path, similarity: float, tmp_path: Path
+) -> None:
+    with own_process(data, similarity, tmp_path / "log") as process:
+        async with connected(process.address, data) as server:
+            items = [Item(id=f"i-{n}", title=TEXTS[n % len(TEXTS)]) for n in range(1_500)]
+            assert (await server.client.upsert_items(items)).upserted_count == 1_500
+        load = Load(process.address)
+        running = asyncio.create_task(load.run(clients=4, lanes=8))
+        await load.reach(700)
+        process.kill()
+        await running
+    acknowledged = {f"s-{number}" for number in load.acknowledged}
+    assert 700 <= len(acknowledged) < SIGNALS
+
+    async with start() as server:
+        # The index of a server that was killed is not trusted: answers are exact, and say so, until it is new.
+        meanwhile = await server.client.recommend("u-0", page_size=10)
+        assert list(meanwhile.degraded) == ["index_unavailable"]
+        assert len(meanwhile.recommendations) == 10
+        found = await held(server)
+        assert acknowledged <= set(found)
+
+        results = [r async for r in server.client.capture_many(signal(n) for n in range(SIGNALS))]
+        assert [r.error for r in results if r.error] == []
+        assert {r.signal.id for r in results if r.response and r.response.duplicate} == set(found)
+        assert await held(server) == Counter(f"s-{number}" for number in range(SIGNALS))
+        assert await server.signal_count() == SIGNALS
+        for user in range(USERS):
+            profile = await server.client.profile(f"u-{user}")
+            assert profile.version == profile.signal_count == SIGNALS // USERS
+            assert sum(i.signal_count for i in profile.interests) == SIGNALS // USERS
+
+        await server.index_ready()
+        healed = await server.client.recommend("u-0", page_size=10)
+        assert not healed.degraded
+        assert len(healed.recommendations) == 10
+
+
+@pytest.mark.slow
+async def test_a_server_that_is_told_to_stop_finishes_what_it_has_begun(
+    start: StartServer, data: Path, similarity: float, tmp_path: Path
+) -> None:
+    with own_process(data, similarity, tmp_path / "log") as process:
+        async with connected(process.address, data) as server:
+            assert await healthy(server)
+        load = Load(process.address)
+        running = asyncio.create_task(load.run(clients=4, lanes=4))
+        await load.reach(400)
+        process.terminate()
+        began = time.monotonic()
+        assert await asyncio.to_thread(process.process.wait, 30) == 0
+        assert time.monotonic() - began < 15
+        await running
+    assert 400 <= len(load.acknowledged) < SIGNALS
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    async with start() as server:
+        # A clean stop leaves the index sound: no rebuild, and nothing degraded.
+        assert not [job async for job in server.client.jobs() if job.create_time.seconds > time.time() - 1]
+        found = await held(server)
+        assert {f"s-{number}" for number in load.acknowledged} <= set(found)
+        assert set(found.values()) == {1}
+
+
+@pytest.mark.slow
+async def test_a_second_process_is_turned_away_and_the_first_lives(server: Server) -> None:
+    began = time.monotonic()
+    second = await asyncio.to_thread(
+        subprocess.run, serve_command(server.data), capture_output=True, text=True, timeout=60
+    )
+    assert second.returncode == 1
+    assert "another server works on the data folder" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert time.monotonic() - began < 30
+    assert not (await server.client.capture(user_id="u", text="I love hiking")).duplicate
+    assert await server.signal_count() == 1
+
+
+@pytest.mark.slow
+async def test_many_clients_write_to_one_user(server: Server) -> None:
+    async def write(client: AsyncClient, writer: int) -> list[int]:
+        versions = []
+        for number in range(100):
+            text = TEXTS[(writer + number) % len(TEXTS)]
+            answer = await client.capture(user_id="u", text=text, id=f"{writer}-{number}")
+            versions.append(answer.profile_version)
+        return versions
+
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(AsyncClient(server.address)) for _ in range(8)]
+        versions = await asyncio.gather(*(write(client, writer) for writer, client in enumerate(clients)))
+    assert sorted(itertools.chain(*versions)) == list(range(1, 801))
+    assert all(line == sorted(line) for line in versions)
+    profile = await server.client.profile("u")
+    assert (profile.version, profile.signal_count) == (800, 800)
+    assert sum(interest.signal_count for interest in profile.interests) == 800
+
+
+def garble(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file() and path.stat().st_size:
+            path.write_bytes(b"\xde\xad\xbe\xef" * (path.stat().st_size // 4 + 1))
+
+
+def cut_short(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def unseal(folder: Path) -> None:
+    """Take the seal off, as a crash leaves it."""
+    for path in folder.rglob("seal.json"):
+        path.unlink()
+
+
+@pytest.mark.parametrize("damage", [garble, cut_short, unseal, shutil.rmtree])
+async def test_a_damaged_index_heals_by_itself(start: StartServer, damage: Callable[[Path], None]) -> None:
+    async def lists(server: Server) -> list[list[str]]:
+        return [
+            await server.recommended("u", page_size=5),
+            [match.user_id for match in await server.client.find_users(text="hiking")],
+        ]
+
+    async with start() as server:
+        await server.index_ready()
+        await server.client.upsert_items(catalogue())
+        await server.client.capture(user_id="u", text="I love hiking on mountain trails")
+        await server.index_caught_up()
+        before = await lists(server)
+        index = server.data / "index"
+    assert list(index.rglob("chroma.sqlite3"))
+    damage(index)
+    async with start() as server:
+        assert await lists(server) == before
+        await server.index_ready()
+        assert not (await server.client.recommend("u")).degraded
+        assert await lists(server) == before
+        assert len(list(index.glob("g-*"))) == 1
+    async with start() as server:
+        assert not (await server.client.recommend("u")).degraded
+
+
+async def test_a_caller_who_hangs_up_disturbs_nobody(server: Server) -> None:
+    calls = [
+        server.rpc("Capture")(CaptureRequest(signal=Signal(user_id="u", post=Post(text=text))))
+        for text in [*TEXTS, *TEXTS[:10]]
+    ]
+    await asyncio.sleep(0.005)
+    for call in calls[::2]:
+        call.cancel()
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    kept = sum(not isinstance(outcome, BaseException) for outcome in outcomes)
+    assert kept >= 25
+    assert (await server.client.capture(user_id="other", text="Jazz")).profile_version == 1
+    assert kept <= (await server.client.profile("u")).signal_count <= 50
+
+
+async def test_a_deadline_that_passes_is_told(server: Server) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await server.rpc("Capture")(CaptureRequest(signal=signal(0)), timeout=0.0001)
+    assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert (await server.client.capture(user_id="u-0", text="Jazz")).signal_id

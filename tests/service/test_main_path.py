@@ -1,0 +1,431 @@
+"""The way of a signal, from capture to a steered recommendation and a watched profile."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import grpc
+import pytest
+from harness import Server, StartServer, catalogue, refusal, refused, topics
+from penchant.exceptions import ConflictError, NotFoundError
+from penchant.v1.catalog_service_pb2 import Item
+from penchant.v1.interest_service_pb2 import (
+    BatchCaptureRequest,
+    CaptureRequest,
+    ListSignalsRequest,
+    Profile,
+    StreamCaptureRequest,
+)
+from penchant.v1.recommendation_service_pb2 import Candidate
+from penchant.v1.signal_pb2 import ACTION_DISLIKE, ACTION_LIKE, ACTION_UNDO, Behavior, Post, Signal
+
+DAY_0 = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def assert_same_interests(one: Profile, other: Profile) -> None:
+    assert [i.id for i in one.interests] == [i.id for i in other.interests]
+    for this, that in zip(one.interests, other.interests, strict=True):
+        assert this.signal_count == that.signal_count
+        assert this.first_time == that.first_time
+        assert list(this.keywords) == list(that.keywords)
+        # Texts that are encoded together differ from those encoded alone in the last bits of their vectors.
+        assert list(this.vector) == pytest.approx(list(that.vector), abs=1e-5)
+        # Weights fade between two readings, if only by milliseconds.
+        assert this.weight == pytest.approx(that.weight, abs=1e-5)
+
+
+async def test_from_a_post_to_a_steered_recommendation(server: Server) -> None:
+    client = server.client
+    assert (await client.upsert_items(catalogue())).upserted_count == 16
+
+    opened = await client.capture(user_id="ada", text="A long hike on mountain trails today, wonderful!")
+    assert (opened.profile_version, opened.duplicate, len(opened.changed)) == (1, False, 1)
+    await client.capture(user_id="ada", text="New hiking boots for the Alps, ready for the next trail")
+    await client.behave(user_id="ada", item_id="jazz-0", action="like")
+    await client.capture(
+        user_id="ada", text="Listening to bebop and jazz trumpet all night", item_id="jazz-2"
+    )
+
+    profile = await client.profile("ada")
+    assert (profile.version, profile.signal_count, len(profile.interests)) == (4, 4, 2)
+    assert sum(interest.weight for interest in profile.interests) == pytest.approx(1)
+    hiking = next(i for i in profile.interests if "hik" in " ".join(i.keywords))
+    jazz = next(i for i in profile.interests if i.id != hiking.id)
+    assert "jazz" in jazz.keywords
+    assert hiking.label in hiking.keywords
+    assert 0 < hiking.confidence < 1
+
+    explained = await client.explain("ada", hiking.id)
+    assert explained.interest.id == hiking.id
+    assert {e.snippet for e in explained.evidence} == {
+        "New hiking boots for the Alps, ready for the next trail",
+        "A long hike on mountain trails today, wonderful!",
+    }
+    assert sum(e.contribution for e in explained.evidence) == pytest.approx(1)
+
+    answer = await client.recommend("ada", page_size=6, explain=True)
+    places = answer.recommendations
+    assert set(topics(place.item_id for place in places[:4])) == {"hiking", "jazz"}
+    assert not answer.degraded
+    assert len(answer.attribution_token) >= 16
+    by_score = (await client.recommend("ada", page_size=6, diversity=0)).recommendations
+    assert all(earlier.score >= later.score for earlier, later in pairwise(by_score))
+    for place in places[:4]:
+        wanted = hiking.id if place.item_id.startswith("hiking") else jazz.id
+        assert place.interest_id == wanted
+        assert place.evidence
+        assert sum(e.contribution for e in place.evidence) == pytest.approx(1)
+
+    # The user's own word, by id: less of it, then not at all, then as inferred again.
+    less = await client.steer("ada", interest_id=jazz.id, bias=-1)
+    assert less.id == jazz.id
+    assert less.steering.bias == -1
+    assert less.weight < jazz.weight / 2
+    await client.steer("ada", interest_id=jazz.id, muted=True)
+    assert "jazz" not in topics(await server.recommended("ada", page_size=16))
+    assert next(i.weight for i in (await client.profile("ada")).interests if i.id == jazz.id) == 0
+    neutral = await client.steer("ada", interest_id=jazz.id)
+    assert neutral.weight == pytest.approx(jazz.weight, abs=1e-3)
+    assert not (neutral.steering.muted or neutral.steering.pinned or neutral.steering.bias)
+    assert "jazz" in topics(await server.recommended("ada", page_size=6))
+
+    # In words: a topic that the user has never written about counts at once, and stays when pinned.
+    asked = await client.steer("ada", topic="stars, galaxies and telescopes", bias=1, pinned=True)
+    assert asked.signal_count == 0
+    assert asked.weight > 0.1
+    assert "galaxies" in asked.label
+    assert "astronomy" in topics(await server.recommended("ada", page_size=6))
+    reasons = await client.explain("ada", asked.id)
+    assert [(e.signal_id, e.contribution) for e in reasons.evidence] == [("", 1)]
+    assert "telescopes" in reasons.evidence[0].snippet
+
+    matches = await client.find_users(text="mountain hiking trails")
+    assert [(match.user_id, match.interest_id) for match in matches] == [("ada", hiking.id)]
+    assert matches[0].similarity > 0.3
+    assert [m.user_id for m in await client.find_users(item_id="hiking-1")] == ["ada"]
+    assert not await client.find_users(text="quarterly tax law", min_similarity=0.3)
+
+
+async def test_capture_answers_with_what_the_signal_changed(server: Server) -> None:
+    first = await server.client.capture(user_id="u", text="Sourdough bread fresh from the oven", id="s-1")
+    assert [(i.signal_count, i.weight) for i in first.changed] == [(1, 1)]
+    second = await server.client.capture(user_id="u", text="Baking rye bread with sourdough", id="s-2")
+    assert [(i.id, i.signal_count) for i in second.changed] == [(first.changed[0].id, 2)]
+    third = await server.client.capture(user_id="u", text="The telescope shows distant galaxies", id="s-3")
+    assert len(third.changed) == 1
+    assert third.changed[0].id != first.changed[0].id
+    assert third.profile_version == 3
+
+
+async def test_what_is_captured_is_there_word_for_word(server: Server) -> None:
+    sent = Signal(
+        id="s-1",
+        user_id="用户",
+        post=Post(text="今天去爬山，风景很美 ⛰️", language="zh", item_id="hiking-1", rating=0.5),
+        context={"surface": "app", "地点": "黄山"},
+    )
+    sent.time.FromDatetime(DAY_0)
+    liked = Signal(id="s-2", user_id="用户")
+    liked.behavior.CopyFrom(
+        Behavior(item_id="hiking-1", action=ACTION_LIKE, value=0.25, attribution_token="token")
+    )
+    liked.time.FromDatetime(DAY_0 + timedelta(days=1))
+    for signal in (sent, liked):
+        await server.client.capture_signal(signal)
+    assert [signal async for signal in server.client.signals("用户")] == [liked, sent]
+    records = [record async for record in server.client.export_user("用户")]
+    assert [record.WhichOneof("record") for record in records] == ["profile", "signal", "signal"]
+    assert [record.signal for record in records[1:]] == [liked, sent]
+    assert records[0].profile.signal_count == 2
+    assert len(records[0].profile.interests[0].vector) == 384
+
+
+async def test_the_same_id_is_captured_once(server: Server) -> None:
+    def signal(text: str) -> Signal:
+        return Signal(id="s-1", user_id="u", post=Post(text=text))
+
+    first = await server.client.capture_signal(signal("I love hiking"))
+    again = await server.client.capture_signal(signal("I love hiking"))
+    assert (first.duplicate, again.duplicate) == (False, True)
+    assert (again.signal_id, again.profile_version, list(again.changed)) == ("s-1", 1, [])
+    with pytest.raises(ConflictError):
+        await server.client.capture_signal(signal("I love baking"))
+    other_user = Signal(id="s-1", user_id="somebody else", post=Post(text="I love hiking"))
+    conflict = await refused(server.rpc("Capture")(CaptureRequest(signal=other_user)))
+    assert (conflict.code, conflict.reason) == (grpc.StatusCode.ALREADY_EXISTS, "SIGNAL_CONFLICT")
+    batch = await server.rpc("BatchCapture")(
+        BatchCaptureRequest(signals=[signal("I love hiking"), signal("other"), signal("I love hiking")])
+    )
+    assert [result.duplicate for result in batch.results] == [True, False, True]
+    assert [(e.index, e.id, refusal(e.status).code) for e in batch.errors] == [
+        (1, "s-1", grpc.StatusCode.ALREADY_EXISTS)
+    ]
+    assert (await server.client.profile("u")).signal_count == await server.signal_count() == 1
+
+
+async def test_concurrent_copies_of_a_signal_are_captured_once(server: Server) -> None:
+    signal = Signal(id="s-1", user_id="u", post=Post(text="I love hiking"))
+    answers = await asyncio.gather(*(server.client.capture_signal(signal) for _ in range(20)))
+    assert sorted(answer.duplicate for answer in answers) == [False] + [True] * 19
+    assert {answer.profile_version for answer in answers} == {1}
+
+
+async def test_the_order_of_arrival_does_not_matter(start: StartServer, tmp_path: Path) -> None:
+    texts = [
+        "Hiking the ridge above the lake", "Jazz piano on a rainy evening", "A new pair of hiking boots",
+        "Sourdough starter, day three", "The baguettes came out crusty", "Saturn through the telescope",
+        "Mountain trails in the morning mist", "Bebop records from the fifties",
+    ]  # fmt: skip
+    signals = []
+    for number, text in enumerate(texts):
+        signal = Signal(id=f"s-{number}", user_id="u", post=Post(text=text))
+        signal.time.FromDatetime(DAY_0 + timedelta(days=3 * number))
+        signals.append(signal)
+    # Two at the same moment, an undo, and actions on an item.
+    for number, action in enumerate((ACTION_LIKE, ACTION_DISLIKE, ACTION_UNDO)):
+        signal = Signal(id=f"b-{number}", user_id="u", behavior=Behavior(item_id="jazz-0", action=action))
+        signal.time.FromDatetime(DAY_0 + timedelta(days=3 * number))
+        signals.append(signal)
+    shuffled = random.Random(7).sample(signals, len(signals))
+    profiles = []
+    for number, order in enumerate((sorted(signals, key=lambda s: s.time.seconds), signals[::-1], shuffled)):
+        async with start(tmp_path / f"data-{number}") as server:
+            await server.client.upsert_items(catalogue())
+            if number == 2:
+                answer = await server.rpc("BatchCapture")(BatchCaptureRequest(signals=order))
+                assert not answer.errors
+            else:
+                for signal in order:
+                    await server.client.capture_signal(signal)
+            profiles.append(await server.client.profile("u", include_vectors=True))
+    first, *others = profiles
+    assert first.version == 11
+    assert len(first.interests) >= 3
+    for other in others:
+        assert_same_interests(other, first)
+        assert (other.version, other.signal_count) == (first.version, first.signal_count)
+
+
+async def test_a_profile_as_of_a_moment_is_the_profile_of_that_moment(server: Server) -> None:
+    texts = ["I love hiking in the mountains", "Jazz piano all evening", "Hiking boots for the trails"]
+    now = datetime.now(UTC)
+    times = [now - timedelta(days=days) for days in (30, 20, 10)]
+    for text, time in zip(texts, times, strict=True):
+        await server.client.capture(user_id="u", text=text, time=time)
+    for count, time in enumerate(times, 1):
+        then = await server.client.profile("u", as_of=time + timedelta(hours=1))
+        assert then.signal_count == count
+        assert sum(i.signal_count for i in then.interests) == count
+        assert len(then.interests) == min(count, 2)
+        assert then.as_of.ToDatetime(UTC) == time + timedelta(hours=1)
+    before = await server.client.profile("u", as_of=times[0] - timedelta(seconds=1))
+    assert (before.signal_count, list(before.interests)) == (0, [])
+    present = await server.client.profile("u", include_vectors=True)
+    replayed = await server.client.profile("u", as_of=now + timedelta(minutes=1), include_vectors=True)
+    assert_same_interests(replayed, present)
+
+
+async def test_undo_takes_the_latest_action_back(server: Server) -> None:
+    client = server.client
+    await client.upsert_items(catalogue())
+    await client.behave(user_id="u", item_id="jazz-0", action="view")
+    await client.behave(user_id="u", item_id="hiking-0", action="like")
+    before = await client.profile("u", include_vectors=True)
+    await client.behave(user_id="u", item_id="baking-0", action="like")
+    assert len((await client.profile("u")).interests) == 3
+    assert "baking-0" not in await server.recommended("u", page_size=16)
+    await client.behave(user_id="u", item_id="baking-0", action="undo")
+    after = await client.profile("u", include_vectors=True)
+    assert_same_interests(after, before)
+    assert after.signal_count == 4
+    # What was taken back was not seen, and is not popular either.
+    assert "baking-0" in await server.recommended("u", page_size=16)
+    await client.behave(user_id="u", item_id="hiking-0", action="undo")
+    assert (await server.recommended("stranger", page_size=1)) == ["jazz-0"]
+    await client.behave(user_id="u", item_id="hiking-1", action="undo")  # nothing to take back
+    assert len((await client.profile("u")).interests) == 1
+
+
+async def test_signals_on_an_unknown_item_count_when_it_arrives(server: Server) -> None:
+    client = server.client
+    answer = await client.behave(user_id="u", item_id="hiking-0", action="like")
+    assert (answer.profile_version, list(answer.changed)) == (1, [])
+    await client.capture(user_id="u", text="Such a relaxing tune", item_id="jazz-0")
+    early = await client.profile("u")
+    assert (early.signal_count, len(early.interests)) == (2, 1)
+    await client.upsert_items(catalogue())
+    profile = await client.profile("u")
+    assert profile.signal_count == 2
+    assert profile.version > early.version
+    keywords = {word for interest in profile.interests for word in interest.keywords}
+    assert len(profile.interests) == 2
+    assert keywords & {"hiking", "Alps", "hiking trails"}
+    assert set(topics(await server.recommended("u", page_size=4))) == {"hiking", "jazz"}
+    assert set(await server.recommended("stranger", page_size=2)) == {"hiking-0", "jazz-0"}
+
+
+async def test_what_a_user_dislikes_keeps_away(server: Server) -> None:
+    client = server.client
+    await client.upsert_items(catalogue())
+    for number in range(3):
+        await client.behave(user_id="u", item_id=f"jazz-{number}", action="dislike")
+    await client.capture(user_id="u", text="Fresh bread from the oven")
+    profile = await client.profile("u")
+    assert [interest.weight > 0 for interest in profile.interests] == [True, False]
+    assert (await server.recommended("u", page_size=16))[-1] == "jazz-3"
+    assert not await client.find_users(item_id="jazz-3", min_similarity=0.3)
+
+
+async def test_steering_an_interest_reaches_that_one_and_no_other(server: Server) -> None:
+    # Liked and disliked, one item stands in the middle of two interests of opposite sign.
+    await server.client.upsert_items(catalogue())
+    await server.client.behave(user_id="u", item_id="jazz-0", action="like")
+    await server.client.behave(user_id="u", item_id="jazz-0", action="dislike")
+    for interest in (await server.client.profile("u")).interests:
+        steered = await server.client.steer("u", interest_id=interest.id, pinned=True)
+        assert steered.id == interest.id
+        assert steered.steering.pinned
+
+
+async def test_validate_only_keeps_nothing(server: Server) -> None:
+    answer = await server.client.capture(user_id="u", text="I love hiking", id="s-1", validate_only=True)
+    assert (answer.signal_id, answer.profile_version) == ("s-1", 0)
+    with pytest.raises(NotFoundError):
+        await server.client.profile("u")
+    assert await server.signal_count() == 0
+    assert not (await server.client.capture(user_id="u", text="other words", id="s-1")).duplicate
+
+
+async def test_an_unknown_user_has_no_profile(server: Server) -> None:
+    with pytest.raises(NotFoundError) as error:
+        await server.client.profile("nobody")
+    assert error.value.reason == "USER_NOT_FOUND"
+
+
+async def test_a_stream_answers_every_signal_in_order(server: Server) -> None:
+    signals = [
+        Signal(id="a", user_id="u", post=Post(text="I love hiking")),
+        Signal(id="b", user_id="", post=Post(text="no user")),
+        Signal(id="c", user_id="u", post=Post(text="https://example.com")),
+        Signal(id="a", user_id="u", post=Post(text="I love hiking")),
+        Signal(id="a", user_id="u", post=Post(text="something else")),
+        Signal(user_id="u", post=Post(text="Jazz piano")),
+    ]
+    requests = [StreamCaptureRequest(sequence=10 * n, signal=signal) for n, signal in enumerate(signals)]
+    requests.append(StreamCaptureRequest(sequence=99))
+    answers = [answer async for answer in server.client.stream(*requests)]
+    assert [getattr(a, a.WhichOneof("event")).sequence for a in answers] == [0, 10, 20, 30, 40, 50, 99]
+    events = " ".join(answer.WhichOneof("event") for answer in answers)
+    assert events == "ack refusal refusal ack refusal ack refusal"
+    assert [answers[n].ack.result.duplicate for n in (0, 3, 5)] == [False, True, False]
+    assert answers[5].ack.result.signal_id
+    assert [refusal(answers[n].refusal.status).fields for n in (1, 2)] == [
+        ("signal.user_id",),
+        ("signal.post.text",),
+    ]
+    assert refusal(answers[4].refusal.status).code is grpc.StatusCode.ALREADY_EXISTS
+    assert set(refusal(answers[6].refusal.status).fields) == {"signal.user_id", "signal.evidence"}
+    assert (await server.client.profile("u")).signal_count == 2
+
+
+async def test_a_stream_acknowledges_before_it_ends(server: Server) -> None:
+    call = server.rpc("StreamCapture")()
+    for sequence in range(3):
+        signal = Signal(user_id="u", post=Post(text=f"Hiking, day {sequence}"))
+        await call.write(StreamCaptureRequest(sequence=sequence, signal=signal))
+        assert (await asyncio.wait_for(call.read(), 10)).ack.sequence == sequence
+    await call.done_writing()
+    assert await call.read() is grpc.aio.EOF
+    assert await server.signal_count() == 3
+
+
+async def test_watching_tells_of_every_change(server: Server) -> None:
+    await server.client.capture(user_id="u", text="I love hiking")
+    async with aclosing(server.client.watch(["u", "new"])) as profiles, asyncio.timeout(10):
+        assert [(p.user_id, p.version) for p in [await anext(profiles), await anext(profiles)]] == [
+            ("u", 1),
+            ("new", 0),
+        ]
+        await server.client.capture(user_id="somebody else", text="Jazz piano")
+        await server.client.capture(user_id="new", text="Jazz piano")
+        seen = await anext(profiles)
+        assert (seen.user_id, seen.version, len(seen.interests)) == ("new", 1, 1)
+        assert seen.interests[0].label
+        await server.client.steer("u", topic="baking", bias=1)
+        assert ((seen := await anext(profiles)).user_id, len(seen.interests)) == ("u", 2)
+    async with aclosing(server.client.watch()) as everyone, asyncio.timeout(10):
+        assert (await anext(everyone)).user_id == ""
+        await server.client.capture(user_id="third", text="Jazz piano")
+        assert (await anext(everyone)).user_id == "third"
+
+
+async def test_signals_come_in_pages_newest_first(server: Server) -> None:
+    rpc = server.rpc("ListSignals")
+    for number in range(5):
+        time = DAY_0 + timedelta(days=number // 2)
+        await server.client.capture(user_id="u", text=f"Hike number {number}", id=f"s-{number}", time=time)
+    ids: list[list[str]] = []
+    request = ListSignalsRequest(user_id="u", page_size=2)
+    while True:
+        page = await rpc(request)
+        ids.append([signal.id for signal in page.signals])
+        if not page.next_page_token:
+            break
+        request.page_token = page.next_page_token
+        request.page_size = 2 if len(ids) == 1 else 1000  # the size may change from page to page
+    assert ids == [["s-4", "s-3"], ["s-2", "s-1"], ["s-0"]]
+    request = ListSignalsRequest(user_id="somebody else", page_token=request.page_token)
+    assert (await refused(rpc(request))).fields == ("page_token",)
+
+
+async def test_rerank_orders_the_callers_candidates(server: Server) -> None:
+    client = server.client
+    await client.upsert_items(catalogue())
+    await client.capture(user_id="u", text="I love hiking on mountain trails")
+    candidates = [
+        Candidate(item_id="jazz-0", prior_score=9),
+        Candidate(item_id="hiking-1", prior_score=1),
+        Candidate(item_id="elsewhere", text="A weekend of hiking in the mountains", prior_score=5),
+        Candidate(item_id="lost"),
+    ]
+    answer = await client.rerank("u", candidates)
+    order = [place.item_id for place in answer.recommendations]
+    assert order[-1] == "jazz-0"
+    assert set(order) == {"jazz-0", "hiking-1", "elsewhere"}
+    assert list(answer.missing_item_ids) == ["lost"]
+    by_prior = await client.rerank("u", candidates, prior_weight=1)
+    assert [p.item_id for p in by_prior.recommendations] == ["jazz-0", "elsewhere", "hiking-1"]
+    best = await client.rerank("u", candidates, top_n=1, query="jazz piano", explain=True)
+    assert len(best.recommendations) == 1
+    stranger = await client.rerank("nobody", candidates, prior_weight=0.5)
+    assert list(stranger.degraded) == ["cold_user"]
+    assert stranger.recommendations[0].item_id == "jazz-0"
+
+
+async def test_items_change_hide_and_go(server: Server) -> None:
+    client = server.client
+    await client.upsert_items(catalogue())
+    await client.capture(user_id="u", text="I love hiking on mountain trails")
+    best = (await server.recommended("u"))[0]
+    await client.upsert_items([Item(id=best, title="Sourdough bread", hidden=False)])
+    assert (await client.item(best)).title == "Sourdough bread"
+    assert (await server.recommended("u"))[0] != best
+    second = (await server.recommended("u"))[0]
+    await client.upsert_items([Item(id=second, title="Hiking trails", hidden=True)])
+    assert second not in await server.recommended("u", page_size=100)
+    assert (await client.item(second)).hidden
+    third = (await server.recommended("u"))[0]
+    assert await client.delete_items([third, third, "no such item"]) == 1
+    assert third not in await server.recommended("u", page_size=100)
+    with pytest.raises(NotFoundError) as error:
+        await client.item(third)
+    assert error.value.reason == "ITEM_NOT_FOUND"
+    info = await client.server_info()
+    assert info.item_count == 15
+    await server.index_caught_up()
+    assert not {second, third} & set(await server.recommended("u", page_size=100))

@@ -1,0 +1,150 @@
+"""For operators: counts, jobs, health, reflection, and what this version does not serve."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from harness import STUBS, Server, StartServer, catalogue, refused
+from penchant.app import SERVICES, serve
+from penchant.exceptions import UnsupportedError, WrongStateError
+from penchant.settings import load_settings
+from penchant.v1 import admin_service_pb2 as admin
+from penchant.v1.admin_service_pb2 import CancelJobRequest, JobState, ListJobsRequest
+from penchant.v1.catalog_service_pb2 import Item
+from penchant_pipelines.encoder import Encoder
+from penchant_pipelines.errors import WrongState
+
+
+async def test_server_info_counts(server: Server, encoder: Encoder) -> None:
+    info = await server.client.server_info()
+    assert (info.user_count, info.item_count, info.signal_count) == (0, 0, 0)
+    assert (info.space_id, info.dimensions, info.base_model) == (encoder.space_id, 384, "all-MiniLM-L6-v2")
+    assert info.version
+    assert min(info.max_batch_size, info.max_page_size, info.max_text_bytes, info.max_message_bytes) > 0
+    await server.client.upsert_items(catalogue())
+    for user in ("a", "b", "b"):
+        await server.client.capture(user_id=user, text="I love hiking")
+    info = await server.client.server_info()
+    assert (info.user_count, info.item_count, info.signal_count) == (2, 16, 3)
+    await server.index_caught_up()
+
+
+async def test_the_index_is_rebuilt_while_the_server_serves(server: Server) -> None:
+    client = server.client
+    items = [Item(id=f"i-{n}", title=f"Hiking trail number {n % 30}") for n in range(1_500)]
+    await client.upsert_items(items)
+    await client.capture(user_id="u", text="I love hiking on mountain trails")
+    await server.index_caught_up()
+    expected = await client.recommend("u")
+    job = await client.rebuild_index()
+    assert (job.kind, job.state) == ("rebuild_index", JobState.JOB_STATE_RUNNING)
+    with pytest.raises(WrongStateError) as error:
+        await client.rebuild_index()
+    assert error.value.reason == "JOB_RUNNING"
+    meanwhile = 0
+    while (await client.job(job.id)).state == JobState.JOB_STATE_RUNNING:
+        answer = await client.recommend("u")
+        assert not answer.degraded
+        assert [p.score for p in answer.recommendations] == pytest.approx(
+            [p.score for p in expected.recommendations], abs=1e-3
+        )
+        await client.upsert_items([Item(id=f"late-{meanwhile}", title="Jazz piano")])
+        meanwhile += 1
+    assert meanwhile
+    ended = await client.job(job.id)
+    assert ended.state == JobState.JOB_STATE_SUCCEEDED
+    assert ended.done_count == ended.total_count >= 1_501
+    assert ended.end_time.ToMicroseconds() > ended.create_time.ToMicroseconds()
+    await server.index_caught_up()
+    # What came in during the rebuild is in the new index too.
+    asked = await server.recommended("u", query="jazz piano", page_size=min(meanwhile, 10), diversity=0)
+    assert all(item_id.startswith("late-") for item_id in asked)
+
+
+async def test_a_job_can_be_cancelled(server: Server) -> None:
+    client = server.client
+    await client.upsert_items(Item(id=f"i-{n}", title=f"Hiking trail {n % 30}") for n in range(1_500))
+    await server.index_caught_up()
+    jobs = []
+    for _ in range(2):
+        job = await client.rebuild_index()
+        # Twice at once: neither call may leave the job half ended.
+        cancelled = await asyncio.gather(client.cancel_job(job.id), client.cancel_job(job.id))
+        assert {ended.state for ended in cancelled} == {JobState.JOB_STATE_CANCELLED}
+        jobs.append(job.id)
+    assert (await refused(server.rpc("CancelJob")(CancelJobRequest(job_id=job.id)))).reason == "JOB_ENDED"
+    final = await client.rebuild_index()
+    assert (await client.wait_for_job(final.id, timeout=60)).state == JobState.JOB_STATE_SUCCEEDED
+    assert [j.id async for j in client.jobs()][:3] == [final.id, *reversed(jobs)]
+    assert len(list((server.data / "index").glob("g-*"))) == 1
+
+
+async def test_jobs_come_in_pages(server: Server) -> None:
+    for _ in range(3):
+        job = await server.client.rebuild_index()
+        await server.client.wait_for_job(job.id, timeout=30, interval=0.02)
+    # Three, and the one that a new data folder begins with.
+    first = await server.rpc("ListJobs")(ListJobsRequest(page_size=3))
+    rest = await server.rpc("ListJobs")(ListJobsRequest(page_size=3, page_token=first.next_page_token))
+    assert [len(first.jobs), len(rest.jobs), rest.next_page_token] == [3, 1, ""]
+    assert first.jobs[0].id == job.id
+
+
+async def test_adapters_are_not_served_yet(server: Server) -> None:
+    for call in (
+        server.client.adapters(),
+        server.client.load_adapter("a"),
+        server.client.activate_adapter("a"),
+        server.client.unload_adapter("a"),
+    ):
+        with pytest.raises(UnsupportedError) as error:
+            await call
+        assert error.value.reason == "ADAPTERS_UNSUPPORTED"
+
+
+async def test_health_tells_of_every_service(server: Server) -> None:
+    stub = health_pb2_grpc.HealthStub(server.channel)
+    for name in ("", *SERVICES):
+        answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    unknown = await refused(stub.Check(health_pb2.HealthCheckRequest(service="no.such.Service")))
+    assert unknown.code is grpc.StatusCode.NOT_FOUND
+
+
+async def test_reflection_lists_every_service_and_file(server: Server) -> None:
+    stub = reflection_pb2_grpc.ServerReflectionStub(server.channel)
+    requests = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        *(reflection_pb2.ServerReflectionRequest(file_containing_symbol=name) for name in SERVICES),
+    ]
+    answers = [answer async for answer in stub.ServerReflectionInfo(iter(requests))]
+    assert {*SERVICES} <= {service.name for service in answers[0].list_services_response.service}
+    assert len(SERVICES) == len(STUBS) == 4
+    assert all(answer.file_descriptor_response.file_descriptor_proto for answer in answers[1:])
+
+
+async def test_a_second_server_gets_neither_the_folder_nor_the_port(
+    start: StartServer, encoder: Encoder, similarity: float, tmp_path: Path
+) -> None:
+    async with start() as server:
+        for overrides, reason in (
+            ({"data": server.data, "listen": "127.0.0.1:0"}, "DATA_FOLDER_LOCKED"),
+            ({"data": tmp_path / "other", "listen": server.address}, "ADDRESS_TAKEN"),
+        ):
+            settings = load_settings(overrides={**overrides, "interests.similarity": similarity})
+            with pytest.raises(WrongState) as error:
+                async with serve(settings, encoder):
+                    pass
+            assert error.value.reason == reason
+        assert (await server.client.server_info()).signal_count == 0
+
+
+def test_every_admin_call_is_tried_here() -> None:
+    tried = {"GetServerInfo", "RebuildIndex", "GetJob", "ListJobs", "CancelJob"}
+    tried |= {"ListAdapters", "LoadAdapter", "ActivateAdapter", "UnloadAdapter"}
+    assert tried == {m.name for m in admin.DESCRIPTOR.services_by_name["AdminService"].methods}

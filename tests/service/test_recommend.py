@@ -1,0 +1,133 @@
+"""What Recommend leaves out, leans to, varies and says of itself."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from harness import Server, catalogue, topics
+from penchant.v1.catalog_service_pb2 import Item, ListItemsRequest
+from penchant.v1.recommendation_service_pb2 import RecommendRequest
+
+
+@pytest.fixture
+async def shop(server: Server) -> Server:
+    """A server with the catalogue, and a user `hiker`."""
+    await server.client.upsert_items(catalogue())
+    await server.client.capture(user_id="hiker", text="I love hiking on mountain trails")
+    return server
+
+
+async def test_the_same_request_gives_the_same_answer(shop: Server) -> None:
+    await shop.client.capture(user_id="hiker", text="Jazz piano in the evening", item_id="jazz-1")
+    await shop.client.behave(user_id="hiker", item_id="baking-0", action="dislike")
+    await shop.index_caught_up()
+    request = RecommendRequest(user_id="hiker", page_size=10, explain=True, query="bread", exploration=0.2)
+    first = await shop.rpc("Recommend")(request)
+    for _ in range(5):
+        assert await shop.rpc("Recommend")(request) == first
+
+
+async def test_what_was_seen_is_left_out_unless_asked_for(shop: Server) -> None:
+    best = (await shop.recommended("hiker"))[0]
+    await shop.client.behave(user_id="hiker", item_id=best, action="view")
+    assert best not in await shop.recommended("hiker", page_size=100)
+    assert best in await shop.recommended("hiker", page_size=100, include_seen=True)
+    await shop.client.capture(user_id="hiker", text="About this one", item_id="jazz-0")
+    assert "jazz-0" not in await shop.recommended("hiker", page_size=100)
+    assert len(await shop.recommended("somebody else", page_size=100)) == 16
+
+
+async def test_excluded_items_are_left_out(shop: Server) -> None:
+    first, second, *_ = await shop.recommended("hiker")
+    assert not {first, second} & set(
+        await shop.recommended("hiker", page_size=100, excluded_item_ids=[first, second, "no such item"])
+    )
+    everything = [item.id for item in catalogue()]
+    assert await shop.recommended("hiker", excluded_item_ids=everything) == []
+
+
+async def test_filters_narrow_the_choice(shop: Server) -> None:
+    assert set(topics(await shop.recommended("hiker", filter='category = "jazz"'))) == {"jazz"}
+    high = "category = hiking AND attributes.level >= 3"
+    assert await shop.recommended("hiker", filter=high) == ["hiking-3"]
+    assert await shop.recommended("hiker", filter="category = painting") == []
+    assert len(await shop.recommended("nobody", filter="NOT category = jazz")) == 12
+    listed = [item.id async for item in shop.client.items("category = jazz OR attributes.level = 0")]
+    assert listed == ["astronomy-0", "baking-0", "hiking-0", *(f"jazz-{n}" for n in range(4))]
+
+
+async def test_items_come_in_pages(shop: Server) -> None:
+    rpc, request, found = shop.rpc("ListItems"), ListItemsRequest(page_size=3), []
+    while True:
+        page = await rpc(request)
+        found += [item.id for item in page.items]
+        if not page.next_page_token:
+            break
+        assert len(page.items) == 3
+        request.page_token = page.next_page_token
+    assert found == sorted(item.id for item in catalogue())
+
+
+async def test_a_query_leans_the_answer_once(shop: Server) -> None:
+    assert topics(await shop.recommended("hiker", page_size=2)) == ["hiking", "hiking"]
+    asked = await shop.recommended("hiker", page_size=2, query="jazz piano and bebop", diversity=0)
+    assert topics(asked) == ["jazz", "jazz"]
+    assert topics(await shop.recommended("hiker", page_size=2)) == ["hiking", "hiking"]
+    strangers = await shop.recommended("nobody", page_size=3, query="sourdough bread", diversity=0)
+    assert topics(strangers) == ["baking"] * 3
+
+
+async def test_diversity_varies_the_answer(shop: Server) -> None:
+    by_score = await shop.recommended("hiker", page_size=4, diversity=0)
+    varied = await shop.recommended("hiker", page_size=4, diversity=0.9)
+    assert topics(by_score) == ["hiking"] * 4
+    assert by_score[0] == varied[0]
+    assert len(set(topics(varied))) > 2
+
+
+async def test_exploration_goes_beyond_known_tastes(shop: Server) -> None:
+    known = await shop.client.recommend("hiker", page_size=4, exploration=0, diversity=0)
+    assert topics(place.item_id for place in known.recommendations) == ["hiking"] * 4
+    explored = await shop.client.recommend("hiker", page_size=4, exploration=0.5, diversity=0)
+    found = topics(place.item_id for place in explored.recommendations)
+    assert found.count("hiking") == 2
+    assert [place.interest_id == "" for place in explored.recommendations].count(True) == 2
+    everything = topics(await shop.recommended("hiker", page_size=4, exploration=1))
+    assert "hiking" not in everything
+    assert len(everything) == 4
+
+
+async def test_a_stranger_gets_what_is_popular_and_is_told_so(shop: Server) -> None:
+    for number in range(3):
+        await shop.client.behave(user_id=f"fan-{number}", item_id="jazz-2", action="like")
+    await shop.client.behave(user_id="fan-0", item_id="baking-1", action="like")
+    await shop.client.behave(user_id="fan-0", item_id="hiking-0", action="dislike")
+    answer = await shop.client.recommend("nobody", page_size=2, diversity=0)
+    assert [place.item_id for place in answer.recommendations] == ["jazz-2", "baking-1"]
+    assert list(answer.degraded) == ["cold_user"]
+    assert not (await shop.client.recommend("hiker")).degraded
+
+
+async def test_an_empty_catalogue_is_told(server: Server) -> None:
+    await server.client.capture(user_id="u", text="I love hiking")
+    answer = await server.client.recommend("u")
+    assert not answer.recommendations
+    assert list(answer.degraded) == ["empty_catalog"]
+
+
+async def test_page_sizes_are_coerced(shop: Server) -> None:
+    copies = [Item(id=f"copy-{n:03}", title="Hiking trails in the Alps") for n in range(150)]
+    await shop.client.upsert_items(copies)
+    assert len(await shop.recommended("hiker")) == 20
+    assert len(await shop.recommended("hiker", page_size=10_000)) == 100
+    assert len(await shop.recommended("nobody", page_size=10_000)) == 100
+
+
+async def test_newer_items_go_first_among_equals(shop: Server) -> None:
+    items = [Item(id=f"copy-{n}", title="Hiking trails in the Alps") for n in range(3)]
+    for item, age in zip(items, (400, 2, 40), strict=True):
+        item.create_time.FromDatetime(datetime.now(UTC) - timedelta(days=age))
+    await shop.client.upsert_items(items)
+    order = [i for i in await shop.recommended("hiker", page_size=100, diversity=0) if i.startswith("copy")]
+    assert order == ["copy-1", "copy-2", "copy-0"]

@@ -1,0 +1,130 @@
+"""Whole users: merged, exported, erased without a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from harness import Server, StartServer, catalogue
+from penchant.exceptions import NotFoundError
+from penchant.v1.interest_service_pb2 import Profile
+from penchant.v1.signal_pb2 import Post, Signal
+
+DAY_0 = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def summary(profile: Profile) -> list[tuple[int, list[str], list[float]]]:
+    return sorted((i.signal_count, list(i.keywords), list(i.vector)) for i in profile.interests)
+
+
+def files_with(folder: Path, needle: bytes) -> Iterator[str]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and needle in path.read_bytes():
+            yield path.relative_to(folder).as_posix()
+
+
+async def test_merging_joins_two_histories(server: Server) -> None:
+    client = server.client
+    texts = ["Hiking in the Alps", "Jazz piano", "Hiking boots", "A jazz club in New York"]
+    for number, text in enumerate(texts):
+        for user in ("both", ("guest", "member")[number % 2]):
+            await client.capture(user_id=user, text=text, time=DAY_0 + timedelta(days=number))
+    await client.steer("guest", topic="baking bread", pinned=True)
+    await client.steer("both", topic="baking bread", pinned=True)
+    merged = await client.merge_users(from_user_id="guest", into_user_id="member")
+    assert (merged.user_id, merged.signal_count) == ("member", 4)
+    whole = await client.profile("member", include_vectors=True)
+    assert summary(whole) == summary(await client.profile("both", include_vectors=True))
+    with pytest.raises(NotFoundError):
+        await client.profile("guest")
+    assert len([signal async for signal in client.signals("member")]) == 4
+
+    again = await client.merge_users(from_user_id="guest", into_user_id="member")
+    assert (again.version, again.signal_count) == (merged.version, 4)
+    with pytest.raises(NotFoundError):
+        await client.merge_users(from_user_id="guest", into_user_id="both")
+    with pytest.raises(NotFoundError):
+        await client.merge_users(from_user_id="nobody", into_user_id="member")
+    fresh = await client.merge_users(from_user_id="member", into_user_id="renamed")
+    assert (fresh.user_id, fresh.signal_count) == ("renamed", 4)
+    assert await server.signal_count() == 8
+
+
+async def test_nothing_is_left_of_an_erased_user(start: StartServer, data: Path) -> None:
+    texts = ["Zugspitze summit ridgewalk", "Quokkas of Rottnest", "Xylophone marathons in Zanzibar"]
+    traces = ["erased-user-7f3", "erased-guest-7f3", "signal-7f3", "Reykjavik", "attribution-7f3"]
+    # The words that `stays` has never written must be gone as well.
+    own = ["Wolpertinger", "Nudibranchs"]
+    texts += own
+    traces += own
+    async with start() as server:
+        client = server.client
+        await client.upsert_items(catalogue())
+        for number, text in enumerate(texts):
+            for user, extra in (("erased-user-7f3", ""), ("stays", " Kilimanjaro")):
+                if not (extra and text in own):
+                    await client.capture(
+                        user_id=user,
+                        text=text + extra,
+                        id=f"{'kept' if extra else 'signal-7f3'}-{number}",
+                        context={} if extra else {"place": "Reykjavik"},
+                    )
+        profile = await client.profile("erased-user-7f3", include_vectors=True)
+        vectors = [np.array(i.vector, dtype=np.float32).tobytes() for i in profile.interests]
+        await client.behave(
+            user_id="erased-guest-7f3", item_id="hiking-0", action="like", attribution_token="attribution-7f3"
+        )
+        await client.steer("erased-guest-7f3", topic="Reykjavik nightlife", bias=1)
+        await client.merge_users(from_user_id="erased-guest-7f3", into_user_id="erased-user-7f3")
+        await server.index_caught_up()
+        held = [*(trace.encode() for trace in traces), *vectors]
+        assert [needle for needle in held if not list(files_with(data, needle))] == []
+        assert {m.user_id for m in await client.find_users(text=texts[1])} == {"erased-user-7f3", "stays"}
+        assert (await server.recommended("stranger", page_size=1)) == ["hiking-0"]
+
+        receipt = await client.delete_user("erased-user-7f3")
+        assert receipt.signals_deleted == 6
+        assert receipt.vectors_deleted >= 4
+        assert receipt.receipt_id
+        assert await client.delete_user("erased-user-7f3") == receipt
+        with pytest.raises(NotFoundError):
+            await client.profile("erased-user-7f3")
+        with pytest.raises(NotFoundError):
+            await client.delete_user("erased-guest-7f3")
+        assert [m.user_id for m in await client.find_users(text=texts[1])] == ["stays"]
+        assert await server.signal_count() == 3
+        assert (await client.recommend("erased-user-7f3")).degraded == ["cold_user"]
+        # Chroma only marks what is deleted; a rebuild leaves it behind.
+        await client.wait_for_job((await client.rebuild_index()).id, timeout=30)
+    assert list(files_with(data, b"Kilimanjaro"))  # the search finds what is there
+    left = {needle: list(files_with(data, needle.encode())) for needle in traces}
+    assert left == {needle: [] for needle in traces}
+    assert [list(files_with(data, vector)) for vector in vectors] == [[] for _ in vectors]
+    async with start() as server:
+        assert await server.client.delete_user("erased-user-7f3") == receipt
+        assert await server.signal_count() == 3
+
+
+async def test_an_erased_id_starts_anew(server: Server) -> None:
+    client = server.client
+    await client.capture(user_id="u", text="I love hiking", id="s-1")
+    receipt = await client.delete_user("u")
+    answer = await client.capture(user_id="u", text="Jazz piano now", id="s-1")
+    assert (answer.duplicate, answer.profile_version) == (False, 1)
+    assert [i.signal_count for i in (await client.profile("u")).interests] == [1]
+    second = await client.delete_user("u")
+    assert second.receipt_id != receipt.receipt_id
+    assert await client.delete_user("u") == second
+
+
+async def test_a_long_history_is_exported_whole(server: Server) -> None:
+    signals = [Signal(id=f"s-{n:04}", user_id="u", post=Post(text=f"Hike {n % 7}")) for n in range(1_203)]
+    async for result in server.client.capture_many(signals):
+        assert result.error is None
+    records = [record async for record in server.client.export_user("u")]
+    assert records[0].profile.signal_count == 1_203
+    assert {record.signal.id for record in records[1:]} == {signal.id for signal in signals}
+    assert len(records) == 1_204

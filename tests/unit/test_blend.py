@@ -1,0 +1,358 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import ArrayLike
+from penchant_pipelines.interests import (
+    Blender,
+    Event,
+    Evidence,
+    InterestSettings,
+    Profile,
+    Recipe,
+    SteeringEvent,
+    Weighing,
+    pack,
+    unpack,
+)
+from penchant_pipelines.interests.blend import undone_ids
+from penchant_pipelines.interests.evidence import Vector, weighing
+from penchant_pipelines.interests.state import decay, half_lives
+from penchant_pipelines.model import MICROS_PER_DAY, Action, Steering
+
+DIMENSIONS = 6
+MAX_INTERESTS = 3
+DAY = MICROS_PER_DAY
+law = settings(max_examples=40, deadline=None)
+
+
+def unit(row: ArrayLike) -> Vector:
+    vector = np.asarray(row, np.float64)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def axis(index: int) -> Vector:
+    return np.eye(DIMENSIONS, dtype=np.float32)[index]
+
+
+def near(topic: int, seed: int) -> Vector:
+    """A vector about a topic: an axis or its opposite, with noise."""
+    noise = np.random.default_rng(seed).standard_normal(DIMENSIONS) * 0.25
+    return unit((1 if topic < DIMENSIONS else -1) * axis(topic % DIMENSIONS) + noise)
+
+
+def blender(max_interests: int = MAX_INTERESTS, **changes: Any) -> Blender:
+    return Blender(Recipe(InterestSettings(max_interests=max_interests, **changes), 0.6, "space"))
+
+
+def post(number: int, time: int, vector: Vector, rating: float | None = None, *terms: str) -> Evidence:
+    return Evidence(f"p{number:03}", time, vector, rating=rating, terms=terms, language="en")
+
+
+def act(number: int, time: int, action: Action, vector: Vector | None, item_id: str = "item") -> Evidence:
+    return Evidence(f"a{number:03}", time, vector, action, item_id=item_id)
+
+
+@st.composite
+def streams(draw: st.DrawFn, steered: bool = True, undo: bool = True) -> list[Event]:
+    """Events of one user, sorted by (time, id), with ties, gaps of years, unread items and words of the user's own."""
+    kinds = ["post", "post", "action"] + ["steering"] * steered + ["undo"] * undo
+    events: list[Event] = []
+    time = draw(st.integers(0, 20_000)) * DAY
+    for number in range(draw(st.integers(0, 25))):
+        time += draw(st.sampled_from([0, 1, DAY // 3, DAY, 40 * DAY, 1000 * DAY]))
+        vector = near(draw(st.integers(0, 2 * DIMENSIONS - 1)), draw(st.integers(0, 3)))
+        item_id = draw(st.sampled_from(["x", "y", ""]))
+        kind = draw(st.sampled_from(kinds))
+        name = f"{draw(st.integers(0, 9))}-{number}"
+        if kind == "steering":
+            words = Steering(draw(st.booleans()), draw(st.booleans()), draw(st.sampled_from([-1.0, -0.5, 0.0, 0.5, 1.0])))
+            events.append(SteeringEvent(f"steering-{number:012}", time, vector, words, terms=("asked",)))
+        elif kind == "post":
+            rating = draw(st.none() | st.floats(-1, 1))
+            language = draw(st.sampled_from(["en", "zh", "und"]))
+            events.append(Evidence(name, time, vector, None, None, rating, item_id, (f"term{number}",), language))
+        else:
+            actions = [action for action in Action if action is not Action.UNDO]
+            action = Action.UNDO if kind == "undo" else draw(st.sampled_from(actions))
+            value = draw(st.none() | st.floats(-1, 1) | st.just(40.0)) if action is Action.DWELL else None
+            known = draw(st.integers(0, 9)) > 0
+            events.append(Evidence(name, time, vector if known else None, action, value, item_id=item_id or "z"))
+    events.sort(key=lambda event: (event.time, event.id))
+    return events
+
+
+def blended(events: Sequence[Event], taken_back: set[str]) -> list[Evidence]:
+    rules = InterestSettings()
+    return [
+        event
+        for event in events
+        if isinstance(event, Evidence)
+        and event.id not in taken_back
+        and event.vector is not None
+        and event.action is not Action.UNDO
+        and weighing(event, rules).weight != 0
+    ]
+
+
+@law
+@given(streams())
+def test_a_profile_is_always_in_order(events: list[Event]) -> None:
+    mixer = blender()
+    profile = mixer.replay(events)
+    assert len(profile.interests) <= MAX_INTERESTS
+    assert len({interest.id for interest in profile.interests}) == len(profile.interests)
+    for interest in profile.interests:
+        assert interest.centroid.dtype == np.float32
+        assert np.linalg.norm(interest.centroid) == pytest.approx(1, abs=1e-5)
+        assert interest.first <= interest.last <= profile.updated
+        assert interest.day_count <= interest.signal_count
+        assert (interest.mass >= 0).all()
+
+
+@law
+@given(streams())
+def test_merges_lose_no_mass_and_no_signal(events: list[Event]) -> None:
+    mixer = blender()
+    profile = mixer.replay(events)
+    signals = blended(events, undone_ids(events))
+    assert sum(interest.signal_count for interest in profile.interests) == len(signals)
+    for sign in (1, -1):
+        expected = np.zeros(len(mixer.lives))
+        for signal in signals:
+            rule = weighing(signal, mixer.settings)
+            if rule.weight * sign > 0:
+                fade = decay(profile.updated - signal.time, mixer.lives)
+                columns = [list(mixer.lives[:-2]).index(rule.half_life_days * DAY), -2, -1]
+                expected[columns] += abs(rule.weight) * fade[columns]
+        kept = sum(
+            (i.mass * decay(profile.updated - i.updated, mixer.lives) for i in profile.interests if i.sign == sign),
+            np.zeros(len(mixer.lives)),
+        )
+        np.testing.assert_allclose(kept, expected, rtol=1e-9, atol=1e-300)
+
+
+@law
+@given(streams(undo=False))
+def test_blending_as_signals_come_equals_replay_bit_for_bit(events: list[Event]) -> None:
+    mixer = blender()
+    profile = Profile()
+    for event in events:
+        profile = unpack(pack(profile))
+        if isinstance(event, SteeringEvent):
+            mixer.steer(profile, event)
+        else:
+            mixer.add(profile, event)
+    assert pack(profile) == pack(mixer.replay(events))
+
+
+@law
+@given(streams(), st.randoms(use_true_random=False))
+def test_the_order_of_arrival_leaves_no_mark(events: list[Event], random: Any) -> None:
+    arrived = list(events)
+    random.shuffle(arrived)
+    mixer = blender()
+    assert pack(mixer.replay(sorted(arrived, key=lambda e: (e.time, e.id)))) == pack(mixer.replay(events))
+
+
+@law
+@given(streams())
+def test_an_undo_takes_back_the_latest_standing_action_on_its_item(events: list[Event]) -> None:
+    gone: set[str] = set()
+    for place, event in enumerate(events):
+        if isinstance(event, Evidence) and event.action is Action.UNDO:
+            gone.add(event.id)
+            for earlier in reversed(events[:place]):
+                if (
+                    isinstance(earlier, Evidence)
+                    and earlier.action is not None
+                    and earlier.item_id == event.item_id
+                    and earlier.id not in gone
+                ):
+                    gone.add(earlier.id)
+                    break
+    mixer = blender()
+    without = [event for event in events if event.id not in gone]
+    assert pack(mixer.replay(events)) == pack(mixer.replay(without))
+
+
+def test_undo_leaves_posts_and_other_items_alone() -> None:
+    mixer = blender()
+    said = Evidence("1", 1, axis(0), item_id="item")
+    liked = act(2, 2, Action.LIKE, axis(1))
+    other = act(3, 3, Action.LIKE, axis(2), "other")
+    events = [said, liked, other, act(4, 4, Action.UNDO, None), act(5, 5, Action.UNDO, None)]
+    assert undone_ids(events) == {"a002"}
+    assert pack(mixer.replay(events)) == pack(mixer.replay([said, other]))
+
+
+@law
+@given(streams(), st.integers(1, 3000))
+def test_moving_all_times_by_whole_days_changes_nothing_else(events: list[Event], days: int) -> None:
+    mixer = blender()
+    here = mixer.replay(events)
+    there = mixer.replay([replace(event, time=event.time + days * DAY) for event in events])
+    assert [i.id for i in here.interests] == [i.id for i in there.interests]
+    for one, two in zip(here.interests, there.interests, strict=True):
+        np.testing.assert_allclose(one.mass, two.mass, rtol=1e-12)
+        np.testing.assert_allclose(one.centroid, two.centroid, atol=1e-6)
+        assert (one.first + days * DAY, one.last + days * DAY) == (two.first, two.last)
+        assert (one.signal_count, one.day_count) == (two.signal_count, two.day_count)
+    assert here.support == pytest.approx(there.support)
+    assert here.fresh_count == pytest.approx(there.fresh_count)
+
+
+def test_a_signal_joins_what_is_near_and_opens_what_is_not() -> None:
+    mixer = blender()
+    profile = Profile()
+    first = mixer.add(profile, post(1, 0, axis(0)))
+    assert mixer.add(profile, post(2, 0, unit(0.8 * axis(0) + 0.6 * axis(1)))) == first
+    assert mixer.add(profile, post(3, 0, axis(5))) != first
+    assert [interest.signal_count for interest in profile.interests] == [2, 1]
+    # Of equal mass, the centre lies half-way.
+    np.testing.assert_allclose(profile.interests[0].centroid, unit(1.8 * axis(0) + 0.6 * axis(1)), atol=1e-6)
+
+
+def test_an_old_interest_yields_to_what_is_new() -> None:
+    mixer = blender(floor=0.0)
+    turn = unit(0.8 * axis(0) + 0.6 * axis(1))
+    soon, late = Profile(), Profile()
+    for profile, days in ((soon, 1), (late, 900)):
+        mixer.add(profile, post(1, 0, axis(0)))
+        mixer.add(profile, post(2, days * DAY, turn))
+    assert late.interests[0].centroid @ turn > soon.interests[0].centroid @ turn
+    assert late.interests[0].centroid @ turn == pytest.approx(1, abs=1e-3)
+
+
+def test_dislikes_live_apart_and_never_pull_a_like_away() -> None:
+    mixer = blender()
+    liked = mixer.replay([post(1, 0, axis(0))])
+    both = mixer.replay([post(1, 0, axis(0)), act(2, 1, Action.DISLIKE, axis(0))])
+    assert [interest.sign for interest in both.interests] == [1, -1]
+    np.testing.assert_array_equal(both.interests[0].centroid, liked.interests[0].centroid)
+    np.testing.assert_array_equal(both.fresh, liked.fresh)
+
+
+@law
+@given(st.lists(st.sampled_from([1, -1]), min_size=3, max_size=12), st.integers(0, 99), st.booleans())
+def test_a_like_and_a_dislike_never_merge(signs: list[int], seed: int, steer_first: bool) -> None:
+    mixer = blender(max_interests=2)
+    vectors = np.random.default_rng(seed).standard_normal((len(signs), DIMENSIONS))
+    profile = Profile()
+    for number, (sign, row) in enumerate(zip(signs, vectors, strict=True)):
+        mixer.add(profile, post(number, number, unit(row), rating=float(sign)))
+        if steer_first and number == 0:
+            mixer.steer(profile, SteeringEvent("s", 0, unit(row), Steering(bias=0.5 * sign)))
+    for sign in (1, -1):
+        assert sum(i.signal_count for i in profile.interests if i.sign == sign) == signs.count(sign)
+
+
+def test_the_cheapest_pair_merges() -> None:
+    mixer = blender()
+    close = unit(axis(0) + axis(4) + axis(5))
+    profile = Profile()
+    first = mixer.add(profile, post(1, 0, axis(0)))
+    for number, vector in enumerate([axis(1), axis(2), close], start=2):
+        merged: list[tuple[str, str]] = []
+        taken = mixer.add(profile, post(number, 0, vector), merged=lambda kept, gone, m=merged: m.append((kept, gone)))  # type: ignore[misc]
+    assert close @ axis(0) < mixer.recipe.similarity
+    assert len(merged) == 1
+    assert merged[0][0] == first == taken
+    assert profile.interests[0].signal_count == 2
+
+
+def test_opposites_that_cancel_out_leave_a_direction() -> None:
+    mixer = blender(max_interests=2)
+    profile = mixer.replay(
+        [post(1, 0, axis(0)), post(2, 0, axis(1), rating=-1.0), post(3, 0, -axis(0))]
+    )
+    assert len(profile.interests) == 2
+    for interest in profile.interests:
+        assert np.linalg.norm(interest.centroid) == pytest.approx(1)
+
+
+def test_the_users_word_stands_when_interests_merge() -> None:
+    # The steered interest is the lighter one of every pair, and comes after the others.
+    mixer = blender(max_interests=2)
+    profile = Profile()
+    mixer.add(profile, act(1, 0, Action.PURCHASE, axis(0)))
+    mixer.steer(profile, SteeringEvent("s1", 1, axis(1), Steering(muted=True)))
+    for number in range(2, 12):
+        mixer.add(profile, act(number, number, Action.PURCHASE, near(number, number)))
+    muted = [interest for interest in profile.interests if interest.steering == Steering(muted=True)]
+    assert len(muted) == 1
+    assert muted[0].centroid @ axis(1) > 0.99
+
+
+def test_the_newest_word_stands_among_too_many() -> None:
+    mixer = blender()
+    profile = Profile()
+    for number in range(DIMENSIONS):
+        word = Steering(pinned=True, bias=0.1 * number)
+        steered = mixer.steer(profile, SteeringEvent(f"s{number}", number, axis(number), word))
+        assert profile.find(steered.id) is steered
+        assert steered.steering == word
+        assert steered.centroid @ axis(number) > 0.7
+    assert len(profile.interests) == MAX_INTERESTS
+
+
+def test_a_neutral_word_on_nothing_pushes_nothing_out() -> None:
+    mixer = blender()
+    profile = mixer.replay([post(n, n, axis(n)) for n in range(MAX_INTERESTS)])
+    before = [interest.id for interest in profile.interests]
+    mixer.steer(profile, SteeringEvent("s", 9, axis(5), Steering()))
+    assert [interest.id for interest in profile.interests] == before
+
+
+def test_terms_of_central_texts_count_more_and_are_bounded() -> None:
+    mixer = blender()
+    profile = mixer.replay(
+        [post(1, 0, axis(0), None, "centre")]
+        + [post(n, n, axis(0), None, *(f"w{n}-{k}" for k in range(8))) for n in range(2, 12)]
+        + [post(20, 20, unit(0.7 * axis(0) + 0.7 * axis(1)), None, "edge")]
+    )
+    terms = profile.interests[0].terms
+    assert len(terms) <= 40
+    assert terms["edge"] < 1
+    assert terms["w11-0"] == pytest.approx(1)
+    assert terms["w11-0"] > terms["w11-7"]
+
+
+def test_the_floor_joins_fading_and_unfading_mass() -> None:
+    mixer = blender()
+    assert list(mixer.lives / DAY) == [*sorted({30.0, 60.0, 90.0, 180.0}), 5.0, np.inf]
+    np.testing.assert_allclose(decay(5 * DAY, mixer.lives)[-2:], [0.5, 1.0])
+    assert (decay(-DAY, mixer.lives) == 1).all()
+    changed = InterestSettings(post=Weighing(weight=1, half_life_days=7))
+    assert half_lives(changed)[0] == 7 * DAY
+
+
+def test_a_recipe_knows_when_profiles_must_be_made_anew() -> None:
+    recipe = Recipe(InterestSettings(), 0.5, "space")
+    assert recipe.digest == Recipe(InterestSettings(), 0.5, "space").digest
+    others = [
+        Recipe(InterestSettings(), 0.51, "space"),
+        Recipe(InterestSettings(), 0.5, "other"),
+        Recipe(InterestSettings(floor=0.03), 0.5, "space"),
+    ]
+    assert recipe.digest not in {other.digest for other in others}
+
+
+@law
+@given(streams())
+def test_packing_keeps_everything(events: list[Event]) -> None:
+    profile = blender().replay(events)
+    again = unpack(pack(profile))
+    assert pack(again) == pack(profile)
+    for one, two in zip(profile.interests, again.interests, strict=True):
+        assert (one.centroid == two.centroid).all()
+        assert one.mass.dtype == two.mass.dtype
+        assert (one.mass == two.mass).all()
+        assert one.steering == two.steering
+        assert two.centroid.flags.writeable

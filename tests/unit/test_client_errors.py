@@ -1,0 +1,91 @@
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
+from grpc.aio import AioRpcError, Metadata
+from penchant import exceptions
+from penchant.exceptions import (
+    InvalidInputError,
+    NotFoundError,
+    OverloadedError,
+    PenchantError,
+    ServerError,
+    UnavailableError,
+    Violation,
+    from_rpc_error,
+    from_status,
+)
+
+DETAILS = "grpc-status-details-bin"
+
+
+@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
+def test_every_code_becomes_a_leaf_of_the_tree_that_keeps_it(code: grpc.StatusCode) -> None:
+    error = from_status(status_pb2.Status(code=code.value[0], message="why"))
+    assert type(error) is not PenchantError
+    assert error.code is code
+    assert (error.message, str(error)) == ("why", "why")
+
+
+def test_an_unknown_code_is_the_servers_fault() -> None:
+    assert type(from_status(status_pb2.Status(code=99))) is ServerError
+
+
+def test_the_drawing_names_every_error_of_the_tree() -> None:
+    assert exceptions.__doc__
+    for kind in PenchantError.__subclasses__():
+        assert f"── {kind.__name__} " in exceptions.__doc__
+
+
+def test_violations_and_reason_come_from_the_details() -> None:
+    status = status_pb2.Status(code=3, message="wrong")
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason="INVALID_INPUT", domain="penchant"))
+    violation = error_details_pb2.BadRequest.FieldViolation(
+        field="signal.user_id", description="must not be empty"
+    )
+    status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+    error = from_status(status)
+    assert isinstance(error, InvalidInputError)
+    assert error.reason == "INVALID_INPUT"
+    assert error.violations == (Violation("signal.user_id", "must not be empty"),)
+
+
+def test_retry_after_is_in_seconds_and_none_where_not_told() -> None:
+    status = status_pb2.Status(code=8, message="busy")
+    silent = from_status(status)
+    status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=Duration(seconds=1, nanos=500_000_000)))
+    told = from_status(status)
+    assert isinstance(silent, OverloadedError)
+    assert isinstance(told, OverloadedError)
+    assert silent.retry_after is None
+    assert told.retry_after == 1.5
+
+
+def call_error(code: grpc.StatusCode, message: str, details: bytes | None) -> AioRpcError:
+    trailing = Metadata((DETAILS, details)) if details is not None else Metadata()
+    return AioRpcError(code, Metadata(), trailing, details=message)
+
+
+def test_the_attached_status_of_a_call_is_read() -> None:
+    status = status_pb2.Status(code=5, message="no such user")
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason="USER_NOT_FOUND"))
+    error = from_rpc_error(call_error(grpc.StatusCode.NOT_FOUND, "no such user", status.SerializeToString()))
+    assert isinstance(error, NotFoundError)
+    assert error.reason == "USER_NOT_FOUND"
+
+
+@pytest.mark.parametrize(
+    "details", [None, b"\xff\xff", status_pb2.Status(code=5, message="other").SerializeToString()]
+)
+def test_details_that_are_missing_broken_or_contradict_the_call_do_not_hide_its_code(
+    details: bytes | None,
+) -> None:
+    error = from_rpc_error(call_error(grpc.StatusCode.UNAVAILABLE, "gone", details))
+    assert isinstance(error, UnavailableError)
+    assert (error.message, error.reason) == ("gone", "")
+
+
+def test_errors_built_here_name_their_field() -> None:
+    error = InvalidInputError.at("time", "must have a time zone")
+    assert error.message == "time: must have a time zone"
+    assert error.code is grpc.StatusCode.INVALID_ARGUMENT

@@ -1,0 +1,104 @@
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from penchant import Action, Candidate, InvalidInputError, Signal, _requests
+from penchant.v1.interest_service_pb2 import BatchCaptureRequest, CaptureRequest, GetProfileRequest
+from penchant.v1.recommendation_service_pb2 import RecommendRequest
+
+
+def test_capture_builds_a_post_and_gives_it_an_id_of_its_own() -> None:
+    time = datetime(2026, 1, 31, 12, tzinfo=timezone(timedelta(hours=8)))
+    build = _requests.capture.request
+    request = build(
+        user_id="mei", text="红烧肉", rating=0.0, language="zh", time=time, context={"surface": "feed"}
+    )
+    assert isinstance(request, CaptureRequest)
+    signal = request.signal
+    assert (signal.user_id, signal.post.text, signal.post.language) == ("mei", "红烧肉", "zh")
+    assert signal.post.HasField("rating")
+    assert signal.time.ToJsonString() == "2026-01-31T04:00:00Z"
+    assert dict(signal.context) == {"surface": "feed"}
+    other = build(user_id="mei", text="红烧肉")
+    assert isinstance(other, CaptureRequest)
+    assert not other.signal.post.HasField("rating")
+    assert not other.signal.HasField("time")
+    assert len(signal.id) == 32
+    assert signal.id != other.signal.id
+
+
+def test_an_id_that_the_caller_chose_is_kept() -> None:
+    request = _requests.capture.request(user_id="mei", text="x", id="order-17")
+    assert isinstance(request, CaptureRequest)
+    assert request.signal.id == "order-17"
+
+
+def test_capture_signal_leaves_the_callers_signal_alone() -> None:
+    signal = Signal(user_id="mei")
+    request = _requests.capture_signal.request(signal, validate_only=True)
+    assert isinstance(request, CaptureRequest)
+    assert request.signal.id
+    assert request.validate_only
+    assert signal.id == ""
+
+
+def test_fill_ids_fills_every_empty_id_of_a_batch_and_no_other() -> None:
+    request = BatchCaptureRequest(signals=[Signal(id="a"), Signal(), Signal()])
+    _requests.fill_ids(request)
+    ids = [signal.id for signal in request.signals]
+    assert ids[0] == "a"
+    assert len(set(ids)) == 3
+    assert all(ids)
+
+
+@pytest.mark.parametrize("action", ["like", "LIKE", "ACTION_LIKE", Action.ACTION_LIKE])
+def test_behave_takes_actions_by_name_or_number(action: str | Action.ValueType) -> None:
+    request = _requests.behave.request(user_id="mei", item_id="i", action=action)
+    assert isinstance(request, CaptureRequest)
+    assert request.signal.behavior.action == Action.ACTION_LIKE
+    assert not request.signal.behavior.HasField("value")
+
+
+@pytest.mark.parametrize("action", ["lik", "unspecified", ""])
+def test_an_unknown_action_names_the_known_ones(action: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        _requests.behave.request(user_id="mei", item_id="i", action=action)
+    assert caught.value.violations[0].field == "action"
+    assert "not_interested" in caught.value.message
+    assert "unspecified" not in caught.value.violations[0].description.partition("none of")[2]
+
+
+def test_times_without_a_zone_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match="time zone"):
+        _requests.capture.request(user_id="mei", text="x", time=datetime(2026, 1, 1))
+    with pytest.raises(InvalidInputError) as caught:
+        _requests.profile.request("mei", as_of=datetime(2026, 1, 1))
+    assert caught.value.violations[0].field == "as_of"
+
+
+def test_profile_as_of() -> None:
+    request = _requests.profile.request("mei", as_of=datetime(2026, 1, 1, tzinfo=UTC), max_interests=3)
+    assert isinstance(request, GetProfileRequest)
+    assert request.as_of.ToJsonString() == "2026-01-01T00:00:00Z"
+    assert request.max_interests == 3
+
+
+def test_diversity_of_0_differs_from_the_servers_default() -> None:
+    zero, unset = (_requests.recommend.request("mei", diversity=d) for d in (0.0, None))
+    assert isinstance(zero, RecommendRequest)
+    assert isinstance(unset, RecommendRequest)
+    assert zero.HasField("diversity")
+    assert not unset.HasField("diversity")
+
+
+def test_rerank_takes_ids_and_candidates_alike() -> None:
+    request = _requests.rerank.request("mei", ["a", Candidate(text="soup", prior_score=2)])
+    assert [(c.item_id, c.text) for c in request.candidates] == [("a", ""), ("", "soup")]  # type: ignore[attr-defined]
+
+
+def test_find_users_takes_exactly_one_target() -> None:
+    assert _requests.find_users.request(text="").WhichOneof("target") == "text"
+    assert _requests.find_users.request(item_id="i").WhichOneof("target") == "item_id"
+    with pytest.raises(InvalidInputError, match="either"):
+        _requests.find_users.request()
+    with pytest.raises(InvalidInputError, match="either"):
+        _requests.find_users.request(text="soup", item_id="i")

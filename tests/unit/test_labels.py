@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from penchant_pipelines.interests import InterestView, Trend
+from penchant_pipelines.interests.labels import CANDIDATES, MAX_KEYWORDS, candidates, name_interests
+from penchant_pipelines.model import Steering
+
+WORDS = ["running", "trail running", "Running", "trail running shoes", "shoes", "art", "party", "越野", "越野跑", "跑鞋"]
+
+
+def axis(index: int) -> NDArray[np.float32]:
+    return np.eye(4, dtype=np.float32)[index]
+
+
+def interest(terms: dict[str, float], direction: int = 0) -> InterestView:
+    return InterestView("i", 0.5, 0.5, Trend.STEADY, 1, 0, 0, Steering(), axis(direction), terms)
+
+
+def nothing(word: str) -> None:
+    return None
+
+
+def test_the_word_nearest_to_the_centre_names_an_interest() -> None:
+    vectors = {"coffee": axis(1), "espresso": axis(0)}
+    found = name_interests([interest({"coffee": 1.0, "espresso": 0.9})], vectors.get)
+    assert found[0].label == "espresso"
+    assert found[0].keywords == ("espresso", "coffee")
+
+
+def test_support_names_it_where_no_vector_is_known() -> None:
+    found = name_interests([interest({"coffee": 1.0, "espresso": 3.0})], nothing)
+    assert found[0].keywords == ("espresso", "coffee")
+
+
+def test_labels_differ_within_a_profile() -> None:
+    same = {"coffee": 2.0, "espresso": 1.0}
+    found = name_interests([interest(same), interest(same), interest({"Coffee": 9.0, "tea": 1.0})], nothing)
+    assert [label.label for label in found] == ["coffee", "espresso", "tea"]
+    assert found[1].keywords == ("espresso", "coffee")
+
+
+def test_a_label_is_repeated_only_when_words_run_out() -> None:
+    found = name_interests([interest({"coffee": 1.0}), interest({"coffee": 1.0}), interest({})], nothing)
+    assert [label.label for label in found] == ["coffee", "coffee", ""]
+    assert found[2].keywords == ()
+
+
+@pytest.mark.parametrize(
+    ("longer", "shorter"),
+    [
+        ("trail running", "running"),
+        ("Trail Running", "running"),
+        ("trail running shoes", "trail running"),
+        ("越野跑", "越野"),
+        ("越野跑鞋", "跑鞋"),
+        ("日本のコーヒー", "コーヒー"),
+        ("горный велосипед", "велосипед"),
+    ],
+)
+@pytest.mark.parametrize("longer_leads", [True, False])
+def test_part_of_a_keyword_is_not_another(longer: str, shorter: str, longer_leads: bool) -> None:
+    terms = {longer: 3.0 if longer_leads else 1.0, shorter: 1.5}
+    found = name_interests([interest(terms)], nothing)
+    assert found[0].keywords == ((longer,) if longer_leads else (shorter,))
+
+
+@pytest.mark.parametrize(("one", "two"), [("art", "party"), ("кот", "который"), ("öl", "köln"), ("été", "étéindre")])
+def test_letters_in_common_are_not_a_part(one: str, two: str) -> None:
+    found = name_interests([interest({one: 2.0, two: 1.0})], nothing)
+    assert set(found[0].keywords) == {one, two}
+
+
+def test_words_keep_the_language_and_spelling_of_the_user() -> None:
+    found = name_interests([interest({"手冲咖啡": 2.0, "NASA": 1.0}), interest({"espresso": 1.0})], nothing)
+    assert found[0].keywords == ("手冲咖啡", "NASA")
+    assert found[1].label == "espresso"
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(WORDS), st.floats(0.01, 9), max_size=8), max_size=4))
+def test_labels_are_an_interests_own_words(profile: list[dict[str, float]]) -> None:
+    found = name_interests([interest(terms) for terms in profile], nothing)
+    assert len(found) == len(profile)
+    for label, terms in zip(found, profile, strict=True):
+        assert set(label.keywords) <= set(terms)
+        assert len(label.keywords) == len({word.casefold() for word in label.keywords}) <= MAX_KEYWORDS
+        assert (label.label == "") == (not terms)
+        assert not terms or label.keywords[0] == label.label
+
+
+def test_only_the_best_supported_words_are_candidates() -> None:
+    terms = {f"w{n:02}": float(n) for n in range(30)}
+    assert candidates(interest(terms)) == [f"w{n:02}" for n in range(29, 29 - CANDIDATES, -1)]

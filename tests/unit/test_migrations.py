@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from penchant_pipelines.errors import WrongState
+from penchant_pipelines.record import Record, schema
+
+
+def test_migrations_make_the_very_schema(tmp_path: Path) -> None:
+    record = Record(tmp_path)
+    try:
+        with record.engine.connect() as connection:
+            context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+            assert compare_metadata(context, schema.metadata) == []
+            # Alembic does not compare AUTOINCREMENT, which keeps the outbox's numbers from being given twice.
+            made = dict(connection.execute(sa.text("SELECT name, sql FROM sqlite_master WHERE type = 'table'")).all())
+            assert "AUTOINCREMENT" in made["outbox"]
+    finally:
+        record.close()
+
+
+def test_opening_again_keeps_what_was_written(tmp_path: Path) -> None:
+    record = Record(tmp_path)
+    secret = record.secret("receipts")
+    assert len(secret) == 32
+    record.close()
+    again = Record(tmp_path)
+    try:
+        assert again.secret("receipts") == secret
+        assert again.secret("other") != secret
+    finally:
+        again.close()
+
+
+def test_a_record_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    record = Record(tmp_path)
+    with record.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    record.close()
+    for _ in range(2):  # the folder must not stay locked
+        with pytest.raises(WrongState) as raised:
+            Record(tmp_path)
+        assert raised.value.reason == "RECORD_TOO_NEW"
+    untouched = sa.create_engine(f"sqlite:///{tmp_path / 'record.sqlite3'}")
+    with untouched.connect() as connection:
+        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() == "9999"
+    untouched.dispose()
+
+
+def test_a_folder_has_one_owner(tmp_path: Path) -> None:
+    record = Record(tmp_path)
+    try:
+        with pytest.raises(WrongState) as raised:
+            Record(tmp_path)
+        assert raised.value.reason == "DATA_FOLDER_LOCKED"
+    finally:
+        record.close()
+    Record(tmp_path).close()
+
+
+def test_what_is_written_is_synced_and_what_is_erased_is_overwritten(tmp_path: Path) -> None:
+    record = Record(tmp_path / "100%")  # a percent sign is special in alembic's configuration
+    try:
+        with record.read() as connection:
+            pragmas = {
+                name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+                for name in ("journal_mode", "synchronous", "foreign_keys", "secure_delete")
+            }
+        assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "secure_delete": 1}
+    finally:
+        record.close()

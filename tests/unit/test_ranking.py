@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from penchant_pipelines.interests import InterestView, ProfileView, Trend
+from penchant_pipelines.drift import DriftReport
+from penchant_pipelines.model import MICROS_PER_DAY, Steering
+from penchant_pipelines.recommend.ranking import Scored, Taste, Vectors, diversify, is_muted, quotas, score
+from penchant_pipelines.recommend.settings import RecommendSettings
+
+DIMENSIONS = 4
+NOW = 20_000 * MICROS_PER_DAY
+law = settings(max_examples=60, deadline=None)
+
+
+def axis(index: int) -> NDArray[np.float32]:
+    return np.eye(DIMENSIONS, dtype=np.float32)[index]
+
+
+def towards(first: int, second: int, cosine: float) -> NDArray[np.float32]:
+    return (cosine * axis(first) + np.sqrt(1 - cosine**2) * axis(second)).astype(np.float32)
+
+
+def interest(index: int, weight: float, sign: int = 1, muted: bool = False, signals: int = 1) -> InterestView:
+    mass = 0.0 if muted else abs(weight)
+    steering = Steering(muted=muted)
+    return InterestView(
+        f"i{index}", weight, 0.5, Trend.STEADY, signals, 0, 0, steering, axis(index), {}, mass=mass, sign=sign
+    )
+
+
+def taste(
+    *interests: InterestView, support: float = 1e9, fresh: NDArray[np.float32] | None = None, drifting: bool = False
+) -> Taste:
+    report = DriftReport(drifting, 0.0, None, True, 0)
+    return Taste.of(ProfileView(NOW, interests, report, fresh, support, ()), DIMENSIONS)
+
+
+STRANGER = Taste.of(None, DIMENSIONS)
+
+
+def rate(
+    whose: Taste,
+    vectors: list[NDArray[np.float32]],
+    query: NDArray[np.float32] | None = None,
+    ages: list[float] | None = None,
+    popularity: list[float] | None = None,
+    **changes: Any,
+) -> Scored:
+    """Score items; ages in days. Recency and popularity count nothing unless given."""
+    created = [0] * len(vectors) if ages is None else [NOW - int(age * MICROS_PER_DAY) for age in ages]
+    crowd = np.zeros(len(vectors)) if popularity is None else np.array(popularity)
+    rules = RecommendSettings(**changes)
+    return score(whose, np.stack(vectors), query, np.array(created), crowd, NOW, rules)
+
+
+def test_one_interest_scores_by_its_cosine() -> None:
+    found = rate(taste(interest(0, 1.0)), [axis(0), towards(0, 1, 0.5), axis(1), -axis(0)])
+    np.testing.assert_allclose(found.scores, [1, 0.5, 0, -1], atol=1e-6)
+    assert found.interest.tolist() == [0, 0, 0, 0]
+
+
+def test_two_interests_by_hand() -> None:
+    found = rate(taste(interest(0, 0.75), interest(1, 0.25)), [axis(0), axis(1), axis(2)], temperature=0.5)
+    by_hand = [
+        0.5 * np.log(0.75 * np.exp(2) + 0.25),
+        0.5 * np.log(0.75 + 0.25 * np.exp(2)),
+        0.0,
+    ]
+    np.testing.assert_allclose(found.scores, by_hand, atol=1e-6)
+    assert found.interest.tolist()[:2] == [0, 1]
+
+
+@law
+@given(st.lists(st.floats(0.01, 1), min_size=1, max_size=3), st.integers(0, 2), st.floats(-0.9, 0.8), st.floats(0.01, 0.1))
+def test_nearer_to_an_interest_is_never_worse(weights: list[float], at: int, cosine: float, step: float) -> None:
+    whose = taste(*(interest(index, weight) for index, weight in enumerate(weights)))
+    at = at % len(weights)
+    # The rest of the vector lies along the last axis, which no interest has.
+    found = rate(whose, [towards(at, 3, cosine), towards(at, 3, cosine + step)])
+    assert found.scores[1] >= found.scores[0] - 1e-6
+    assert found.scores[1] > found.scores[0] or cosine < 0
+
+
+def test_what_is_near_a_dislike_or_a_mute_loses() -> None:
+    items = [towards(0, 1, 0.8), towards(0, 2, 0.8), towards(0, 3, 0.8)]
+    plain = rate(taste(interest(0, 1.0)), items).scores
+    wary = rate(taste(interest(0, 1.0), interest(1, -0.5, sign=-1), interest(2, 0.0, muted=True)), items).scores
+    np.testing.assert_allclose(plain - wary, [0.5 * 0.6, 0.5 * 0.6, 0], atol=1e-6)
+    away = rate(taste(interest(0, 1.0), interest(1, -0.5, sign=-1)), [-axis(1)]).scores
+    assert away == pytest.approx(rate(taste(interest(0, 1.0)), [-axis(1)]).scores)
+
+
+def test_a_new_item_gets_a_bonus_that_halves() -> None:
+    items = [axis(0)] * 3
+    found = rate(taste(interest(0, 1.0)), items, ages=[0, 30, 60], recency_weight=0.1).scores - 1
+    np.testing.assert_allclose(found, [0.1, 0.05, 0.025], atol=1e-6)
+    unknown = rate(taste(interest(0, 1.0)), items[:1]).scores
+    assert unknown == pytest.approx([1])
+    announced = rate(taste(interest(0, 1.0)), items[:1], ages=[-400]).scores
+    assert announced == pytest.approx([1.1])
+
+
+def test_strangers_get_what_is_popular_and_the_known_what_is_theirs() -> None:
+    items = [axis(0), axis(1)]
+    cold = rate(STRANGER, items, popularity=[1, 100])
+    assert cold.scores[1] > cold.scores[0]
+    assert cold.interest.tolist() == [-1, -1]
+    warm = rate(taste(interest(0, 1.0)), items, popularity=[1, 100])
+    assert warm.scores[0] > warm.scores[1]
+    pull = [
+        np.diff(rate(taste(interest(2, 1.0), support=support), items, popularity=[1, 100]).scores)[0]
+        for support in (0.0, 3.0, 300.0)
+    ]
+    assert pull == sorted(pull, reverse=True)
+    assert pull[0] > 0 > pull[2]
+
+
+def test_fresh_taste_leads_while_drifting() -> None:
+    items = [axis(0), axis(1)]
+    calm = rate(taste(interest(0, 1.0), fresh=axis(1)), items).scores
+    drifting = rate(taste(interest(0, 1.0), fresh=axis(1), drifting=True), items).scores
+    np.testing.assert_allclose(calm, [0.7, 0.3], atol=1e-6)
+    np.testing.assert_allclose(drifting, [0.4, 0.6], atol=1e-6)
+
+
+def test_query_words_share_the_score() -> None:
+    items = [axis(0), axis(1)]
+    np.testing.assert_allclose(rate(taste(interest(0, 1.0)), items, query=axis(1)).scores, [0.4, 0.6], atol=1e-6)
+    np.testing.assert_allclose(rate(STRANGER, items, query=axis(1)).scores, [0, 0.6], atol=1e-6)
+
+
+def test_a_taste_splits_a_profile() -> None:
+    whose = taste(interest(0, 0.6), interest(1, 0.2), interest(2, 0.0, muted=True), interest(3, -0.4, sign=-1))
+    assert whose.ids == ("i0", "i1")
+    np.testing.assert_allclose(whose.shares, [0.75, 0.25])
+    assert len(whose.avoided) == 2
+    assert len(whose.muted) == 1
+    assert not whose.is_empty
+    assert STRANGER.is_empty
+    # What the user asked for in words counts as evidence at once.
+    asked = taste(interest(0, 1.0, signals=0), support=0.0)
+    assert asked.support == 1.0
+
+
+def test_only_items_of_a_muted_interest_are_muted() -> None:
+    whose = taste(interest(0, 1.0), interest(1, 0.0, muted=True))
+    items = np.stack([axis(1), towards(1, 2, 0.7), towards(1, 2, 0.4), towards(0, 1, 0.75), axis(0)])
+    assert is_muted(whose, items, 0.5).tolist() == [True, True, False, False, False]
+    assert not is_muted(taste(interest(0, 1.0)), items, 0.5).any()
+    alone = taste(interest(1, 0.0, muted=True))
+    assert is_muted(alone, items, 0.5).tolist() == [True, True, False, True, False]
+
+
+@st.composite
+def pools(draw: st.DrawFn) -> tuple[NDArray[np.float64], Vectors]:
+    count = draw(st.integers(0, 12))
+    scores = np.array(draw(st.lists(st.sampled_from([-1.0, 0.0, 0.2, 0.21, 0.9]), min_size=count, max_size=count)))
+    raw = np.random.default_rng(draw(st.integers(0, 9))).standard_normal((count, DIMENSIONS))
+    return scores.astype(np.float64), (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
+
+
+@law
+@given(pools(), st.integers(0, 15), st.floats(0, 1))
+def test_diversify_picks_each_row_once(pool: tuple[NDArray[np.float64], Vectors], limit: int, diversity: float) -> None:
+    scores, vectors = pool
+    chosen = diversify(scores, vectors, limit, diversity)
+    assert len(chosen) == len(set(chosen)) == min(limit, len(scores))
+    assert set(chosen) <= set(range(len(scores)))
+    assert chosen == diversify(scores, vectors, limit, diversity)
+    # A shorter list is the beginning of a longer one.
+    assert chosen == diversify(scores, vectors, len(scores), diversity)[:limit]
+    if chosen:
+        assert scores[chosen[0]] == scores.max()
+
+
+@law
+@given(pools())
+def test_without_diversity_scores_alone_decide(pool: tuple[NDArray[np.float64], Vectors]) -> None:
+    scores, vectors = pool
+    chosen = diversify(scores, vectors, len(scores), 0.0)
+    assert chosen == sorted(range(len(scores)), key=lambda row: (-scores[row], row))
+
+
+def test_full_diversity_spreads() -> None:
+    vectors = np.stack([axis(0), towards(0, 1, 0.99), axis(1), axis(2), towards(2, 3, 0.9)])
+    scores = np.array([0.9, 1.0, 0.3, 0.2, 0.1])
+    assert diversify(scores, vectors, 2, 0.0) == [1, 0]
+    # Row 3 is at right angles to what was chosen, row 2 nearly so; row 4 is as far, but scores less.
+    assert diversify(scores, vectors, 3, 1.0) == [1, 3, 2]
+
+    def crowding(diversity: float) -> float:
+        chosen = vectors[diversify(scores, vectors, 3, diversity)]
+        return float((chosen @ chosen.T)[np.triu_indices(3, 1)].max())
+
+    assert crowding(1.0) < crowding(0.0)
+
+
+@pytest.mark.parametrize(
+    ("shares", "total", "expected"),
+    [([0.5, 0.3, 0.2], 20, [10, 6, 4]), ([0.98, 0.02], 10, [10, 2]), ([1.0], 1, [2]), ([], 10, [])],
+)
+def test_every_interest_brings_at_least_two_candidates(shares: list[float], total: int, expected: list[int]) -> None:
+    assert quotas(np.array(shares), total) == expected

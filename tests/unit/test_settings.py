@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from penchant.settings import Settings, document, load_settings
+from penchant_pipelines.errors import InvalidInput
+from pydantic import BaseModel
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("PENCHANT_")]:
+        monkeypatch.delenv(name)
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "penchant.toml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def complaints(config: Path | None = None, **overrides: Any) -> dict[str, str]:
+    dotted = {key.replace("__", "."): value for key, value in overrides.items()}
+    with pytest.raises(InvalidInput) as raised:
+        load_settings(config, dotted)
+    return {violation.field: violation.description for violation in raised.value.violations}
+
+
+def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, name = "interests.short_half_life_days", "PENCHANT_INTERESTS__SHORT_HALF_LIFE_DAYS"
+    default = load_settings().interests
+    assert default.short_half_life_days == 5.0
+    config = write(tmp_path, "[interests]\nshort_half_life_days = 2\nfloor = 0.5\n")
+    assert load_settings(config).interests.short_half_life_days == 2
+    monkeypatch.setenv(name, "3")
+    assert load_settings(config).interests.short_half_life_days == 3
+    assert load_settings(config, {key: "4"}).interests.short_half_life_days == 4
+    # The sources complete each other: what only the file says still holds.
+    assert load_settings(config, {key: "4"}).interests.floor == 0.5
+    assert load_settings(config, {key: "4"}).interests.max_interests == default.max_interests
+
+
+def test_dotted_keys_reach_every_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = load_settings(
+        overrides={
+            "listen": "127.0.0.1:0",
+            "interests.actions.like.weight": "2",
+            "interests.actions.purchase.half_life_days": "10",
+            "interests.drift.window": "8",
+            "limits.page_size": 7,
+        }
+    )
+    assert found.listen == "127.0.0.1:0"
+    assert (found.interests.actions["like"].weight, found.interests.actions["like"].half_life_days) == (2, 90)
+    assert (found.interests.actions["purchase"].weight, found.interests.actions["purchase"].half_life_days) == (1.5, 10)
+    assert len(found.interests.actions) == 13
+    assert (found.interests.drift.window, found.limits.page_size) == (8, 7)
+    monkeypatch.setenv("PENCHANT_INTERESTS__ACTIONS__VIEW__WEIGHT", "0.2")
+    assert load_settings().interests.actions["view"].weight == 0.2
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "lisen",
+        "text.max_term",
+        "encoder.modle",
+        "interests.floors",
+        "interests.drift.windows",
+        "interests.post.half_life",
+        "interests.actions.like.half_life",
+        "index.pth",
+        "recommend.temprature",
+        "limits.pages",
+    ],
+)
+def test_an_unknown_key_is_refused_by_its_name(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    *groups, name = key.split(".")
+    assert list(complaints(**{key: "1"})) == [key]
+    table = f"[{'.'.join(groups)}]\n" if groups else ""
+    assert list(complaints(write(tmp_path, f"{table}{name} = 1\n"))) == [key]
+    if groups:
+        monkeypatch.setenv("PENCHANT_" + key.upper().replace(".", "__"), "1")
+        assert list(complaints()) == [key]
+
+
+def test_an_unknown_action_is_refused_by_its_name() -> None:
+    assert "'hug'" in complaints(interests__actions__hug__weight="1")["interests.actions"]
+
+
+def test_every_wrong_value_is_named() -> None:
+    found = complaints(interests__max_interests="1", recommend__diversity="2", log_level="loud", data="")
+    assert set(found) >= {"interests.max_interests", "recommend.diversity", "log_level"}
+    assert all(found.values())
+
+
+@pytest.mark.parametrize(
+    "listen",
+    ["0.0.0.0:50051", "[::]:50051", "192.168.1.4:50051", "example.com:50051", ":50051", "127.0.0.1", "127.0.0.1:65536", "127.0.0.1:x"],  # noqa: S104
+)
+def test_only_loopback_is_listened_on(listen: str) -> None:
+    assert list(complaints(listen=listen)) == ["listen"]
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:50051", "localhost:1", "127.9.9.9:65535"])
+def test_loopback_has_many_names(listen: str) -> None:
+    assert load_settings(overrides={"listen": listen}).listen == listen
+
+
+@pytest.mark.parametrize(("one", "two"), [("listen", "listen.host"), ("limits.page_size", "limits.page_size.most")])
+def test_a_value_and_a_table_under_one_key_are_refused(one: str, two: str) -> None:
+    assert two in complaints(**{one: "1", two: "1"})
+    assert one in complaints(**{two: "1", one: "1"})
+
+
+def test_a_file_that_is_missing_or_not_toml_is_refused(tmp_path: Path) -> None:
+    assert "no file" in complaints(tmp_path / "absent.toml")["config"]
+    assert "can't be read" in complaints(write(tmp_path, "listen = \n"))["config"]
+
+
+def test_the_document_is_toml_that_gives_the_defaults_back(tmp_path: Path) -> None:
+    text = document()
+    assert tomllib.loads(text)["listen"] == "127.0.0.1:50051"
+    assert load_settings(write(tmp_path, text)).model_dump() == load_settings().model_dump()
+
+
+def fields(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, str | None]]:
+    for name, info in model.model_fields.items():
+        annotation = info.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from fields(annotation, (*path, name))
+        else:
+            yield ".".join([*path, name]), info.description
+
+
+def test_every_key_is_described_in_the_document() -> None:
+    text = document()
+    for key, description in fields(Settings):
+        assert description, key
+        assert description.endswith("."), key
+        if key != "interests.actions":
+            assert f"# {description}\n" in text, key
+    for key in ("encoder.adapter", "interests.similarity"):
+        assert f"# {key.rpartition('.')[2]} =\n" in text

@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from penchant_pipelines.interests import (
+    Blender,
+    Event,
+    Evidence,
+    InterestSettings,
+    InterestView,
+    Profile,
+    ProfileView,
+    Recipe,
+    SteeringEvent,
+    Trend,
+    Weighing,
+    explain,
+    pack,
+    view,
+)
+from penchant_pipelines.interests.evidence import Vector
+from penchant_pipelines.model import MICROS_PER_DAY, Action, Steering
+
+DIMENSIONS = 6
+DAY = MICROS_PER_DAY
+law = settings(max_examples=40, deadline=None)
+
+
+def axis(index: int) -> Vector:
+    return np.eye(DIMENSIONS, dtype=np.float32)[index]
+
+
+def blender(max_interests: int = 3, **changes: Any) -> Blender:
+    return Blender(Recipe(InterestSettings(max_interests=max_interests, **changes), 0.6, "space"))
+
+
+def post(name: str, time: int, vector: Vector, rating: float | None = None) -> Evidence:
+    return Evidence(name, time, vector, rating=rating)
+
+
+def daily(topic: int, days: Iterable[int], action: Action | None = None) -> list[Evidence]:
+    return [Evidence(f"t{topic}-{day}", day * DAY, axis(topic), action, item_id="item") for day in days]
+
+
+def read(events: list[Event] | list[Evidence], as_of: int, mixer: Blender | None = None) -> ProfileView:
+    mixer = mixer or blender()
+    return view(mixer.replay(events), as_of, mixer)
+
+
+def steered(events: list[Evidence], steering: Steering, topic: int, as_of: int) -> dict[int, InterestView]:
+    """Read after a word about a topic; interests by the axis nearest to them."""
+    word = SteeringEvent("steering-1", events[-1].time, axis(topic), steering)
+    found = read([*events, word], as_of)
+    return {int(np.argmax(interest.vector)): interest for interest in found.interests}
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[list[Event], int]:
+    """Events of one user in order, and a time not before the last."""
+    events: list[Event] = []
+    time = 0
+    for number in range(draw(st.integers(1, 20))):
+        time += draw(st.sampled_from([0, DAY // 2, 3 * DAY, 200 * DAY]))
+        noise = np.random.default_rng(draw(st.integers(0, 3))).standard_normal(DIMENSIONS) * 0.2
+        raw = axis(draw(st.integers(0, DIMENSIONS - 1))) + noise
+        vector = (raw / np.linalg.norm(raw)).astype(np.float32)
+        kind = draw(st.integers(0, 5))
+        if kind == 0:
+            bias = draw(st.sampled_from([-1.0, -0.3, 0.0, 0.6, 1.0]))
+            word = Steering(draw(st.booleans()), draw(st.booleans()), bias)
+            events.append(SteeringEvent(f"steering-{number:012}", time, vector, word))
+        elif kind == 1:
+            action = draw(st.sampled_from([Action.LIKE, Action.VIEW, Action.DISLIKE, Action.UNDO]))
+            events.append(Evidence(f"n{number:03}", time, vector, action, item_id="item"))
+        else:
+            events.append(post(f"n{number:03}", time, vector, draw(st.none() | st.floats(-1, 1))))
+    events.sort(key=lambda event: (event.time, event.id))
+    return events, time + draw(st.sampled_from([0, DAY, 1000 * DAY]))
+
+
+@law
+@given(histories())
+def test_weights_are_shares(history: tuple[list[Event], int]) -> None:
+    found = read(*history)
+    liked = [interest.weight for interest in found.interests if interest.sign > 0]
+    assert all(0 <= weight <= 1 for weight in liked)
+    assert sum(liked) == pytest.approx(1) or sum(liked) == 0
+    assert sum(liked) > 0 or not any(interest.mass > 0 and interest.sign > 0 for interest in found.interests)
+    assert all(-1 <= interest.weight <= 0 for interest in found.interests if interest.sign < 0)
+    assert all(0 <= interest.confidence <= 1 for interest in found.interests)
+    order = [(interest.sign < 0, -abs(interest.weight)) for interest in found.interests]
+    assert order == sorted(order)
+
+
+@law
+@given(histories())
+def test_reading_changes_nothing(history: tuple[list[Event], int]) -> None:
+    events, as_of = history
+    mixer = blender()
+    profile = mixer.replay(events)
+    before = pack(profile)
+    first, second = view(profile, as_of, mixer), view(profile, as_of, mixer)
+    assert [(i.id, i.weight, i.mass) for i in first.interests] == [(i.id, i.weight, i.mass) for i in second.interests]
+    assert pack(profile) == before
+
+
+@law
+@given(histories())
+def test_an_explanation_accounts_for_all_of_an_interest(history: tuple[list[Event], int]) -> None:
+    events, as_of = history
+    mixer = blender()
+    profile, contributions = explain(events, mixer, as_of)
+    assert pack(profile) == pack(mixer.replay(events))
+    found = view(profile, as_of, mixer)
+    assert set(contributions) == {interest.id for interest in found.interests}
+    named: list[str] = []
+    for interest in found.interests:
+        reasons = contributions[interest.id]
+        assert sum(1 for reason in reasons if reason.signal_id) == interest.signal_count
+        assert all(0 <= reason.share <= 1 for reason in reasons)
+        if interest.mass > 0 or interest.signal_count:
+            assert sum(reason.share for reason in reasons) == pytest.approx(1)
+        assert [reason.share for reason in reasons] == sorted((reason.share for reason in reasons), reverse=True)
+        named += [reason.signal_id for reason in reasons if reason.signal_id]
+    assert len(named) == len(set(named))
+
+
+def test_shares_follow_weight_and_age() -> None:
+    like = Evidence("like", 0, axis(0), Action.LIKE, item_id="item")
+    buy = Evidence("buy", 0, axis(0), Action.PURCHASE, item_id="item")
+    old = post("old", 0, axis(1))
+    new = post("new", 90 * DAY, axis(1))
+    mixer = blender(floor=0.0)
+    _, contributions = explain([buy, like, old, new], mixer, 90 * DAY)
+    shares = {reason.signal_id: reason.share for reasons in contributions.values() for reason in reasons}
+    # 1.5 · 2^(−90/180) against 1 · 2^(−90/90); 0.5 against 1.
+    assert shares["buy"] / shares["like"] == pytest.approx(1.5 * 2**-0.5 / 0.5)
+    assert shares["new"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.02, 0.5])
+def test_mass_halves_in_a_half_life_down_to_the_floor(floor: float) -> None:
+    mixer = blender(floor=floor)
+    profile = mixer.replay([post("p", 0, axis(0))])
+    masses = [view(profile, days * DAY, mixer).interests[0].mass for days in (0, 90, 180, 90_000)]
+    fading = [mass - floor for mass in masses]
+    assert masses[0] == pytest.approx(1)
+    assert fading[1] == pytest.approx(fading[0] / 2)
+    assert fading[2] == pytest.approx(fading[0] / 4)
+    assert masses[3] == pytest.approx(floor, abs=1e-9)
+
+
+def test_each_action_fades_at_its_own_pace() -> None:
+    mixer = blender(floor=0.0)
+    profile = mixer.replay(daily(0, [0], Action.VIEW) + daily(1, [0], Action.PURCHASE))
+    now = {i.id: i.mass for i in view(profile, 0, mixer).interests}
+    later = {i.id: i.mass for i in view(profile, 180 * DAY, mixer).interests}
+    assert sorted(later[key] / now[key] for key in now) == pytest.approx([2**-6, 2**-1])
+
+
+def test_muting_silences_an_interest_and_neutral_restores_it() -> None:
+    events = daily(0, range(3)) + daily(1, range(3, 6))
+    as_of = 6 * DAY
+    plain = {int(np.argmax(i.vector)): i.weight for i in read(events, as_of).interests}
+    muted = steered(events, Steering(muted=True), 0, as_of)
+    assert muted[0].weight == 0
+    assert muted[0].steering.muted
+    assert muted[1].weight == pytest.approx(1)
+    words: list[Event] = [
+        SteeringEvent(f"steering-{n}", events[-1].time, axis(0), word)
+        for n, word in enumerate([Steering(muted=True), Steering(pinned=True, bias=1.0), Steering()])
+    ]
+    again = {int(np.argmax(i.vector)): i.weight for i in read([*events, *words], as_of).interests}
+    assert again == pytest.approx(plain)
+
+
+def test_a_pin_never_fades() -> None:
+    events = daily(0, [0])
+    masses = [steered(events, Steering(pinned=True), 0, days * DAY)[0].mass for days in (0, 100, 10_000)]
+    assert masses[0] == masses[1] == masses[2] > 1
+    later = daily(0, [0]) + daily(1, [3000])
+    assert steered(later, Steering(pinned=True), 0, 3000 * DAY)[0].weight > 0.5
+
+
+def test_a_bias_multiplies_for_likes_and_dislikes_alike() -> None:
+    events = daily(0, [0])
+    plain = read(events, 0).interests[0].mass
+    assert steered(events, Steering(bias=-1.0), 0, 0)[0].mass == pytest.approx(plain / 4)
+    assert steered(events, Steering(bias=-0.5), 0, 0)[0].mass == pytest.approx(plain / 2)
+    # Wanting more of it is evidence too: one post's worth.
+    assert steered(events, Steering(bias=1.0), 0, 0)[0].mass == pytest.approx((plain + 1) * 4)
+    hated = daily(0, [0], Action.DISLIKE)
+    assert steered(hated, Steering(bias=1.0), 0, 0)[0].mass == pytest.approx(1 / 4)
+    assert steered(hated, Steering(bias=-1.0), 0, 0)[0].mass == pytest.approx((1 + 1) * 4)
+
+
+def test_a_topic_nobody_wrote_about_becomes_an_interest() -> None:
+    wanted = steered(daily(0, [0]), Steering(bias=1.0), 4, 0)
+    assert wanted[4].weight > 0
+    assert wanted[4].confidence == 1
+    assert wanted[4].signal_count == 0
+    unwanted = steered(daily(0, [0]), Steering(bias=-1.0), 4, 0)
+    assert unwanted[4].sign == -1
+    assert unwanted[4].weight < 0
+    assert unwanted[0].weight == pytest.approx(1)
+
+
+def test_confidence_grows_with_days_and_more_slowly_within_one() -> None:
+    def after(events: list[Evidence]) -> float:
+        return read(events, 40 * DAY).interests[0].confidence
+
+    by_days = [after(daily(0, range(count))) for count in (1, 2, 5, 20, 40)]
+    assert by_days == sorted(set(by_days))
+    one_day = [post(f"p{n:02}", n, axis(0)) for n in range(20)]
+    assert after(daily(0, range(1))) < after(one_day) < after(daily(0, range(20)))
+
+
+def test_confidence_grows_with_agreement() -> None:
+    mixed = [post(f"p{n}", n * DAY, np.float32(0.8) * axis(0) + np.float32(0.6) * axis(1 + n % 4)) for n in range(9)]
+    loose, tight = read(mixed, 9 * DAY), read(daily(0, range(9)), 9 * DAY)
+    assert loose.interests[0].signal_count == tight.interests[0].signal_count == 9
+    assert loose.interests[0].confidence < tight.interests[0].confidence
+
+
+@pytest.mark.parametrize("action", [None, Action.VIEW, Action.CLICK, Action.PURCHASE])
+@pytest.mark.parametrize("every", [1, 3, 7, 30])
+def test_a_steady_stream_is_steady_whatever_its_half_life(action: Action | None, every: int) -> None:
+    for days in (61, 200, 400):
+        events = daily(0, range(0, days, every), action)
+        assert read(events, events[-1].time).interests[0].trend is Trend.STEADY
+
+
+@pytest.mark.parametrize("action", [None, Action.VIEW, Action.PURCHASE])
+def test_trends(action: Action | None) -> None:
+    def trend(days: Iterable[int], as_of: int) -> Trend:
+        return read(daily(0, days, action), as_of * DAY).interests[0].trend
+
+    assert trend(range(3), 3) is Trend.NEW
+    assert trend([0], 9) is Trend.NEW
+    assert trend([*range(0, 200, 20), *range(200, 214)], 214) is Trend.RISING
+    assert trend(range(60), 120) is Trend.FADING
+    assert trend([0], 60) is Trend.FADING
+    # A pause no longer than the usual ones is no farewell.
+    assert trend(range(0, 400, 40), 385) is Trend.STEADY
+
+
+def test_languages_follow_use() -> None:
+    events = [Evidence(f"{n:02}", n * DAY, axis(0), language="zh" if n % 3 else "en") for n in range(9)]
+    assert read(events, 9 * DAY).languages == ("zh", "en")
+    switched = [*events, *(Evidence(f"x{n}", (400 + n) * DAY, axis(0), language="en") for n in range(2))]
+    assert read(switched, 402 * DAY).languages == ("en", "zh")
+
+
+def test_a_profile_without_events_reads_empty() -> None:
+    found = read([], 5)
+    assert found.interests == ()
+    assert found.fresh is None
+    assert found.support == 0
+    assert not found.drift.detected
+
+
+def test_the_fresh_horizon_forgets_first() -> None:
+    events = daily(0, range(60)) + daily(1, range(60, 70))
+    found = read(events, 70 * DAY)
+    assert found.fresh is not None
+    assert np.linalg.norm(found.fresh) == pytest.approx(1, abs=1e-5)
+    assert found.fresh @ axis(1) > 0.9
+    assert np.argmax(found.interests[0].vector) == 0
+
+
+def test_half_lives_come_from_the_settings() -> None:
+    mixer = blender(post=Weighing(weight=2.0, half_life_days=10), floor=0.0)
+    profile: Profile = mixer.replay(daily(0, [0]))
+    assert view(profile, 20 * DAY, mixer).interests[0].mass == pytest.approx(0.5)

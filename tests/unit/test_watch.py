@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from penchant_pipelines.record.ledger import Change
+from penchant_pipelines.watch import Watcher, Watchers
+
+
+def change(user: str, version: int) -> Change:
+    return Change(user, version, version, b"")
+
+
+async def drained(watcher: Watcher) -> list[Change]:
+    found = []
+    try:
+        while True:
+            found.append(await asyncio.wait_for(watcher.next(), 0.01))
+    except TimeoutError:
+        return found
+
+
+async def test_every_step_is_told_in_order_while_one_keeps_up() -> None:
+    watchers = Watchers()
+    with watchers.listen([]) as watcher:
+        sent = [change("a", 1), change("b", 1), change("a", 2)]
+        watchers.publish(sent)
+        assert await drained(watcher) == sent
+
+
+async def test_only_the_users_named_are_told() -> None:
+    watchers = Watchers()
+    with watchers.listen(["a", "c"]) as some, watchers.listen(["b"]) as other:
+        watchers.publish([change("a", 1), change("b", 1), change("c", 1)])
+        assert [c.user_id for c in await drained(some)] == ["a", "c"]
+        assert [c.user_id for c in await drained(other)] == ["b"]
+
+
+async def test_a_waiting_listener_wakes() -> None:
+    watchers = Watchers()
+    with watchers.listen([]) as watcher:
+        waiting = asyncio.create_task(watcher.next())
+        await asyncio.sleep(0)
+        watchers.publish([change("a", 1)])
+        assert await asyncio.wait_for(waiting, 1) == change("a", 1)
+
+
+async def test_who_left_is_told_nothing() -> None:
+    watchers = Watchers()
+    with watchers.listen([]) as watcher:
+        pass
+    watchers.publish([change("a", 1)])
+    assert await drained(watcher) == []
+
+
+async def test_a_slow_listener_gets_the_newest_state_of_everyone_in_bounded_memory() -> None:
+    watcher = Watcher(frozenset())
+    versions = 5 * Watcher.LIMIT
+    for version in range(versions):
+        for user in ("a", "b", "c"):
+            watcher.offer(change(user, version))
+    found = await drained(watcher)
+    assert len(found) <= Watcher.LIMIT + 3
+    for user in ("a", "b", "c"):
+        told = [c.version for c in found if c.user_id == user]
+        assert told == sorted(set(told))
+        assert told[-1] == versions - 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.booleans()), max_size=80), st.integers(1, 6))
+async def test_nothing_newest_is_ever_lost(steps: Iterable[tuple[str, bool]], limit: int) -> None:
+    class Narrow(Watcher):
+        LIMIT = limit
+
+    watcher = Narrow(frozenset())
+    newest: dict[str, int] = {}
+    told: dict[str, int] = {}
+    for user, read in steps:
+        newest[user] = newest.get(user, 0) + 1
+        watcher.offer(change(user, newest[user]))
+        if read:
+            seen = await watcher.next()
+            assert told.get(seen.user_id, 0) < seen.version
+            told[seen.user_id] = seen.version
+    for seen in await drained(watcher):
+        assert told.get(seen.user_id, 0) < seen.version
+        told[seen.user_id] = seen.version
+    assert told == newest
+
+
+async def test_many_users_behind_one_slow_listener_cost_little() -> None:
+    watcher = Watcher(frozenset())
+    start = asyncio.get_running_loop().time()
+    for number in range(30_000):
+        watcher.offer(change(f"u{number}", 1))
+    # Takes about 0.1 s; coalescing at every offer would take a minute.
+    assert asyncio.get_running_loop().time() - start < 2
+    assert len(await drained(watcher)) == 30_000
