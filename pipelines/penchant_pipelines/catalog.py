@@ -93,14 +93,22 @@ class Catalog:
     def apply(self, commit: Commit) -> None:
         """Follow a committed transaction, all but its recounts."""
         for item, language, vector in commit.upserted:
+            if item.id not in self.entries:
+                # It may have been here before, and its popularity with it.
+                commit.recount.add(item.id)
             self.upsert(item, language, vector)
         for item_id in commit.deleted_items:
             self.delete(item_id)
         for item_id, _, evidence in commit.touched:
             self._count(item_id, evidence)
 
-    def recount(self, record: Record, item_ids: Iterable[str] | None = None) -> None:
-        """Count popularity anew from the record, for some items or all; blocks."""
+    def recount(
+        self, record: Record, item_ids: Iterable[str] | None = None, last_signal: int | None = None
+    ) -> None:
+        """Count popularity anew from the record, for some items or all; blocks.
+
+        Signals after the last one named are left out: the record may have gone on, and their commits are to come.
+        """
         signals = schema.signals
         columns = [*rows.EVIDENCE_COLUMNS]
         wanted = None if item_ids is None else list(item_ids)
@@ -108,6 +116,8 @@ class Catalog:
             sa.null().label("vector")
         )
         query = query.where(signals.c.item_id != "", sa.not_(signals.c.undone))
+        if last_signal is not None:
+            query = query.where(signals.c.seq <= last_signal)
         with record.read() as connection:
             chunks = [None] if wanted is None else [wanted[i : i + 500] for i in range(0, len(wanted), 500)]
             for chunk in chunks:

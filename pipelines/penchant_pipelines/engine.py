@@ -286,7 +286,7 @@ class Engine:
     def _apply(self, commit: Commit) -> None:
         self.catalog.apply(commit)
         if commit.recount:
-            self.catalog.recount(self.record, commit.recount)
+            self.catalog.recount(self.record, commit.recount, commit.last_signal)
         self.watchers.publish(commit.changes)
         if commit.outbox:
             self._relay.wake()

@@ -90,7 +90,7 @@ async def serve(settings: Settings, encoder: Encoder | None = None) -> AsyncIter
         )
         tokens = PageTokens(engine.record.secret("pages"))
         interest_service_pb2_grpc.add_InterestServiceServicer_to_server(
-            InterestService(engine, settings, validator, tokens), server
+            InterestService(engine, settings, validator, tokens, drain), server
         )
         recommendation_service_pb2_grpc.add_RecommendationServiceServicer_to_server(
             RecommendationService(engine, settings), server

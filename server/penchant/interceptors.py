@@ -8,9 +8,9 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -23,6 +23,7 @@ from penchant.validation import Validator
 REQUEST_ID: Final = "x-request-id"
 STATUS_DETAILS: Final = "grpc-status-details-bin"
 
+T = TypeVar("T")
 # Quoted: generic in the stubs alone.
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -45,7 +46,7 @@ class Drain:
     """Counts the calls in flight and, once started, lets no new ones in."""
 
     def __init__(self) -> None:
-        self._started = False
+        self._started = asyncio.Event()
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -56,8 +57,8 @@ class Drain:
         return self._in_flight
 
     def start(self) -> None:
-        """Refuse every call from now on; those in flight go on."""
-        self._started = True
+        """Refuse every call from now on; those in flight go on, but for streams without an end."""
+        self._started.set()
 
     async def wait_idle(self, timeout: float) -> bool:  # noqa: ASYNC109
         """Wait up to `timeout` seconds until no call is in flight; tell whether that came true."""
@@ -68,10 +69,22 @@ class Drain:
             return False
         return True
 
+    async def unless_started(self, wanted: Coroutine[Any, Any, T]) -> T:
+        """Await what may never come, such as the next element of a stream. Raises Draining at the start."""
+        tasks = asyncio.create_task(wanted), asyncio.create_task(self._started.wait())
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if self._started.is_set():
+                raise Draining
+            return tasks[0].result()
+        finally:
+            for task in tasks:
+                task.cancel()
+
     @contextmanager
     def call(self) -> Iterator[None]:
         """Count a call for as long as it is served. Raises Draining instead where the drain has started."""
-        if self._started:
+        if self._started.is_set():
             raise Draining
         self._in_flight += 1
         self._idle.clear()

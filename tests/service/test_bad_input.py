@@ -67,6 +67,7 @@ METHODS = [
 ]
 NAN, INF = float("nan"), float("inf")
 YEAR_1, YEAR_9999 = -62_135_596_800, 253_402_300_799
+CANDIDATE = Candidate(item_id="jazz-0")
 LONG_ID, LONG_TEXT = "i" * 257, "words " * 20_000
 MEGABYTES = "much text " * 1_000_000
 GARBAGE = bytes(range(1, 32)).decode() * 20
@@ -259,18 +260,13 @@ REQUESTS: list[Bad] = [
         )
         for value in (NAN, INF, -INF)
     ),
-    *(
-        Bad(RerankRequest(user_id="u", candidates=[Candidate(item_id="a")], **{field: value}), field)
-        for field, value in (
-            ("top_n", -1),
-            ("prior_weight", -0.1),
-            ("prior_weight", 1.1),
-            ("prior_weight", NAN),
-            ("diversity", 1.1),
-            ("diversity", NAN),
-            ("query", LONG_TEXT),
-        )
-    ),  # fmt: skip
+    Bad(RerankRequest(user_id="u", candidates=[CANDIDATE], top_n=-1), "top_n"),
+    Bad(RerankRequest(user_id="u", candidates=[CANDIDATE], prior_weight=-0.1), "prior_weight"),
+    Bad(RerankRequest(user_id="u", candidates=[CANDIDATE], prior_weight=1.1), "prior_weight"),
+    Bad(RerankRequest(user_id="u", candidates=[CANDIDATE], prior_weight=NAN), "prior_weight"),
+    Bad(RerankRequest(user_id="u", candidates=[CANDIDATE], diversity=1.1), "diversity"),
+    Bad(RerankRequest(user_id="u", candidates=[CANDIDATE], diversity=NAN), "diversity"),
+    Bad(RerankRequest(user_id="u", candidates=[CANDIDATE], query=LONG_TEXT), "query"),
     Bad(FindUsersRequest(), "target"),
     Bad(FindUsersRequest(text=""), "text"),
     Bad(FindUsersRequest(text="https://example.com"), "text"),

@@ -27,7 +27,7 @@ from harness import (
 from penchant import AsyncClient
 from penchant.exceptions import PenchantError
 from penchant.v1.catalog_service_pb2 import Item
-from penchant.v1.interest_service_pb2 import CaptureRequest
+from penchant.v1.interest_service_pb2 import CaptureRequest, StreamCaptureRequest, WatchProfilesRequest
 from penchant.v1.signal_pb2 import Post, Signal
 
 SIGNALS, USERS = 2_000, 20
@@ -95,7 +95,7 @@ async def test_a_killed_server_has_kept_all_that_it_acknowledged(
     assert 700 <= len(acknowledged) < SIGNALS
 
     async with start() as server:
-        # The index of a server that was killed is not trusted: answers are exact, and say so, until it is new.
+        # The index of a server that was killed is not trusted: answers are exact, and say so, until it heals.
         meanwhile = await server.client.recommend("u-0", page_size=10)
         assert list(meanwhile.degraded) == ["index_unavailable"]
         assert len(meanwhile.recommendations) == 10
@@ -175,6 +175,22 @@ async def test_many_clients_write_to_one_user(server: Server) -> None:
     profile = await server.client.profile("u")
     assert (profile.version, profile.signal_count) == (800, 800)
     assert sum(interest.signal_count for interest in profile.interests) == 800
+
+
+async def test_open_streams_do_not_hold_up_a_stop(start: StartServer) -> None:
+    async with AsyncExitStack() as running:
+        server = await running.enter_async_context(start())
+        watch = server.rpc("WatchProfiles")(WatchProfilesRequest())
+        stream = server.rpc("StreamCapture")()
+        await watch.read()
+        await stream.write(StreamCaptureRequest(sequence=7, signal=signal(0)))
+        assert (await stream.read()).ack.sequence == 7
+        stopping = asyncio.create_task(running.aclose())
+        for call in (watch, stream):
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await asyncio.wait_for(call.read(), 5)
+            assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+        await asyncio.wait_for(stopping, 5)
 
 
 def garble(folder: Path) -> None:

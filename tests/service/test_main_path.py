@@ -19,6 +19,7 @@ from penchant.v1.interest_service_pb2 import (
     CaptureRequest,
     ListSignalsRequest,
     Profile,
+    Steering,
     StreamCaptureRequest,
 )
 from penchant.v1.recommendation_service_pb2 import Candidate
@@ -91,7 +92,7 @@ async def test_from_a_post_to_a_steered_recommendation(server: Server) -> None:
     assert next(i.weight for i in (await client.profile("ada")).interests if i.id == jazz.id) == 0
     neutral = await client.steer("ada", interest_id=jazz.id)
     assert neutral.weight == pytest.approx(jazz.weight, abs=1e-3)
-    assert not (neutral.steering.muted or neutral.steering.pinned or neutral.steering.bias)
+    assert neutral.steering == Steering()
     assert "jazz" in topics(await server.recommended("ada", page_size=6))
 
     # In words: a topic that the user has never written about counts at once, and stays when pinned.

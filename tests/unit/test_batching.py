@@ -270,7 +270,10 @@ async def test_many_tasks_with_common_texts_all_get_their_rows(workers: int) -> 
 
         await asyncio.gather(
             *(
-                caller([f"text {n}" for n in generator.integers(0, 60, 12)], float(generator.choice([0.001, 5.0])))
+                caller(
+                    [f"text {n}" for n in generator.integers(0, 60, 12)],
+                    float(generator.choice([0.001, 5.0])),
+                )
                 for _ in range(100)
             )
         )

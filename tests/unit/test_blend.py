@@ -72,18 +72,24 @@ def streams(draw: st.DrawFn, steered: bool = True, undo: bool = True) -> list[Ev
         kind = draw(st.sampled_from(kinds))
         name = f"{draw(st.integers(0, 9))}-{number}"
         if kind == "steering":
-            words = Steering(draw(st.booleans()), draw(st.booleans()), draw(st.sampled_from([-1.0, -0.5, 0.0, 0.5, 1.0])))
+            words = Steering(
+                draw(st.booleans()), draw(st.booleans()), draw(st.sampled_from([-1.0, -0.5, 0.0, 0.5, 1.0]))
+            )
             events.append(SteeringEvent(f"steering-{number:012}", time, vector, words, terms=("asked",)))
         elif kind == "post":
             rating = draw(st.none() | st.floats(-1, 1))
             language = draw(st.sampled_from(["en", "zh", "und"]))
-            events.append(Evidence(name, time, vector, None, None, rating, item_id, (f"term{number}",), language))
+            events.append(
+                Evidence(name, time, vector, None, None, rating, item_id, (f"term{number}",), language)
+            )
         else:
             actions = [action for action in Action if action is not Action.UNDO]
             action = Action.UNDO if kind == "undo" else draw(st.sampled_from(actions))
             value = draw(st.none() | st.floats(-1, 1) | st.just(40.0)) if action is Action.DWELL else None
             known = draw(st.integers(0, 9)) > 0
-            events.append(Evidence(name, time, vector if known else None, action, value, item_id=item_id or "z"))
+            events.append(
+                Evidence(name, time, vector if known else None, action, value, item_id=item_id or "z")
+            )
     events.sort(key=lambda event: (event.time, event.id))
     return events
 
@@ -132,7 +138,11 @@ def test_merges_lose_no_mass_and_no_signal(events: list[Event]) -> None:
                 columns = [list(mixer.lives[:-2]).index(rule.half_life_days * DAY), -2, -1]
                 expected[columns] += abs(rule.weight) * fade[columns]
         kept = sum(
-            (i.mass * decay(profile.updated - i.updated, mixer.lives) for i in profile.interests if i.sign == sign),
+            (
+                i.mass * decay(profile.updated - i.updated, mixer.lives)
+                for i in profile.interests
+                if i.sign == sign
+            ),
             np.zeros(len(mixer.lives)),
         )
         np.testing.assert_allclose(kept, expected, rtol=1e-9, atol=1e-300)
@@ -260,7 +270,9 @@ def test_the_cheapest_pair_merges() -> None:
     first = mixer.add(profile, post(1, 0, axis(0)))
     for number, vector in enumerate([axis(1), axis(2), close], start=2):
         merged: list[tuple[str, str]] = []
-        taken = mixer.add(profile, post(number, 0, vector), merged=lambda kept, gone, m=merged: m.append((kept, gone)))  # type: ignore[misc]
+        taken = mixer.add(
+            profile, post(number, 0, vector), merged=lambda kept, gone, m=merged: m.append((kept, gone))
+        )  # type: ignore[misc]
     assert close @ axis(0) < mixer.recipe.similarity
     assert len(merged) == 1
     assert merged[0][0] == first == taken
@@ -269,9 +281,7 @@ def test_the_cheapest_pair_merges() -> None:
 
 def test_opposites_that_cancel_out_leave_a_direction() -> None:
     mixer = blender(max_interests=2)
-    profile = mixer.replay(
-        [post(1, 0, axis(0)), post(2, 0, axis(1), rating=-1.0), post(3, 0, -axis(0))]
-    )
+    profile = mixer.replay([post(1, 0, axis(0)), post(2, 0, axis(1), rating=-1.0), post(3, 0, -axis(0))])
     assert len(profile.interests) == 2
     for interest in profile.interests:
         assert np.linalg.norm(interest.centroid) == pytest.approx(1)

@@ -9,7 +9,18 @@ from penchant_pipelines.interests import InterestView, Trend
 from penchant_pipelines.interests.labels import CANDIDATES, MAX_KEYWORDS, candidates, name_interests
 from penchant_pipelines.model import Steering
 
-WORDS = ["running", "trail running", "Running", "trail running shoes", "shoes", "art", "party", "越野", "越野跑", "跑鞋"]
+WORDS = [
+    "running",
+    "trail running",
+    "Running",
+    "trail running shoes",
+    "shoes",
+    "art",
+    "party",
+    "越野",
+    "越野跑",
+    "跑鞋",
+]
 
 
 def axis(index: int) -> NDArray[np.float32]:
@@ -68,7 +79,9 @@ def test_part_of_a_keyword_is_not_another(longer: str, shorter: str, longer_lead
     assert found[0].keywords == ((longer,) if longer_leads else (shorter,))
 
 
-@pytest.mark.parametrize(("one", "two"), [("art", "party"), ("кот", "который"), ("öl", "köln"), ("été", "étéindre")])
+@pytest.mark.parametrize(
+    ("one", "two"), [("art", "party"), ("кот", "который"), ("öl", "köln"), ("été", "étéindre")]
+)
 def test_letters_in_common_are_not_a_part(one: str, two: str) -> None:
     found = name_interests([interest({one: 2.0, two: 1.0})], nothing)
     assert set(found[0].keywords) == {one, two}

@@ -4,21 +4,50 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from penchant_pipelines.errors import WrongState
 from penchant_pipelines.record import Record, schema
+from penchant_pipelines.record.record import MIGRATIONS
 
 
 def test_migrations_make_the_very_schema(tmp_path: Path) -> None:
     record = Record(tmp_path)
     try:
         with record.engine.connect() as connection:
-            context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+            context = MigrationContext.configure(
+                connection, opts={"compare_type": True, "compare_server_default": True}
+            )
             assert compare_metadata(context, schema.metadata) == []
             # Alembic does not compare AUTOINCREMENT, which keeps the outbox's numbers from being given twice.
-            made = dict(connection.execute(sa.text("SELECT name, sql FROM sqlite_master WHERE type = 'table'")).all())
+            made = dict(
+                connection.execute(sa.text("SELECT name, sql FROM sqlite_master WHERE type = 'table'")).all()
+            )
             assert "AUTOINCREMENT" in made["outbox"]
+    finally:
+        record.close()
+
+
+def test_a_record_of_the_first_version_is_brought_up_with_what_it_holds(tmp_path: Path) -> None:
+    tmp_path.joinpath("old").mkdir()
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'old' / 'record.sqlite3'}")
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    with engine.begin() as connection:
+        connection.execute(sa.text("INSERT INTO users VALUES (1, 'ann', 1, 0, 0, '', 'r', x'')"))
+        connection.execute(sa.text("INSERT INTO steerings VALUES (1, 1, 5, 'tea', '[]', x'00', 1, 0, 0.5)"))
+    engine.dispose()
+    record = Record(tmp_path / "old")
+    try:
+        with record.read() as connection:
+            row = connection.execute(sa.select(schema.steerings)).one()
+            assert (row.topic, row.interest_id, row.muted, row.bias) == ("tea", "", True, 0.5)
     finally:
         record.close()
 

@@ -59,7 +59,10 @@ def test_dotted_keys_reach_every_level(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert found.listen == "127.0.0.1:0"
     assert (found.interests.actions["like"].weight, found.interests.actions["like"].half_life_days) == (2, 90)
-    assert (found.interests.actions["purchase"].weight, found.interests.actions["purchase"].half_life_days) == (1.5, 10)
+    assert (
+        found.interests.actions["purchase"].weight,
+        found.interests.actions["purchase"].half_life_days,
+    ) == (1.5, 10)
     assert len(found.interests.actions) == 13
     assert (found.interests.drift.window, found.limits.page_size) == (8, 7)
     monkeypatch.setenv("PENCHANT_INTERESTS__ACTIONS__VIEW__WEIGHT", "0.2")
@@ -81,7 +84,9 @@ def test_dotted_keys_reach_every_level(monkeypatch: pytest.MonkeyPatch) -> None:
         "limits.pages",
     ],
 )
-def test_an_unknown_key_is_refused_by_its_name(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_key_is_refused_by_its_name(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     *groups, name = key.split(".")
     assert list(complaints(**{key: "1"})) == [key]
     table = f"[{'.'.join(groups)}]\n" if groups else ""
@@ -103,7 +108,16 @@ def test_every_wrong_value_is_named() -> None:
 
 @pytest.mark.parametrize(
     "listen",
-    ["0.0.0.0:50051", "[::]:50051", "192.168.1.4:50051", "example.com:50051", ":50051", "127.0.0.1", "127.0.0.1:65536", "127.0.0.1:x"],  # noqa: S104
+    [
+        "0.0.0.0:50051",
+        "[::]:50051",
+        "192.168.1.4:50051",
+        "example.com:50051",
+        ":50051",
+        "127.0.0.1",
+        "127.0.0.1:65536",
+        "127.0.0.1:x",
+    ],
 )
 def test_only_loopback_is_listened_on(listen: str) -> None:
     assert list(complaints(listen=listen)) == ["listen"]
@@ -114,7 +128,9 @@ def test_loopback_has_many_names(listen: str) -> None:
     assert load_settings(overrides={"listen": listen}).listen == listen
 
 
-@pytest.mark.parametrize(("one", "two"), [("listen", "listen.host"), ("limits.page_size", "limits.page_size.most")])
+@pytest.mark.parametrize(
+    ("one", "two"), [("listen", "listen.host"), ("limits.page_size", "limits.page_size.most")]
+)
 def test_a_value_and_a_table_under_one_key_are_refused(one: str, two: str) -> None:
     assert two in complaints(**{one: "1", two: "1"})
     assert one in complaints(**{two: "1", one: "1"})

@@ -105,7 +105,9 @@ def test_reading_changes_nothing(history: tuple[list[Event], int]) -> None:
     profile = mixer.replay(events)
     before = pack(profile)
     first, second = view(profile, as_of, mixer), view(profile, as_of, mixer)
-    assert [(i.id, i.weight, i.mass) for i in first.interests] == [(i.id, i.weight, i.mass) for i in second.interests]
+    assert [(i.id, i.weight, i.mass) for i in first.interests] == [
+        (i.id, i.weight, i.mass) for i in second.interests
+    ]
     assert pack(profile) == before
 
 
@@ -125,7 +127,9 @@ def test_an_explanation_accounts_for_all_of_an_interest(history: tuple[list[Even
         assert all(0 <= reason.share <= 1 for reason in reasons)
         if interest.mass > 0 or interest.signal_count:
             assert sum(reason.share for reason in reasons) == pytest.approx(1)
-        assert [reason.share for reason in reasons] == sorted((reason.share for reason in reasons), reverse=True)
+        assert [reason.share for reason in reasons] == sorted(
+            (reason.share for reason in reasons), reverse=True
+        )
         named += [reason.signal_id for reason in reasons if reason.signal_id]
     assert len(named) == len(set(named))
 
@@ -221,7 +225,10 @@ def test_confidence_grows_with_days_and_more_slowly_within_one() -> None:
 
 
 def test_confidence_grows_with_agreement() -> None:
-    mixed = [post(f"p{n}", n * DAY, np.float32(0.8) * axis(0) + np.float32(0.6) * axis(1 + n % 4)) for n in range(9)]
+    mixed = [
+        post(f"p{n}", n * DAY, np.float32(0.8) * axis(0) + np.float32(0.6) * axis(1 + n % 4))
+        for n in range(9)
+    ]
     loose, tight = read(mixed, 9 * DAY), read(daily(0, range(9)), 9 * DAY)
     assert loose.interests[0].signal_count == tight.interests[0].signal_count == 9
     assert loose.interests[0].confidence < tight.interests[0].confidence

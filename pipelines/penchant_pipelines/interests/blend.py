@@ -118,10 +118,13 @@ class Blender:
         return taken_by
 
     def steer(self, profile: Profile, event: SteeringEvent, merged: Merged | None = None) -> Interest:
-        """Put the user's word on the interest nearest to the event's vector, or open one for it."""
+        """Put the user's word on the interest it names, else the nearest to its vector, else open one for it."""
         self._advance(profile, event.time)
         wants_less = event.steering.bias < 0
-        best, cosine = self._nearest(profile.interests, event.vector, 0)
+        # A like and a dislike of one thing lie in the same place: where the user named one, only the name tells.
+        best, cosine = profile.find(event.interest_id), 1.0
+        if best is None:
+            best, cosine = self._nearest(profile.interests, event.vector, 0)
         if best is None or cosine < self.recipe.similarity:
             best = self._opened(event.id, -1 if wants_less else 1, event.vector, event.time)
             best.opened_at = profile.blended

@@ -33,7 +33,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class SteeringEvent:
-    """The user's own word at a moment: about the interest nearest to `vector`."""
+    """The user's own word at a moment: about the interest named, or the one nearest to `vector`."""
 
     id: str
     time: int
@@ -41,6 +41,7 @@ class SteeringEvent:
     steering: Steering
     topic: str = ""
     terms: tuple[str, ...] = ()
+    interest_id: str = ""
 
 
 def weighing(evidence: Evidence, settings: InterestSettings) -> Weighing:

@@ -91,6 +91,8 @@ class Commit:
     """Item id, user key and evidence of each new signal that names an item."""
     recount: set[str] = field(default_factory=set)
     """Items whose popularity must be counted again: signals on them were undone or erased."""
+    last_signal: int = 0
+    """Number of the newest signal in the record as of this commit: what such a count goes up to."""
     outbox: bool = False
 
 
@@ -222,6 +224,7 @@ class Ledger:
                 user_key=state.key,
                 time=time,
                 topic=topic,
+                interest_id=interest_id,
                 terms=rows.to_json(list(reading.terms)),
                 vector=vector.tobytes(),
                 muted=steering.muted,
@@ -230,18 +233,25 @@ class Ledger:
             )
         )
         seq = inserted.inserted_primary_key[0]  # type: ignore[index]
-        event = SteeringEvent(rows.steering_event_id(seq), time, vector, steering, topic, reading.terms)
+        event = SteeringEvent(
+            rows.steering_event_id(seq), time, vector, steering, topic, reading.terms, interest_id
+        )
         self._touch(state)
         state.version += 1
         position = (time, event.id)
         if state.stale or position < state.latest:
             state.stale = True
         else:
-            self._blender.steer(state.profile, event)
+            interest_id = self._blender.steer(state.profile, event).id
         state.latest = max(state.latest, position)
 
-        # The word went to the interest nearest to its vector.
-        return lambda: max(self._view(state).interests, key=lambda interest: float(interest.vector @ vector))
+        def finish() -> InterestView:
+            interests = self._view(state).interests
+            named = next((interest for interest in interests if interest.id == interest_id), None)
+            # A replay may have given it another name.
+            return named or max(interests, key=lambda interest: float(interest.vector @ vector))
+
+        return finish
 
     # -- whole users -----------------------------------------------------------------------------------------
 
@@ -489,6 +499,8 @@ class Ledger:
 
     def flush(self) -> None:
         """Replay what is stale, then write profiles and the outbox."""
+        newest = self.connection.execute(sa.select(sa.func.max(schema.signals.c.seq))).scalar()
+        self._commit.last_signal = newest or 0
         for state in self._dirty.values():
             if state.stale:
                 self._replay(state)

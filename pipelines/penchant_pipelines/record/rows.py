@@ -173,6 +173,7 @@ def to_steering(row: Row[Any]) -> SteeringEvent:
         steering=Steering(row.muted, row.pinned, row.bias),
         topic=row.topic,
         terms=tuple(json.loads(row.terms)),
+        interest_id=row.interest_id,
     )
 
 

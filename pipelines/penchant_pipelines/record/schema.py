@@ -18,6 +18,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 
 metadata = MetaData()
@@ -90,6 +91,8 @@ steerings = Table(
     Column("user_key", ForeignKey("users.key"), nullable=False, index=True),
     Column("time", BigInteger, nullable=False),
     Column("topic", Text, nullable=False),
+    # The interest that was named, empty where a topic was.
+    Column("interest_id", String, nullable=False, server_default=text("''")),
     Column("terms", Text, nullable=False),  # JSON list
     Column("vector", LargeBinary, nullable=False),
     Column("muted", Boolean, nullable=False),

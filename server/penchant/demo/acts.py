@@ -124,10 +124,8 @@ def show_after(play: Play, watch: DriftWatch) -> None:
         when = ", ".join(f"{user_id} on {_day(notice.time)}" for user_id, notice in play.accused.items())
         stage.say(f"False alarms, for people who had not changed: {when}.", "yellow")
     else:
-        stage.say(
-            f"Nobody else was ever said to drift: {len(steady & play.judged)} of the {len(steady)} others have"
-            " written enough to be judged."
-        )
+        judged = f"{len(steady & play.judged)} of the {len(steady)} others have written enough to be judged"
+        stage.say(f"Nobody else was ever said to drift; {judged}.")
 
 
 def show_recommendations(play: Play) -> None:

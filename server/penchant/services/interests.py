@@ -18,6 +18,7 @@ from penchant_pipelines.record.ledger import Captured
 
 from penchant import convert
 from penchant.errors import to_status
+from penchant.interceptors import Drain
 from penchant.pages import PageTokens, coerce_page_size
 from penchant.settings import Settings
 from penchant.v1 import interest_service_pb2 as pb
@@ -39,6 +40,7 @@ class InterestService(pb_grpc.InterestServiceServicer):
     settings: Settings
     validator: Validator
     tokens: PageTokens
+    drain: Drain
 
     async def Capture(self, request: pb.CaptureRequest, context: Context) -> pb.CaptureResponse:
         """Capture one signal."""
@@ -87,7 +89,7 @@ class InterestService(pb_grpc.InterestServiceServicer):
         try:
             ended = False
             while not ended:
-                batch = [await queue.get()]
+                batch = [await self.drain.unless_started(queue.get())]
                 while not queue.empty() and len(batch) < self.settings.limits.batch_size:
                     batch.append(queue.get_nowait())
                 ended = batch[-1] is None
@@ -125,7 +127,7 @@ class InterestService(pb_grpc.InterestServiceServicer):
                     profile = await self._profile(stored)
                 yield pb.WatchProfilesResponse(profile=profile)
             while True:
-                change = await watcher.next()
+                change = await self.drain.unless_started(watcher.next())
                 view = self.engine.profiles.of_packed(change.profile)
                 if request.drift_only and not view.drift.detected:
                     continue

@@ -1,0 +1,589 @@
+"""The record, its ledger and its writer: what is answered is durable, and profiles follow from what is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from penchant_pipelines.errors import Conflict, NotFound, WrongState
+from penchant_pipelines.interests import Blender, InterestSettings, Profile, Recipe, pack, unpack
+from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal, Steering
+from penchant_pipelines.profiles import Profiles
+from penchant_pipelines.record import Record, Writer, rows, schema
+from penchant_pipelines.record.ledger import Captured, Commit, Ledger, ProfileCache, Reading
+
+DIMENSIONS = 8
+DAY = MICROS_PER_DAY
+
+
+def axis(index: int) -> NDArray[np.float32]:
+    return np.eye(DIMENSIONS, dtype=np.float32)[index % DIMENSIONS]
+
+
+def reading(index: int) -> Reading:
+    return Reading(axis(index), "en", (f"topic{index}",))
+
+
+def post(name: str, user: str = "ann", topic: int = 0, day: float = 1, item: str = "") -> Signal:
+    return Signal(name, user, Post(f"about {topic}", item_id=item), int(day * DAY))
+
+
+def act(name: str, action: Action, user: str = "ann", item: str = "film", day: float = 1) -> Signal:
+    return Signal(name, user, Behavior(item, action), int(day * DAY))
+
+
+class Store:
+    """A record with its writer, and what was told of its commits."""
+
+    def __init__(self, folder: Path, recipe: Recipe | None = None) -> None:
+        self.record = Record(folder)
+        self.blender = Blender(recipe or Recipe(InterestSettings(max_interests=3), 0.6, "space"))
+        self.cache: ProfileCache = ProfileCache(maxsize=100)
+        self.commits: list[Commit] = []
+        self.writer: Writer[Ledger] = Writer(self.record.engine, self.ledger)
+        self.profiles = Profiles(self.record, self.blender)
+
+    def ledger(self, connection: sa.Connection) -> Ledger:
+        return Ledger(connection, self.blender, self.cache, b"secret", self.commits.append)
+
+    async def close(self) -> None:
+        await self.writer.close()
+        self.record.close()
+
+    async def capture(self, *signals: Signal) -> Captured:
+        """Capture signals in one transaction; the answer for the last."""
+        return (await self.writer.submit(self.capturing(signals)))[-1]
+
+    def capturing(self, signals: Sequence[Signal]) -> Callable[[Ledger], Callable[[], list[Captured]]]:
+        def work(ledger: Ledger) -> Callable[[], list[Captured]]:
+            finishes = [ledger.capture(signal, signal.time or 0, read(signal)) for signal in signals]
+            return lambda: [finish() for finish in finishes]
+
+        return work
+
+    async def upsert(self, *items: tuple[str, int]) -> None:
+        batch = [(Item(name, title=name), reading(topic)) for name, topic in items]
+        await self.writer.submit(lambda ledger: ledger.upsert_items(batch))
+
+    def stored(self, user: str = "ann") -> Profile:
+        """The profile as it lies in the record."""
+        with self.record.read() as connection:
+            query = sa.select(schema.users.c.profile).where(schema.users.c.user_id == user)
+            return unpack(connection.execute(query).scalar_one())
+
+    def replayed(self, user: str = "ann") -> Profile:
+        """The profile made anew from what the record holds."""
+        with self.record.read() as connection:
+            key = connection.execute(
+                sa.select(schema.users.c.key).where(schema.users.c.user_id == user)
+            ).scalar_one()
+            return self.blender.replay(rows.user_events(connection, key))
+
+    def true(self, user: str = "ann") -> bool:
+        """Whether record, cache and signals tell the same profile."""
+        kept = pack(self.replayed(user))
+        at_hand = self.cache.get(user)
+        return pack(self.stored(user)) == kept and (at_hand is None or pack(at_hand.profile) == kept)
+
+    def count(self, table: sa.Table) -> int:
+        with self.record.read() as connection:
+            return int(connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
+
+
+def read(signal: Signal) -> Reading:
+    evidence = signal.evidence
+    return (
+        reading(int(evidence.text.split()[-1])) if isinstance(evidence, Post) and evidence.text else Reading()
+    )
+
+
+@asynccontextmanager
+async def opened(folder: Path, recipe: Recipe | None = None) -> AsyncIterator[Store]:
+    store = Store(folder, recipe)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    async with opened(tmp_path) as found:
+        yield found
+
+
+def refuse_commits(
+    store: Store, times: int, when: Callable[[sa.Connection], bool] = lambda _: True
+) -> list[int]:
+    """Let the next commits of the writer fail, as on a full disk; returns a list that grows with each."""
+    failed: list[int] = []
+
+    @sa.event.listens_for(store.record.engine, "commit")
+    def _commit(connection: sa.Connection) -> None:
+        if len(failed) < times and when(connection):
+            failed.append(1)
+            raise OSError("the disk is full")
+
+    return failed
+
+
+# -- the writer ------------------------------------------------------------------------------------------------
+
+
+async def test_an_answer_means_that_it_is_committed(store: Store) -> None:
+    seen: list[int] = []
+
+    async def one(number: int) -> None:
+        await store.capture(post(f"p{number}", topic=number))
+        with store.record.read() as connection:
+            query = sa.select(schema.signals.c.id).where(schema.signals.c.id == f"p{number}")
+            seen.append(len(connection.execute(query).all()))
+
+    await asyncio.gather(*(one(number) for number in range(100)))
+    assert seen == [1] * 100
+    # Group commit: far fewer transactions than works.
+    assert len(store.commits) < 50
+    assert store.true()
+
+
+async def test_nobody_is_answered_when_the_commit_fails(store: Store) -> None:
+    await store.capture(post("before"))
+    before = pack(store.stored())
+    failed = refuse_commits(store, 10_000)
+    outcomes = await asyncio.gather(
+        *(store.capture(post(f"p{n}", user=f"u{n % 3}")) for n in range(20)),
+        store.capture(post("late")),
+        return_exceptions=True,
+    )
+    assert failed
+    assert all(isinstance(outcome, OSError) for outcome in outcomes)
+    assert store.count(schema.signals) == 1
+    assert pack(store.stored()) == before
+    assert len(store.commits) == 1
+    failed.extend([1] * 10_000)
+    # The same signals are no duplicates: nothing of them was kept, nor is it in a cached profile.
+    assert not (await store.capture(post("late"))).duplicate
+    assert store.true()
+
+
+async def test_works_that_failed_together_are_tried_alone(store: Store) -> None:
+    await store.capture(post("before"))
+
+    def poisoned(connection: sa.Connection) -> bool:
+        query = sa.select(schema.signals.c.seq).where(schema.signals.c.id == "poison")
+        return connection.execute(query).first() is not None
+
+    refuse_commits(store, 10_000, poisoned)
+    names = ["a", "b", "poison", "c"]
+    outcomes = await asyncio.gather(
+        *(store.capture(post(name, day=2)) for name in names), return_exceptions=True
+    )
+    assert [type(outcome) for outcome in outcomes] == [Captured, Captured, OSError, Captured]
+    assert store.count(schema.signals) == 4
+    assert store.true()
+
+
+@pytest.mark.parametrize("stage", ["work", "finish"])
+async def test_an_exception_in_one_work_hurts_no_other(store: Store, stage: str) -> None:
+    def broken(ledger: Ledger) -> Callable[[], None]:
+        ledger.capture(post("half", topic=5), DAY, reading(5))
+        if stage == "work":
+            raise ZeroDivisionError
+
+        def finish() -> None:
+            raise ZeroDivisionError
+
+        return finish
+
+    outcomes = await asyncio.gather(
+        store.capture(post("a")),
+        store.writer.submit(broken),
+        store.capture(post("b", topic=1)),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes] == [Captured, ZeroDivisionError, Captured]
+    assert sorted(event.id for event in events_of(store)) == ["a", "b"]
+    assert store.true()
+
+
+def events_of(store: Store, user: str = "ann") -> list[Any]:
+    with store.record.read() as connection:
+        key = connection.execute(
+            sa.select(schema.users.c.key).where(schema.users.c.user_id == user)
+        ).scalar_one()
+        return list(rows.user_events(connection, key))
+
+
+async def test_works_run_in_the_order_they_came(store: Store) -> None:
+    ran: list[int] = []
+
+    def work(number: int) -> Callable[[Ledger], Callable[[], int]]:
+        def run(ledger: Ledger) -> Callable[[], int]:
+            ran.append(number)
+            return lambda: number
+
+        return run
+
+    assert await asyncio.gather(*(store.writer.submit(work(n)) for n in range(300))) == list(range(300))
+    assert ran == list(range(300))
+
+
+async def test_cancelled_works_are_dropped(store: Store) -> None:
+    gate, inside = threading.Event(), threading.Event()
+
+    def slow(ledger: Ledger) -> Callable[[], None]:
+        inside.set()
+        assert gate.wait(10)
+        return lambda: None
+
+    first = asyncio.create_task(store.writer.submit(slow))
+    await asyncio.to_thread(inside.wait, 10)
+    gone = asyncio.create_task(store.capture(post("gone")))
+    kept = asyncio.create_task(store.capture(post("kept")))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(first, kept)
+    assert [event.id for event in events_of(store)] == ["kept"]
+
+
+async def test_closing_commits_what_is_queued_and_takes_no_more(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    waiting = [asyncio.create_task(store.capture(post(f"p{n}"))) for n in range(150)]
+    await asyncio.sleep(0)
+    await store.writer.close()
+    assert len(await asyncio.gather(*waiting)) == 150
+    with pytest.raises(WrongState):
+        await store.capture(post("late"))
+    store.record.close()
+
+
+# -- signals ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_resend_is_a_duplicate_and_other_content_a_conflict(store: Store) -> None:
+    first = await store.capture(post("p"))
+    again = await store.capture(post("p"))
+    assert (first.duplicate, again.duplicate) == (False, True)
+    assert (again.version, again.view.interests[0].signal_count) == (1, 1)
+    for other in (
+        post("p", topic=1),
+        post("p", user="bob"),
+        post("p", day=2),
+        replace(post("p"), context={"k": "v"}),
+    ):
+        with pytest.raises(Conflict):
+            await store.capture(other)
+    outcome = await asyncio.gather(*(store.capture(post("q")) for _ in range(5)))
+    assert sorted(captured.duplicate for captured in outcome) == [False, True, True, True, True]
+    assert store.count(schema.signals) == 2
+
+
+async def test_an_answer_names_the_version_and_the_interests_that_its_signal_made(store: Store) -> None:
+    captured = await store.writer.submit(
+        store.capturing([post("a"), post("b", topic=1, day=2), post("c", day=3)])
+    )
+    assert [one.version for one in captured] == [1, 2, 3]
+    by_id = {interest.id: interest.signal_count for interest in captured[-1].view.interests}
+    assert [len(one.changed_ids) for one in captured] == [1, 1, 1]
+    assert captured[0].changed_ids == captured[2].changed_ids != captured[1].changed_ids
+    assert by_id[next(iter(captured[0].changed_ids))] == 2
+
+
+async def test_late_signals_are_replayed_once_a_group(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    await store.capture(*(post(f"p{n}", topic=n, day=100 + n) for n in range(5)))
+    replays: list[int] = []
+    replay = store.blender.replay
+
+    def counting(*arguments: Any, **options: Any) -> Profile:
+        replays.append(1)
+        return replay(*arguments, **options)
+
+    monkeypatch.setattr(store.blender, "replay", counting)
+    await store.capture(*(post(f"in{n}", topic=n, day=200 + n) for n in range(20)))
+    assert replays == []
+    await store.capture(*(post(f"late{n}", topic=n, day=n) for n in range(20)))
+    assert replays == [1]
+    assert store.true()
+
+
+signals = st.lists(
+    st.tuples(
+        st.integers(0, 5), st.integers(0, 7), st.sampled_from(["post", "like", "dislike", "undo", "unknown"])
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(signals, st.randoms(use_true_random=False), st.integers(1, 4))
+async def test_any_order_of_arrival_ends_in_the_same_profile(
+    drawn: list[tuple[int, int, str]], random: Any, group: int
+) -> None:
+    actions = {"like": Action.LIKE, "dislike": Action.DISLIKE, "undo": Action.UNDO}
+    history = [
+        post(f"s{n}", topic=topic, day=day, item="late" if kind == "unknown" else "")
+        if kind in ("post", "unknown")
+        else act(f"s{n}", actions[kind], item=f"item{topic % 2}", day=day)
+        for n, (day, topic, kind) in enumerate(drawn)
+    ]
+    packed: list[bytes] = []
+    for shuffled in (False, True):
+        arriving = list(history)
+        if shuffled:
+            random.shuffle(arriving)
+        with tempfile.TemporaryDirectory() as folder:
+            async with opened(Path(folder)) as store:
+                await store.upsert(("item0", 0), ("item1", 1))
+                if not shuffled:
+                    await store.upsert(("late", 3))
+                for start in range(0, len(arriving), group):
+                    await store.capture(*arriving[start : start + group])
+                if shuffled:
+                    await store.upsert(("late", 3))
+                if history:
+                    assert store.true()
+                    packed.append(pack(store.stored()))
+    assert len(set(packed)) <= 1
+
+
+async def test_an_undo_marks_what_it_took_back(store: Store) -> None:
+    await store.upsert(("film", 2))
+    await store.capture(act("like", Action.LIKE, day=1))
+    await store.capture(act("save", Action.SAVE, day=2))
+    await store.capture(act("undo", Action.UNDO, day=3))
+    with store.record.read() as connection:
+        query = sa.select(schema.signals.c.id).where(schema.signals.c.undone)
+        assert list(connection.execute(query).scalars()) == ["save"]
+    assert store.commits[-1].recount == {"film"}
+    # An earlier undo that arrives late takes back the like; the later one still stands for the save.
+    await store.capture(act("early", Action.UNDO, day=1.5))
+    with store.record.read() as connection:
+        assert set(connection.execute(query).scalars()) == {"like", "save"}
+    assert store.stored().interests == []
+    assert store.profiles.seen(store.profiles.get("ann").key) == set()
+    assert store.true()
+
+
+async def test_a_signal_waits_for_its_item(store: Store) -> None:
+    waiting = await store.capture(act("like", Action.LIKE))
+    assert waiting.view.interests == ()
+    assert waiting.version == 1
+    await store.capture(post("p", topic=1, day=2))
+    await store.upsert(("film", 4))
+    assert store.true()
+    found = store.profiles.get("ann")
+    assert {int(np.argmax(interest.vector)) for interest in found.view.interests} == {1, 4}
+    assert found.version == 3
+    assert store.commits[-1].recount == {"film"}
+    # What the user wrote about an item and the item share a direction.
+    await store.capture(post("review", topic=5, day=3, item="film"))
+    with store.record.read() as connection:
+        blob = connection.execute(
+            sa.select(schema.signals.c.vector).where(schema.signals.c.id == "review")
+        ).scalar_one()
+    np.testing.assert_allclose(rows.to_vector(blob), (axis(4) + axis(5)) / np.sqrt(2), atol=1e-6)
+
+
+async def test_a_deleted_item_leaves_signals_their_vectors(store: Store) -> None:
+    await store.upsert(("film", 4))
+    await store.capture(act("like", Action.LIKE))
+    before = pack(store.stored())
+    assert await store.writer.submit(lambda ledger: ledger.delete_items(["film", "absent", "film"])) == 1
+    assert pack(store.stored()) == before
+    assert store.commits[-1].deleted_items == ["film"]
+    assert store.true()
+
+
+# -- steering --------------------------------------------------------------------------------------------------
+
+
+async def test_the_users_word_is_part_of_the_history(store: Store) -> None:
+    captured = await store.capture(post("p", topic=0, day=1))
+    key = captured.view.interests[0].id
+    found = await store.writer.submit(
+        lambda ledger: ledger.steer("ann", 5 * DAY, Steering(muted=True), key, "", Reading())
+    )
+    assert found.id == key
+    assert found.steering.muted
+    topic = await store.writer.submit(
+        lambda ledger: ledger.steer("ann", 6 * DAY, Steering(bias=1.0), "", "about 3", reading(3))
+    )
+    assert int(np.argmax(topic.vector)) == 3
+    # A signal from before the words leaves them standing.
+    late = await store.capture(post("late", topic=0, day=0.5))
+    assert {interest.steering for interest in late.view.interests} == {
+        Steering(muted=True),
+        Steering(bias=1.0),
+    }
+    assert store.true()
+    with pytest.raises(NotFound):
+        await store.writer.submit(
+            lambda ledger: ledger.steer("ann", DAY, Steering(), "absent", "", Reading())
+        )
+    with pytest.raises(NotFound):
+        await store.writer.submit(lambda ledger: ledger.steer("nobody", DAY, Steering(), key, "", Reading()))
+
+
+async def test_a_word_about_a_dislike_does_not_go_to_the_like_of_the_same_thing(store: Store) -> None:
+    await store.upsert(("film", 4))
+    await store.capture(act("like", Action.LIKE, day=1))
+    captured = await store.capture(act("dislike", Action.DISLIKE, day=2))
+    disliked = next(interest for interest in captured.view.interests if interest.sign < 0)
+    found = await store.writer.submit(
+        lambda ledger: ledger.steer("ann", 3 * DAY, Steering(muted=True), disliked.id, "", Reading())
+    )
+    assert found.id == disliked.id
+    assert {i.sign for i in store.stored().interests if i.steering is not None} == {-1}
+    assert store.true()
+
+
+# -- whole users -----------------------------------------------------------------------------------------------
+
+
+async def test_merged_users_are_as_if_they_had_been_one(store: Store, tmp_path: Path) -> None:
+    history = [post(f"p{n}", user="guest" if n % 2 else "ann", topic=n, day=n) for n in range(8)]
+    for signal in history:
+        await store.capture(signal)
+    view, version, count = await store.writer.submit(lambda ledger: ledger.merge("guest", "ann"))
+    assert (version, count) == (8, 8)
+    assert store.true()
+    async with opened(tmp_path / "one") as other:
+        await other.capture(*(replace(signal, user_id="ann") for signal in history))
+        assert pack(store.stored()) == pack(other.stored())
+    again = await store.writer.submit(lambda ledger: ledger.merge("guest", "ann"))
+    assert [i.id for i in again[0].interests] == [i.id for i in view.interests]
+    assert again[1:] == (version, count)
+    assert store.profiles.find("guest") is None
+    # A resend of what the guest sent is still a duplicate.
+    resent = await store.capture(history[1])
+    assert (resent.duplicate, resent.user_id) == (True, "ann")
+    with pytest.raises(NotFound):
+        await store.writer.submit(lambda ledger: ledger.merge("guest", "bob"))
+
+
+async def test_merging_into_somebody_new_renames(store: Store) -> None:
+    await store.capture(post("p", user="guest"))
+    _, _, count = await store.writer.submit(lambda ledger: ledger.merge("guest", "new"))
+    assert count == 1
+    assert store.true("new")
+    assert store.count(schema.users) == 1
+    _, _, count = await store.writer.submit(lambda ledger: ledger.merge("new", "newer"))
+    # The guest's signals went along, and the first merge is known by where they are now.
+    assert (await store.writer.submit(lambda ledger: ledger.merge("guest", "newer")))[2] == count == 1
+
+
+async def test_erasing_leaves_nothing_but_a_receipt(store: Store) -> None:
+    await store.upsert(("film", 4))
+    await store.capture(post("p", user="guest"))
+    await store.writer.submit(lambda ledger: ledger.merge("guest", "ann"))
+    await store.capture(
+        post("unique words 7"), act("like", Action.LIKE), act("x", Action.LIKE, item="unknown")
+    )
+    await store.writer.submit(
+        lambda ledger: ledger.steer("ann", DAY, Steering(bias=1), "", "about 6", reading(6))
+    )
+    await store.capture(post("other", user="bob"))
+    receipt = await store.writer.submit(lambda ledger: ledger.erase("ann", 9))
+    assert receipt.signals_deleted == 4
+    assert receipt.vectors_deleted >= 3
+    assert store.commits[-1].recount == {"film", "unknown"}
+    for table in (schema.steerings, schema.merges):
+        assert store.count(table) == 0
+    assert store.count(schema.signals) == store.count(schema.users) == 1
+    assert await store.writer.submit(lambda ledger: ledger.erase("ann", 10)) == receipt
+    with pytest.raises(NotFound):
+        await store.writer.submit(lambda ledger: ledger.erase("nobody", 10))
+    # Back again, the user is a stranger, and the same ids are free.
+    back = await store.capture(post("unique words 7"))
+    assert (back.duplicate, back.version) == (False, 1)
+    later = await store.writer.submit(lambda ledger: ledger.erase("ann", 11))
+    assert later.id != receipt.id
+    assert await store.writer.submit(lambda ledger: ledger.erase("ann", 12)) == later
+    await asyncio.to_thread(store.record.truncate_log)
+    whole = b"".join(path.read_bytes() for path in store.record.folder.glob("record.sqlite3*"))
+    assert b"unique words" not in whole
+    assert b"about 0" in whole  # bob's
+
+
+async def test_a_rollback_leaves_profiles_at_hand_correct(store: Store) -> None:
+    await store.capture(post("p", topic=0), post("q", user="guest", topic=1))
+    before = pack(store.stored())
+
+    async def undone(change: Callable[[Ledger], Any]) -> None:
+        def work(ledger: Ledger) -> Callable[[], None]:
+            change(ledger)
+            ledger.flush()
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await store.writer.submit(work)
+        assert pack(store.stored()) == before
+        assert store.true("ann")
+        assert store.true("guest")
+
+    await undone(lambda ledger: ledger.capture(post("r", topic=0, day=3), 3 * DAY, reading(0)))
+    await undone(lambda ledger: ledger.capture(post("early", topic=0, day=0.1), DAY // 10, reading(0)))
+    await undone(lambda ledger: ledger.steer("ann", 4 * DAY, Steering(bias=1), "", "about 2", reading(2)))
+    await undone(lambda ledger: ledger.merge("guest", "ann"))
+    await undone(lambda ledger: ledger.erase("ann", 1))
+    await undone(lambda ledger: ledger.capture(post("n", user="new"), DAY, reading(0)))
+    assert store.profiles.find("new") is None
+    captured = await store.capture(post("r", topic=0, day=3))
+    assert captured.view.interests[0].signal_count == 2
+    assert store.true()
+
+
+async def test_another_recipe_replays_profiles_when_they_are_used(tmp_path: Path) -> None:
+    history = [post(f"p{n}", topic=n, day=n) for n in range(6)]
+    history.append(act("like", Action.LIKE, day=9))
+    wide = Recipe(InterestSettings(max_interests=6), 0.6, "space")
+    async with opened(tmp_path) as store:
+        await store.upsert(("film", 0))
+        await store.capture(*history)
+        narrow_profile = pack(store.stored())
+    async with opened(tmp_path, wide) as store:
+        assert len(store.profiles.get("ann").view.interests) == 6
+        assert pack(store.stored()) == narrow_profile
+        captured = await store.capture(post("next", topic=0, day=10))
+        assert len(captured.view.interests) == 6
+        assert store.true()
+    async with opened(tmp_path) as store:
+        await store.writer.submit(lambda ledger: ledger.refresh("ann"))
+        assert len(store.stored().interests) == 3
+        assert store.true()
+
+
+async def test_the_outbox_tells_what_changed_once_a_group(store: Store) -> None:
+    await store.upsert(("film", 0))
+    await store.capture(*(post(f"p{n}") for n in range(10)), post("q", user="bob"))
+    with store.record.read() as connection:
+        entries = connection.execute(sa.select(schema.outbox.c.kind, schema.outbox.c.key)).all()
+        keys = set(connection.execute(sa.select(schema.users.c.key)).scalars())
+    assert [kind for kind, _ in entries] == ["item", "user", "user"]
+    assert {int(key) for kind, key in entries if kind == "user"} == keys
+    assert [(change.user_id, change.version) for change in store.commits[-1].changes] == [
+        ("ann", 10),
+        ("bob", 1),
+    ]
+
+
+async def test_a_profile_as_of_then_knows_nothing_later(store: Store) -> None:
+    await store.capture(*(post(f"p{n}", topic=n, day=n) for n in range(5)))
+    then = store.profiles.get("ann", as_of=2 * DAY)
+    assert then.signal_count == 3
+    assert {int(np.argmax(interest.vector)) for interest in then.view.interests} == {0, 1, 2}
+    assert store.profiles.get("ann", as_of=0 - DAY).view.interests == ()
