@@ -28,9 +28,7 @@ INIT = '"""Generated from proto/{package}. Do not edit; `make proto` writes it a
 def main() -> None:
     """Write or check."""
     parser = argparse.ArgumentParser(description="Write what follows from proto/.")
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit with 1 if anything is stale"
-    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if anything is stale")
     check = parser.parse_args().check
     if IMAGE.exists():
         run(TOOLS / "buf", "breaking", "--against", IMAGE)

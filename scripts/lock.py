@@ -43,9 +43,7 @@ def resolve(requirements: list[str]) -> dict[str, str]:
         chosen = [entry["metadata"] for entry in json.loads(report.read_text())["install"]]
     versions = {re.sub(r"[-_.]+", "-", package["name"]).lower(): package["version"] for package in chosen}
     return {
-        name: version.partition("+")[0]
-        for name, version in sorted(versions.items())
-        if not ACCELERATOR.match(name)
+        name: version.partition("+")[0] for name, version in sorted(versions.items()) if not ACCELERATOR.match(name)
     }
 
 

@@ -113,9 +113,7 @@ class Capture:
             if isinstance(evidence, Post):
                 document = self._reader.document(evidence.text, evidence.language, "post.text")
                 if not document.text and not evidence.item_id:
-                    raise InvalidInput.at(
-                        "post.text", "holds nothing to read once links and mentions are taken out"
-                    )
+                    raise InvalidInput.at("post.text", "holds nothing to read once links and mentions are taken out")
             else:
                 document = NOTHING
                 _check_value(evidence.action, evidence.value)
@@ -127,9 +125,7 @@ class Capture:
         found: set[str] = set()
         with self._record.read() as connection:
             for start in range(0, len(ids), 500):
-                query = sa.select(schema.signals.c.id).where(
-                    schema.signals.c.id.in_(ids[start : start + 500])
-                )
+                query = sa.select(schema.signals.c.id).where(schema.signals.c.id.in_(ids[start : start + 500]))
                 found.update(connection.execute(query).scalars())
         return found
 
@@ -144,13 +140,9 @@ def item_document(item: Item, reader: Reader) -> Document:
     """What an item says: its title, its text unless that repeats the title; without a text its categories."""
     parts = [item.title] if item.title and not item.text.startswith(item.title) else []
     parts += [item.text] if item.text else list(item.categories)
-    document = reader.document(
-        "\n".join(part for part in parts if part), item.attributes.get("language", ""), "text"
-    )
+    document = reader.document("\n".join(part for part in parts if part), item.attributes.get("language", ""), "text")
     if not document.text:
-        raise InvalidInput.at(
-            "text", "needs words to tell what the item is: give a title, a text or categories"
-        )
+        raise InvalidInput.at("text", "needs words to tell what the item is: give a title, a text or categories")
     return document
 
 

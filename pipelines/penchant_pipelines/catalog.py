@@ -102,12 +102,11 @@ class Catalog:
         for item_id, _, evidence in commit.touched:
             self._count(item_id, evidence)
 
-    def recount(
-        self, record: Record, item_ids: Iterable[str] | None = None, last_signal: int | None = None
-    ) -> None:
+    def recount(self, record: Record, item_ids: Iterable[str] | None = None, last_signal: int | None = None) -> None:
         """Count popularity anew from the record, for some items or all; blocks.
 
-        Signals after the last one named are left out: the record may have gone on, and their commits are to come.
+        Signals after the last one named are left out: the record may have gone on, and their commits are
+        to come.
         """
         signals = schema.signals
         columns = [*rows.EVIDENCE_COLUMNS]
@@ -135,9 +134,7 @@ class Catalog:
         )
         return faded
 
-    def most_popular(
-        self, limit: int, language: str = "", within: NDArray[np.intp] | None = None
-    ) -> list[str]:
+    def most_popular(self, limit: int, language: str = "", within: NDArray[np.intp] | None = None) -> list[str]:
         """Ids of visible items by popularity, then newest, then row; those in the language first.
 
         `within` names the rows to choose from.

@@ -1,4 +1,4 @@
-"""Drift: does a user still write about what the record says they care for?
+"""Drift: whether a user still writes about what the record says they care for.
 
 Each positive signal has a surprise r = 1 − max cos(signal, established interests) before it is blended in.
 An interest is established once some signals have passed since it opened: one that the change itself has
@@ -24,16 +24,16 @@ from penchant_pipelines.settings import Section
 class DriftSettings(Section):
     """When a change of interests is called drift."""
 
-    min_signals: int = Field(
-        default=12, ge=3, description="Surprises that must have been seen before anything is said."
-    )
+    min_signals: int = Field(default=8, ge=3, description="Surprises that must have been seen before anything is said.")
     settle_signals: int = Field(
         default=12, ge=1, description="Signals after its opening from which an interest counts as established."
     )
     slack: float = Field(default=0.5, ge=0, description="CUSUM's k: surprise below this many deviations is ordinary.")
     threshold: float = Field(default=5.0, gt=0, description="CUSUM's h: summed deviations at which it votes.")
     window: int = Field(default=6, ge=2, le=64, description="Newest signals that the window test looks at.")
-    window_deviations: float = Field(default=2.5, gt=0, description="Deviations of the window's mean at which it votes.")
+    window_deviations: float = Field(
+        default=2.5, gt=0, description="Deviations of the window's mean at which it votes."
+    )
     horizon_distance: float = Field(
         default=0.35, gt=0, le=2, description="Distance of fresh and long horizon at which it votes."
     )
@@ -120,7 +120,9 @@ def _learn(state: DriftState, surprise: float) -> None:
     state.square += delta * (surprise - state.mean)
 
 
-def report(state: DriftState, horizon_distance: float, recent_signal_count: int, settings: DriftSettings) -> DriftReport:
+def report(
+    state: DriftState, horizon_distance: float, recent_signal_count: int, settings: DriftSettings
+) -> DriftReport:
     """What to tell a caller. `horizon_distance` is a cosine distance, 0…2; the magnitude is cut to 0…1."""
     return DriftReport(
         detected=state.remaining > 0,

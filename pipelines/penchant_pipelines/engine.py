@@ -115,9 +115,7 @@ class Engine:
             if loaded is None:
                 loaded = await asyncio.to_thread(open_encoder, settings.encoder)
             recipe = await asyncio.to_thread(_recipe, settings, record, loaded)
-            catalog = await asyncio.to_thread(
-                Catalog.load, record, loaded.dimensions, settings.interests, now()
-            )
+            catalog = await asyncio.to_thread(Catalog.load, record, loaded.dimensions, settings.interests, now())
             engine = cls(settings, record, loaded, recipe, catalog)
             try:
                 await engine._start()
@@ -168,9 +166,7 @@ class Engine:
         """Read the signals behind an interest, greatest share first. Raises NotFound."""
         return await asyncio.to_thread(self.profiles.explain, user_id, interest_id, limit)
 
-    async def steer(
-        self, user_id: str, steering: Steering, interest_id: str = "", topic: str = ""
-    ) -> InterestView:
+    async def steer(self, user_id: str, steering: Steering, interest_id: str = "", topic: str = "") -> InterestView:
         """Take the user's word about an interest, or about a topic. Raises NotFound, InvalidInput."""
         reading = Reading()
         if topic:
@@ -178,9 +174,7 @@ class Engine:
             if reading.vector is None:
                 raise InvalidInput.at("topic", "holds no words that could name a topic")
             # The user's own words are the best name there is.
-            reading = Reading(
-                reading.vector, reading.language, tuple(dict.fromkeys([topic.strip(), *reading.terms]))
-            )
+            reading = Reading(reading.vector, reading.language, tuple(dict.fromkeys([topic.strip(), *reading.terms])))
         return await self.writer.submit(
             lambda ledger: ledger.steer(user_id, now(), steering, interest_id, topic, reading)
         )

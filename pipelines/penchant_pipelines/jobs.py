@@ -105,9 +105,7 @@ class Jobs:
         if job_id not in self._running:
             raise WrongState("JOB_ENDED", f"the job has ended as {job.state.name.lower()}")
         running, task = self._running[job_id]
-        if (
-            running.state is JobState.RUNNING
-        ):  # else it is at its end already: only its last note is to be saved
+        if running.state is JobState.RUNNING:  # else it is at its end already: only its last note is to be saved
             task.cancel()
         await asyncio.wait([task])
         return await self.get(job_id)

@@ -122,9 +122,7 @@ class Profiles:
                 ]
                 whole = sum(share for _, share in shares) or 1.0
                 shares.sort(key=lambda pair: (-pair[1], pair[0].signal_id))
-                best = [
-                    Contribution(c.signal_id, c.item_id, c.time, share / whole) for c, share in shares[:limit]
-                ]
+                best = [Contribution(c.signal_id, c.item_id, c.time, share / whole) for c, share in shares[:limit]]
                 answers.append(self._reasons(connection, stored.key, best, 1))
             return answers
 
@@ -140,9 +138,7 @@ class Profiles:
             return [rows.to_signal(row, user_id) for row in connection.execute(query)]
 
     def _key(self, connection: Connection, user_id: str) -> int:
-        key = connection.execute(
-            sa.select(schema.users.c.key).where(schema.users.c.user_id == user_id)
-        ).scalar()
+        key = connection.execute(sa.select(schema.users.c.key).where(schema.users.c.user_id == user_id)).scalar()
         if key is None:
             raise NotFound("user", user_id)
         return int(key)
@@ -153,9 +149,7 @@ class Profiles:
         else:
             profile = self._blender.replay(rows.user_events(connection, row.key))
         as_of = max(now(), profile.updated)
-        return Stored(
-            row.key, row.user_id, row.version, row.signal_count, view(profile, as_of, self._blender)
-        )
+        return Stored(row.key, row.user_id, row.version, row.signal_count, view(profile, as_of, self._blender))
 
     def _reasons(
         self, connection: Connection, user_key: int, contributions: Sequence[Contribution], sign: int
@@ -185,11 +179,7 @@ class Profiles:
 
     def _steered_topics(self, connection: Connection, user_key: int) -> str:
         table = schema.steerings
-        query = (
-            sa.select(table.c.topic)
-            .where(table.c.user_key == user_key, table.c.topic != "")
-            .order_by(table.c.seq)
-        )
+        query = sa.select(table.c.topic).where(table.c.user_key == user_key, table.c.topic != "").order_by(table.c.seq)
         topics = list(connection.execute(query).scalars())
         return "asked for: " + ", ".join(topics) if topics else "asked for"
 

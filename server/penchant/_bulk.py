@@ -79,8 +79,7 @@ class UpsertResult:
         offset = self.upserted_count + len(self.errors)
         self.upserted_count += len(batch.elements) - len(batch.errors)
         self.errors += [
-            ItemError(offset + index, batch.elements[index].id, error)
-            for index, error in sorted(batch.errors.items())
+            ItemError(offset + index, batch.elements[index].id, error) for index, error in sorted(batch.errors.items())
         ]
 
 
@@ -158,9 +157,7 @@ class Batch(Generic[Element]):
         """Sort the response in. Returns the seconds to wait before sending what is left, if anything is."""
         sent = self._waiting
         failed = {error.index: _at_element(from_status(error.status)) for error in response.errors}
-        again = {
-            i: error for i, error in failed.items() if isinstance(error, OverloadedError | UnavailableError)
-        }
+        again = {i: error for i, error in failed.items() if isinstance(error, OverloadedError | UnavailableError)}
         if len(again) < len(sent):
             self._attempt = 0
             self._give_up = time.monotonic() + _PATIENCE_SECONDS
@@ -198,9 +195,7 @@ class Batch(Generic[Element]):
     def _pause(self, errors: Sequence[PenchantError]) -> float:
         backoff = min(_FIRST_PAUSE_SECONDS * 2**self._attempt, _LONGEST_PAUSE_SECONDS)
         self._attempt += 1
-        asked = [
-            error.retry_after for error in errors if isinstance(error, OverloadedError) and error.retry_after
-        ]
+        asked = [error.retry_after for error in errors if isinstance(error, OverloadedError) and error.retry_after]
         # Jitter, so that clients refused together don't come back together.
         return (max(asked) if asked else backoff) * random.uniform(1.0, 1.25)  # noqa: S311 (nothing secret)
 
@@ -252,7 +247,5 @@ def _at_element(error: PenchantError) -> PenchantError:
     """Take the element's position in this one call out of field names: to the caller it means nothing."""
     error.message = _POSITION.sub("", error.message)
     if isinstance(error, InvalidInputError):
-        error.violations = tuple(
-            Violation(_POSITION.sub("", v.field), v.description) for v in error.violations
-        )
+        error.violations = tuple(Violation(_POSITION.sub("", v.field), v.description) for v in error.violations)
     return error

@@ -137,9 +137,7 @@ def behave(
     rating −1…+1, share watched 0…1. `attribution_token` comes with the recommendation that led here.
     The rest is as for `capture`.
     """
-    behavior = Behavior(
-        item_id=item_id, action=_action(action), value=value, attribution_token=attribution_token
-    )
+    behavior = Behavior(item_id=item_id, action=_action(action), value=value, attribution_token=attribution_token)
     signal = Signal(id=id, user_id=user_id, behavior=behavior, time=_timestamp("time", time), context=context)
     return _capture_request(signal, validate_only)
 
@@ -189,9 +187,7 @@ def watch(user_ids: Iterable[str] = (), *, drift_only: bool = False) -> interest
 @_answering(interest.ExplainInterestResponse, lambda response: response)
 def explain(user_id: str, interest_id: str, *, max_evidence: int = 0) -> interest.ExplainInterestRequest:
     """Get the signals that made an interest, each with its share; at most `max_evidence`, if not 0."""
-    return interest.ExplainInterestRequest(
-        user_id=user_id, interest_id=interest_id, max_evidence=max_evidence
-    )
+    return interest.ExplainInterestRequest(user_id=user_id, interest_id=interest_id, max_evidence=max_evidence)
 
 
 @_answering(interest.SteerInterestResponse, lambda response: response.interest)

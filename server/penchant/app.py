@@ -98,9 +98,7 @@ async def serve(settings: Settings, encoder: Encoder | None = None) -> AsyncIter
         catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(
             CatalogService(engine, settings, validator, tokens), server
         )
-        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
-            AdminService(engine, settings, tokens), server
-        )
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(engine, settings, tokens), server)
         checks = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(checks, server)
         reflection.enable_server_reflection([*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
@@ -125,7 +123,5 @@ def _bind(server: grpc.aio.Server, listen: str) -> str:
     try:
         port = server.add_insecure_port(listen)
     except RuntimeError as error:
-        raise WrongState(
-            "ADDRESS_TAKEN", f"can't listen on {listen}: is another server running there?"
-        ) from error
+        raise WrongState("ADDRESS_TAKEN", f"can't listen on {listen}: is another server running there?") from error
     return f"{host}:{port}"

@@ -106,9 +106,7 @@ def from_interest(view: InterestView, label: Label, include_vector: bool = False
         signal_count=view.signal_count,
         first_time=timestamp(view.first),
         last_time=timestamp(view.last),
-        steering=interest.Steering(
-            muted=view.steering.muted, pinned=view.steering.pinned, bias=view.steering.bias
-        ),
+        steering=interest.Steering(muted=view.steering.muted, pinned=view.steering.pinned, bias=view.steering.bias),
         vector=view.vector.tolist() if include_vector else (),
     )
 

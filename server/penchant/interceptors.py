@@ -121,9 +121,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return self._wrap(handler, method)
 
     def _wrap(self, handler: _Handler, method: str) -> _Handler:
-        serve: Any = (
-            handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-        )
+        serve: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
         decode = _strict(handler.request_deserializer or bytes)
 
         async def behave(request: Any, context: _Context) -> Any:

@@ -216,9 +216,7 @@ def _parquet_rows(file: BinaryIO, kind: type[Message]) -> Iterator[tuple[int, di
 def _in_microseconds(batch: Any, pa: Any) -> Any:
     """Return the batch with times cut to microseconds, the finest that Python holds."""
     schema = pa.schema(
-        pa.field(column.name, pa.timestamp("us", tz=column.type.tz))
-        if pa.types.is_timestamp(column.type)
-        else column
+        pa.field(column.name, pa.timestamp("us", tz=column.type.tz)) if pa.types.is_timestamp(column.type) else column
         for column in batch.schema
     )
     return batch.cast(schema, safe=False)

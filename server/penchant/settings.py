@@ -29,15 +29,9 @@ class LimitSettings(Section):
     """Sizes above which a request is refused; GetServerInfo tells them to callers."""
 
     text_bytes: int = Field(default=65_536, ge=256, description="Most bytes (UTF-8) of one text.")
-    batch_size: int = Field(
-        default=500, ge=1, le=10_000, description="Most signals, items or candidates in one call."
-    )
-    page_size: int = Field(
-        default=100, ge=1, le=1_000, description="Most entries of one page; more are cut to this."
-    )
-    message_bytes: int = Field(
-        default=33_554_432, ge=65_536, description="Most bytes of one message on the wire."
-    )
+    batch_size: int = Field(default=500, ge=1, le=10_000, description="Most signals, items or candidates in one call.")
+    page_size: int = Field(default=100, ge=1, le=1_000, description="Most entries of one page; more are cut to this.")
+    message_bytes: int = Field(default=33_554_432, ge=65_536, description="Most bytes of one message on the wire.")
 
 
 class Settings(BaseSettings, EngineSettings):
@@ -47,28 +41,21 @@ class Settings(BaseSettings, EngineSettings):
         env_prefix="PENCHANT_", env_nested_delimiter="__", extra="forbid", validate_default=True
     )
 
-    data: Path = Field(
-        default=Path("penchant-data"), description="Folder that holds all that the server keeps."
-    )
+    data: Path = Field(default=Path("penchant-data"), description="Folder that holds all that the server keeps.")
     listen: str = Field(
         default="127.0.0.1:50051",
         description=(
-            "HOST:PORT to listen on; port 0 takes a free one. "
-            "Loopback only: this version has no authentication."
+            "HOST:PORT to listen on; port 0 takes a free one. Loopback only: this version has no authentication."
         ),
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least level that is logged."
     )
-    log_format: Literal["console", "json"] = Field(
-        default="console", description="Logs for people or for machines."
-    )
+    log_format: Literal["console", "json"] = Field(default="console", description="Logs for people or for machines.")
     drain_seconds: float = Field(
         default=20.0, ge=0, description="After SIGTERM, seconds that calls in hand may take to finish."
     )
-    limits: LimitSettings = Field(
-        default_factory=LimitSettings, description="Sizes above which a request is refused."
-    )
+    limits: LimitSettings = Field(default_factory=LimitSettings, description="Sizes above which a request is refused.")
 
     @field_validator("listen")
     @classmethod

@@ -1,4 +1,4 @@
-"""What every encoder must keep, shown on the embedded model and on small ones made here, with and without an adapter."""
+"""What every encoder must keep: the embedded model, and small ones made here with and without an adapter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from penchant_pipelines.encoder.sentence import EMBEDDED_MODEL
 from penchant_pipelines.errors import WrongState
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from transformers import BertConfig, BertModel, BertTokenizer
 
 # peft asks transformers in a way that transformers is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -45,11 +45,11 @@ def small_model(folder: Path, seed: int = 0, pooling: str = "mean") -> Path:
     (bert / "vocab.txt").write_text("\n".join(words), "utf-8")
     torch.manual_seed(seed)
     config = BertConfig(
-        vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=128,
+        vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=128,
     )  # fmt: skip
     BertModel(config).save_pretrained(bert)
-    BertTokenizerFast(vocab_file=str(bert / "vocab.txt")).save_pretrained(bert)
+    BertTokenizer(vocab_file=str(bert / "vocab.txt")).save_pretrained(bert)
     transformer = Transformer(str(bert))
     model = SentenceTransformer(modules=[transformer, Pooling(32, pooling_mode=pooling)], device="cpu")
     model.save(str(folder / f"small-{pooling}"), create_model_card=False)
@@ -59,7 +59,7 @@ def small_model(folder: Path, seed: int = 0, pooling: str = "mean") -> Path:
 def adapter(model: Path, folder: Path, seed: int = 0, safe: bool = True) -> Path:
     """Save a LoRA adapter of random weights for a model."""
     torch.manual_seed(seed)
-    bert = SentenceTransformer(str(model), device="cpu")[0].auto_model
+    bert = SentenceTransformer(str(model), device="cpu")[0].get_submodule("auto_model")
     config = LoraConfig(r=4, lora_alpha=16, target_modules=["query", "value"], init_lora_weights=False)
     adapted = get_peft_model(bert, config)
     adapted.save_pretrained(str(folder), safe_serialization=safe)

@@ -1,4 +1,4 @@
-"""The record, its ledger and its writer: what is answered is durable, and profiles follow from what is kept."""
+"""Record, ledger and writer: what is answered is durable, and profiles follow from what is kept."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ DAY = MICROS_PER_DAY
 
 
 def axis(index: int) -> NDArray[np.float32]:
-    return np.eye(DIMENSIONS, dtype=np.float32)[index % DIMENSIONS]
+    row: NDArray[np.float32] = np.eye(DIMENSIONS, dtype=np.float32)[index % DIMENSIONS]
+    return row
 
 
 def reading(index: int) -> Reading:
@@ -86,9 +87,7 @@ class Store:
     def replayed(self, user: str = "ann") -> Profile:
         """The profile made anew from what the record holds."""
         with self.record.read() as connection:
-            key = connection.execute(
-                sa.select(schema.users.c.key).where(schema.users.c.user_id == user)
-            ).scalar_one()
+            key = connection.execute(sa.select(schema.users.c.key).where(schema.users.c.user_id == user)).scalar_one()
             return self.blender.replay(rows.user_events(connection, key))
 
     def true(self, user: str = "ann") -> bool:
@@ -104,9 +103,7 @@ class Store:
 
 def read(signal: Signal) -> Reading:
     evidence = signal.evidence
-    return (
-        reading(int(evidence.text.split()[-1])) if isinstance(evidence, Post) and evidence.text else Reading()
-    )
+    return reading(int(evidence.text.split()[-1])) if isinstance(evidence, Post) and evidence.text else Reading()
 
 
 @asynccontextmanager
@@ -124,9 +121,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
         yield found
 
 
-def refuse_commits(
-    store: Store, times: int, when: Callable[[sa.Connection], bool] = lambda _: True
-) -> list[int]:
+def refuse_commits(store: Store, times: int, when: Callable[[sa.Connection], bool] = lambda _: True) -> list[int]:
     """Let the next commits of the writer fail, as on a full disk; returns a list that grows with each."""
     failed: list[int] = []
 
@@ -139,7 +134,7 @@ def refuse_commits(
     return failed
 
 
-# -- the writer ------------------------------------------------------------------------------------------------
+# -- the writer ----------------------------------------------------------------------------------------------
 
 
 async def test_an_answer_means_that_it_is_committed(store: Store) -> None:
@@ -187,9 +182,7 @@ async def test_works_that_failed_together_are_tried_alone(store: Store) -> None:
 
     refuse_commits(store, 10_000, poisoned)
     names = ["a", "b", "poison", "c"]
-    outcomes = await asyncio.gather(
-        *(store.capture(post(name, day=2)) for name in names), return_exceptions=True
-    )
+    outcomes = await asyncio.gather(*(store.capture(post(name, day=2)) for name in names), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [Captured, Captured, OSError, Captured]
     assert store.count(schema.signals) == 4
     assert store.true()
@@ -220,9 +213,7 @@ async def test_an_exception_in_one_work_hurts_no_other(store: Store, stage: str)
 
 def events_of(store: Store, user: str = "ann") -> list[Any]:
     with store.record.read() as connection:
-        key = connection.execute(
-            sa.select(schema.users.c.key).where(schema.users.c.user_id == user)
-        ).scalar_one()
+        key = connection.execute(sa.select(schema.users.c.key).where(schema.users.c.user_id == user)).scalar_one()
         return list(rows.user_events(connection, key))
 
 
@@ -271,7 +262,7 @@ async def test_closing_commits_what_is_queued_and_takes_no_more(tmp_path: Path) 
     store.record.close()
 
 
-# -- signals ---------------------------------------------------------------------------------------------------
+# -- signals -------------------------------------------------------------------------------------------------
 
 
 async def test_a_resend_is_a_duplicate_and_other_content_a_conflict(store: Store) -> None:
@@ -293,9 +284,7 @@ async def test_a_resend_is_a_duplicate_and_other_content_a_conflict(store: Store
 
 
 async def test_an_answer_names_the_version_and_the_interests_that_its_signal_made(store: Store) -> None:
-    captured = await store.writer.submit(
-        store.capturing([post("a"), post("b", topic=1, day=2), post("c", day=3)])
-    )
+    captured = await store.writer.submit(store.capturing([post("a"), post("b", topic=1, day=2), post("c", day=3)]))
     assert [one.version for one in captured] == [1, 2, 3]
     by_id = {interest.id: interest.signal_count for interest in captured[-1].view.interests}
     assert [len(one.changed_ids) for one in captured] == [1, 1, 1]
@@ -321,9 +310,7 @@ async def test_late_signals_are_replayed_once_a_group(store: Store, monkeypatch:
 
 
 signals = st.lists(
-    st.tuples(
-        st.integers(0, 5), st.integers(0, 7), st.sampled_from(["post", "like", "dislike", "undo", "unknown"])
-    ),
+    st.tuples(st.integers(0, 5), st.integers(0, 7), st.sampled_from(["post", "like", "dislike", "undo", "unknown"])),
     max_size=12,
 )
 
@@ -395,7 +382,7 @@ async def test_a_signal_waits_for_its_item(store: Store) -> None:
         blob = connection.execute(
             sa.select(schema.signals.c.vector).where(schema.signals.c.id == "review")
         ).scalar_one()
-    np.testing.assert_allclose(rows.to_vector(blob), (axis(4) + axis(5)) / np.sqrt(2), atol=1e-6)
+    np.testing.assert_allclose(np.frombuffer(blob, np.float32), (axis(4) + axis(5)) / np.sqrt(2), atol=1e-6)
 
 
 async def test_a_deleted_item_leaves_signals_their_vectors(store: Store) -> None:
@@ -408,7 +395,7 @@ async def test_a_deleted_item_leaves_signals_their_vectors(store: Store) -> None
     assert store.true()
 
 
-# -- steering --------------------------------------------------------------------------------------------------
+# -- steering ------------------------------------------------------------------------------------------------
 
 
 async def test_the_users_word_is_part_of_the_history(store: Store) -> None:
@@ -431,9 +418,7 @@ async def test_the_users_word_is_part_of_the_history(store: Store) -> None:
     }
     assert store.true()
     with pytest.raises(NotFound):
-        await store.writer.submit(
-            lambda ledger: ledger.steer("ann", DAY, Steering(), "absent", "", Reading())
-        )
+        await store.writer.submit(lambda ledger: ledger.steer("ann", DAY, Steering(), "absent", "", Reading()))
     with pytest.raises(NotFound):
         await store.writer.submit(lambda ledger: ledger.steer("nobody", DAY, Steering(), key, "", Reading()))
 
@@ -451,7 +436,7 @@ async def test_a_word_about_a_dislike_does_not_go_to_the_like_of_the_same_thing(
     assert store.true()
 
 
-# -- whole users -----------------------------------------------------------------------------------------------
+# -- whole users ---------------------------------------------------------------------------------------------
 
 
 async def test_merged_users_are_as_if_they_had_been_one(store: Store, tmp_path: Path) -> None:
@@ -490,12 +475,8 @@ async def test_erasing_leaves_nothing_but_a_receipt(store: Store) -> None:
     await store.upsert(("film", 4))
     await store.capture(post("p", user="guest"))
     await store.writer.submit(lambda ledger: ledger.merge("guest", "ann"))
-    await store.capture(
-        post("unique words 7"), act("like", Action.LIKE), act("x", Action.LIKE, item="unknown")
-    )
-    await store.writer.submit(
-        lambda ledger: ledger.steer("ann", DAY, Steering(bias=1), "", "about 6", reading(6))
-    )
+    await store.capture(post("unique words 7"), act("like", Action.LIKE), act("x", Action.LIKE, item="unknown"))
+    await store.writer.submit(lambda ledger: ledger.steer("ann", DAY, Steering(bias=1), "", "about 6", reading(6)))
     await store.capture(post("other", user="bob"))
     receipt = await store.writer.submit(lambda ledger: ledger.erase("ann", 9))
     assert receipt.signals_deleted == 4

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from penchant_pipelines.interests import (
     Blender,
     Event,
@@ -38,7 +38,8 @@ def unit(row: ArrayLike) -> Vector:
 
 
 def axis(index: int) -> Vector:
-    return np.eye(DIMENSIONS, dtype=np.float32)[index]
+    row: NDArray[np.float32] = np.eye(DIMENSIONS, dtype=np.float32)[index]
+    return row
 
 
 def near(topic: int, seed: int) -> Vector:
@@ -61,7 +62,7 @@ def act(number: int, time: int, action: Action, vector: Vector | None, item_id: 
 
 @st.composite
 def streams(draw: st.DrawFn, steered: bool = True, undo: bool = True) -> list[Event]:
-    """Events of one user, sorted by (time, id), with ties, gaps of years, unread items and words of the user's own."""
+    """Events of one user, sorted by (time, id), with ties, gaps of years, unread items and the user's word."""
     kinds = ["post", "post", "action"] + ["steering"] * steered + ["undo"] * undo
     events: list[Event] = []
     time = draw(st.integers(0, 20_000)) * DAY
@@ -79,17 +80,13 @@ def streams(draw: st.DrawFn, steered: bool = True, undo: bool = True) -> list[Ev
         elif kind == "post":
             rating = draw(st.none() | st.floats(-1, 1))
             language = draw(st.sampled_from(["en", "zh", "und"]))
-            events.append(
-                Evidence(name, time, vector, None, None, rating, item_id, (f"term{number}",), language)
-            )
+            events.append(Evidence(name, time, vector, None, None, rating, item_id, (f"term{number}",), language))
         else:
             actions = [action for action in Action if action is not Action.UNDO]
             action = Action.UNDO if kind == "undo" else draw(st.sampled_from(actions))
             value = draw(st.none() | st.floats(-1, 1) | st.just(40.0)) if action is Action.DWELL else None
             known = draw(st.integers(0, 9)) > 0
-            events.append(
-                Evidence(name, time, vector if known else None, action, value, item_id=item_id or "z")
-            )
+            events.append(Evidence(name, time, vector if known else None, action, value, item_id=item_id or "z"))
     events.sort(key=lambda event: (event.time, event.id))
     return events
 
@@ -138,11 +135,7 @@ def test_merges_lose_no_mass_and_no_signal(events: list[Event]) -> None:
                 columns = [list(mixer.lives[:-2]).index(rule.half_life_days * DAY), -2, -1]
                 expected[columns] += abs(rule.weight) * fade[columns]
         kept = sum(
-            (
-                i.mass * decay(profile.updated - i.updated, mixer.lives)
-                for i in profile.interests
-                if i.sign == sign
-            ),
+            (i.mass * decay(profile.updated - i.updated, mixer.lives) for i in profile.interests if i.sign == sign),
             np.zeros(len(mixer.lives)),
         )
         np.testing.assert_allclose(kept, expected, rtol=1e-9, atol=1e-300)
@@ -268,11 +261,9 @@ def test_the_cheapest_pair_merges() -> None:
     close = unit(axis(0) + axis(4) + axis(5))
     profile = Profile()
     first = mixer.add(profile, post(1, 0, axis(0)))
+    merged: list[tuple[str, str]] = []
     for number, vector in enumerate([axis(1), axis(2), close], start=2):
-        merged: list[tuple[str, str]] = []
-        taken = mixer.add(
-            profile, post(number, 0, vector), merged=lambda kept, gone, m=merged: m.append((kept, gone))
-        )  # type: ignore[misc]
+        taken = mixer.add(profile, post(number, 0, vector), merged=lambda *pair: merged.append(pair))
     assert close @ axis(0) < mixer.recipe.similarity
     assert len(merged) == 1
     assert merged[0][0] == first == taken

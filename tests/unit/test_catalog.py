@@ -19,7 +19,8 @@ NOW = 20_000 * DAY
 
 
 def axis(index: int) -> NDArray[np.float32]:
-    return np.eye(DIMENSIONS, dtype=np.float32)[index % DIMENSIONS]
+    row: NDArray[np.float32] = np.eye(DIMENSIONS, dtype=np.float32)[index % DIMENSIONS]
+    return row
 
 
 def catalog() -> Catalog:
@@ -118,9 +119,7 @@ class Live:
         await self.writer.submit(lambda ledger: ledger.capture(signal, time, Reading()))
 
     async def upsert(self, item_id: str = "film") -> None:
-        await self.writer.submit(
-            lambda ledger: ledger.upsert_items([(Item(item_id), Reading(axis(0), "en"))])
-        )
+        await self.writer.submit(lambda ledger: ledger.upsert_items([(Item(item_id), Reading(axis(0), "en"))]))
 
     async def delete(self, item_id: str = "film") -> None:
         await self.writer.submit(lambda ledger: ledger.delete_items([item_id]))

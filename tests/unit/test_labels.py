@@ -24,7 +24,8 @@ WORDS = [
 
 
 def axis(index: int) -> NDArray[np.float32]:
-    return np.eye(4, dtype=np.float32)[index]
+    row: NDArray[np.float32] = np.eye(4, dtype=np.float32)[index]
+    return row
 
 
 def interest(terms: dict[str, float], direction: int = 0) -> InterestView:
@@ -79,9 +80,7 @@ def test_part_of_a_keyword_is_not_another(longer: str, shorter: str, longer_lead
     assert found[0].keywords == ((longer,) if longer_leads else (shorter,))
 
 
-@pytest.mark.parametrize(
-    ("one", "two"), [("art", "party"), ("кот", "который"), ("öl", "köln"), ("été", "étéindre")]
-)
+@pytest.mark.parametrize(("one", "two"), [("art", "party"), ("кот", "который"), ("öl", "köln"), ("été", "étéindre")])
 def test_letters_in_common_are_not_a_part(one: str, two: str) -> None:
     found = name_interests([interest({one: 2.0, two: 1.0})], nothing)
     assert set(found[0].keywords) == {one, two}

@@ -22,7 +22,7 @@ def test_migrations_make_the_very_schema(tmp_path: Path) -> None:
             )
             assert compare_metadata(context, schema.metadata) == []
             # Alembic does not compare AUTOINCREMENT, which keeps the outbox's numbers from being given twice.
-            made = dict(
+            made: dict[str, str] = dict(
                 connection.execute(sa.text("SELECT name, sql FROM sqlite_master WHERE type = 'table'")).all()
             )
             assert "AUTOINCREMENT" in made["outbox"]

@@ -19,11 +19,13 @@ law = settings(max_examples=60, deadline=None)
 
 
 def axis(index: int) -> NDArray[np.float32]:
-    return np.eye(DIMENSIONS, dtype=np.float32)[index]
+    row: NDArray[np.float32] = np.eye(DIMENSIONS, dtype=np.float32)[index]
+    return row
 
 
 def towards(first: int, second: int, cosine: float) -> NDArray[np.float32]:
-    return (cosine * axis(first) + np.sqrt(1 - cosine**2) * axis(second)).astype(np.float32)
+    row: NDArray[np.float32] = (cosine * axis(first) + np.sqrt(1 - cosine**2) * axis(second)).astype(np.float32)
+    return row
 
 
 def interest(index: int, weight: float, sign: int = 1, muted: bool = False, signals: int = 1) -> InterestView:
@@ -86,9 +88,7 @@ def test_two_interests_by_hand() -> None:
     st.floats(-0.9, 0.8),
     st.floats(0.01, 0.1),
 )
-def test_nearer_to_an_interest_is_never_worse(
-    weights: list[float], at: int, cosine: float, step: float
-) -> None:
+def test_nearer_to_an_interest_is_never_worse(weights: list[float], at: int, cosine: float, step: float) -> None:
     whose = taste(*(interest(index, weight) for index, weight in enumerate(weights)))
     at = at % len(weights)
     # The rest of the vector lies along the last axis, which no interest has.
@@ -100,9 +100,7 @@ def test_nearer_to_an_interest_is_never_worse(
 def test_what_is_near_a_dislike_or_a_mute_loses() -> None:
     items = [towards(0, 1, 0.8), towards(0, 2, 0.8), towards(0, 3, 0.8)]
     plain = rate(taste(interest(0, 1.0)), items).scores
-    wary = rate(
-        taste(interest(0, 1.0), interest(1, -0.5, sign=-1), interest(2, 0.0, muted=True)), items
-    ).scores
+    wary = rate(taste(interest(0, 1.0), interest(1, -0.5, sign=-1), interest(2, 0.0, muted=True)), items).scores
     np.testing.assert_allclose(plain - wary, [0.5 * 0.6, 0.5 * 0.6, 0], atol=1e-6)
     away = rate(taste(interest(0, 1.0), interest(1, -0.5, sign=-1)), [-axis(1)]).scores
     assert away == pytest.approx(rate(taste(interest(0, 1.0)), [-axis(1)]).scores)
@@ -143,16 +141,12 @@ def test_fresh_taste_leads_while_drifting() -> None:
 
 def test_query_words_share_the_score() -> None:
     items = [axis(0), axis(1)]
-    np.testing.assert_allclose(
-        rate(taste(interest(0, 1.0)), items, query=axis(1)).scores, [0.4, 0.6], atol=1e-6
-    )
+    np.testing.assert_allclose(rate(taste(interest(0, 1.0)), items, query=axis(1)).scores, [0.4, 0.6], atol=1e-6)
     np.testing.assert_allclose(rate(STRANGER, items, query=axis(1)).scores, [0, 0.6], atol=1e-6)
 
 
 def test_a_taste_splits_a_profile() -> None:
-    whose = taste(
-        interest(0, 0.6), interest(1, 0.2), interest(2, 0.0, muted=True), interest(3, -0.4, sign=-1)
-    )
+    whose = taste(interest(0, 0.6), interest(1, 0.2), interest(2, 0.0, muted=True), interest(3, -0.4, sign=-1))
     assert whose.ids == ("i0", "i1")
     np.testing.assert_allclose(whose.shares, [0.75, 0.25])
     assert len(whose.avoided) == 2
@@ -176,18 +170,14 @@ def test_only_items_of_a_muted_interest_are_muted() -> None:
 @st.composite
 def pools(draw: st.DrawFn) -> tuple[NDArray[np.float64], Vectors]:
     count = draw(st.integers(0, 12))
-    scores = np.array(
-        draw(st.lists(st.sampled_from([-1.0, 0.0, 0.2, 0.21, 0.9]), min_size=count, max_size=count))
-    )
+    scores = np.array(draw(st.lists(st.sampled_from([-1.0, 0.0, 0.2, 0.21, 0.9]), min_size=count, max_size=count)))
     raw = np.random.default_rng(draw(st.integers(0, 9))).standard_normal((count, DIMENSIONS))
     return scores.astype(np.float64), (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
 
 
 @law
 @given(pools(), st.integers(0, 15), st.floats(0, 1))
-def test_diversify_picks_each_row_once(
-    pool: tuple[NDArray[np.float64], Vectors], limit: int, diversity: float
-) -> None:
+def test_diversify_picks_each_row_once(pool: tuple[NDArray[np.float64], Vectors], limit: int, diversity: float) -> None:
     scores, vectors = pool
     chosen = diversify(scores, vectors, limit, diversity)
     assert len(chosen) == len(set(chosen)) == min(limit, len(scores))
@@ -225,7 +215,5 @@ def test_full_diversity_spreads() -> None:
     ("shares", "total", "expected"),
     [([0.5, 0.3, 0.2], 20, [10, 6, 4]), ([0.98, 0.02], 10, [10, 2]), ([1.0], 1, [2]), ([], 10, [])],
 )
-def test_every_interest_brings_at_least_two_candidates(
-    shares: list[float], total: int, expected: list[int]
-) -> None:
+def test_every_interest_brings_at_least_two_candidates(shares: list[float], total: int, expected: list[int]) -> None:
     assert quotas(np.array(shares), total) == expected

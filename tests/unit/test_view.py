@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from penchant_pipelines.interests import (
     Blender,
     Event,
@@ -32,7 +33,8 @@ law = settings(max_examples=40, deadline=None)
 
 
 def axis(index: int) -> Vector:
-    return np.eye(DIMENSIONS, dtype=np.float32)[index]
+    row: NDArray[np.float32] = np.eye(DIMENSIONS, dtype=np.float32)[index]
+    return row
 
 
 def blender(max_interests: int = 3, **changes: Any) -> Blender:
@@ -47,7 +49,7 @@ def daily(topic: int, days: Iterable[int], action: Action | None = None) -> list
     return [Evidence(f"t{topic}-{day}", day * DAY, axis(topic), action, item_id="item") for day in days]
 
 
-def read(events: list[Event] | list[Evidence], as_of: int, mixer: Blender | None = None) -> ProfileView:
+def read(events: Sequence[Event], as_of: int, mixer: Blender | None = None) -> ProfileView:
     mixer = mixer or blender()
     return view(mixer.replay(events), as_of, mixer)
 
@@ -105,9 +107,7 @@ def test_reading_changes_nothing(history: tuple[list[Event], int]) -> None:
     profile = mixer.replay(events)
     before = pack(profile)
     first, second = view(profile, as_of, mixer), view(profile, as_of, mixer)
-    assert [(i.id, i.weight, i.mass) for i in first.interests] == [
-        (i.id, i.weight, i.mass) for i in second.interests
-    ]
+    assert [(i.id, i.weight, i.mass) for i in first.interests] == [(i.id, i.weight, i.mass) for i in second.interests]
     assert pack(profile) == before
 
 
@@ -127,9 +127,7 @@ def test_an_explanation_accounts_for_all_of_an_interest(history: tuple[list[Even
         assert all(0 <= reason.share <= 1 for reason in reasons)
         if interest.mass > 0 or interest.signal_count:
             assert sum(reason.share for reason in reasons) == pytest.approx(1)
-        assert [reason.share for reason in reasons] == sorted(
-            (reason.share for reason in reasons), reverse=True
-        )
+        assert [reason.share for reason in reasons] == sorted((reason.share for reason in reasons), reverse=True)
         named += [reason.signal_id for reason in reasons if reason.signal_id]
     assert len(named) == len(set(named))
 
@@ -225,10 +223,7 @@ def test_confidence_grows_with_days_and_more_slowly_within_one() -> None:
 
 
 def test_confidence_grows_with_agreement() -> None:
-    mixed = [
-        post(f"p{n}", n * DAY, np.float32(0.8) * axis(0) + np.float32(0.6) * axis(1 + n % 4))
-        for n in range(9)
-    ]
+    mixed = [post(f"p{n}", n * DAY, np.float32(0.8) * axis(0) + np.float32(0.6) * axis(1 + n % 4)) for n in range(9)]
     loose, tight = read(mixed, 9 * DAY), read(daily(0, range(9)), 9 * DAY)
     assert loose.interests[0].signal_count == tight.interests[0].signal_count == 9
     assert loose.interests[0].confidence < tight.interests[0].confidence

@@ -13,11 +13,7 @@ from pydantic import ValidationError
 
 SETTINGS = InterestSettings()
 VECTOR = np.ones(1, dtype=np.float32)
-LIKED = [
-    action
-    for action in Action
-    if action is not Action.UNDO and SETTINGS.actions[action.name.lower()].weight > 0
-]
+LIKED = [action for action in Action if action is not Action.UNDO and SETTINGS.actions[action.name.lower()].weight > 0]
 DISLIKED = [action for action in Action if action is not Action.UNDO and action not in LIKED]
 SCALED = [Action.VIEW, Action.DWELL]
 
@@ -42,9 +38,7 @@ def test_ratings_are_monotone_around_the_neutral_one(one: float, two: float, neu
     assert (weight(settings=settings, rating=one) < 0) == (one < neutral)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "share"), [(0.0, 0.0), (30.0, 0.5), (90.0, 0.75), (1e300, 1.0), (-5.0, 0.0)]
-)
+@pytest.mark.parametrize(("seconds", "share"), [(0.0, 0.0), (30.0, 0.5), (90.0, 0.75), (1e300, 1.0), (-5.0, 0.0)])
 def test_dwelling_saturates(seconds: float, share: float) -> None:
     assert weight(Action.DWELL, value=seconds) == pytest.approx(0.6 * share)
 
@@ -75,9 +69,7 @@ def test_every_action_but_undo_has_a_weight_and_a_half_life() -> None:
 
 
 def test_changing_one_action_keeps_the_others() -> None:
-    changed = InterestSettings.model_validate(
-        {"actions": {"like": {"weight": 3}}, "post": {"half_life_days": 7}}
-    )
+    changed = InterestSettings.model_validate({"actions": {"like": {"weight": 3}}, "post": {"half_life_days": 7}})
     assert weight(Action.LIKE, changed) == 3
     assert changed.actions["like"].half_life_days == SETTINGS.actions["like"].half_life_days
     assert {name: rule for name, rule in changed.actions.items() if name != "like"} == {

@@ -99,9 +99,7 @@ class SentenceEncoder:
         if dimensions is None:
             raise WrongState("MODEL_UNREADABLE", f"{base_model} does not tell its embedding dimension")
         self.dimensions = dimensions
-        pooling = json.dumps(
-            [(type(module).__name__, getattr(module, "pooling_mode", None)) for module in model]
-        )
+        pooling = json.dumps([(type(module).__name__, getattr(module, "pooling_mode", None)) for module in model])
         key = hashlib.sha256(f"{digest}:{self.dimensions}:{pooling}".encode()).hexdigest()[:12]
         self.space_id = "-".join(filter(None, [base_model, adapter_id, key]))
 
@@ -134,7 +132,10 @@ class SentenceEncoder:
         import torch
 
         with torch.inference_mode():
-            moved = {name: value.to(self._model.device) if hasattr(value, "to") else value for name, value in features.items()}
+            moved = {
+                name: value.to(self._model.device) if hasattr(value, "to") else value
+                for name, value in features.items()
+            }
             embedding = self._model(moved)["sentence_embedding"].float()
             unit: Vectors = torch.nn.functional.normalize(embedding, dim=1).cpu().numpy()
             return unit
@@ -166,9 +167,7 @@ def _merge_adapter(model: SentenceTransformer, folder: Path) -> str:
     try:
         adapted = PeftModel.from_pretrained(transformer.get_submodule("auto_model"), str(folder))
     except (KeyError, OSError, RuntimeError, ValueError) as error:
-        raise WrongState(
-            "ADAPTER_MISMATCH", f"adapter {folder.name!r} does not fit the model: {error}"
-        ) from error
+        raise WrongState("ADAPTER_MISMATCH", f"adapter {folder.name!r} does not fit the model: {error}") from error
     transformer.auto_model = adapted.merge_and_unload()
     # The same weights at another alpha make another model.
     return file_sha256(weights) + file_sha256(folder / "adapter_config.json")

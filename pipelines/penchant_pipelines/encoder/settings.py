@@ -27,7 +27,10 @@ class EncoderSettings(Section):
         default=0, ge=0, le=64, description="Threads that run the model. 0: one a core, on a GPU a single one."
     )
     batch_size: int = Field(
-        default=64, ge=1, le=4096, description="Most texts that a worker takes at once; those of equal length share a pass."
+        default=64,
+        ge=1,
+        le=4096,
+        description="Most texts that a worker takes at once; those of equal length share a pass.",
     )
     cache_size: int = Field(
         default=50_000,

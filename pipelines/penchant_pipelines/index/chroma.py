@@ -91,9 +91,7 @@ def unavailable(message: str) -> Iterator[None]:
 class ChromaIndex:
     """One Chroma collection in cosine space. See VectorIndex."""
 
-    def __init__(
-        self, collection: Collection, dimensions: int, gate: Gate, *, batch_size: int, pause: float
-    ) -> None:
+    def __init__(self, collection: Collection, dimensions: int, gate: Gate, *, batch_size: int, pause: float) -> None:
         self._collection = collection
         self._dimensions = dimensions
         self._gate = gate
@@ -179,9 +177,7 @@ class EmbeddedStore:
             break_seal(path)
             client = persistent_client(path)
             try:
-                collections = [
-                    open_collection(client, kind, dimensions, self._settings) for kind in COLLECTIONS
-                ]
+                collections = [open_collection(client, kind, dimensions, self._settings) for kind in COLLECTIONS]
                 generation, gate = make_generation(
                     name, collections, dimensions, batch_size=self._settings.batch_size, pause=PAUSE
                 )
@@ -246,9 +242,7 @@ class ServerStore:
             ]
             uuids = [collection.id for collection in collections]
             if name not in self._open or self._open[name][1] != uuids:  # the server may have lost its data
-                generation, gate = make_generation(
-                    name, collections, dimensions, batch_size=SERVER_BATCH, pause=0.0
-                )
+                generation, gate = make_generation(name, collections, dimensions, batch_size=SERVER_BATCH, pause=0.0)
                 self._open[name] = generation, uuids, gate
             return self._open[name][0]
 
@@ -288,9 +282,7 @@ class ServerStore:
             url = urlsplit(self._settings.url)
             ssl = url.scheme == "https"
             # Chroma waits for ever for a server that does not answer, and has no setting for it
-            httpx.get(
-                f"{url.geturl().rstrip('/')}/api/v2/heartbeat", timeout=SERVER_TIMEOUT
-            ).raise_for_status()
+            httpx.get(f"{url.geturl().rstrip('/')}/api/v2/heartbeat", timeout=SERVER_TIMEOUT).raise_for_status()
             client = chromadb.HttpClient(
                 host=url.hostname or "",
                 port=url.port or (443 if ssl else 80),
@@ -309,8 +301,7 @@ def make_generation(
     """Put the two collections of a generation behind one gate."""
     gate = Gate()
     items, interests = (
-        ChromaIndex(collection, dimensions, gate, batch_size=batch_size, pause=pause)
-        for collection in collections
+        ChromaIndex(collection, dimensions, gate, batch_size=batch_size, pause=pause) for collection in collections
     )
     return Generation(name, items, interests), gate
 

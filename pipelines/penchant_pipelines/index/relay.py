@@ -87,9 +87,7 @@ class Relay:
         """Say that the outbox has grown."""
         self._wake.set()
 
-    async def query(
-        self, kind: Literal["items", "interests"], targets: Vectors, limit: int
-    ) -> list[list[Hit]] | None:
+    async def query(self, kind: Literal["items", "interests"], targets: Vectors, limit: int) -> list[list[Hit]] | None:
         """Ask the live generation for what is nearest to (n, d) unit vectors; None where none can answer."""
         while (generation := self.live) is not None:
             index = generation.items if kind == "items" else generation.interests
@@ -110,9 +108,7 @@ class Relay:
         """Count outbox rows that the live generation has yet to take; blocks."""
         generations, outbox = schema.generations, schema.outbox
         with self._record.read() as connection:
-            cursor = (
-                connection.execute(sa.select(generations.c.cursor).where(generations.c.live)).scalar() or 0
-            )
+            cursor = connection.execute(sa.select(generations.c.cursor).where(generations.c.live)).scalar() or 0
             return connection.execute(
                 sa.select(sa.func.count()).select_from(outbox).where(outbox.c.seq > cursor)
             ).scalar_one()
@@ -227,9 +223,7 @@ class Relay:
         if gone:
             generation.interests.delete([interest_key(*pair) for pair in gone])
         if written:
-            generation.interests.upsert(
-                [interest_key(*pair) for pair in written], np.stack(list(written.values()))
-            )
+            generation.interests.upsert([interest_key(*pair) for pair in written], np.stack(list(written.values())))
         return written, gone
 
     async def _fill(self, generation: Generation, progress: Progress) -> None:
@@ -263,9 +257,7 @@ class Relay:
         """Audit: the index holds what the record says it took, and finds a sample of it by vector."""
         if self.lag() == 0:
             with self._record.read() as connection:
-                expected = connection.execute(
-                    sa.select(sa.func.count()).select_from(schema.items)
-                ).scalar_one()
+                expected = connection.execute(sa.select(sa.func.count()).select_from(schema.items)).scalar_one()
             if generation.items.count() != expected:
                 log.warning("index.audit_failed", items=generation.items.count(), expected=expected)
                 return False
@@ -288,9 +280,7 @@ def interest_key(user_key: int, interest_id: str) -> str:
 
 def _findable(connection: sa.Connection, user_key: int) -> dict[str, Vector]:
     """Interests by which a user may be found: liked and not muted."""
-    packed = connection.execute(
-        sa.select(schema.users.c.profile).where(schema.users.c.key == user_key)
-    ).scalar()
+    packed = connection.execute(sa.select(schema.users.c.profile).where(schema.users.c.key == user_key)).scalar()
     profile = unpack(packed) if packed else Profile()
     return {
         interest.id: interest.centroid
@@ -314,9 +304,7 @@ def _begin_generation(ledger: Ledger, name: str, space_id: str) -> Callable[[], 
     newest = ledger.connection.execute(sa.select(sa.func.max(schema.outbox.c.seq))).scalar() or 0
     cursors = ledger.connection.execute(sa.select(sa.func.max(schema.generations.c.cursor))).scalar() or 0
     ledger.connection.execute(
-        schema.generations.insert().values(
-            name=name, space_id=space_id, cursor=max(newest, cursors), live=False
-        )
+        schema.generations.insert().values(name=name, space_id=space_id, cursor=max(newest, cursors), live=False)
     )
     return lambda: None
 
@@ -353,9 +341,7 @@ def _advance(
             ],
         )
     if cursor is not None:
-        ledger.connection.execute(
-            generations.update().where(generations.c.name == name).values(cursor=cursor)
-        )
+        ledger.connection.execute(generations.update().where(generations.c.name == name).values(cursor=cursor))
         taken = ledger.connection.execute(sa.select(sa.func.min(generations.c.cursor))).scalar_one()
         ledger.connection.execute(outbox.delete().where(outbox.c.seq <= taken))
     return lambda: None

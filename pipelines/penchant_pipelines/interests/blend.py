@@ -28,6 +28,7 @@ from penchant_pipelines.interests.state import (
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Steering
 
 MAX_TERMS = 40
+OPENING_CLOSENESS = 0.5
 STEERED_MASS = 1.0
 """Mass of a full steer (bias ±1): as much as one post, but it never fades."""
 
@@ -66,9 +67,7 @@ class Blender:
         self.long_life = recipe.settings.post.half_life_days * MICROS_PER_DAY
         self._horizons = np.array([self.lives[SHORT], self.long_life])
 
-    def replay(
-        self, events: Iterable[Event], trace: Trace | None = None, merged: Merged | None = None
-    ) -> Profile:
+    def replay(self, events: Iterable[Event], trace: Trace | None = None, merged: Merged | None = None) -> Profile:
         """Make a profile from events sorted by (time, id). Undone actions leave no mark."""
         profile = Profile()
         ordered = list(events)
@@ -118,10 +117,10 @@ class Blender:
         return taken_by
 
     def steer(self, profile: Profile, event: SteeringEvent, merged: Merged | None = None) -> Interest:
-        """Put the user's word on the interest it names, else the nearest to its vector, else open one for it."""
+        """Put the user's word on the interest it names, else the nearest to its vector, else a new one."""
         self._advance(profile, event.time)
         wants_less = event.steering.bias < 0
-        # A like and a dislike of one thing lie in the same place: where the user named one, only the name tells.
+        # A like and a dislike of one thing lie in the same place: only the name tells them apart.
         best, cosine = profile.find(event.interest_id), 1.0
         if best is None:
             best, cosine = self._nearest(profile.interests, event.vector, 0)
@@ -203,9 +202,11 @@ class Blender:
         interest.agreement += cosine
         if interest.signal_count == 1:
             interest.first = evidence.time
+        # Terms of texts near the centre count more: closeness ranks them without a pass of the encoder.
+        # The opening text is its own centre, which says nothing; it counts like one at the usual distance.
+        closeness = OPENING_CLOSENESS if interest.signal_count == 1 else max(cosine, 0.05)
         for rank, term in enumerate(evidence.terms):
-            # Terms of texts near the centre count more: closeness ranks them without a pass of the encoder.
-            interest.terms[term] = interest.terms.get(term, 0.0) + mass * max(cosine, 0.05) / (1 + 0.25 * rank)
+            interest.terms[term] = interest.terms.get(term, 0.0) + mass * closeness / (1 + 0.25 * rank)
         if len(interest.terms) > MAX_TERMS:
             best = sorted(interest.terms.items(), key=lambda pair: (-pair[1], pair[0]))[: MAX_TERMS // 2]
             interest.terms = dict(best)
@@ -213,14 +214,15 @@ class Blender:
     def _merge_nearest(
         self, profile: Profile, merged: Merged | None, newest: Interest | None = None
     ) -> tuple[str, str]:
-        """Merge the cheapest pair of one sign; what the user steered is spared where possible. Returns (kept, gone).
+        """Merge the cheapest pair of one sign, sparing what the user steered. Returns (kept, gone).
 
         `newest` is what the user has just steered: it stays, whatever else must go.
         """
         interests = profile.interests
         masses = np.array(
             [
-                total_mass(i.mass * decay(profile.updated - i.updated, self.lives), self.settings.floor) + i.steered_mass
+                total_mass(i.mass * decay(profile.updated - i.updated, self.lives), self.settings.floor)
+                + i.steered_mass
                 for i in interests
             ]
         )
@@ -228,11 +230,14 @@ class Blender:
         signs = np.array([interest.sign for interest in interests])
         steered = np.array([2 if i is newest else int(i.steering is not None) for i in interests])
         cost: NDArray[np.float64] = (
-            np.outer(masses, masses) / np.maximum(np.add.outer(masses, masses), 1e-12) * (2 - 2 * centroids @ centroids.T)
+            np.outer(masses, masses)
+            / np.maximum(np.add.outer(masses, masses), 1e-12)
+            * (2 - 2 * centroids @ centroids.T)
         )
         # Touching one steered interest is better than losing the user's word on one of two; of more than two
         # interests some are of one sign, so a like and a dislike never merge.
-        cost += 1e6 * (np.maximum.outer(steered, steered) > 0) + 1e9 * (np.minimum.outer(steered, steered) > 0)
+        cost += 1e6 * (np.maximum.outer(steered, steered) > 0)
+        cost += 1e9 * (np.minimum.outer(steered, steered) > 0)
         cost[np.not_equal.outer(signs, signs)] = np.inf
         cost[np.tril_indices(len(interests))] = np.inf
         first, second = divmod(int(np.argmin(cost)), len(interests))

@@ -47,7 +47,9 @@ def _default_post() -> Weighing:
 class InterestSettings(Section):
     """How signals become interests."""
 
-    max_interests: int = Field(default=20, ge=2, le=200, description="Most interests of a user; beyond, the two nearest merge.")
+    max_interests: int = Field(
+        default=20, ge=2, le=200, description="Most interests of a user; beyond, the two nearest merge."
+    )
     similarity: float | None = Field(
         default=None,
         gt=-1,
@@ -58,19 +60,27 @@ class InterestSettings(Section):
         default=5.0, gt=0, description="Half-life of the short horizon: what the user is at right now."
     )
     floor: float = Field(
-        default=0.02, ge=0, lt=1, description="Share of a signal's mass that never fades, so that old tastes stay findable."
+        default=0.02,
+        ge=0,
+        lt=1,
+        description="Share of a signal's mass that never fades, so that old tastes stay findable.",
     )
-    post: Weighing = Field(
-        default_factory=_default_post, description="What a post, comment, review or search counts."
-    )
+    post: Weighing = Field(default_factory=_default_post, description="What a post, comment, review or search counts.")
     actions: dict[str, Weighing] = Field(
         default_factory=_default_actions, description="What each action counts, by its lower-case name."
     )
     neutral_rating: float = Field(
-        default=-0.25, gt=-1, lt=1, description="Rating that speaks neither for nor against; below, a signal counts negative."
+        default=-0.25,
+        gt=-1,
+        lt=1,
+        description="Rating that speaks neither for nor against; below, a signal counts negative.",
     )
-    dwell_half_seconds: float = Field(default=30.0, gt=0, description="Seconds dwelt that count half of a very long stay.")
-    drift: DriftSettings = Field(default_factory=DriftSettings, description="When a change of interests is called drift.")
+    dwell_half_seconds: float = Field(
+        default=30.0, gt=0, description="Seconds dwelt that count half of a very long stay."
+    )
+    drift: DriftSettings = Field(
+        default_factory=DriftSettings, description="When a change of interests is called drift."
+    )
 
     @field_validator("post", mode="before")
     @classmethod

@@ -21,7 +21,7 @@ BIAS_FACTOR = 4.0
 """A full steer multiplies or divides an interest's mass by this."""
 SUPPORT_HALF = 3.0
 """Independent days of support at which confidence reaches half of the agreement."""
-NEW_HALF_LIVES = 2.0
+NEW_HALF_LIVES = 3.0
 """An interest is new for this many short half-lives after its first signal."""
 
 
@@ -82,8 +82,9 @@ def view(profile: Profile, as_of: int, blender: Blender) -> ProfileView:
     masses = [_mass(interest, as_of, blender) for interest in profile.interests]
     liked = sum(m for m, i in zip(masses, profile.interests, strict=True) if i.sign > 0)
     every = sum(masses)
+    since = min((interest.first for interest in profile.interests), default=as_of)
     views = [
-        _interest_view(interest, mass, (liked if interest.sign > 0 else every) or 1.0, as_of, blender)
+        _interest_view(interest, mass, (liked if interest.sign > 0 else every) or 1.0, since, as_of, blender)
         for interest, mass in zip(profile.interests, masses, strict=True)
     ]
     views.sort(key=lambda v: (v.sign < 0, -abs(v.weight), v.id))
@@ -101,14 +102,12 @@ def view(profile: Profile, as_of: int, blender: Blender) -> ProfileView:
     )
 
 
-def _interest_view(
-    interest: Interest, mass: float, whole: float, as_of: int, blender: Blender
-) -> InterestView:
+def _interest_view(interest: Interest, mass: float, whole: float, since: int, as_of: int, blender: Blender) -> InterestView:
     return InterestView(
         id=interest.id,
         weight=interest.sign * mass / whole,
         confidence=confidence(interest),
-        trend=trend(interest, as_of, blender),
+        trend=trend(interest, since, as_of, blender),
         signal_count=interest.signal_count,
         first=interest.first,
         last=interest.last,
@@ -143,14 +142,14 @@ def confidence(interest: Interest) -> float:
     return min(1.0, math.sqrt(agreement) * support / (support + SUPPORT_HALF))
 
 
-def trend(interest: Interest, as_of: int, blender: Blender) -> Trend:
-    """Compare the rate of signals at the short horizon with that over the interest's whole life."""
+def trend(interest: Interest, since: int, as_of: int, blender: Blender) -> Trend:
+    """Compare the rate of signals at the short horizon with that since the user's first signal (µs)."""
     short_life = float(blender.lives[SHORT])
-    age = max(as_of - interest.first, 1)
-    if age <= NEW_HALF_LIVES * short_life:
+    age = max(as_of - since, 1)
+    if as_of - interest.first <= NEW_HALF_LIVES * short_life:
         return Trend.NEW
     faded = interest.mass * decay(as_of - interest.updated, blender.lives)
-    # A window that began with the interest has seen only 1 − 2^(−age/h) of its full length.
+    # A window that began with the user has seen only 1 − 2^(−age/h) of its full length.
     windows = blender.lives[:FOREVER] * (1 - np.exp2(-age / blender.lives[:FOREVER]))
     rates = faded[:FOREVER] / windows
     short_rate, long_rate = float(rates[-1]), float(rates[:-1].sum())
@@ -169,9 +168,7 @@ def _usual_gap(interest: Interest) -> float:
     return (interest.last - interest.first) / max(interest.signal_count - 1, 1)
 
 
-def explain(
-    events: Sequence[Event], blender: Blender, as_of: int
-) -> tuple[Profile, dict[str, list[Contribution]]]:
+def explain(events: Sequence[Event], blender: Blender, as_of: int) -> tuple[Profile, dict[str, list[Contribution]]]:
     """Replay with a trace: the profile, and for each interest the signals that made it.
 
     Shares follow each signal's decayed weight and are sorted, greatest first. Mass that the user's own word

@@ -97,9 +97,7 @@ class Candidates:
         if rows is None:
             entries = list(self._catalog.entries.values())
             matched = await asyncio.to_thread(
-                lambda: [
-                    entry.row for entry in entries if not entry.item.hidden and condition.matches(entry.item)
-                ]
+                lambda: [entry.row for entry in entries if not entry.item.hidden and condition.matches(entry.item)]
             )
             rows = np.array(sorted(matched), dtype=np.intp)
             self._filtered[key] = rows

@@ -139,19 +139,14 @@ class Recommender:
     ) -> tuple[Ranking, tuple[str, ...]]:
         """Rank the caller's candidates; second value: ids neither in the catalogue nor given with text."""
         known = [c for c in candidates if c.vector is not None or c.item_id in self._catalog.entries]
-        missing = tuple(
-            c.item_id for c in candidates if c.vector is None and c.item_id not in self._catalog.entries
-        )
+        missing = tuple(c.item_id for c in candidates if c.vector is None and c.item_id not in self._catalog.entries)
         taste = Taste.of(stored.view if stored else None, self._catalog.vectors.shape[1])
         reasons = (COLD_USER,) if taste.is_empty else ()
         if not known:
             return Ranking((), reasons), missing
         rows = [self._catalog.entries[c.item_id].row if c.vector is None else -1 for c in known]
         vectors = np.stack(
-            [
-                self._catalog.vectors[row] if c.vector is None else c.vector
-                for c, row in zip(known, rows, strict=True)
-            ]
+            [self._catalog.vectors[row] if c.vector is None else c.vector for c, row in zip(known, rows, strict=True)]
         )
         held = np.array(rows) >= 0
         created = np.where(held, self._catalog.created[rows], 0)
@@ -162,9 +157,7 @@ class Recommender:
         blended = np.where(is_muted(taste, vectors, self._similarity), blended - 1.0, blended)
         order = diversify(blended, vectors, limit, diversity or 0.0)
         places = [
-            Ranked(
-                known[row].item_id, float(blended[row]), _interest(taste, scored.interest[row]), vectors[row]
-            )
+            Ranked(known[row].item_id, float(blended[row]), _interest(taste, scored.interest[row]), vectors[row])
             for row in order
         ]
         return Ranking(tuple(places), reasons), missing
@@ -196,9 +189,7 @@ class Recommender:
     def _match(self, target: NDArray[np.float32], keys: dict[int, None] | None, least: float) -> list[Match]:
         matches = []
         for stored in self._profiles.by_keys(None if keys is None else list(keys)):
-            best = max(
-                stored.view.interests, key=lambda interest: float(interest.vector @ target), default=None
-            )
+            best = max(stored.view.interests, key=lambda interest: float(interest.vector @ target), default=None)
             # Whoever holds it nearest to something disliked or muted does not want it.
             if best is None or best.sign < 0 or best.steering.muted:
                 continue
@@ -276,9 +267,7 @@ def _interest(taste: Taste, column: np.intp) -> str:
 def _scaled(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Scale to 0…1, all 0 where the values are equal."""
     spread = values.max() - values.min()
-    scaled: NDArray[np.float64] = (
-        (values - values.min()) / spread if spread > 1e-12 else np.zeros(len(values))
-    )
+    scaled: NDArray[np.float64] = (values - values.min()) / spread if spread > 1e-12 else np.zeros(len(values))
     return scaled
 
 

@@ -13,15 +13,9 @@ class RecommendSettings(Section):
     temperature: float = Field(
         default=0.05, gt=0, description="How sharply the interest nearest to an item outweighs the others."
     )
-    fresh_weight: float = Field(
-        default=0.3, ge=0, le=1, description="Share of the short horizon in the score."
-    )
-    drift_fresh_weight: float = Field(
-        default=0.6, ge=0, le=1, description="That share while drift is detected."
-    )
-    dislike_weight: float = Field(
-        default=0.5, ge=0, description="Penalty for nearness to what the user wants less of."
-    )
+    fresh_weight: float = Field(default=0.3, ge=0, le=1, description="Share of the short horizon in the score.")
+    drift_fresh_weight: float = Field(default=0.6, ge=0, le=1, description="That share while drift is detected.")
+    dislike_weight: float = Field(default=0.5, ge=0, description="Penalty for nearness to what the user wants less of.")
     recency_weight: float = Field(default=0.1, ge=0, description="Bonus of a brand-new item.")
     recency_half_life_days: float = Field(default=30.0, gt=0, description="Days in which that bonus halves.")
     popularity_weight: float = Field(
@@ -35,6 +29,4 @@ class RecommendSettings(Section):
     )
     diversity: float = Field(default=0.25, ge=0, le=1, description="Diversity where a request names none.")
     exploration: float = Field(default=0.0, ge=0, le=1, description="Exploration where a request names none.")
-    query_weight: float = Field(
-        default=0.6, ge=0, le=1, description="Share of a request's query words in the score."
-    )
+    query_weight: float = Field(default=0.6, ge=0, le=1, description="Share of a request's query words in the score.")

@@ -233,9 +233,7 @@ class Ledger:
             )
         )
         seq = inserted.inserted_primary_key[0]  # type: ignore[index]
-        event = SteeringEvent(
-            rows.steering_event_id(seq), time, vector, steering, topic, reading.terms, interest_id
-        )
+        event = SteeringEvent(rows.steering_event_id(seq), time, vector, steering, topic, reading.terms, interest_id)
         self._touch(state)
         state.version += 1
         position = (time, event.id)
@@ -270,13 +268,9 @@ class Ledger:
         if into is None:
             into = self._user(into_user_id, create=True)
         for table in (schema.signals, schema.steerings):
-            self.connection.execute(
-                table.update().where(table.c.user_key == source.key).values(user_key=into.key)
-            )
+            self.connection.execute(table.update().where(table.c.user_key == source.key).values(user_key=into.key))
         merges = schema.merges
-        self.connection.execute(
-            merges.update().where(merges.c.into_key == source.key).values(into_key=into.key)
-        )
+        self.connection.execute(merges.update().where(merges.c.into_key == source.key).values(into_key=into.key))
         statement = insert(merges).values(from_user_id=from_user_id, into_key=into.key)
         self.connection.execute(
             statement.on_conflict_do_update(index_elements=["from_user_id"], set_={"into_key": into.key})
@@ -407,9 +401,7 @@ class Ledger:
         state = self._dirty.get(user_id) or self._cache.get(user_id)
         if state is not None:
             return state
-        row = self.connection.execute(
-            sa.select(schema.users).where(schema.users.c.user_id == user_id)
-        ).first()
+        row = self.connection.execute(sa.select(schema.users).where(schema.users.c.user_id == user_id)).first()
         if row is None:
             return None
         current = row.recipe == self._blender.recipe.digest
@@ -490,9 +482,7 @@ class Ledger:
         items = {event.id: event.item_id for event in events if isinstance(event, Evidence)}
         for ids, value in ((undone - marked, True), (marked - undone, False)):
             for signal_id in ids:
-                self.connection.execute(
-                    signals.update().where(signals.c.id == signal_id).values(undone=value)
-                )
+                self.connection.execute(signals.update().where(signals.c.id == signal_id).values(undone=value))
                 self._commit.recount.add(items[signal_id])
 
     # -- the transaction's life ------------------------------------------------------------------------------

@@ -36,8 +36,7 @@ class Record:
         except Timeout:
             raise WrongState(
                 "DATA_FOLDER_LOCKED",
-                f"another server works on the data folder {str(folder)!r}; "
-                "stop it or choose another with --data",
+                f"another server works on the data folder {str(folder)!r}; stop it or choose another with --data",
             ) from None
         self.engine = _engine(folder / "record.sqlite3")
         try:

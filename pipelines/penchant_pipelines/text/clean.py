@@ -73,9 +73,7 @@ def _refuse_unreadable(text: str) -> None:
     bad = len(_UNREADABLE.findall(text))
     if bad >= 8 and bad > len(text) / 10:
         share = f"{bad / len(text):.0%}"
-        raise TextError(
-            f"looks like binary data ({share} of it is no readable character): send decoded Unicode text"
-        )
+        raise TextError(f"looks like binary data ({share} of it is no readable character): send decoded Unicode text")
 
 
 def _refuse_encoded(text: str) -> None:
@@ -97,17 +95,11 @@ class _Invisible(dict[int, str | None]):
     """A `str.translate` table that fills itself: controls to spaces or nothing, the rest to itself."""
 
     def __init__(self, keep: set[str]) -> None:
-        super().__init__(
-            {ord(c): c for c in keep} | {ord(c): "\n" for c in "\n\r\v\f\x85\u2028\u2029"} | {9: " "}
-        )
+        super().__init__({ord(c): c for c in keep} | {ord(c): "\n" for c in "\n\r\v\f\x85\u2028\u2029"} | {9: " "})
 
     def __missing__(self, code: int) -> str | None:
         char = chr(code)
-        kept = (
-            None
-            if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co"} or code & 0xFFFE == 0xFFFE
-            else char
-        )
+        kept = None if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co"} or code & 0xFFFE == 0xFFFE else char
         if code == 0xFFFD:
             kept = None
         self[code] = kept

@@ -20,9 +20,7 @@ _LETTER = r"[^\W_\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
 # node.js, rock'n'roll, R&B and C++ are words; so is each side of "wait...what".
 _SPACED = re.compile(rf"(?!\d){_LETTER}(?:{_LETTER}|[.'’&-](?={_LETTER})){{0,60}}[+#]{{0,2}}")
 _POSSESSIVE = re.compile(r"['’]s$", re.IGNORECASE)
-_KOREAN_PARTICLE = re.compile(
-    r"(?<=..)(?:에서|으로|까지|부터|에게|처럼|은|는|이|가|을|를|의|에|도|로|와|과|만)$"
-)
+_KOREAN_PARTICLE = re.compile(r"(?<=..)(?:에서|으로|까지|부터|에게|처럼|은|는|이|가|을|를|의|에|도|로|와|과|만)$")
 _LONGEST_WORD = 30
 _LONGEST_TAG_WORDS, _LONGEST_TAG_HAN = 4, 10
 _EARLY_BONUS = 0.25
@@ -162,6 +160,4 @@ def _is_acronym(word: str) -> bool:
 
 
 def _is_presentable(tag: str) -> bool:
-    return (
-        len(tag) > 1 and len(_HAN.findall(tag)) <= _LONGEST_TAG_HAN and len(tag.split()) <= _LONGEST_TAG_WORDS
-    )
+    return len(tag) > 1 and len(_HAN.findall(tag)) <= _LONGEST_TAG_HAN and len(tag.split()) <= _LONGEST_TAG_WORDS

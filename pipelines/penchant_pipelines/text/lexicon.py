@@ -83,9 +83,7 @@ def _chinese_weights() -> dict[str, float]:
     jieba = Path(str(resources.files("jieba")))
     rarity = {
         word: min(1.0, float(idf) / _RAREST_IDF)
-        for word, idf in (
-            line.split() for line in (jieba / "analyse" / "idf.txt").read_text("utf-8").splitlines()
-        )
+        for word, idf in (line.split() for line in (jieba / "analyse" / "idf.txt").read_text("utf-8").splitlines())
     }
     weights = {}
     shared: dict[float, float] = {}  # one object for equal numbers: there are 200,000

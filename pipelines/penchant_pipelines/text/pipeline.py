@@ -24,9 +24,7 @@ class TextSettings(Section):
         description="Words of your own for Chinese segmentation: a jieba user dictionary, UTF-8, a line each "
         "`word [frequency] [tag]`. A change takes effect within seconds, without a restart.",
     )
-    max_terms: int = Field(
-        default=8, ge=0, le=64, description="How many keywords to take from a text at most."
-    )
+    max_terms: int = Field(default=8, ge=0, le=64, description="How many keywords to take from a text at most.")
 
 
 @dataclass(frozen=True, slots=True)

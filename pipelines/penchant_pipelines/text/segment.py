@@ -71,11 +71,7 @@ class Segmenter:
     def _current(self) -> jieba.Tokenizer:
         path = self._user_dictionary
         # Whoever finds a reload under way goes on with the dictionary at hand.
-        if (
-            path is not None
-            and time.monotonic() >= self._next_check
-            and self._reloading.acquire(blocking=False)
-        ):
+        if path is not None and time.monotonic() >= self._next_check and self._reloading.acquire(blocking=False):
             try:
                 self._next_check = time.monotonic() + _CHECK_SECONDS
                 stamp = _stamp(path)

@@ -23,9 +23,7 @@ def register(app: Commands) -> None:
 
 
 def call(
-    method: Annotated[
-        str, typer.Argument(help="GetProfile, or in full penchant.v1.InterestService/GetProfile.")
-    ],
+    method: Annotated[str, typer.Argument(help="GetProfile, or in full penchant.v1.InterestService/GetProfile.")],
     request: Annotated[
         str,
         typer.Argument(

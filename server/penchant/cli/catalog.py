@@ -68,10 +68,7 @@ def list_items(
             return
         print_table(
             ("id", "title", "categories", "created", "hidden"),
-            (
-                (i.id, i.title or i.text[:60], ", ".join(i.categories), i.create_time, "yes" * i.hidden)
-                for i in found
-            ),
+            ((i.id, i.title or i.text[:60], ", ".join(i.categories), i.create_time, "yes" * i.hidden) for i in found),
             empty="no items",
         )
 

@@ -145,9 +145,7 @@ def _health(server: str) -> tuple[bool, str]:
 
     with grpc.insecure_channel(server, options=channel_options(server)) as channel:
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=_HEALTH_SECONDS
-            )
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_SECONDS)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)

@@ -98,9 +98,7 @@ class Summary:
         if self.refused > len(self.refusals):
             stderr.print(f"… and {self.refused - len(self.refusals)} more", highlight=False)
         if self.error:
-            stderr.print(
-                f"error: {plain(describe(self.error))}", markup=False, highlight=False, soft_wrap=True
-            )
+            stderr.print(f"error: {plain(describe(self.error))}", markup=False, highlight=False, soft_wrap=True)
         if self.interrupted:
             stderr.print("interrupted")
         print_line(", ".join(f"{count} {word}" for word, count in counts.items()))

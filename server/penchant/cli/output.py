@@ -124,9 +124,7 @@ def progress(description: str, total: int | None, *, counted: bool = False) -> I
     """
     columns: list[Any] = [TextColumn("{task.description}"), BarColumn()]
     columns.append(MofNCompleteColumn() if counted else TextColumn("{task.percentage:>3.0f} %"))
-    bar = Progress(
-        *columns, TimeRemainingColumn(), console=stderr, transient=True, disable=not stderr.is_terminal
-    )
+    bar = Progress(*columns, TimeRemainingColumn(), console=stderr, transient=True, disable=not stderr.is_terminal)
     with bar:
         task = bar.add_task(description, total=total)
         yield lambda done, text=description: bar.update(task, completed=done, description=text)

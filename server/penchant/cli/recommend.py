@@ -27,9 +27,7 @@ def recommend(
     filter_: Annotated[
         str, typer.Option("--filter", metavar="EXPRESSION", help='AIP-160, such as category = "film".')
     ] = "",
-    query: Annotated[
-        str, typer.Option("--query", metavar="WORDS", help="Lean towards these this once.")
-    ] = "",
+    query: Annotated[str, typer.Option("--query", metavar="WORDS", help="Lean towards these this once.")] = "",
     explain: Annotated[bool, typer.Option("--explain", help="Show the signals behind each item.")] = False,
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,
@@ -70,9 +68,7 @@ def _title(client: Client, item_id: str) -> str:
 
 def find_users(
     text: Annotated[str | None, typer.Argument(metavar="TEXT", help="What they should care about.")] = None,
-    item_id: Annotated[
-        str | None, typer.Option("--item", metavar="ID", help="An item, in place of a text.")
-    ] = None,
+    item_id: Annotated[str | None, typer.Option("--item", metavar="ID", help="An item, in place of a text.")] = None,
     count: Count = 20,
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,

@@ -25,18 +25,14 @@ def register(app: Commands) -> None:
 
 def serve(
     data: Data = None,
-    listen: Annotated[
-        str | None, typer.Option("--listen", metavar="HOST:PORT", help="Address to listen on.")
-    ] = None,
+    listen: Annotated[str | None, typer.Option("--listen", metavar="HOST:PORT", help="Address to listen on.")] = None,
     config: Annotated[
         Path | None,
         typer.Option("--config", metavar="FILE", exists=True, dir_okay=False, help="TOML settings."),
     ] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="One setting, such as encoder.device=cpu; repeatable."
-        ),
+        typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as encoder.device=cpu; repeatable."),
     ] = None,
 ) -> None:
     """Run the server until it is told to stop (Ctrl-C, SIGTERM)."""

@@ -93,9 +93,7 @@ def explain(
 
 def steer(
     user: User,
-    interest_id: Annotated[
-        str, typer.Option("--interest", metavar="ID", help="An interest of the profile …")
-    ] = "",
+    interest_id: Annotated[str, typer.Option("--interest", metavar="ID", help="An interest of the profile …")] = "",
     topic: Annotated[str, typer.Option("--topic", metavar="WORDS", help="… or words for one.")] = "",
     mute: Annotated[bool, typer.Option("--mute", help="Leave it out.")] = False,
     pin: Annotated[bool, typer.Option("--pin", help="Keep it, whatever comes.")] = False,
@@ -115,9 +113,7 @@ def steer(
 
 
 def watch(
-    users: Annotated[
-        list[str] | None, typer.Argument(metavar="USER...", help="Whom; everybody if not given.")
-    ] = None,
+    users: Annotated[list[str] | None, typer.Argument(metavar="USER...", help="Whom; everybody if not given.")] = None,
     drift_only: Annotated[bool, typer.Option("--drift-only", help="Only changes with drift.")] = False,
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,
@@ -129,9 +125,7 @@ def watch(
                 print_json(found)
             else:
                 top = ", ".join(f"{interest_name(i)} {i.weight:.2f}" for i in found.interests[:3])
-                print_line(
-                    when(found.as_of), found.user_id, f"v{found.version}", top, drift_words(found.drift)
-                )
+                print_line(when(found.as_of), found.user_id, f"v{found.version}", top, drift_words(found.drift))
 
 
 def export(

@@ -229,9 +229,7 @@ def seconds_since(start: float) -> str:
     return f"{time.monotonic() - start:.1f} s"
 
 
-def _recommend(
-    play: Play, user_id: str, count: int, *, only: str = "", shown: int | None = None
-) -> RecommendResponse:
+def _recommend(play: Play, user_id: str, count: int, *, only: str = "", shown: int | None = None) -> RecommendResponse:
     answer = play.client.recommend(user_id, page_size=count, filter=only, explain=True)
     interests = {interest.id: interest for interest in play.client.profile(user_id).interests}
     rows = ((found, play.item(found.item_id).title) for found in answer.recommendations[:shown])

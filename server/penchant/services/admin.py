@@ -30,9 +30,7 @@ class AdminService(pb_grpc.AdminServiceServicer):
     settings: Settings
     tokens: PageTokens
 
-    async def GetServerInfo(
-        self, request: pb.GetServerInfoRequest, context: Context
-    ) -> pb.GetServerInfoResponse:
+    async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Context) -> pb.GetServerInfoResponse:
         """Tell what runs here, its limits and its counts."""
         users, items, signals, lag = await asyncio.to_thread(self.engine.counts)
         encoder, limits = self.engine.encoder.encoder, self.settings.limits
@@ -53,9 +51,7 @@ class AdminService(pb_grpc.AdminServiceServicer):
             index_lag=lag,
         )
 
-    async def ListAdapters(
-        self, request: pb.ListAdaptersRequest, context: Context
-    ) -> pb.ListAdaptersResponse:
+    async def ListAdapters(self, request: pb.ListAdaptersRequest, context: Context) -> pb.ListAdaptersResponse:
         """Not served yet."""
         raise _no_adapters()
 
@@ -63,21 +59,15 @@ class AdminService(pb_grpc.AdminServiceServicer):
         """Not served yet."""
         raise _no_adapters()
 
-    async def ActivateAdapter(
-        self, request: pb.ActivateAdapterRequest, context: Context
-    ) -> pb.ActivateAdapterResponse:
+    async def ActivateAdapter(self, request: pb.ActivateAdapterRequest, context: Context) -> pb.ActivateAdapterResponse:
         """Not served yet."""
         raise _no_adapters()
 
-    async def UnloadAdapter(
-        self, request: pb.UnloadAdapterRequest, context: Context
-    ) -> pb.UnloadAdapterResponse:
+    async def UnloadAdapter(self, request: pb.UnloadAdapterRequest, context: Context) -> pb.UnloadAdapterResponse:
         """Not served yet."""
         raise _no_adapters()
 
-    async def RebuildIndex(
-        self, request: pb.RebuildIndexRequest, context: Context
-    ) -> pb.RebuildIndexResponse:
+    async def RebuildIndex(self, request: pb.RebuildIndexRequest, context: Context) -> pb.RebuildIndexResponse:
         """Start a job that rebuilds the index beside the live one."""
         return pb.RebuildIndexResponse(job=_job(await self.engine.rebuild_index()))
 
@@ -99,9 +89,7 @@ class AdminService(pb_grpc.AdminServiceServicer):
 
 
 def _no_adapters() -> Unsupported:
-    return Unsupported(
-        "ADAPTERS_UNSUPPORTED", "this version serves one encoder and has no adapters to manage"
-    )
+    return Unsupported("ADAPTERS_UNSUPPORTED", "this version serves one encoder and has no adapters to manage")
 
 
 def _job(job: Job) -> pb.Job:

@@ -56,13 +56,9 @@ class InterestService(pb_grpc.InterestServiceServicer):
             raise convert.at("signal", outcome)
         return self._captured(outcome)
 
-    async def BatchCapture(
-        self, request: pb.BatchCaptureRequest, context: Context
-    ) -> pb.BatchCaptureResponse:
+    async def BatchCapture(self, request: pb.BatchCaptureRequest, context: Context) -> pb.BatchCaptureResponse:
         """Capture many signals; each succeeds or fails alone."""
-        outcomes = await self._capture_all(
-            request.signals, [f"signals[{i}]" for i in range(len(request.signals))]
-        )
+        outcomes = await self._capture_all(request.signals, [f"signals[{i}]" for i in range(len(request.signals))])
         response = pb.BatchCaptureResponse()
         for index, (signal, outcome) in enumerate(zip(request.signals, outcomes, strict=True)):
             if isinstance(outcome, Captured):
@@ -120,9 +116,7 @@ class InterestService(pb_grpc.InterestServiceServicer):
             for user_id in dict.fromkeys(request.user_ids):
                 stored = await asyncio.to_thread(self.engine.profiles.find, user_id)
                 if stored is None:
-                    profile = pb.Profile(
-                        user_id=user_id, as_of=convert.timestamp(now()), space_id=self.engine.space_id
-                    )
+                    profile = pb.Profile(user_id=user_id, as_of=convert.timestamp(now()), space_id=self.engine.space_id)
                 else:
                     profile = await self._profile(stored)
                 yield pb.WatchProfilesResponse(profile=profile)
@@ -143,13 +137,9 @@ class InterestService(pb_grpc.InterestServiceServicer):
                     )
                 )
 
-    async def ExplainInterest(
-        self, request: pb.ExplainInterestRequest, context: Context
-    ) -> pb.ExplainInterestResponse:
+    async def ExplainInterest(self, request: pb.ExplainInterestRequest, context: Context) -> pb.ExplainInterestResponse:
         """Tell which signals made an interest."""
-        stored, reasons = await self.engine.explain(
-            request.user_id, request.interest_id, request.max_evidence
-        )
+        stored, reasons = await self.engine.explain(request.user_id, request.interest_id, request.max_evidence)
         labels = await self.engine.labels(stored.view)
         named = zip(stored.view.interests, labels, strict=True)
         view, label = next(pair for pair in named if pair[0].id == request.interest_id)
@@ -157,9 +147,7 @@ class InterestService(pb_grpc.InterestServiceServicer):
             interest=convert.from_interest(view, label), evidence=map(convert.from_reason, reasons)
         )
 
-    async def SteerInterest(
-        self, request: pb.SteerInterestRequest, context: Context
-    ) -> pb.SteerInterestResponse:
+    async def SteerInterest(self, request: pb.SteerInterestRequest, context: Context) -> pb.SteerInterestResponse:
         """Take the user's own word."""
         steered = await self.engine.steer(
             request.user_id, convert.to_steering(request.steering), request.interest_id, request.topic
@@ -174,18 +162,14 @@ class InterestService(pb_grpc.InterestServiceServicer):
         """Page through a user's signals, newest first."""
         size = coerce_page_size(request.page_size, 20, self.settings.limits.page_size)
         cursor = self.tokens.decode_token(request.page_token, "ListSignals", request.user_id)
-        found = await asyncio.to_thread(
-            self.engine.profiles.signals, request.user_id, _position(cursor), size + 1
-        )
+        found = await asyncio.to_thread(self.engine.profiles.signals, request.user_id, _position(cursor), size + 1)
         token = ""
         if len(found) > size:
             last = found[size - 1]
             token = self.tokens.encode_token("ListSignals", request.user_id, f"{last.time}:{last.id}")
         return pb.ListSignalsResponse(signals=map(convert.from_signal, found[:size]), next_page_token=token)
 
-    async def ExportUser(
-        self, request: pb.ExportUserRequest, context: Context
-    ) -> AsyncIterator[pb.ExportUserResponse]:
+    async def ExportUser(self, request: pb.ExportUserRequest, context: Context) -> AsyncIterator[pb.ExportUserResponse]:
         """Stream all that is held about a user: the profile, then every signal, newest first."""
         stored = await self.engine.profile(request.user_id)
         yield pb.ExportUserResponse(profile=await self._profile(stored, include_vectors=True))
@@ -245,9 +229,7 @@ class InterestService(pb_grpc.InterestServiceServicer):
     def _placed(outcome: Captured | PenchantError, prefix: str) -> Captured | Exception:
         return outcome if isinstance(outcome, Captured) else convert.at(prefix, outcome)
 
-    async def _stream_batch(
-        self, requests: Sequence[pb.StreamCaptureRequest]
-    ) -> list[pb.StreamCaptureResponse]:
+    async def _stream_batch(self, requests: Sequence[pb.StreamCaptureRequest]) -> list[pb.StreamCaptureResponse]:
         outcomes = await self._capture_all([r.signal for r in requests], ["signal"] * len(requests))
         responses = []
         for request, outcome in zip(requests, outcomes, strict=True):
@@ -272,9 +254,7 @@ class InterestService(pb_grpc.InterestServiceServicer):
             # Labels from what is at hand: the answer to a capture never waits for the encoder again.
             labels = self.engine.labels_at_hand(outcome.view)
             named = zip(outcome.view.interests, labels, strict=True)
-            changed = [
-                convert.from_interest(view, label) for view, label in named if view.id in outcome.changed_ids
-            ]
+            changed = [convert.from_interest(view, label) for view, label in named if view.id in outcome.changed_ids]
         return pb.CaptureResponse(
             signal_id=outcome.signal_id,
             duplicate=outcome.duplicate,
@@ -283,9 +263,7 @@ class InterestService(pb_grpc.InterestServiceServicer):
             drift=convert.from_drift(outcome.view.drift),
         )
 
-    async def _profile(
-        self, stored: Stored, max_interests: int = 0, include_vectors: bool = False
-    ) -> pb.Profile:
+    async def _profile(self, stored: Stored, max_interests: int = 0, include_vectors: bool = False) -> pb.Profile:
         view: ProfileView = stored.view
         labels = await self.engine.labels(view)
         return convert.from_profile(

@@ -93,9 +93,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         response = pb.FindUsersResponse()
         for match in matches:
             labels = self.engine.labels_at_hand(match.profile)
-            named = {
-                view.id: label.label for view, label in zip(match.profile.interests, labels, strict=True)
-            }
+            named = {view.id: label.label for view, label in zip(match.profile.interests, labels, strict=True)}
             response.matches.add(
                 user_id=match.user_id,
                 interest_id=match.interest_id,
@@ -105,9 +103,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             )
         return response
 
-    async def _recommendations(
-        self, ranking: Ranking, stored: Stored | None, explain: bool
-    ) -> list[pb.Recommendation]:
+    async def _recommendations(self, ranking: Ranking, stored: Stored | None, explain: bool) -> list[pb.Recommendation]:
         reasons: Sequence[Sequence[Reason]] = [()] * len(ranking.places)
         if explain and stored is not None:
             reasons = await self.engine.reasons(stored, ranking)

@@ -1,0 +1,165 @@
+"""How fast one server captures and answers, beside the raw encoder in the same run.
+
+    .venv/bin/python benchmarks/serving.py --items ITEMS.jsonl.gz [--signals SIGNALS.jsonl.gz]
+
+Starts a server of its own on a temporary data folder, imports the items (and signals), then measures
+- the raw encoder: `Encoder.encode` over the same texts, the server idle;
+- Capture at 1 and at 32 clients with texts that no cache has seen, as texts/s and as a share of the raw encoder;
+- GetProfile and Recommend: p50 and p99 in milliseconds, one client, over the users of the signals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import penchant
+from google.protobuf.message import Message
+from penchant import jsonl
+from penchant.v1.catalog_service_pb2 import Item
+from penchant.v1.signal_pb2 import Signal
+from penchant_pipelines.encoder import EncoderSettings, open_encoder
+
+M = TypeVar("M", bound=Message)
+WORDS = (
+    "trail running shoes mud winter espresso grinder dial recipe sourdough starter crust telescope planet "
+    "night chess board game rules expansion monstera leaf light repot guitar jazz record sleeve solo bond "
+    "market index fund python rust compiler borrow cat vet kitten climb boulder finger hike ridge train "
+    "museum tram noodle broth kettle tea leaf "
+).split()
+
+
+def main() -> int:
+    """Measure and print a table, or JSON with --json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=Path, required=True, help="JSON Lines of items")
+    parser.add_argument("--signals", type=Path, help="JSON Lines of signals, for profiles to read")
+    parser.add_argument("--texts", type=int, default=600, help="texts of each throughput measurement")
+    parser.add_argument("--reads", type=int, default=400, help="calls of each latency measurement")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as address:
+        print(json.dumps(measure(address, options), indent=2))
+    return 0
+
+
+def measure(address: str, options: argparse.Namespace) -> dict[str, float]:
+    """Run all measurements against a server."""
+    figures: dict[str, float] = {}
+    with penchant.Client(address, timeout=120) as client:
+        start = time.perf_counter()
+        figures["items"] = client.upsert_items(read(options.items, Item)).upserted_count
+        figures["items_per_s"] = figures["items"] / (time.perf_counter() - start)
+        users = ["bench-0"]
+        if options.signals:
+            start = time.perf_counter()
+            signals = list(read(options.signals, Signal))
+            figures["signals"] = sum(1 for _ in client.capture_many(signals))
+            figures["signals_per_s"] = figures["signals"] / (time.perf_counter() - start)
+            users = sorted({signal.user_id for signal in signals})
+        while client.server_info().index_lag:
+            time.sleep(0.5)
+        encoder = open_encoder(EncoderSettings())
+        for clients in (1, 32):
+            texts = make_texts(options.texts, clients)
+            rate = raw_rate(encoder.encode, make_texts(options.texts, 1000 + clients))
+            figures[f"raw_encoder_texts_per_s_{clients}"] = rate
+            captured = asyncio.run(capture_rate(address, texts, clients))
+            figures[f"capture_per_s_{clients}_clients"] = captured
+            figures[f"capture_share_of_raw_{clients}_clients"] = captured / rate
+        chooser = random.Random(7)  # noqa: S311 - not for secrets
+        chosen = [chooser.choice(users) for _ in range(options.reads)]
+        for user in users[:200]:
+            client.profile(user)
+        for name, call in (
+            ("profile", lambda user: client.profile(user)),
+            ("recommend", lambda user: client.recommend(user)),
+            ("recommend_explained", lambda user: client.recommend(user, explain=True)),
+        ):
+            figures |= latencies(name, call, chosen)
+    return {name: round(value, 3) for name, value in figures.items()}
+
+
+def read(path: Path, kind: type[M]) -> Iterator[M]:
+    """Messages of a JSON Lines file; lines that are no such message are left out."""
+    with jsonl.open_source(path) as source:
+        for line in jsonl.read_messages(source, kind):
+            if isinstance(line.content, kind):
+                yield line.content
+
+
+def make_texts(count: int, seed: int) -> list[str]:
+    """Posts of 6 to 30 words that no cache has seen."""
+    chooser = random.Random(seed)  # noqa: S311 - not for secrets
+    return [" ".join(chooser.choices(WORDS, k=chooser.randint(6, 30))) + f" {seed}-{n}" for n in range(count)]
+
+
+def raw_rate(encode: Callable[[list[str]], object], texts: list[str]) -> float:
+    """Texts a second of the encoder alone, on as many threads as there are cores."""
+    encode(texts[:16])
+    halves = [texts[0::2], texts[1::2]]
+    start = time.perf_counter()
+    threads = [threading.Thread(target=encode, args=(half,)) for half in halves]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(texts) / (time.perf_counter() - start)
+
+
+async def capture_rate(address: str, texts: list[str], clients: int) -> float:
+    """Signals a second with as many callers that each wait for their answer."""
+    async with penchant.AsyncClient(address, timeout=120) as client:
+
+        async def worker(number: int) -> None:
+            for text in texts[number::clients]:
+                await client.capture(user_id=f"bench-{number}", text=text)
+
+        start = time.perf_counter()
+        workers: list[Awaitable[None]] = [worker(number) for number in range(clients)]
+        await asyncio.gather(*workers)
+        return len(texts) / (time.perf_counter() - start)
+
+
+def latencies(name: str, call: Callable[[str], object], users: list[str]) -> dict[str, float]:
+    """Milliseconds of a call at the median and the 99th percentile."""
+    took = []
+    for user in users:
+        start = time.perf_counter()
+        call(user)
+        took.append(1000 * (time.perf_counter() - start))
+    return {f"{name}_p50_ms": float(np.percentile(took, 50)), f"{name}_p99_ms": float(np.percentile(took, 99))}
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """Run `penchant serve` on a free port for as long as the context lasts."""
+    command = [sys.executable, "-m", "penchant", "serve", "--data", str(folder / "data"), "--listen", "127.0.0.1:0"]
+    process = subprocess.Popen(  # noqa: S603 - our own command
+        [*command, "--set", "log_format=json", "--set", "log_level=info"], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    try:
+        address = next(
+            entry["address"] for entry in map(json.loads, process.stderr) if entry.get("event") == "server.listening"
+        )
+        threading.Thread(target=lambda: list(process.stderr or ()), daemon=True).start()
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
