@@ -14,20 +14,19 @@ import argparse
 import asyncio
 import json
 import random
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import penchant
 from google.protobuf.message import Message
+
+import penchant
 from penchant import jsonl
+from penchant.demo.server import ServerProcess
 from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.signal_pb2 import Signal
 from penchant_pipelines.encoder import EncoderSettings, open_encoder
@@ -38,7 +37,7 @@ WORDS = (
     "night chess board game rules expansion monstera leaf light repot guitar jazz record sleeve solo bond "
     "market index fund python rust compiler borrow cat vet kitten climb boulder finger hike ridge train "
     "museum tram noodle broth kettle tea leaf "
-).split()
+)
 
 
 def main() -> int:
@@ -49,8 +48,13 @@ def main() -> int:
     parser.add_argument("--texts", type=int, default=600, help="texts of each throughput measurement")
     parser.add_argument("--reads", type=int, default=400, help="calls of each latency measurement")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as address:
-        print(json.dumps(measure(address, options), indent=2))
+    with tempfile.TemporaryDirectory() as folder:
+        server = ServerProcess(Path(folder) / "data")
+        try:
+            server.wait_ready()
+            print(json.dumps(measure(server.address, options), indent=2))
+        finally:
+            server.stop()
     return 0
 
 
@@ -102,7 +106,7 @@ def read(path: Path, kind: type[M]) -> Iterator[M]:
 def make_texts(count: int, seed: int) -> list[str]:
     """Posts of 6 to 30 words that no cache has seen."""
     chooser = random.Random(seed)  # noqa: S311 - not for secrets
-    return [" ".join(chooser.choices(WORDS, k=chooser.randint(6, 30))) + f" {seed}-{n}" for n in range(count)]
+    return [" ".join(chooser.choices(WORDS.split(), k=chooser.randint(6, 30))) + f" {seed}-{n}" for n in range(count)]
 
 
 def raw_rate(encode: Callable[[list[str]], object], texts: list[str]) -> float:
@@ -140,25 +144,6 @@ def latencies(name: str, call: Callable[[str], object], users: list[str]) -> dic
         call(user)
         took.append(1000 * (time.perf_counter() - start))
     return {f"{name}_p50_ms": float(np.percentile(took, 50)), f"{name}_p99_ms": float(np.percentile(took, 99))}
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """Run `penchant serve` on a free port for as long as the context lasts."""
-    command = [sys.executable, "-m", "penchant", "serve", "--data", str(folder / "data"), "--listen", "127.0.0.1:0"]
-    process = subprocess.Popen(  # noqa: S603 - our own command
-        [*command, "--set", "log_format=json", "--set", "log_level=info"], stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
-    try:
-        address = next(
-            entry["address"] for entry in map(json.loads, process.stderr) if entry.get("event") == "server.listening"
-        )
-        threading.Thread(target=lambda: list(process.stderr or ()), daemon=True).start()
-        yield address
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
 from penchant_pipelines.interests.calibration import calibrate
 

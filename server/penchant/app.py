@@ -11,9 +11,6 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from penchant_pipelines.encoder import Encoder
-from penchant_pipelines.engine import Engine
-from penchant_pipelines.errors import PenchantError, WrongState
 
 from penchant.interceptors import CallInterceptor, Drain
 from penchant.logs import configure_logging
@@ -34,6 +31,9 @@ from penchant.v1 import (
     recommendation_service_pb2_grpc,
 )
 from penchant.validation import Limits, Validator
+from penchant_pipelines.encoder import Encoder
+from penchant_pipelines.engine import Engine
+from penchant_pipelines.errors import PenchantError, WrongState
 
 log = structlog.get_logger(__name__)
 

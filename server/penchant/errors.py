@@ -8,6 +8,7 @@ import structlog
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
+
 from penchant_pipelines.errors import (
     Conflict,
     InvalidInput,

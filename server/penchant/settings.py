@@ -13,9 +13,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from penchant_pipelines.engine import EngineSettings
-from penchant_pipelines.errors import InvalidInput, Violation
-from penchant_pipelines.settings import Section
 from pydantic import BaseModel, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
@@ -23,6 +20,10 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+from penchant_pipelines.engine import EngineSettings
+from penchant_pipelines.errors import InvalidInput, Violation
+from penchant_pipelines.settings import Section
 
 
 class LimitSettings(Section):

@@ -11,7 +11,6 @@ from typing import Any
 import protovalidate
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from penchant_pipelines.errors import InvalidInput, Violation
 
 from penchant.v1.catalog_service_pb2 import DeleteItemsRequest, Item, UpsertItemsRequest
 from penchant.v1.interest_service_pb2 import (
@@ -23,6 +22,7 @@ from penchant.v1.interest_service_pb2 import (
 )
 from penchant.v1.recommendation_service_pb2 import FindUsersRequest, RecommendRequest, RerankRequest
 from penchant.v1.signal_pb2 import ACTION_UNDO, Signal
+from penchant_pipelines.errors import InvalidInput, Violation
 
 # Seconds since 1970, UTC.
 _YEAR_1 = -62_135_596_800

@@ -14,8 +14,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from penchant.demo.story import load_story
 from rich.cells import cell_len
+
+from penchant.demo.story import load_story
 
 DEMO = [sys.executable, "-m", "penchant", "demo"]
 SECONDS = 110

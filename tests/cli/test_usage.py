@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
-from penchant.cli import app
 from typer.testing import CliRunner
+
+from penchant.cli import app
 
 # Port 9 (discard) is reserved: nothing of ours listens there.
 NOBODY = "127.0.0.1:9"

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
-from penchant_pipelines.encoder.sentence import EMBEDDED_MODEL
-from penchant_pipelines.errors import WrongState
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import BertConfig, BertModel, BertTokenizer
+
+from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
+from penchant_pipelines.encoder.sentence import EMBEDDED_MODEL
+from penchant_pipelines.errors import WrongState
 
 # peft asks transformers in a way that transformers is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
 from penchant_pipelines.errors import Conflict, NotFound, WrongState
 from penchant_pipelines.interests import Blender, InterestSettings, Profile, Recipe, pack, unpack
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal, Steering

@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike
+
 from penchant_pipelines.index import (
     ExactIndex,
     ExactStore,

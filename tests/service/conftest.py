@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from harness import Server, StartServer, in_process
+
 from penchant_pipelines.encoder import Encoder
 
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import penchant
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+import penchant
 from penchant.app import serve
 from penchant.settings import load_settings
 from penchant.v1 import (

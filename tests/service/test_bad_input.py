@@ -13,6 +13,7 @@ import pytest_asyncio
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from harness import Server, catalogue, in_process, refusal, refused
+
 from penchant.v1 import (
     admin_service_pb2,
     catalog_service_pb2,
@@ -54,7 +55,7 @@ from penchant.v1.recommendation_service_pb2 import (
     RecommendRequest,
     RerankRequest,
 )
-from penchant.v1.signal_pb2 import ACTION_DWELL, ACTION_LIKE, Action, Behavior, Post, Signal
+from penchant.v1.signal_pb2 import ACTION_DWELL, ACTION_LIKE, ACTION_UNDO, Action, Behavior, Post, Signal
 from penchant_pipelines.encoder import Encoder
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -152,7 +153,7 @@ SIGNALS: list[tuple[Signal, str]] = [
     (post(rating=-1.01), "post.rating"),
     (post(rating=NAN), "post.rating"),
     (post(rating=INF), "post.rating"),
-    (behavior(item_id=""), "behavior.item_id"),
+    (behavior(item_id="", action=ACTION_UNDO), "behavior.item_id"),
     (behavior(item_id=LONG_ID), "behavior.item_id"),
     (behavior(item_id="a\rb"), "behavior.item_id"),
     (behavior(action=0), "behavior.action"),
@@ -239,10 +240,7 @@ REQUESTS: list[Bad] = [
     Bad(RecommendRequest(user_id="u", excluded_item_ids=["a", ""]), "excluded_item_ids[1]"),
     Bad(RecommendRequest(user_id="u", excluded_item_ids=["a"] * 10_001), "excluded_item_ids"),
     *(Bad(RecommendRequest(user_id="u", diversity=value), "diversity") for value in (-0.1, 1.1, NAN, INF)),
-    *(
-        Bad(RecommendRequest(user_id="u", exploration=value), "exploration")
-        for value in (-0.1, 1.1, NAN, INF)
-    ),
+    *(Bad(RecommendRequest(user_id="u", exploration=value), "exploration") for value in (-0.1, 1.1, NAN, INF)),
     Bad(RecommendRequest(user_id="u", query=LONG_TEXT), "query"),
     Bad(RecommendRequest(user_id="u", query=GARBAGE), "query"),
     *each_id("user_id", lambda value: RerankRequest(user_id=value, candidates=[Candidate(item_id="a")])),
@@ -338,9 +336,7 @@ async def test_a_bad_signal_is_refused_by_field(server: Server, signal: Signal, 
 async def test_bad_signals_of_a_batch_fail_alone(server: Server) -> None:
     before = await server.signal_count()
     good = Signal(user_id="batch", post=Post(text="I love hiking"))
-    answer = await call(
-        server, BatchCaptureRequest(signals=[signal for bad, _ in SIGNALS for signal in (good, bad)])
-    )
+    answer = await call(server, BatchCaptureRequest(signals=[signal for bad, _ in SIGNALS for signal in (good, bad)]))
     assert [error.index for error in answer.errors] == list(range(1, 2 * len(SIGNALS), 2))
     for error, (_, field) in zip(answer.errors, SIGNALS, strict=True):
         assert f"signals[{error.index}].{field}" in refusal(error.status).fields
@@ -353,9 +349,7 @@ async def test_bad_signals_of_a_batch_fail_alone(server: Server) -> None:
 
 async def test_bad_signals_of_a_stream_fail_alone(server: Server) -> None:
     requests = [StreamCaptureRequest(sequence=n, signal=signal) for n, (signal, _) in enumerate(SIGNALS)]
-    requests.append(
-        StreamCaptureRequest(sequence=1_000, signal=Signal(user_id="s", post=Post(text="hiking")))
-    )
+    requests.append(StreamCaptureRequest(sequence=1_000, signal=Signal(user_id="s", post=Post(text="hiking"))))
     answers = [answer async for answer in server.client.stream(*requests)]
     assert answers[-1].ack.sequence == 1_000
     for answer, (sequence, (_, field)) in zip(answers[:-1], enumerate(SIGNALS), strict=True):
@@ -416,6 +410,7 @@ async def test_what_is_odd_but_fine_is_taken(server: Server) -> None:
         post("<script>alert('hiking')</script> <b>bold</b> &amp; hiking"),
         post("a" * 65_000 + " hiking"),
         behavior(action=ACTION_DWELL, value=1e300),
+        behavior(item_id=""),
         Signal(user_id="../../etc/passwd", post=Post(text="I love hiking")),
         Signal(user_id="用户 with 'quotes\" and \\", post=Post(text="I love hiking")),
     ]
@@ -424,7 +419,7 @@ async def test_what_is_odd_but_fine_is_taken(server: Server) -> None:
     for user in ("../../etc/passwd", "用户 with 'quotes\" and \\"):
         assert (await server.client.profile(user)).signal_count == 1
         await server.client.delete_user(user)
-    assert (await server.client.profile("u")).signal_count == 1 + 8
+    assert (await server.client.profile("u")).signal_count == 1 + 9
     await server.client.delete_user("u")
     await server.client.capture(user_id="u", text="I love hiking", id="taken")
 

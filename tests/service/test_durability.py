@@ -24,6 +24,7 @@ from harness import (
     serve_command,
     until,
 )
+
 from penchant import AsyncClient
 from penchant.exceptions import PenchantError
 from penchant.v1.catalog_service_pb2 import Item
@@ -177,14 +178,16 @@ async def test_many_clients_write_to_one_user(server: Server) -> None:
     assert sum(interest.signal_count for interest in profile.interests) == 800
 
 
-async def test_open_streams_do_not_hold_up_a_stop(start: StartServer) -> None:
-    async with AsyncExitStack() as running:
-        server = await running.enter_async_context(start())
+async def test_open_streams_do_not_hold_up_a_stop(start: StartServer, data: Path) -> None:
+    async with AsyncExitStack() as running, AsyncExitStack() as callers:
+        address = (await running.enter_async_context(start())).address
+        server = await callers.enter_async_context(connected(address, data))
         watch = server.rpc("WatchProfiles")(WatchProfilesRequest())
         stream = server.rpc("StreamCapture")()
         await watch.read()
         await stream.write(StreamCaptureRequest(sequence=7, signal=signal(0)))
         assert (await stream.read()).ack.sequence == 7
+        assert (await watch.read()).profile.user_id == "u-0"
         stopping = asyncio.create_task(running.aclose())
         for call in (watch, stream):
             with pytest.raises(grpc.aio.AioRpcError) as error:

@@ -14,6 +14,7 @@ import pytest
 import structlog
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
 from penchant.interceptors import REQUEST_ID, STATUS_DETAILS, CallInterceptor, Drain
 from penchant.logs import configure_logging
 from penchant.v1 import interest_service_pb2 as pb

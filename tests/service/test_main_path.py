@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 from harness import Server, StartServer, catalogue, refusal, refused, topics
+
 from penchant.exceptions import ConflictError, NotFoundError
 from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.interest_service_pb2 import (
@@ -48,9 +49,7 @@ async def test_from_a_post_to_a_steered_recommendation(server: Server) -> None:
     assert (opened.profile_version, opened.duplicate, len(opened.changed)) == (1, False, 1)
     await client.capture(user_id="ada", text="New hiking boots for the Alps, ready for the next trail")
     await client.behave(user_id="ada", item_id="jazz-0", action="like")
-    await client.capture(
-        user_id="ada", text="Listening to bebop and jazz trumpet all night", item_id="jazz-2"
-    )
+    await client.capture(user_id="ada", text="Listening to bebop and jazz trumpet all night", item_id="jazz-2")
 
     profile = await client.profile("ada")
     assert (profile.version, profile.signal_count, len(profile.interests)) == (4, 4, 2)
@@ -132,9 +131,7 @@ async def test_what_is_captured_is_there_word_for_word(server: Server) -> None:
     )
     sent.time.FromDatetime(DAY_0)
     liked = Signal(id="s-2", user_id="用户")
-    liked.behavior.CopyFrom(
-        Behavior(item_id="hiking-1", action=ACTION_LIKE, value=0.25, attribution_token="token")
-    )
+    liked.behavior.CopyFrom(Behavior(item_id="hiking-1", action=ACTION_LIKE, value=0.25, attribution_token="token"))
     liked.time.FromDatetime(DAY_0 + timedelta(days=1))
     for signal in (sent, liked):
         await server.client.capture_signal(signal)

@@ -29,9 +29,7 @@ def example(tmp_path: Path) -> Path:
     return copy
 
 
-def run(
-    program: Callable[..., Any], arguments: list[str], **options: Any
-) -> subprocess.CompletedProcess[str]:
+def run(program: Callable[..., Any], arguments: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
     completed: subprocess.CompletedProcess[str] = program(
         arguments, return_completed_process=True, capture_output=True, text=True, timeout=100, **options
     )

@@ -10,6 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from harness import STUBS, Server, StartServer, catalogue, refused
+
 from penchant.app import SERVICES, serve
 from penchant.exceptions import UnsupportedError, WrongStateError
 from penchant.settings import load_settings

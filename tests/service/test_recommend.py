@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from harness import Server, catalogue, topics
+
 from penchant.v1.catalog_service_pb2 import Item, ListItemsRequest
 from penchant.v1.recommendation_service_pb2 import RecommendRequest
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from harness import Server, StartServer, catalogue
+
 from penchant.exceptions import NotFoundError
 from penchant.v1.interest_service_pb2 import Profile
 from penchant.v1.signal_pb2 import Post, Signal

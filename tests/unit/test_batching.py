@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from penchant_pipelines.encoder import BatchingEncoder, EncoderSettings, Vectors
 from penchant_pipelines.errors import Overloaded, WrongState
 

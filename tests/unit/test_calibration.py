@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from penchant_pipelines.encoder import Vectors
 from penchant_pipelines.interests.calibration import calibrate, reference_texts
 

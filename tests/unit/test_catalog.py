@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from penchant_pipelines.catalog import POPULARITY_HALF_LIFE_DAYS, Catalog
 from penchant_pipelines.interests import Blender, Evidence, InterestSettings, Recipe
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Signal

@@ -1,6 +1,7 @@
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
+
 from penchant import (
     InvalidInputError,
     Item,

@@ -3,6 +3,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc.aio import AioRpcError, Metadata
+
 from penchant import exceptions
 from penchant.exceptions import (
     InvalidInputError,

@@ -1,6 +1,7 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+
 from penchant import Action, Candidate, InvalidInputError, Signal, _requests
 from penchant.v1.interest_service_pb2 import BatchCaptureRequest, CaptureRequest, GetProfileRequest
 from penchant.v1.recommendation_service_pb2 import RecommendRequest

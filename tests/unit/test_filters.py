@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from penchant_pipelines.model import MICROS_PER_SECOND, Item
 from penchant_pipelines.recommend.filters import Filter, FilterError
 

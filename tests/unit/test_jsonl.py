@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
+
 from penchant import Item, Post, Signal, jsonl
 from penchant.exceptions import InvalidInputError
-from pyarrow import parquet
 
 
 def read(path: Path) -> list[tuple[int, Signal | str]]:

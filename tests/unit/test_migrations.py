@@ -8,6 +8,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+
 from penchant_pipelines.errors import WrongState
 from penchant_pipelines.record import Record, schema
 from penchant_pipelines.record.record import MIGRATIONS

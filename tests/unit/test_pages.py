@@ -1,4 +1,5 @@
 import pytest
+
 from penchant.pages import PageTokens, coerce_page_size
 from penchant_pipelines.errors import InvalidInput
 

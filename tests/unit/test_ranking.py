@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
 from penchant_pipelines.drift import DriftReport
 from penchant_pipelines.interests import InterestView, ProfileView, Trend
 from penchant_pipelines.model import MICROS_PER_DAY, Steering

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 import structlog
 from google.rpc import code_pb2, error_details_pb2, status_pb2
+
 from penchant.errors import _CODES, Draining, Malformed, to_status
 from penchant_pipelines.errors import (
     Conflict,

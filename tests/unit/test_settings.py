@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
+
 from penchant.settings import Settings, document, load_settings
 from penchant_pipelines.errors import InvalidInput
-from pydantic import BaseModel
 
 
 @pytest.fixture(autouse=True)

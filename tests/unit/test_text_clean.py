@@ -8,6 +8,7 @@ import unicodedata
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from penchant_pipelines.text import Document, TextError, TextPipeline, TextSettings
 
 NOISE = random.Random(7)

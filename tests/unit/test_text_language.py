@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from penchant_pipelines.text.language import canonical, detect_language, resolve_language
 
 

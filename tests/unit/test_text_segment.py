@@ -10,6 +10,7 @@ import pytest
 import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from penchant_pipelines.text import TextPipeline, TextSettings, segment
 from penchant_pipelines.text.segment import Segmenter, load_dictionary
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
+
 from penchant_pipelines.interests import Evidence, InterestSettings
 from penchant_pipelines.interests.evidence import weighing
 from penchant_pipelines.model import Action
-from pydantic import ValidationError
 
 SETTINGS = InterestSettings()
 VECTOR = np.ones(1, dtype=np.float32)

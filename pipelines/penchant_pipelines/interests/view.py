@@ -102,7 +102,9 @@ def view(profile: Profile, as_of: int, blender: Blender) -> ProfileView:
     )
 
 
-def _interest_view(interest: Interest, mass: float, whole: float, since: int, as_of: int, blender: Blender) -> InterestView:
+def _interest_view(
+    interest: Interest, mass: float, whole: float, since: int, as_of: int, blender: Blender
+) -> InterestView:
     return InterestView(
         id=interest.id,
         weight=interest.sign * mass / whole,

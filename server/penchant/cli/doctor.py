@@ -15,13 +15,13 @@ from typing import Annotated
 
 import grpc
 import typer
-from penchant_pipelines.errors import PenchantError as DomainError
 
 from penchant._channel import channel_options
 from penchant.cli.errors import describe
 from penchant.cli.options import DEFAULT_SERVER, Commands, Json, Server, connect
 from penchant.cli.output import plain, print_json, print_line, stdout, write_line
 from penchant.exceptions import PenchantError, from_rpc_error
+from penchant_pipelines.errors import PenchantError as DomainError
 
 _MIN_PYTHON = (3, 11)
 _MIN_FREE_BYTES = 1 << 30
@@ -117,9 +117,8 @@ def _device() -> tuple[bool, str]:
 
 
 def _weights() -> tuple[bool, str]:
-    from penchant_pipelines.encoder.sentence import embedded_model
-
     from penchant.settings import load_settings
+    from penchant_pipelines.encoder.sentence import embedded_model
 
     model = load_settings().encoder.model
     if not model:

@@ -31,6 +31,7 @@ def embed(
     """Encode texts with the embedded encoder: float32 (n, d) unit vectors, a row per line with its `text`."""
     # Here, not above: these take seconds to load, and no other command needs them.
     import numpy as np
+
     from penchant_pipelines.encoder import EncoderSettings, open_encoder
     from penchant_pipelines.text import TextPipeline, TextSettings
 

@@ -7,11 +7,11 @@ import sys
 from typing import Any, NoReturn
 
 import typer
-from penchant_pipelines.errors import PenchantError as DomainError
 from typer.core import TyperGroup
 
 from penchant.cli.output import plain, stderr
 from penchant.exceptions import InvalidInputError, PenchantError, UnavailableError
+from penchant_pipelines.errors import PenchantError as DomainError
 
 INTERRUPTED = 130
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import grpc
 from google.rpc import code_pb2
-from penchant_pipelines.engine import Engine
-from penchant_pipelines.errors import Unsupported
-from penchant_pipelines.jobs import Job
 
 from penchant import convert
 from penchant.pages import PageTokens, coerce_page_size
 from penchant.settings import Settings
 from penchant.v1 import admin_service_pb2 as pb
 from penchant.v1 import admin_service_pb2_grpc as pb_grpc
+from penchant_pipelines.engine import Engine
+from penchant_pipelines.errors import Unsupported
+from penchant_pipelines.jobs import Job
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from penchant_pipelines.engine import Engine
-from penchant_pipelines.errors import InvalidInput
-from penchant_pipelines.recommend.filters import Filter, FilterError
 
 from penchant import convert
 from penchant.errors import to_status
@@ -19,6 +16,9 @@ from penchant.settings import Settings
 from penchant.v1 import catalog_service_pb2 as pb
 from penchant.v1 import catalog_service_pb2_grpc as pb_grpc
 from penchant.validation import Validator
+from penchant_pipelines.engine import Engine
+from penchant_pipelines.errors import InvalidInput
+from penchant_pipelines.recommend.filters import Filter, FilterError
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

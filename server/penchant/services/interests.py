@@ -9,12 +9,6 @@ from typing import Any
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from penchant_pipelines.engine import Engine
-from penchant_pipelines.errors import InvalidInput, Overloaded, PenchantError
-from penchant_pipelines.interests import ProfileView
-from penchant_pipelines.model import Signal, now
-from penchant_pipelines.profiles import Stored
-from penchant_pipelines.record.ledger import Captured
 
 from penchant import convert
 from penchant.errors import to_status
@@ -25,6 +19,12 @@ from penchant.v1 import interest_service_pb2 as pb
 from penchant.v1 import interest_service_pb2_grpc as pb_grpc
 from penchant.v1 import signal_pb2
 from penchant.validation import Validator
+from penchant_pipelines.engine import Engine
+from penchant_pipelines.errors import InvalidInput, Overloaded, PenchantError
+from penchant_pipelines.interests import ProfileView
+from penchant_pipelines.model import Signal, now
+from penchant_pipelines.profiles import Stored
+from penchant_pipelines.record.ledger import Captured
 
 Context = grpc.aio.ServicerContext[Any, Any]
 STREAM_WINDOW = 256

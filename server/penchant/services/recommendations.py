@@ -8,16 +8,16 @@ from typing import Any
 
 import grpc
 import numpy as np
-from penchant_pipelines.engine import Engine, attribution_token
-from penchant_pipelines.errors import InvalidInput
-from penchant_pipelines.profiles import Reason, Stored
-from penchant_pipelines.recommend.recommender import Candidate, Query, Ranking
 
 from penchant import convert
 from penchant.pages import coerce_page_size
 from penchant.settings import Settings
 from penchant.v1 import recommendation_service_pb2 as pb
 from penchant.v1 import recommendation_service_pb2_grpc as pb_grpc
+from penchant_pipelines.engine import Engine, attribution_token
+from penchant_pipelines.errors import InvalidInput
+from penchant_pipelines.profiles import Reason, Stored
+from penchant_pipelines.recommend.recommender import Candidate, Query, Ranking
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

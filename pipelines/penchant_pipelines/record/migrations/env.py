@@ -1,6 +1,7 @@
 """Run by alembic: applies migrations on the connection that `Record` hands over."""
 
 from alembic import context
+
 from penchant_pipelines.record.schema import metadata
 
 context.configure(
