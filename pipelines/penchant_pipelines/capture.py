@@ -137,13 +137,17 @@ class Capture:
 
 
 def item_document(item: Item, reader: Reader) -> Document:
-    """What an item says: its title, its text unless that repeats the title; without a text its categories."""
+    """What an item says: its title, its text unless that repeats the title, its categories where there is no text."""
     parts = [item.title] if item.title and not item.text.startswith(item.title) else []
     parts += [item.text] if item.text else list(item.categories)
     document = reader.document("\n".join(part for part in parts if part), item.attributes.get("language", ""), "text")
-    if not document.text:
+    if document.text:
+        return document
+    # A name need not be a word: there is a band called "!!!".
+    name = " ".join([item.title, *item.categories]).strip()
+    if not name:
         raise InvalidInput.at("text", "needs words to tell what the item is: give a title, a text or categories")
-    return document
+    return Document(name, document.language, (item.title,) if item.title else item.categories)
 
 
 def _check_value(action: Action, value: float | None) -> None:

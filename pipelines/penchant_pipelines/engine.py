@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -45,6 +46,10 @@ log = structlog.get_logger(__name__)
 
 REBUILD = "rebuild_index"
 PROFILES_AT_HAND = 2_000
+HEAL_SECONDS = 30.0
+"""Pause between attempts to rebuild an index that is away."""
+PURGE_SECONDS = 60.0
+"""How long an erasure waits for others before the index is rebuilt without what they erased."""
 
 
 class EngineSettings(Section):
@@ -70,6 +75,7 @@ class Engine:
         self.catalog = catalog
         self.watchers = Watchers()
         self._loop = asyncio.get_running_loop()
+        self._purging = False
         self._background: set[asyncio.Task[None]] = set()
         self._profile_cache: ProfileCache = ProfileCache(maxsize=PROFILES_AT_HAND)
         self._secret = record.secret("receipts")
@@ -132,7 +138,12 @@ class Engine:
 
     async def _start(self) -> None:
         await self.jobs.recover()
-        if not await self._relay.start():
+        if await self._relay.start():
+            return
+        if await asyncio.to_thread(self._is_empty):
+            # Nothing to build: a new data folder has its index before the first call.
+            await self._relay.rebuild(_no_progress)
+        else:
             self._heal_index()
 
     async def _close(self) -> None:
@@ -142,6 +153,9 @@ class Engine:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await self.encoder.close()
+        if self._purging:
+            # The next start rebuilds: files that hold erased vectors are not opened again.
+            await self._relay.discard()
         await self._relay.close()
         await self.writer.close()
 
@@ -188,6 +202,7 @@ class Engine:
         receipt = await self.writer.submit(lambda ledger: ledger.erase(user_id, now()))
         await asyncio.to_thread(self.record.truncate_log)
         self.encoder.forget()
+        self._purge_index()
         return receipt
 
     # -- items -----------------------------------------------------------------------------------------------
@@ -261,13 +276,45 @@ class Engine:
         return users, items, int(signals), self._relay.lag()
 
     def _heal_index(self) -> None:
-        async def heal() -> None:
-            with contextlib.suppress(Exception):
-                await self.rebuild_index()
+        """Rebuild the index until there is one again."""
 
-        task = asyncio.create_task(heal(), name="heal-index")
+        async def heal() -> None:
+            await self.jobs.ended(REBUILD)
+            while self._relay.live is None:
+                await self._rebuild_and_wait()
+                if self._relay.live is None:
+                    await asyncio.sleep(HEAL_SECONDS)
+
+        self._in_background("heal-index", heal())
+
+    def _purge_index(self) -> None:
+        """Rebuild the index soon: a vector deleted from it stays in its files until then. Coalesces erasures."""
+        if self._purging:
+            return
+        self._purging = True
+
+        async def purge() -> None:
+            await asyncio.sleep(PURGE_SECONDS)
+            # A rebuild that began before the erasure may have taken in what was erased.
+            await self.jobs.ended(REBUILD)
+            self._purging = False
+            await self._rebuild_and_wait()
+
+        self._in_background("purge-index", purge())
+
+    async def _rebuild_and_wait(self) -> None:
+        with contextlib.suppress(WrongState):  # somebody else has just started one
+            await self.rebuild_index()
+        await self.jobs.ended(REBUILD)
+
+    def _in_background(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name=name)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+    def _is_empty(self) -> bool:
+        with self.record.read() as connection:
+            return not _count(connection, schema.users) and not _count(connection, schema.items)
 
     def _ledger(self, connection: Connection) -> Ledger:
         return Ledger(connection, self.blender, self._profile_cache, self._secret, self._committed)
@@ -314,6 +361,10 @@ def _recipe(settings: EngineSettings, record: Record, encoder: Encoder) -> Recip
 
 def _count(connection: Connection, table: sa.Table) -> int:
     return int(connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
+
+
+async def _no_progress(_done: int, _total: int) -> None:
+    """Report to nobody."""
 
 
 def _minute(time: int) -> int:

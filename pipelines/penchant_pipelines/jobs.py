@@ -110,6 +110,12 @@ class Jobs:
         await asyncio.wait([task])
         return await self.get(job_id)
 
+    async def ended(self, kind: str) -> None:
+        """Wait until no job of a kind runs."""
+        tasks = [task for job, task in self._running.values() if job.kind == kind]
+        if tasks:
+            await asyncio.wait(tasks)
+
     async def close(self) -> None:
         """Cancel what runs."""
         for job_id in list(self._running):

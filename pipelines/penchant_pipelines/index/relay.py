@@ -83,6 +83,10 @@ class Relay:
             self.live = None
             await asyncio.to_thread(self._store.close)
 
+    async def discard(self) -> None:
+        """Let the next start build a new generation instead of opening this one."""
+        await self._writer.submit(lambda ledger: _switch(ledger, ""))
+
     def wake(self) -> None:
         """Say that the outbox has grown."""
         self._wake.set()

@@ -89,8 +89,8 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             entry = self.engine.catalog.entries[request.item_id]
             target = np.array(self.engine.catalog.vectors[entry.row])
         limit = coerce_page_size(request.page_size, 20, self.settings.limits.page_size)
-        matches, _ = await self.engine.find_users(target, limit, request.min_similarity)
-        response = pb.FindUsersResponse()
+        matches, degraded = await self.engine.find_users(target, limit, request.min_similarity)
+        response = pb.FindUsersResponse(degraded=degraded)
         for match in matches:
             labels = self.engine.labels_at_hand(match.profile)
             named = {view.id: label.label for view, label in zip(match.profile.interests, labels, strict=True)}
