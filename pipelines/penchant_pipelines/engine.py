@@ -147,11 +147,11 @@ class Engine:
             self._heal_index()
 
     async def _close(self) -> None:
-        await self.jobs.close()
         for task in list(self._background):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        await self.jobs.close()
         await self.encoder.close()
         if self._purging:
             # The next start rebuilds: files that hold erased vectors are not opened again.

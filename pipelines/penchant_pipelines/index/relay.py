@@ -166,8 +166,10 @@ class Relay:
                 log.exception("index.relay_failed")
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), RETRY_SECONDS)
+            # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the event.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETRY_SECONDS):
+                    await self._wake.wait()
             self._wake.clear()
 
     async def _step(self, generation: Generation) -> int:
