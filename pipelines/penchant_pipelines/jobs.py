@@ -73,7 +73,8 @@ class Jobs:
 
         Raises WrongState if one of its kind runs.
         """
-        if any(job.kind == kind for job, _ in self._running.values()):
+        # One that has ended stays among the running until that is written; nobody need wait for it.
+        if any(job.kind == kind and job.state is JobState.RUNNING for job, _ in self._running.values()):
             raise WrongState("JOB_RUNNING", f"a {kind} job is running; wait for it or cancel it")
         job = Job("j-" + uuid.uuid4().hex[:16], kind, JobState.RUNNING, 0, 0, "", now(), None)
         # Taken before the first await, so that two calls at once can't both pass the check above.

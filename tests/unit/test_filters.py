@@ -161,9 +161,9 @@ def test_a_whole_catalogue_is_filtered_in_no_time() -> None:
     chosen = Filter.parse("category = movie AND attributes.year >= 25 AND create_time > 1970-01-01T00:00:00Z")
     best = float("inf")
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.thread_time()
         found = sum(map(chosen.matches, items))
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.thread_time() - start)
     assert found == 11_000
     # Takes about 15 ms; the slack is for machines that are busy.
     assert best < 0.06
