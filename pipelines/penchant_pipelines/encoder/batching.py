@@ -142,7 +142,9 @@ class BatchingEncoder:
         """Pick the next batch, a text from each waiting request in turn, and what nobody waits for now."""
         batch: list[_Pending] = []
         dropped: list[_Pending] = []
-        while self._requests and len(batch) < self._batch_size:
+        # No more than a fair share: a worker that took all would leave the others idle, and their cores with them.
+        share = -(-sum(map(len, self._requests)) // len(self._threads))
+        while self._requests and len(batch) < min(share, self._batch_size):
             request = self._requests.popleft()
             entry = request.popleft()
             if not entry.taken:
