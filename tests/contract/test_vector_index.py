@@ -567,9 +567,7 @@ while True:
     index.upsert([str(n) for n in range(16)], numpy.eye(16, dtype=numpy.float32))
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment
-    ) as process:
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"open\n"
         time.sleep(0.2)
@@ -634,9 +632,7 @@ def test_a_server_out_of_reach_is_unavailable(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_does_not_answer_is_unavailable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_does_not_answer_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chroma_module, "SERVER_TIMEOUT", httpx.Timeout(0.2))
     with socket.create_server(("127.0.0.1", 0)) as silent:  # connections are accepted, nothing is said
         store = open_index_store(IndexSettings(url=f"http://127.0.0.1:{silent.getsockname()[1]}/"), tmp_path)
@@ -645,9 +641,7 @@ def test_a_server_that_does_not_answer_is_unavailable(
         store.close()
 
 
-def test_a_server_that_lost_a_collection_is_unavailable_until_opened_again(
-    server_url: str, tmp_path: Path
-) -> None:
+def test_a_server_that_lost_a_collection_is_unavailable_until_opened_again(server_url: str, tmp_path: Path) -> None:
     settings = IndexSettings(url=server_url)
     store, other = open_index_store(settings, tmp_path), open_index_store(settings, tmp_path)
     index = store.open("lost", DIMENSIONS).items

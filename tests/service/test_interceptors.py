@@ -240,9 +240,7 @@ async def test_overload_tells_when_to_retry(server: Running) -> None:
     assert detail(error, error_details_pb2.RetryInfo).retry_delay.seconds == 2
 
 
-async def test_a_bug_is_logged_with_its_traceback_and_kept_from_the_caller(
-    server: Running, lines: Lines
-) -> None:
+async def test_a_bug_is_logged_with_its_traceback_and_kept_from_the_caller(server: Running, lines: Lines) -> None:
     call = server.stub.GetProfile(pb.GetProfileRequest(user_id="bug"), metadata=((REQUEST_ID, "r-9"),))
     error = await refused(call)
     assert (error.code(), error.details()) == (grpc.StatusCode.INTERNAL, "internal error")

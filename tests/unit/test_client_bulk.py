@@ -170,9 +170,7 @@ def test_refused_items_are_counted_over_all_batches() -> None:
     result = UpsertResult()
     for failing in (1, 0):
         batch = Batch([Item(id="a"), Item(id="b")], LIMITS, upsert_request)
-        batch.take(
-            UpsertItemsResponse(errors=[ElementError(index=failing, status=refusal("items[0].title"))])
-        )
+        batch.take(UpsertItemsResponse(errors=[ElementError(index=failing, status=refusal("items[0].title"))]))
         result.add(batch)
     assert result.upserted_count == 2
     assert [(error.index, error.item_id) for error in result.errors] == [(1, "b"), (2, "a")]

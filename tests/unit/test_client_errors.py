@@ -41,9 +41,7 @@ def test_the_drawing_names_every_error_of_the_tree() -> None:
 def test_violations_and_reason_come_from_the_details() -> None:
     status = status_pb2.Status(code=3, message="wrong")
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason="INVALID_INPUT", domain="penchant"))
-    violation = error_details_pb2.BadRequest.FieldViolation(
-        field="signal.user_id", description="must not be empty"
-    )
+    violation = error_details_pb2.BadRequest.FieldViolation(field="signal.user_id", description="must not be empty")
     status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
     error = from_status(status)
     assert isinstance(error, InvalidInputError)
@@ -75,9 +73,7 @@ def test_the_attached_status_of_a_call_is_read() -> None:
     assert error.reason == "USER_NOT_FOUND"
 
 
-@pytest.mark.parametrize(
-    "details", [None, b"\xff\xff", status_pb2.Status(code=5, message="other").SerializeToString()]
-)
+@pytest.mark.parametrize("details", [None, b"\xff\xff", status_pb2.Status(code=5, message="other").SerializeToString()])
 def test_details_that_are_missing_broken_or_contradict_the_call_do_not_hide_its_code(
     details: bytes | None,
 ) -> None:

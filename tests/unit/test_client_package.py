@@ -10,9 +10,7 @@ from penchant._rpcs import BY_NAME, BY_REQUEST
 
 def test_all_lists_exactly_the_public_names() -> None:
     public = {
-        name
-        for name, value in vars(penchant).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType)
+        name for name, value in vars(penchant).items() if not name.startswith("_") and not isinstance(value, ModuleType)
     }
     assert set(penchant.__all__) == public
     assert len(penchant.__all__) == len(set(penchant.__all__))

@@ -10,9 +10,7 @@ from penchant.v1.recommendation_service_pb2 import RecommendRequest
 def test_capture_builds_a_post_and_gives_it_an_id_of_its_own() -> None:
     time = datetime(2026, 1, 31, 12, tzinfo=timezone(timedelta(hours=8)))
     build = _requests.capture.request
-    request = build(
-        user_id="mei", text="红烧肉", rating=0.0, language="zh", time=time, context={"surface": "feed"}
-    )
+    request = build(user_id="mei", text="红烧肉", rating=0.0, language="zh", time=time, context={"surface": "feed"})
     assert isinstance(request, CaptureRequest)
     signal = request.signal
     assert (signal.user_id, signal.post.text, signal.post.language) == ("mei", "红烧肉", "zh")

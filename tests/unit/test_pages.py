@@ -51,9 +51,7 @@ def test_any_changed_character_is_noticed() -> None:
                     TOKENS.decode_token(token[:position] + other + token[position + 1 :], "ListSignals", "u1")
 
 
-@pytest.mark.parametrize(
-    "garbage", ["x", "!!!!", "é", "令牌", "AAAA", "=" * 8, " " * 40, "A" * 1024, "_-" * 40]
-)
+@pytest.mark.parametrize("garbage", ["x", "!!!!", "é", "令牌", "AAAA", "=" * 8, " " * 40, "A" * 1024, "_-" * 40])
 def test_garbage_is_refused(garbage: str) -> None:
     with pytest.raises(InvalidInput):
         TOKENS.decode_token(garbage, "ListSignals", "u1")

@@ -58,9 +58,7 @@ def test_what_the_encoder_reads(pipeline: TextPipeline, text: str, expected: str
     assert pipeline.read(text).text == expected
 
 
-@pytest.mark.parametrize(
-    "text", ["", " \n\u3000", "\u200b\u200d", "https://a.example/b", "@anna", "!!! …", "<p></p>"]
-)
+@pytest.mark.parametrize("text", ["", " \n\u3000", "\u200b\u200d", "https://a.example/b", "@anna", "!!! …", "<p></p>"])
 def test_nothing_meaningful(pipeline: TextPipeline, text: str) -> None:
     assert pipeline.read(text, "en") == Document("", "und", ())
 

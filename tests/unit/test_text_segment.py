@@ -37,9 +37,7 @@ def write(path: Path, content: bytes, age: int) -> None:
     fresh.replace(path)
 
 
-def test_the_user_dictionary_is_reloaded_when_it_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_user_dictionary_is_reloaded_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segment, "_CHECK_SECONDS", 0.0)
     words = tmp_path / "words.txt"
     assert "绿云山谷" not in Segmenter().cut(SENTENCE)
@@ -64,9 +62,7 @@ def test_a_broken_dictionary_keeps_the_old_one(tmp_path: Path, monkeypatch: pyte
         assert "绿云山谷" in segmenter.cut(SENTENCE)
         words.unlink()
         assert "绿云山谷" in segmenter.cut(SENTENCE)
-    assert [(entry["event"], entry["log_level"]) for entry in logs] == [
-        ("user_dictionary_unreadable", "warning")
-    ] * 2
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("user_dictionary_unreadable", "warning")] * 2
 
 
 def test_a_dictionary_in_traditional_characters_serves_both_scripts(tmp_path: Path) -> None:
