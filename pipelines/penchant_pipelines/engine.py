@@ -226,8 +226,9 @@ class Engine:
 
     async def recommend(self, user_id: str, query: Query) -> tuple[Ranking, Stored | None]:
         """Rank the catalogue for a user; an unknown one gets what is popular."""
-        stored = await asyncio.to_thread(self.profiles.find, user_id)
-        return await self._recommender.recommend(stored, query, _minute(now())), stored
+        minute = _minute(now())
+        stored = await asyncio.to_thread(self.profiles.find, user_id, present=minute)
+        return await self._recommender.recommend(stored, query, minute), stored
 
     async def rerank(
         self,
@@ -239,10 +240,9 @@ class Engine:
         query: NDArray[np.float32] | None,
     ) -> tuple[Ranking, tuple[str, ...], Stored | None]:
         """Rank the caller's own candidates. Second value: ids of candidates that nothing is known about."""
-        stored = await asyncio.to_thread(self.profiles.find, user_id)
-        ranking, missing = self._recommender.rerank(
-            stored, candidates, limit, prior_weight, diversity, query, _minute(now())
-        )
+        minute = _minute(now())
+        stored = await asyncio.to_thread(self.profiles.find, user_id, present=minute)
+        ranking, missing = self._recommender.rerank(stored, candidates, limit, prior_weight, diversity, query, minute)
         return ranking, missing, stored
 
     async def reasons(self, stored: Stored, ranking: Ranking, limit: int = 3) -> list[list[Reason]]:

@@ -47,14 +47,17 @@ class Profiles:
         self._record = record
         self._blender = blender
 
-    def find(self, user_id: str, as_of: int | None = None) -> Stored | None:
-        """Read a profile now, or as it stood at a time (µs); None for an unknown user."""
+    def find(self, user_id: str, as_of: int | None = None, present: int | None = None) -> Stored | None:
+        """Read a profile now, or as it stood at a time (µs); None for an unknown user.
+
+        `present` is what to take for now: a caller that rounds it gets equal answers in between.
+        """
         with self._record.read() as connection:
             row = connection.execute(sa.select(schema.users).where(schema.users.c.user_id == user_id)).first()
             if row is None:
                 return None
             if as_of is None:
-                return self._stored(connection, row)
+                return self._stored(connection, row, present)
             events = rows.user_events(connection, row.key, until=as_of)
         profile = self._blender.replay(events)
         signals = sum(1 for event in events if not event.id.startswith("steering-"))
@@ -143,12 +146,12 @@ class Profiles:
             raise NotFound("user", user_id)
         return int(key)
 
-    def _stored(self, connection: Connection, row: sa.Row) -> Stored:  # type: ignore[type-arg]
+    def _stored(self, connection: Connection, row: sa.Row, present: int | None = None) -> Stored:  # type: ignore[type-arg]
         if row.recipe == self._blender.recipe.digest:
             profile = unpack(row.profile)
         else:
             profile = self._blender.replay(rows.user_events(connection, row.key))
-        as_of = max(now(), profile.updated)
+        as_of = max(present or now(), profile.updated)
         return Stored(row.key, row.user_id, row.version, row.signal_count, view(profile, as_of, self._blender))
 
     def _reasons(

@@ -489,8 +489,53 @@ def test_a_drop_gives_all_bytes_and_handles_back(tmp_path: Path) -> None:
     assert open_files(tmp_path) != []
     store.drop("g")
     assert list((tmp_path / "index").iterdir()) == []
+    patience = time.monotonic() + 10  # Chroma's own threads let go of their files a moment later
+    while open_files(tmp_path) and time.monotonic() < patience:
+        time.sleep(0.05)
     assert open_files(tmp_path) == []
     store.close()
+
+
+FREED_MEMORY = """
+import ctypes, sys, threading
+from pathlib import Path
+import numpy as np
+from penchant_pipelines.index import IndexSettings, open_index_store
+
+secret, libc = b"Wolpertinger", ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+
+
+def use_and_free():
+    for size in [16_000_000, *[30_000, 60_000, 120_000, 200_000, 400_000, 800_000, 1_700_000, 3_400_000] * 6]:
+        blocks = [libc.malloc(size) for _ in range(2)]
+        libc.malloc(64)  # stands between them and the top of the heap
+        for block in blocks:
+            ctypes.memmove(block, secret * (size // 12), size // 12 * 12)
+        for block in blocks:
+            libc.free(block)
+
+
+folder = Path(sys.argv[1])
+store = open_index_store(IndexSettings(), folder)
+rows = np.eye(50, 384, dtype=np.float32)
+store.open("before", 384).items.upsert(["0"], rows[:1])
+threads = [threading.Thread(target=use_and_free) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+use_and_free()
+store.open("after", 384).items.upsert([str(n) for n in range(50)], rows)
+store.close()
+print(sum(file.read_bytes().count(secret) for file in folder.rglob("*") if file.is_file()))
+"""
+
+
+def test_freed_memory_does_not_reach_the_disk(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FREED_MEMORY, str(tmp_path / "index")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"
 
 
 def sealed_generation(folder: Path, count: int = 2500) -> None:

@@ -121,7 +121,7 @@ def test_the_largest_text_is_read_in_a_blink(pipeline: TextPipeline, text: str) 
     pipeline.read("咖啡 coffee")  # dictionaries are loaded at the first text
     start = time.thread_time()  # of the processor: a busy machine is no fault of the pipeline
     pipeline.read(text)
-    assert time.thread_time() - start < 0.5
+    assert time.thread_time() - start < 1.0
 
 
 odd = st.text(alphabet="a1 <>&;#@＠./:-_(){}[]*!咖啡臺\u200d\ufe0f\u0301\x00\n😂☕🏽é", max_size=80)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import shutil
@@ -42,6 +43,20 @@ SERVER_BATCH = 250  # a write to the server waits in a socket and stops nobody
 SERVER_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 PAUSE = 0.002  # seconds between two embedded writes, so that other threads get the interpreter
 COLLECTIONS = ("items", "interests")
+
+
+M_PERTURB = -6  # of glibc's mallopt
+
+
+def fill_allocations() -> None:
+    """Have the C library fill memory as it is handed out; does nothing where it can't.
+
+    Chroma writes whole HNSW buffers to disk, unused rows included, and those hold whatever the process freed
+    before: users' texts, found in `data_level0.bin` after their erasure.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_PERTURB, 0xFF)  # handed out as its complement, zeros
 
 
 class Gate:
@@ -156,6 +171,7 @@ class EmbeddedStore:
     """
 
     def __init__(self, settings: IndexSettings, folder: Path) -> None:
+        fill_allocations()
         self._settings = settings
         self._folder = folder
         self._lock = threading.Lock()
