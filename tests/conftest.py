@@ -9,8 +9,8 @@ import pytest
 # gRPC's core writes to stderr by itself, into what other tests capture. It reads this when it is first used.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder  # noqa: E402
-from penchant_pipelines.interests.calibration import calibrate  # noqa: E402
+from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
+from penchant_pipelines.interests.calibration import calibrate
 
 
 @pytest.fixture(scope="session")
