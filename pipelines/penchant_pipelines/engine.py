@@ -298,7 +298,11 @@ class Engine:
             # A rebuild that began before the erasure may have taken in what was erased.
             await self.jobs.ended(REBUILD)
             self._purging = False
-            await self._rebuild_and_wait()
+            try:
+                await self._rebuild_and_wait()
+            except asyncio.CancelledError:
+                self._purging = True  # cut off by the server's stop: left to the next start
+                raise
 
         self._in_background("purge-index", purge())
 

@@ -30,7 +30,7 @@ class EncoderSettings(Section):
         default=64,
         ge=1,
         le=4096,
-        description="Most texts that a worker takes at once; those of equal length share a pass.",
+        description="Most texts that a worker takes at once; those of about equal length share a pass.",
     )
     cache_size: int = Field(
         default=50_000,
