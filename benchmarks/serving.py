@@ -82,7 +82,7 @@ def measure(address: str, options: argparse.Namespace) -> dict[str, float]:
             captured = asyncio.run(capture_rate(address, texts, clients))
             figures[f"capture_per_s_{clients}_clients"] = captured
             figures[f"capture_share_of_raw_{clients}_clients"] = captured / rate
-        chooser = random.Random(7)  # noqa: S311 - not for secrets
+        chooser = random.Random(7)
         chosen = [chooser.choice(users) for _ in range(options.reads)]
         for user in users[:200]:
             client.profile(user)
@@ -105,7 +105,7 @@ def read(path: Path, kind: type[M]) -> Iterator[M]:
 
 def make_texts(count: int, seed: int) -> list[str]:
     """Posts of 6 to 30 words that no cache has seen."""
-    chooser = random.Random(seed)  # noqa: S311 - not for secrets
+    chooser = random.Random(seed)
     return [" ".join(chooser.choices(WORDS.split(), k=chooser.randint(6, 30))) + f" {seed}-{n}" for n in range(count)]
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +13,8 @@ import pytest
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
+from penchant_pipelines.encoder.adapter import write_manifest
+from penchant_pipelines.encoder.sentence import SentenceEncoder
 from penchant_pipelines.interests.calibration import calibrate
 
 
@@ -22,3 +27,26 @@ def encoder() -> Encoder:
 def similarity(encoder: Encoder) -> float:
     """θ of the embedded encoder: measured once here rather than for each data folder."""
     return calibrate(encoder.encode)
+
+
+@pytest.fixture(scope="session")
+def make_adapter(encoder: Encoder) -> Callable[[Path, int], Path]:
+    """Makes an adapter folder for the embedded encoder: LoRA of random weights by a seed, and its manifest."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    def make(folder: Path, seed: int) -> Path:
+        torch.manual_seed(seed)
+        assert isinstance(encoder, SentenceEncoder)
+        model = copy.deepcopy(encoder._model[0].get_submodule("auto_model"))
+        config = LoraConfig(r=4, lora_alpha=4, target_modules=["query", "value"])
+        adapted = get_peft_model(model, config)
+        with torch.no_grad():
+            for name, parameter in adapted.named_parameters():
+                if "lora_B" in name:  # zero at first, which would change nothing
+                    parameter.normal_(0, 0.2)
+        adapted.save_pretrained(str(folder), save_embedding_layers=False)
+        write_manifest(folder, encoder.space_id, encoder.dimensions, {"recall@10": 0.25})
+        return folder
+
+    return make

@@ -1,11 +1,16 @@
-"""Capture: from a signal as sent to a durable profile. Text and encoder first, then one transaction."""
+"""Capture: from a signal as sent to a durable profile. Text and encoders first, then one transaction.
+
+Texts are encoded in every space that is kept current, so that each of them holds every signal.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 import sqlalchemy as sa
 
@@ -13,10 +18,11 @@ from penchant_pipelines.encoder import BatchingEncoder
 from penchant_pipelines.errors import InvalidInput, Overloaded, PenchantError
 from penchant_pipelines.model import Action, Item, Post, Signal, now
 from penchant_pipelines.record import Record, Writer, schema
-from penchant_pipelines.record.ledger import Captured, Ledger, Reading
+from penchant_pipelines.record.ledger import Captured, Ledger, Reading, SpacesChanged
 from penchant_pipelines.text import Document, TextError, TextPipeline
 
 NOTHING = Document(text="", language="und", terms=())
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +37,10 @@ class _Read:
 
 
 class Reader:
-    """Reads texts: cleans and segments them off the event loop, then encodes them."""
+    """Reads texts: cleans and segments them."""
 
-    def __init__(self, text: TextPipeline, encoder: BatchingEncoder) -> None:
+    def __init__(self, text: TextPipeline) -> None:
         self._text = text
-        self.encoder = encoder
 
     def document(self, text: str, language: str, field: str) -> Document:
         """Clean one text; blocks. Raises InvalidInput that names the field."""
@@ -46,24 +51,69 @@ class Reader:
         except TextError as error:
             raise InvalidInput.at(field, str(error)) from error
 
-    async def read(self, text: str, language: str = "", field: str = "text") -> Reading:
-        """Read one text; its vector is None where nothing meaningful remains of it."""
-        document = await asyncio.to_thread(self.document, text, language, field)
-        return (await self.encode([document]))[0]
 
-    async def encode(self, documents: Sequence[Document]) -> list[Reading]:
-        """Encode documents in order; empty ones get no vector."""
-        vectors = iter(await self.encoder.encode([d.text for d in documents if d.text]))
-        return [Reading(next(vectors) if d.text else None, d.language, d.terms) for d in documents]
+class EncodingSpace(Protocol):
+    """An embedding space that texts are brought into."""
+
+    @property
+    def key(self) -> int:
+        """Its number in the record."""
+
+    @property
+    def encoder(self) -> BatchingEncoder:
+        """Makes its vectors."""
+
+    def in_use(self) -> AbstractContextManager[None]:
+        """Keeps it from being closed."""
 
 
 class Capture:
-    """Takes in signals and items."""
+    """Takes in signals and items, and whatever else must be encoded and written."""
 
-    def __init__(self, reader: Reader, record: Record, writer: Writer[Ledger]) -> None:
+    def __init__(
+        self, reader: Reader, record: Record, writer: Writer[Ledger], spaces: Callable[[], Sequence[EncodingSpace]]
+    ) -> None:
         self._reader = reader
         self._record = record
         self._writer = writer
+        self._spaces = spaces
+
+    async def write(
+        self, documents: Sequence[Document], work: Callable[[Ledger, list[Reading]], Callable[[], Result]]
+    ) -> Result:
+        """Encode documents in every space that is kept, and do a work with what comes out in one transaction."""
+        while True:
+            spaces = list(self._spaces())
+            keys = frozenset(space.key for space in spaces)
+            readings = await self._encode(spaces, documents)
+
+            def checked(
+                ledger: Ledger, keys: frozenset[int] = keys, readings: list[Reading] = readings
+            ) -> Callable[[], Result]:
+                ledger.expect(keys)
+                return work(ledger, readings)
+
+            try:
+                return await self._writer.submit(checked)
+            except SpacesChanged:
+                continue
+
+    async def _encode(self, spaces: Sequence[EncodingSpace], documents: Sequence[Document]) -> list[Reading]:
+        """Encode documents in order in each space; empty ones get no vectors."""
+        texts = [document.text for document in documents if document.text]
+        with ExitStack() as stack:
+            for space in spaces:
+                stack.enter_context(space.in_use())
+            encoded = await asyncio.gather(*(space.encoder.encode(texts) for space in spaces))
+        rows = iter(zip(*encoded, strict=True))
+        return [
+            Reading(
+                {space.key: vector for space, vector in zip(spaces, next(rows), strict=True)} if document.text else {},
+                document.language,
+                document.terms,
+            )
+            for document in documents
+        ]
 
     async def capture(self, signals: Sequence[Signal]) -> list[Captured | PenchantError]:
         """Capture signals; each succeeds or fails alone. Answers once they are durable.
@@ -73,10 +123,13 @@ class Capture:
         arrived = now()
         prepared = await asyncio.to_thread(self._prepare, signals, arrived)
         sound = [entry for entry in prepared if isinstance(entry, _Read)]
-        readings = await self._reader.encode([entry.document for entry in sound])
-        pairs = list(zip(sound, readings, strict=True))
-        if pairs:
-            outcomes = iter(await self._writer.submit(lambda ledger: _capture_all(ledger, pairs)))
+        if sound:
+            outcomes = iter(
+                await self.write(
+                    [entry.document for entry in sound],
+                    lambda ledger, readings: _capture_all(ledger, list(zip(sound, readings, strict=True))),
+                )
+            )
         return [next(outcomes) if isinstance(entry, _Read) else entry for entry in prepared]
 
     async def check(self, signal: Signal) -> None:
@@ -84,19 +137,19 @@ class Capture:
         prepared = await asyncio.to_thread(self._prepare, [signal], now())
         if isinstance(prepared[0], PenchantError):
             raise prepared[0]
-        await self._reader.encode([prepared[0].document])
+        await self._encode(self._spaces(), [prepared[0].document])
 
     async def upsert_items(self, items: Sequence[Item]) -> list[PenchantError | None]:
         """Add or replace items; each succeeds or fails alone. Fields are named relative to the item."""
         prepared = await asyncio.to_thread(lambda: [self._item_document(item) for item in items])
         sound = [(item, doc) for item, doc in zip(items, prepared, strict=True) if isinstance(doc, Document)]
-        vectors = await self._reader.encoder.encode([document.text for _, document in sound])
-        batch = [
-            (item, Reading(vector, document.language, document.terms))
-            for (item, document), vector in zip(sound, vectors, strict=True)
-        ]
-        if batch:
-            await self._writer.submit(lambda ledger: ledger.upsert_items(batch))
+        if sound:
+            await self.write(
+                [document for _, document in sound],
+                lambda ledger, readings: ledger.upsert_items(
+                    [(item, reading) for (item, _), reading in zip(sound, readings, strict=True)]
+                ),
+            )
         return [None if isinstance(entry, Document) else entry for entry in prepared]
 
     def _prepare(self, signals: Sequence[Signal], arrived: int) -> list[_Read | PenchantError]:

@@ -1,12 +1,12 @@
 """The catalogue in memory: items with their vectors and what the crowd makes of them.
 
 A mirror of the record for ranking and filters, changed only after a commit, on the event loop. Costs
-about 2 KB an item at 384 dimensions.
+about 2 KB an item at 384 dimensions, and 1.5 KB more for each further embedding space.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,13 +33,14 @@ class Entry:
 
 
 class Catalog:
-    """Items by id, vectors by row. Not thread-safe: the event loop alone changes it."""
+    """Items by id, vectors by space and row. Not thread-safe: the event loop alone changes it."""
 
-    def __init__(self, dimensions: int, settings: InterestSettings, landmark: int) -> None:
+    def __init__(self, dimensions: Mapping[int, int], settings: InterestSettings, landmark: int) -> None:
         self._settings = settings
         self._landmark = landmark
         self.entries: dict[str, Entry] = {}
-        self.vectors: NDArray[np.float32] = np.zeros((1024, dimensions), dtype=np.float32)
+        self.vectors: dict[int, NDArray[np.float32]] = {}
+        """(rows, d) float32 by the key of the space; zeros for what a space that is being built lacks."""
         self.created: NDArray[np.int64] = np.zeros(1024, dtype=np.int64)
         """Creation time in µs by row, 0 where unknown."""
         self.visible: NDArray[np.bool_] = np.zeros(1024, dtype=bool)
@@ -50,31 +51,48 @@ class Catalog:
         """Grows with every change of an item."""
         self._ids: list[str | None] = []
         self._free: list[int] = []
+        for space, length in dimensions.items():
+            self.add_space(space, length)
 
     def __len__(self) -> int:
         """Count the items."""
         return len(self.entries)
 
     @classmethod
-    def load(cls, record: Record, dimensions: int, settings: InterestSettings, landmark: int) -> Catalog:
-        """Read all items and what was done with them; blocks."""
+    def load(cls, record: Record, dimensions: Mapping[int, int], settings: InterestSettings, landmark: int) -> Catalog:
+        """Read all items, their vectors in these spaces (by dimensions), and what was done with them; blocks."""
         catalog = cls(dimensions, settings, landmark)
+        held = schema.item_vectors
         with record.read() as connection:
             for row in connection.execute(sa.select(schema.items).order_by(schema.items.c.id)):
-                vector = rows.to_vector(row.vector)
-                assert vector is not None  # noqa: S101 - the column is not nullable
-                catalog.upsert(rows.to_item(row), row.language, vector)
+                catalog.upsert(rows.to_item(row), row.language, {})
+            for row in connection.execute(sa.select(held).where(held.c.space.in_(dimensions))):
+                catalog.embed(row.space, row.item_id, np.frombuffer(row.vector, dtype=np.float32))
         catalog.recount(record)
         return catalog
 
-    def upsert(self, item: Item, language: str, vector: Vector) -> None:
+    def add_space(self, space: int, dimensions: int) -> None:
+        """Make room for vectors of a further space."""
+        self.vectors[space] = np.zeros((len(self.created), dimensions), dtype=np.float32)
+
+    def drop_space(self, space: int) -> None:
+        """Forget the vectors of a space."""
+        self.vectors.pop(space, None)
+
+    def embed(self, space: int, item_id: str, vector: Vector) -> None:
+        """Set the vector of an item in one space, if both are there."""
+        if item_id in self.entries and space in self.vectors:
+            self.vectors[space][self.entries[item_id].row] = vector
+
+    def upsert(self, item: Item, language: str, vectors: Mapping[int, Vector]) -> None:
         """Add or replace an item; its popularity stays."""
         self.version += 1
         known = self.entries.get(item.id)
         row = known.row if known else self._new_row()
         self.entries[item.id] = Entry(item, language, row)
         self._ids[row] = item.id
-        self.vectors[row] = vector
+        for space, vector in vectors.items():
+            self.embed(space, item.id, vector)
         self.created[row] = item.create_time or 0
         self.visible[row] = not item.hidden
         self._language[row] = language[:8]
@@ -87,16 +105,19 @@ class Catalog:
             self._ids[entry.row] = None
             self._crowd[entry.row] = 0.0
             self.visible[entry.row] = False
-            self.vectors[entry.row] = 0.0
+            for vectors in self.vectors.values():
+                vectors[entry.row] = 0.0
             self._free.append(entry.row)
 
     def apply(self, commit: Commit) -> None:
         """Follow a committed transaction, all but its recounts."""
-        for item, language, vector in commit.upserted:
+        for space, item_id, vector in commit.embedded:
+            self.embed(space, item_id, vector)
+        for item, language, vectors in commit.upserted:
             if item.id not in self.entries:
                 # It may have been here before, and its popularity with it.
                 commit.recount.add(item.id)
-            self.upsert(item, language, vector)
+            self.upsert(item, language, vectors)
         for item_id in commit.deleted_items:
             self.delete(item_id)
         for item_id, _, evidence in commit.touched:
@@ -109,12 +130,8 @@ class Catalog:
         to come.
         """
         signals = schema.signals
-        columns = [*rows.EVIDENCE_COLUMNS]
         wanted = None if item_ids is None else list(item_ids)
-        query = sa.select(*[column for column in columns if column is not signals.c.vector]).add_columns(
-            sa.null().label("vector")
-        )
-        query = query.where(signals.c.item_id != "", sa.not_(signals.c.undone))
+        query = sa.select(*rows.EVIDENCE_COLUMNS).where(signals.c.item_id != "", sa.not_(signals.c.undone))
         if last_signal is not None:
             query = query.where(signals.c.seq <= last_signal)
         with record.read() as connection:
@@ -166,9 +183,11 @@ class Catalog:
         if self._free:
             return self._free.pop()
         row = len(self._ids)
-        if row == len(self.vectors):
-            for name in ("vectors", "created", "visible", "_language", "_crowd"):
+        if row == len(self.created):
+            for name in ("created", "visible", "_language", "_crowd"):
                 array = getattr(self, name)
                 setattr(self, name, np.concatenate([array, np.zeros_like(array)]))
+            for space, vectors in self.vectors.items():
+                self.vectors[space] = np.concatenate([vectors, np.zeros_like(vectors)])
         self._ids.append(None)
         return row

@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 import structlog
+from sqlalchemy.dialects.sqlite import insert
 
 from penchant_pipelines.errors import NotFound, PenchantError, WrongState
 from penchant_pipelines.model import now
@@ -68,15 +69,20 @@ class Jobs:
             )
         )
 
-    async def start(self, kind: str, work: Callable[[Progress], Awaitable[None]]) -> Job:
+    @staticmethod
+    def new_id() -> str:
+        """An id for a job, for who must know it before the job is started."""
+        return "j-" + uuid.uuid4().hex[:16]
+
+    async def start(self, kind: str, work: Callable[[Progress], Awaitable[None]], job_id: str = "") -> Job:
         """Start a job; `work` is given a function to report (done, total) to.
 
-        Raises WrongState if one of its kind runs.
+        With the id of a job that was cut off, that one is taken up again. Raises WrongState if one of its kind runs.
         """
         # One that has ended stays among the running until that is written; nobody need wait for it.
         if any(job.kind == kind and job.state is JobState.RUNNING for job, _ in self._running.values()):
             raise WrongState("JOB_RUNNING", f"a {kind} job is running; wait for it or cancel it")
-        job = Job("j-" + uuid.uuid4().hex[:16], kind, JobState.RUNNING, 0, 0, "", now(), None)
+        job = Job(job_id or self.new_id(), kind, JobState.RUNNING, 0, 0, "", now(), None)
         # Taken before the first await, so that two calls at once can't both pass the check above.
         task = asyncio.create_task(self._run(job, work), name=f"job-{kind}")
         self._running[job.id] = (job, task)
@@ -189,17 +195,9 @@ class Jobs:
 
 
 def _insert(ledger: Ledger, job: Job) -> Callable[[], None]:
-    ledger.connection.execute(
-        table.insert().values(
-            id=job.id,
-            kind=job.kind,
-            state=int(job.state),
-            done_count=0,
-            total_count=0,
-            error="",
-            create_time=job.create_time,
-        )
-    )
+    values = {"state": int(job.state), "done_count": 0, "total_count": 0, "error": "", "end_time": None}
+    statement = insert(table).values(id=job.id, kind=job.kind, create_time=job.create_time, **values)
+    ledger.connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
     return lambda: None
 
 

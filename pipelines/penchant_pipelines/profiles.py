@@ -1,4 +1,4 @@
-"""Reading the record: profiles as of any moment, evidence, history. Everything here blocks."""
+"""Reading the record: profiles as of any moment, evidence, history; in one space. Everything here blocks."""
 
 from __future__ import annotations
 
@@ -41,10 +41,16 @@ class Reason:
 
 
 class Profiles:
-    """Reads profiles. Safe from any thread."""
+    """Reads profiles of one embedding space. Safe from any thread."""
 
-    def __init__(self, record: Record, blender: Blender) -> None:
+    def __init__(self, record: Record, space: int, blender: Blender) -> None:
         self._record = record
+        self._space = space
+        # Left join: a profile that isn't there is made from the signals.
+        profiles = schema.profiles
+        self._users = sa.select(schema.users, profiles.c.recipe, profiles.c.profile).outerjoin(
+            profiles, (profiles.c.user_key == schema.users.c.key) & (profiles.c.space == space)
+        )
         self._blender = blender
 
     def find(self, user_id: str, as_of: int | None = None, present: int | None = None) -> Stored | None:
@@ -53,12 +59,12 @@ class Profiles:
         `present` is what to take for now: a caller that rounds it gets equal answers in between.
         """
         with self._record.read() as connection:
-            row = connection.execute(sa.select(schema.users).where(schema.users.c.user_id == user_id)).first()
+            row = connection.execute(self._users.where(schema.users.c.user_id == user_id)).first()
             if row is None:
                 return None
             if as_of is None:
                 return self._stored(connection, row, present)
-            events = rows.user_events(connection, row.key, until=as_of)
+            events = rows.user_events(connection, self._space, row.key, until=as_of)
         profile = self._blender.replay(events)
         signals = sum(1 for event in events if not event.id.startswith("steering-"))
         return Stored(row.key, user_id, len(events), signals, view(profile, as_of, self._blender))
@@ -73,7 +79,7 @@ class Profiles:
     def by_keys(self, keys: Sequence[int] | None) -> Iterator[Stored]:
         """Profiles of the users with these keys (None: of all), as they read now."""
         with self._record.read() as connection:
-            query = sa.select(schema.users).order_by(schema.users.c.user_id)
+            query = self._users.order_by(schema.users.c.user_id)
             chunks = [None] if keys is None else [keys[i : i + 500] for i in range(0, len(keys), 500)]
             for chunk in chunks:
                 part = query if chunk is None else query.where(schema.users.c.key.in_(chunk))
@@ -103,7 +109,7 @@ class Profiles:
         if not any(interest.id == interest_id for interest in stored.view.interests):
             raise NotFound("interest", interest_id)
         with self._record.read() as connection:
-            events = rows.user_events(connection, stored.key)
+            events = rows.user_events(connection, self._space, stored.key)
             _, contributions = explain(events, self._blender, stored.view.as_of)
             found = contributions.get(interest_id, [])
             sign = next(i.sign for i in stored.view.interests if i.id == interest_id)
@@ -114,7 +120,7 @@ class Profiles:
     ) -> list[list[Reason]]:
         """For each recommended item (vector, interest) the user's own signals that speak most for it."""
         with self._record.read() as connection:
-            events = rows.user_events(connection, stored.key)
+            events = rows.user_events(connection, self._space, stored.key)
             _, contributions = explain(events, self._blender, stored.view.as_of)
             by_id = {event.id: event.vector for event in events if event.vector is not None}
             answers = []
@@ -150,7 +156,7 @@ class Profiles:
         if row.recipe == self._blender.recipe.digest:
             profile = unpack(row.profile)
         else:
-            profile = self._blender.replay(rows.user_events(connection, row.key))
+            profile = self._blender.replay(rows.user_events(connection, self._space, row.key))
         as_of = max(present or now(), profile.updated)
         return Stored(row.key, row.user_id, row.version, row.signal_count, view(profile, as_of, self._blender))
 

@@ -350,7 +350,7 @@ def server_info() -> admin.GetServerInfoRequest:
 
 @_answering(admin.ListAdaptersResponse, lambda response: response.adapters)
 def adapters() -> admin.ListAdaptersRequest:
-    """List the adapters that are loaded."""
+    """List the adapters that are loaded, the encoder of the server's settings first: its id is empty."""
     return admin.ListAdaptersRequest()
 
 
@@ -361,15 +361,37 @@ def load_adapter(adapter_id: str) -> admin.LoadAdapterRequest:
 
 
 @_answering(admin.ActivateAdapterResponse, lambda response: response.job)
-def activate_adapter(adapter_id: str) -> admin.ActivateAdapterRequest:
-    """Start re-embedding everything into the adapter's space, to switch over when done. Returns the job."""
-    return admin.ActivateAdapterRequest(adapter_id=adapter_id)
+def activate_adapter(adapter_id: str, *, standby: bool = False) -> admin.ActivateAdapterRequest:
+    """Start re-embedding everything into the adapter's space, to switch over when done. Returns the job.
+
+    A space that is kept current already, as the former one is, is switched to at once: the job has ended.
+    An empty id names the encoder of the server's settings. `standby` leaves out the switch.
+    """
+    return admin.ActivateAdapterRequest(adapter_id=adapter_id, standby=standby)
 
 
 @_answering(admin.UnloadAdapterResponse, lambda response: None)
 def unload_adapter(adapter_id: str) -> admin.UnloadAdapterRequest:
     """Unload an adapter, and with it the way back to its space."""
     return admin.UnloadAdapterRequest(adapter_id=adapter_id)
+
+
+@_answering(admin.StartExperimentResponse, lambda response: response.experiment)
+def start_experiment(name: str, adapter_id: str, share: float) -> admin.StartExperimentRequest:
+    """Serve a share (0…1) of the users, always the same ones, from the space of a standby adapter."""
+    return admin.StartExperimentRequest(name=name, adapter_id=adapter_id, share=share)
+
+
+@_answering(admin.StopExperimentResponse, lambda response: response.experiment)
+def stop_experiment() -> admin.StopExperimentRequest:
+    """Serve everybody from the live space again."""
+    return admin.StopExperimentRequest()
+
+
+@_answering(admin.GetExperimentResponse, lambda response: response)
+def experiment(name: str = "") -> admin.GetExperimentRequest:
+    """Evaluate the feedback of an experiment by arm; without a name, of the newest."""
+    return admin.GetExperimentRequest(name=name)
 
 
 @_answering(admin.RebuildIndexResponse, lambda response: response.job)

@@ -106,7 +106,7 @@ async def serve(settings: Settings, encoder: Encoder | None = None) -> AsyncIter
         await server.start()
         for name in ["", *SERVICES]:
             await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
-        log.info("server.listening", address=address, data=str(settings.data), space_id=engine.space_id)
+        log.info("server.listening", address=address, data=str(settings.data), space_id=engine.live.space_id)
         try:
             yield address
         finally:

@@ -18,7 +18,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
-from penchant_pipelines.encoder.sentence import EMBEDDED_MODEL
+from penchant_pipelines.encoder.sentence import EMBEDDED_NAME
 from penchant_pipelines.errors import WrongState
 
 # peft asks transformers in a way that transformers is about to drop.
@@ -130,7 +130,7 @@ def test_an_encoder_tells_what_it_is(subject: Encoder) -> None:
 
 
 def test_the_embedded_model_reads_meaning(encoder: Encoder) -> None:
-    assert (encoder.base_model, encoder.adapter_id, encoder.dimensions) == (EMBEDDED_MODEL, "", 384)
+    assert (encoder.base_model, encoder.adapter_id, encoder.dimensions) == (EMBEDDED_NAME, "", 384)
     coffee, tea, rocket = encoder.encode(["a cup of coffee", "a pot of tea", "the rocket reached orbit"])
     assert coffee @ tea > coffee @ rocket + 0.2
 

@@ -7,7 +7,7 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,16 @@ def axis(index: int) -> NDArray[np.float32]:
 
 
 def reading(index: int) -> Reading:
-    return Reading(axis(index), "en", (f"topic{index}",))
+    """Two spaces that see topics in other places."""
+    return Reading({1: axis(index), 2: axis(index + 3)}, "en", (f"topic{index}",))
+
+
+@dataclass(eq=False)
+class KeptSpace:
+    key: int
+    space_id: str
+    blender: Blender
+    keeps_profiles: bool = True
 
 
 def post(name: str, user: str = "ann", topic: int = 0, day: float = 1, item: str = "") -> Signal:
@@ -52,13 +61,14 @@ class Store:
     def __init__(self, folder: Path, recipe: Recipe | None = None) -> None:
         self.record = Record(folder)
         self.blender = Blender(recipe or Recipe(InterestSettings(max_interests=3), 0.6, "space"))
+        self.spaces = [KeptSpace(key, f"space-{key}", self.blender) for key in (1, 2)]
         self.cache: ProfileCache = ProfileCache(maxsize=100)
         self.commits: list[Commit] = []
         self.writer: Writer[Ledger] = Writer(self.record.engine, self.ledger)
-        self.profiles = Profiles(self.record, self.blender)
+        self.profiles = Profiles(self.record, 1, self.blender)
 
     def ledger(self, connection: sa.Connection) -> Ledger:
-        return Ledger(connection, self.blender, self.cache, b"secret", self.commits.append)
+        return Ledger(connection, self.spaces, lambda _: self.spaces[0], self.cache, b"secret", self.commits.append)
 
     async def close(self) -> None:
         await self.writer.close()
@@ -79,23 +89,31 @@ class Store:
         batch = [(Item(name, title=name), reading(topic)) for name, topic in items]
         await self.writer.submit(lambda ledger: ledger.upsert_items(batch))
 
-    def stored(self, user: str = "ann") -> Profile:
+    def stored(self, user: str = "ann", space: int = 1) -> Profile:
         """The profile as it lies in the record."""
+        users, profiles = schema.users, schema.profiles
         with self.record.read() as connection:
-            query = sa.select(schema.users.c.profile).where(schema.users.c.user_id == user)
+            query = (
+                sa.select(profiles.c.profile)
+                .join(users, users.c.key == profiles.c.user_key)
+                .where(users.c.user_id == user, profiles.c.space == space)
+            )
             return unpack(connection.execute(query).scalar_one())
 
-    def replayed(self, user: str = "ann") -> Profile:
+    def replayed(self, user: str = "ann", space: int = 1) -> Profile:
         """The profile made anew from what the record holds."""
         with self.record.read() as connection:
             key = connection.execute(sa.select(schema.users.c.key).where(schema.users.c.user_id == user)).scalar_one()
-            return self.blender.replay(rows.user_events(connection, key))
+            return self.blender.replay(rows.user_events(connection, space, key))
 
     def true(self, user: str = "ann") -> bool:
-        """Whether record, cache and signals tell the same profile."""
-        kept = pack(self.replayed(user))
+        """Whether record, cache and signals tell the same profile, in each space."""
+        return all(self._true(user, space.key) for space in self.spaces)
+
+    def _true(self, user: str, space: int) -> bool:
+        kept = pack(self.replayed(user, space))
         at_hand = self.cache.get(user)
-        return pack(self.stored(user)) == kept and (at_hand is None or pack(at_hand.profile) == kept)
+        return pack(self.stored(user, space)) == kept and (at_hand is None or pack(at_hand.profiles[space]) == kept)
 
     def count(self, table: sa.Table) -> int:
         with self.record.read() as connection:
@@ -215,7 +233,7 @@ async def test_an_exception_in_one_work_hurts_no_other(store: Store, stage: str)
 def events_of(store: Store, user: str = "ann") -> list[Any]:
     with store.record.read() as connection:
         key = connection.execute(sa.select(schema.users.c.key).where(schema.users.c.user_id == user)).scalar_one()
-        return list(rows.user_events(connection, key))
+        return list(rows.user_events(connection, 1, key))
 
 
 async def test_works_run_in_the_order_they_came(store: Store) -> None:
@@ -306,7 +324,7 @@ async def test_late_signals_are_replayed_once_a_group(store: Store, monkeypatch:
     await store.capture(*(post(f"in{n}", topic=n, day=200 + n) for n in range(20)))
     assert replays == []
     await store.capture(*(post(f"late{n}", topic=n, day=n) for n in range(20)))
-    assert replays == [1]
+    assert replays == [1, 1]  # one a space
     assert store.true()
 
 
@@ -380,10 +398,15 @@ async def test_a_signal_waits_for_its_item(store: Store) -> None:
     # What the user wrote about an item and the item share a direction.
     await store.capture(post("review", topic=5, day=3, item="film"))
     with store.record.read() as connection:
-        blob = connection.execute(
-            sa.select(schema.signals.c.vector).where(schema.signals.c.id == "review")
-        ).scalar_one()
-    np.testing.assert_allclose(np.frombuffer(blob, np.float32), (axis(4) + axis(5)) / np.sqrt(2), atol=1e-6)
+        blobs = connection.execute(
+            sa.select(schema.signal_vectors.c.vector)
+            .join(schema.signals, schema.signals.c.seq == schema.signal_vectors.c.seq)
+            .where(schema.signals.c.id == "review")
+            .order_by(schema.signal_vectors.c.space)
+        ).scalars()
+        found_vectors = [np.frombuffer(blob, np.float32) for blob in blobs]
+    np.testing.assert_allclose(found_vectors[0], (axis(4) + axis(5)) / np.sqrt(2), atol=1e-6)
+    np.testing.assert_allclose(found_vectors[1], (axis(7) + axis(8)) / np.sqrt(2), atol=1e-6)
 
 
 async def test_a_deleted_item_leaves_signals_their_vectors(store: Store) -> None:
@@ -405,12 +428,12 @@ async def test_the_users_word_is_part_of_the_history(store: Store) -> None:
     found = await store.writer.submit(
         lambda ledger: ledger.steer("ann", 5 * DAY, Steering(muted=True), key, "", Reading())
     )
-    assert found.id == key
-    assert found.steering.muted
+    assert found.interest.id == key
+    assert found.interest.steering.muted
     topic = await store.writer.submit(
         lambda ledger: ledger.steer("ann", 6 * DAY, Steering(bias=1.0), "", "about 3", reading(3))
     )
-    assert int(np.argmax(topic.vector)) == 3
+    assert int(np.argmax(topic.interest.vector)) == 3
     # A signal from before the words leaves them standing.
     late = await store.capture(post("late", topic=0, day=0.5))
     assert {interest.steering for interest in late.view.interests} == {
@@ -432,8 +455,9 @@ async def test_a_word_about_a_dislike_does_not_go_to_the_like_of_the_same_thing(
     found = await store.writer.submit(
         lambda ledger: ledger.steer("ann", 3 * DAY, Steering(muted=True), disliked.id, "", Reading())
     )
-    assert found.id == disliked.id
-    assert {i.sign for i in store.stored().interests if i.steering is not None} == {-1}
+    assert found.interest.id == disliked.id
+    for space in (1, 2):
+        assert {i.sign for i in store.stored(space=space).interests if i.steering is not None} == {-1}
     assert store.true()
 
 
@@ -444,7 +468,7 @@ async def test_merged_users_are_as_if_they_had_been_one(store: Store, tmp_path: 
     history = [post(f"p{n}", user="guest" if n % 2 else "ann", topic=n, day=n) for n in range(8)]
     for signal in history:
         await store.capture(signal)
-    view, version, count = await store.writer.submit(lambda ledger: ledger.merge("guest", "ann"))
+    view, version, count, space_id = await store.writer.submit(lambda ledger: ledger.merge("guest", "ann"))
     assert (version, count) == (8, 8)
     assert store.true()
     async with opened(tmp_path / "one") as other:
@@ -452,7 +476,7 @@ async def test_merged_users_are_as_if_they_had_been_one(store: Store, tmp_path: 
         assert pack(store.stored()) == pack(other.stored())
     again = await store.writer.submit(lambda ledger: ledger.merge("guest", "ann"))
     assert [i.id for i in again[0].interests] == [i.id for i in view.interests]
-    assert again[1:] == (version, count)
+    assert again[1:] == (version, count, space_id)
     assert store.profiles.find("guest") is None
     # A resend of what the guest sent is still a duplicate.
     resent = await store.capture(history[1])
@@ -463,11 +487,11 @@ async def test_merged_users_are_as_if_they_had_been_one(store: Store, tmp_path: 
 
 async def test_merging_into_somebody_new_renames(store: Store) -> None:
     await store.capture(post("p", user="guest"))
-    _, _, count = await store.writer.submit(lambda ledger: ledger.merge("guest", "new"))
+    _, _, count, _ = await store.writer.submit(lambda ledger: ledger.merge("guest", "new"))
     assert count == 1
     assert store.true("new")
     assert store.count(schema.users) == 1
-    _, _, count = await store.writer.submit(lambda ledger: ledger.merge("new", "newer"))
+    _, _, count, _ = await store.writer.submit(lambda ledger: ledger.merge("new", "newer"))
     # The guest's signals went along, and the first merge is known by where they are now.
     assert (await store.writer.submit(lambda ledger: ledger.merge("guest", "newer")))[2] == count == 1
 
@@ -483,9 +507,10 @@ async def test_erasing_leaves_nothing_but_a_receipt(store: Store) -> None:
     assert receipt.signals_deleted == 4
     assert receipt.vectors_deleted >= 3
     assert store.commits[-1].recount == {"film", "unknown"}
-    for table in (schema.steerings, schema.merges):
+    for table in (schema.steerings, schema.steering_vectors, schema.merges):
         assert store.count(table) == 0
     assert store.count(schema.signals) == store.count(schema.users) == 1
+    assert store.count(schema.signal_vectors) == store.count(schema.profiles) == 2  # bob's, in two spaces
     assert await store.writer.submit(lambda ledger: ledger.erase("ann", 10)) == receipt
     with pytest.raises(NotFound):
         await store.writer.submit(lambda ledger: ledger.erase("nobody", 10))
@@ -544,7 +569,7 @@ async def test_another_recipe_replays_profiles_when_they_are_used(tmp_path: Path
         assert len(captured.view.interests) == 6
         assert store.true()
     async with opened(tmp_path) as store:
-        await store.writer.submit(lambda ledger: ledger.refresh("ann"))
+        await store.capture(post("again", topic=0, day=11))
         assert len(store.stored().interests) == 3
         assert store.true()
 

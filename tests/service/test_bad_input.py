@@ -23,9 +23,11 @@ from penchant.v1 import (
 from penchant.v1.admin_service_pb2 import (
     ActivateAdapterRequest,
     CancelJobRequest,
+    GetExperimentRequest,
     GetJobRequest,
     ListJobsRequest,
     LoadAdapterRequest,
+    StartExperimentRequest,
     UnloadAdapterRequest,
 )
 from penchant.v1.catalog_service_pb2 import (
@@ -281,8 +283,16 @@ REQUESTS: list[Bad] = [
     Bad(DeleteItemsRequest(item_ids=["jazz-0", ""]), "item_ids[1]"),
     Bad(DeleteItemsRequest(item_ids=["jazz-0"] * 501), "item_ids"),
     *each_id("adapter_id", lambda value: LoadAdapterRequest(adapter_id=value)),
-    *each_id("adapter_id", lambda value: ActivateAdapterRequest(adapter_id=value)),
-    *each_id("adapter_id", lambda value: UnloadAdapterRequest(adapter_id=value)),
+    # Here an empty one names the encoder of the settings.
+    Bad(ActivateAdapterRequest(adapter_id="a" * 257), "adapter_id"),
+    Bad(ActivateAdapterRequest(adapter_id="a\n"), "adapter_id"),
+    Bad(UnloadAdapterRequest(adapter_id="a" * 257), "adapter_id"),
+    Bad(UnloadAdapterRequest(adapter_id="a\n"), "adapter_id"),
+    *each_id("name", lambda value: StartExperimentRequest(name=value, share=0.5)),
+    Bad(StartExperimentRequest(name="n", adapter_id="a" * 257), "adapter_id"),
+    Bad(StartExperimentRequest(name="n", share=1.5), "share"),
+    Bad(StartExperimentRequest(name="n", share=float("nan")), "share"),
+    Bad(GetExperimentRequest(name="n" * 257), "name"),
     *each_id("job_id", lambda value: GetJobRequest(job_id=value)),
     *each_id("job_id", lambda value: CancelJobRequest(job_id=value)),
     Bad(ListJobsRequest(page_size=-1), "page_size"),
@@ -290,6 +300,8 @@ REQUESTS: list[Bad] = [
 ]
 
 MISSING: list[tuple[Message, str, str]] = [
+    (LoadAdapterRequest(adapter_id="absent"), "adapter", "absent"),
+    (GetExperimentRequest(name="none"), "experiment", "none"),
     (GetProfileRequest(user_id="nobody"), "user", "nobody"),
     (ExplainInterestRequest(user_id="nobody", interest_id="i"), "user", "nobody"),
     (ExplainInterestRequest(user_id="u", interest_id="i-none"), "interest", "i-none"),
@@ -438,5 +450,11 @@ async def test_every_call_is_tried_here(server: Server) -> None:
     requests = [bad.request for bad in REQUESTS] + [request for request, _, _ in MISSING]
     tried = {type(request).__name__.removesuffix("Request") for request in requests}
     # These take no fields, or only elements that fail alone.
-    assert calls - tried == {"StreamCapture", "GetServerInfo", "ListAdapters", "RebuildIndex"}
+    assert calls - tried == {
+        "StreamCapture",
+        "GetServerInfo",
+        "ListAdapters",
+        "RebuildIndex",
+        "StopExperiment",
+    }
     assert len(REQUESTS) + len(SIGNALS) + len(ITEMS) + len(MISSING) > 200

@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from harness import STUBS, Server, StartServer, catalogue, refused
 
 from penchant.app import SERVICES, serve
-from penchant.exceptions import UnsupportedError, WrongStateError
+from penchant.exceptions import WrongStateError
 from penchant.settings import load_settings
 from penchant.v1 import admin_service_pb2 as admin
 from penchant.v1.admin_service_pb2 import CancelJobRequest, JobState, ListJobsRequest
@@ -24,7 +24,7 @@ from penchant_pipelines.errors import WrongState
 async def test_server_info_counts(server: Server, encoder: Encoder) -> None:
     info = await server.client.server_info()
     assert (info.user_count, info.item_count, info.signal_count) == (0, 0, 0)
-    assert (info.space_id, info.dimensions, info.base_model) == (encoder.space_id, 384, "all-MiniLM-L6-v2")
+    assert (info.space_id, info.dimensions, info.base_model) == (encoder.space_id, 384, "bilingual-MiniLM-L6")
     assert info.version
     assert min(info.max_batch_size, info.max_page_size, info.max_text_bytes, info.max_message_bytes) > 0
     await server.client.upsert_items(catalogue())
@@ -95,18 +95,6 @@ async def test_jobs_come_in_pages(server: Server) -> None:
     assert first.jobs[0].id == job.id
 
 
-async def test_adapters_are_not_served_yet(server: Server) -> None:
-    for call in (
-        server.client.adapters(),
-        server.client.load_adapter("a"),
-        server.client.activate_adapter("a"),
-        server.client.unload_adapter("a"),
-    ):
-        with pytest.raises(UnsupportedError) as error:
-            await call
-        assert error.value.reason == "ADAPTERS_UNSUPPORTED"
-
-
 async def test_health_tells_of_every_service(server: Server) -> None:
     stub = health_pb2_grpc.HealthStub(server.channel)
     for name in ("", *SERVICES):
@@ -144,7 +132,8 @@ async def test_a_second_server_gets_neither_the_folder_nor_the_port(
         assert (await server.client.server_info()).signal_count == 0
 
 
-def test_every_admin_call_is_tried_here() -> None:
+def test_every_admin_call_is_tried_here_or_with_the_adapters() -> None:
     tried = {"GetServerInfo", "RebuildIndex", "GetJob", "ListJobs", "CancelJob"}
     tried |= {"ListAdapters", "LoadAdapter", "ActivateAdapter", "UnloadAdapter"}
+    tried |= {"StartExperiment", "StopExperiment", "GetExperiment"}
     assert tried == {m.name for m in admin.DESCRIPTOR.services_by_name["AdminService"].methods}

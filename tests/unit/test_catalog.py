@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ def axis(index: int) -> NDArray[np.float32]:
 
 
 def catalog() -> Catalog:
-    return Catalog(DIMENSIONS, InterestSettings(), NOW)
+    return Catalog({1: DIMENSIONS}, InterestSettings(), NOW)
 
 
 def like(item_id: str, time: int = NOW, action: Action = Action.LIKE) -> Commit:
@@ -38,15 +39,15 @@ def popularity(found: Catalog, as_of: int = NOW) -> dict[str, float]:
 
 def test_items_are_added_replaced_and_deleted() -> None:
     found = catalog()
-    found.upsert(Item("a", create_time=5), "en", axis(0))
-    found.upsert(Item("b", hidden=True), "zh", axis(1))
+    found.upsert(Item("a", create_time=5), "en", {1: axis(0)})
+    found.upsert(Item("b", hidden=True), "zh", {1: axis(1)})
     found.apply(like("a"))
     before = found.version
-    found.upsert(Item("a", title="new", create_time=6), "en", axis(2))
+    found.upsert(Item("a", title="new", create_time=6), "en", {1: axis(2)})
     assert found.version > before
     assert len(found) == 2
     row = found.entries["a"].row
-    np.testing.assert_array_equal(found.vectors[row], axis(2))
+    np.testing.assert_array_equal(found.vectors[1][row], axis(2))
     assert (found.created[row], found.visible[row], found.id_at(row)) == (6, True, "a")
     assert not found.visible[found.entries["b"].row]
     assert popularity(found)["a"] == 1
@@ -54,7 +55,7 @@ def test_items_are_added_replaced_and_deleted() -> None:
     found.delete("absent")
     assert not found.visible[row]
     assert len(found) == 1
-    found.upsert(Item("c"), "en", axis(3))
+    found.upsert(Item("c"), "en", {1: axis(3)})
     assert found.entries["c"].row == row
     assert popularity(found)["c"] == 0
 
@@ -62,19 +63,19 @@ def test_items_are_added_replaced_and_deleted() -> None:
 def test_it_grows_past_its_first_size() -> None:
     found = catalog()
     for number in range(2500):
-        found.upsert(Item(f"i{number}", create_time=number + 1), "en", axis(number))
+        found.upsert(Item(f"i{number}", create_time=number + 1), "en", {1: axis(number)})
     assert len(found) == 2500
     assert found.visible.sum() == 2500
     for number in (0, 1023, 1024, 2047, 2048, 2499):
         row = found.entries[f"i{number}"].row
         assert found.created[row] == number + 1
-        np.testing.assert_array_equal(found.vectors[row], axis(number))
+        np.testing.assert_array_equal(found.vectors[1][row], axis(number))
 
 
 def test_popularity_halves_and_counts_only_what_speaks_for_an_item() -> None:
     found = catalog()
     for name in ("a", "b"):
-        found.upsert(Item(name), "en", axis(0))
+        found.upsert(Item(name), "en", {1: axis(0)})
     half_life = int(POPULARITY_HALF_LIFE_DAYS * DAY)
     found.apply(like("a", NOW - half_life))
     found.apply(like("b", NOW, Action.PURCHASE))
@@ -88,8 +89,8 @@ def test_popularity_halves_and_counts_only_what_speaks_for_an_item() -> None:
 def test_the_most_popular_come_first_then_the_newest_and_the_own_language_before_all() -> None:
     found = catalog()
     for name, language, created in (("old", "en", 1), ("new", "en", 2), ("hit", "en", 1), ("片", "zh", 3)):
-        found.upsert(Item(name, create_time=created), language, axis(0))
-    found.upsert(Item("hidden", hidden=True), "en", axis(0))
+        found.upsert(Item(name, create_time=created), language, {1: axis(0)})
+    found.upsert(Item("hidden", hidden=True), "en", {1: axis(0)})
     found.apply(like("hit"))
     found.apply(like("hidden"))
     assert found.most_popular(10) == ["hit", "片", "new", "old"]
@@ -98,18 +99,26 @@ def test_the_most_popular_come_first_then_the_newest_and_the_own_language_before
     assert found.most_popular(10, "en", within) == ["old", "片"]
 
 
+@dataclass(eq=False)
+class KeptSpace:
+    key: int
+    space_id: str
+    blender: Blender
+    keeps_profiles: bool = True
+
+
 class Live:
     """A catalogue that follows a record."""
 
     def __init__(self, folder: Path) -> None:
         self.record = Record(folder)
-        self.catalog = Catalog.load(self.record, DIMENSIONS, InterestSettings(), NOW)
+        self.catalog = Catalog.load(self.record, {1: DIMENSIONS}, InterestSettings(), NOW)
         self.commits: list[Commit] = []
-        blender = Blender(Recipe(InterestSettings(), 0.5, "space"))
+        space = KeptSpace(1, "space", Blender(Recipe(InterestSettings(), 0.5, "space")))
         cache: ProfileCache = ProfileCache(maxsize=10)
         self.writer: Writer[Ledger] = Writer(
             self.record.engine,
-            lambda connection: Ledger(connection, blender, cache, b"s", self.commits.append),
+            lambda connection: Ledger(connection, [space], lambda _: space, cache, b"s", self.commits.append),
         )
         self.number = 0
 
@@ -120,7 +129,7 @@ class Live:
         await self.writer.submit(lambda ledger: ledger.capture(signal, time, Reading()))
 
     async def upsert(self, item_id: str = "film") -> None:
-        await self.writer.submit(lambda ledger: ledger.upsert_items([(Item(item_id), Reading(axis(0), "en"))]))
+        await self.writer.submit(lambda ledger: ledger.upsert_items([(Item(item_id), Reading({1: axis(0)}, "en"))]))
 
     async def delete(self, item_id: str = "film") -> None:
         await self.writer.submit(lambda ledger: ledger.delete_items([item_id]))
@@ -134,7 +143,7 @@ class Live:
 
     def is_true(self) -> bool:
         """Whether following the commits gave what reading the record anew gives."""
-        anew = Catalog.load(self.record, DIMENSIONS, InterestSettings(), NOW)
+        anew = Catalog.load(self.record, {1: DIMENSIONS}, InterestSettings(), NOW)
         return popularity(self.catalog) == pytest.approx(popularity(anew))
 
 

@@ -82,6 +82,7 @@ def test_the_wheel_holds_what_an_installed_server_needs(tmp_path: Path) -> None:
     assert tops == {
         "penchant",
         "penchant_pipelines",
+        "penchant_finetune",
         "buf",
         f"penchant-{PROJECT['project']['version']}.dist-info",
     }

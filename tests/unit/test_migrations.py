@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from alembic import command
@@ -49,6 +50,64 @@ def test_a_record_of_the_first_version_is_brought_up_with_what_it_holds(tmp_path
         with record.read() as connection:
             row = connection.execute(sa.select(schema.steerings)).one()
             assert (row.topic, row.interest_id, row.muted, row.bias) == ("tea", "", True, 0.5)
+    finally:
+        record.close()
+
+
+def test_vectors_and_profiles_of_an_older_record_move_into_its_one_space(tmp_path: Path) -> None:
+    """All that a later version must find: made here as the version before wrote it."""
+    tmp_path.joinpath("old").mkdir()
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'old' / 'record.sqlite3'}")
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+    blob = np.arange(4, dtype=np.float32).tobytes()
+    with engine.begin() as connection:
+        for statement, values in (
+            ("INSERT INTO spaces VALUES ('old-space', 4, 0.3, 1)", [{}]),
+            ("INSERT INTO generations VALUES ('g-1', 'old-space', 7, 1)", [{}]),
+            ("INSERT INTO users VALUES (:key, :name, 1, 1, 5, 's', 'r', :blob)", [
+                {"key": 11, "name": "ann", "blob": b"profile"}, {"key": 12, "name": "bob", "blob": b""},
+            ]),
+            ("INSERT INTO signals VALUES (:seq, :id, 11, 5, x'00', NULL, '', 't', '', NULL, NULL, '', '{}', 'en', "
+             "'[]', :blob, 0, 0)", [
+                {"seq": 1, "id": "read", "blob": blob}, {"seq": 2, "id": "waits", "blob": None},
+            ]),
+            ("INSERT INTO items VALUES ('film', 'T', '', '[]', NULL, '{}', 0, 'en', '[]', :blob)", [{"blob": blob}]),
+            ("INSERT INTO steerings VALUES (3, 11, 5, 'tea', '[]', :blob, 1, 0, 0.5, '')", [{"blob": blob}]),
+        ):  # fmt: skip
+            connection.execute(sa.text(statement), values)
+    engine.dispose()
+    record = Record(tmp_path / "old")
+    try:
+        with record.read() as connection:
+            space = connection.execute(sa.select(schema.spaces)).one()
+            assert (space.space_id, space.adapter_id, space.state, space.similarity) == ("old-space", "", "live", 0.3)
+            moved = {
+                table.name: sorted(tuple(row) for row in connection.execute(sa.select(table)))
+                for table in (schema.signal_vectors, schema.item_vectors, schema.steering_vectors, schema.profiles)
+            }
+            assert moved == {
+                "signal_vectors": [(1, space.key, blob), (2, space.key, None)],
+                "item_vectors": [("film", space.key, blob)],
+                "steering_vectors": [(3, space.key, blob)],
+                "profiles": [(11, space.key, "r", b"profile"), (12, space.key, "r", b"")],
+            }
+            assert connection.execute(sa.select(schema.generations)).one() == ("g-1", space.key, 7, True)
+            assert connection.execute(sa.select(schema.signals.c.id, schema.signals.c.text)).all() == [
+                ("read", "t"),
+                ("waits", "t"),
+            ]
+        # What is erased goes from every space.
+        with record.engine.begin() as connection:
+            connection.execute(schema.signals.delete())
+            connection.execute(schema.steerings.delete())
+            connection.execute(schema.users.delete())
+            for table in (schema.signal_vectors, schema.steering_vectors, schema.profiles):
+                assert connection.execute(sa.select(table)).all() == []
     finally:
         record.close()
 

@@ -11,7 +11,7 @@ from penchant_pipelines.watch import Watcher, Watchers
 
 
 def change(user: str, version: int) -> Change:
-    return Change(user, version, version, b"")
+    return Change(user, version, version, {1: b""})
 
 
 async def drained(watcher: Watcher) -> list[Change]:

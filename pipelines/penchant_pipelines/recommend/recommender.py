@@ -76,11 +76,12 @@ class Match:
 
 
 class Recommender:
-    """Turns interests into ranked items, and items into interested users."""
+    """Turns interests into ranked items, and items into interested users; in one embedding space."""
 
     def __init__(
         self,
         catalog: Catalog,
+        space: int,
         candidates: Candidates,
         relay: Relay,
         profiles: Profiles,
@@ -88,6 +89,7 @@ class Recommender:
         settings: RecommendSettings,
     ) -> None:
         self._catalog = catalog
+        self._space = space
         self._candidates = candidates
         self._relay = relay
         self._profiles = profiles
@@ -103,7 +105,7 @@ class Recommender:
         left_out = set(query.excluded)
         if stored is not None and not query.include_seen:
             left_out |= await asyncio.to_thread(self._profiles.seen, stored.key)
-        taste = Taste.of(stored.view if stored else None, self._catalog.vectors.shape[1])
+        taste = Taste.of(stored.view if stored else None, self._catalog.vectors[self._space].shape[1])
         reasons: list[str] = [] if len(self._catalog) else [EMPTY_CATALOG]
         if taste.is_empty and query.vector is None:
             rows = await self._candidates.matching(condition, query.filter, left_out)
@@ -140,13 +142,16 @@ class Recommender:
         """Rank the caller's candidates; second value: ids neither in the catalogue nor given with text."""
         known = [c for c in candidates if c.vector is not None or c.item_id in self._catalog.entries]
         missing = tuple(c.item_id for c in candidates if c.vector is None and c.item_id not in self._catalog.entries)
-        taste = Taste.of(stored.view if stored else None, self._catalog.vectors.shape[1])
+        taste = Taste.of(stored.view if stored else None, self._catalog.vectors[self._space].shape[1])
         reasons = (COLD_USER,) if taste.is_empty else ()
         if not known:
             return Ranking((), reasons), missing
         rows = [self._catalog.entries[c.item_id].row if c.vector is None else -1 for c in known]
         vectors = np.stack(
-            [self._catalog.vectors[row] if c.vector is None else c.vector for c, row in zip(known, rows, strict=True)]
+            [
+                self._catalog.vectors[self._space][row] if c.vector is None else c.vector
+                for c, row in zip(known, rows, strict=True)
+            ]
         )
         held = np.array(rows) >= 0
         created = np.where(held, self._catalog.created[rows], 0)
@@ -200,7 +205,7 @@ class Recommender:
 
     def _pool(self, taste: Taste, rows: Rows, query: Query, language: str) -> Rows:
         """Drop what is muted; a stranger chooses among the most popular in the language first."""
-        rows = rows[~is_muted(taste, self._catalog.vectors[rows], self._similarity)]
+        rows = rows[~is_muted(taste, self._catalog.vectors[self._space][rows], self._similarity)]
         if taste.is_empty and query.vector is None:
             popular = self._catalog.most_popular(4 * query.limit, language, within=rows)
             return np.array([self._catalog.entries[item_id].row for item_id in popular], dtype=np.intp)
@@ -212,7 +217,7 @@ class Recommender:
         # Rows in order of id: equal scores then rank the same whatever the history of the catalogue.
         rows = np.array(sorted(rows, key=lambda row: self._catalog.id_at(int(row))), dtype=np.intp)
         catalog = self._catalog
-        vectors = catalog.vectors[rows]
+        vectors = catalog.vectors[self._space][rows]
         scored = score(
             taste,
             vectors,
@@ -237,7 +242,7 @@ class Recommender:
         self, taste: Taste, places: list[Ranked], rows: Rows, explored: int, limit: int, seed: str
     ) -> list[Ranked]:
         """Give evenly spread places to items beyond the known tastes, drawn by a seed that holds a day."""
-        vectors = self._catalog.vectors[rows]
+        vectors = self._catalog.vectors[self._space][rows]
         beyond = ~is_muted(taste, vectors, self._similarity)
         if len(taste.centroids):
             beyond &= (vectors @ taste.centroids.T).max(axis=1) < self._similarity
@@ -250,7 +255,7 @@ class Recommender:
         # Each item draws its own number: a new item doesn't reshuffle the others.
         pool.sort(key=lambda item_id: hashlib.sha256(f"{seed}|{item_id}".encode()).digest())
         drawn = [
-            Ranked(item_id, 0.0, "", self._catalog.vectors[self._catalog.entries[item_id].row])
+            Ranked(item_id, 0.0, "", self._catalog.vectors[self._space][self._catalog.entries[item_id].row])
             for item_id in pool[:explored]
         ]
         for number, place in enumerate(drawn):

@@ -1,7 +1,8 @@
 """One transaction on the record: every change of the truth goes through here.
 
 Profiles that a transaction touches are kept at hand and written once, at the flush; those that a late
-signal, an undo or a merge made stale are replayed there, once however many signals came late.
+signal, an undo or a merge made stale are replayed there, once however many signals came late. Vectors and
+profiles are written in every space that is kept current, in the same transaction.
 """
 
 from __future__ import annotations
@@ -9,16 +10,16 @@ from __future__ import annotations
 import hmac
 import secrets
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 from cachetools import LRUCache
 from sqlalchemy import Connection
 from sqlalchemy.dialects.sqlite import insert
 
-from penchant_pipelines.errors import Conflict, NotFound
+from penchant_pipelines.errors import Conflict, NotFound, PenchantError
 from penchant_pipelines.interests import (
     Blender,
     Event,
@@ -34,16 +35,47 @@ from penchant_pipelines.interests import (
 from penchant_pipelines.interests.blend import undone_ids
 from penchant_pipelines.model import Action, Item, Signal, Steering, now
 from penchant_pipelines.record import rows, schema
+from penchant_pipelines.record.carry import carried
 from penchant_pipelines.record.rows import Vector
 
 ITEM, USER = "item", "user"
 
 
+class KeptSpace(Protocol):
+    """An embedding space that every write goes into."""
+
+    @property
+    def key(self) -> int:
+        """Its number in the record."""
+
+    @property
+    def space_id(self) -> str:
+        """Name of the embedding space."""
+
+    @property
+    def blender(self) -> Blender:
+        """Makes its profiles."""
+
+    @property
+    def keeps_profiles(self) -> bool:
+        """False while it is being built: as long as vectors are missing there can be no profiles."""
+
+
+class SpacesChanged(PenchantError):
+    """A space is kept current now that the texts were not encoded in: encode them anew and come again."""
+
+    def __init__(self) -> None:
+        super().__init__("SPACES_CHANGED", "an embedding space was added meanwhile; try again")
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What text and encoder made of a signal or an item. `vector` is None where there was nothing to read."""
+    """What text and encoders made of a signal or an item.
 
-    vector: Vector | None = None
+    `vectors`, by the key of the space, is empty where nothing was to be read.
+    """
+
+    vectors: Mapping[int, Vector] = field(default_factory=dict)
     language: str = "und"
     terms: tuple[str, ...] = ()
 
@@ -57,8 +89,18 @@ class Captured:
     user_id: str
     version: int
     view: ProfileView
-    """The profile right after the commit."""
+    """The profile right after the commit, in the space that serves the user."""
+    space_id: str
     changed_ids: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Steered:
+    """An interest as the user's word left it, with the profile and the space that it is of."""
+
+    interest: InterestView
+    view: ProfileView
+    space_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +119,8 @@ class Change:
     user_id: str
     version: int
     signal_count: int
-    profile: bytes
+    profiles: Mapping[int, bytes]
+    """Packed, by space."""
 
 
 @dataclass(slots=True)
@@ -85,7 +128,9 @@ class Commit:
     """All that others want to know of a committed transaction."""
 
     changes: list[Change] = field(default_factory=list)
-    upserted: list[tuple[Item, str, Vector]] = field(default_factory=list)
+    upserted: list[tuple[Item, str, Mapping[int, Vector]]] = field(default_factory=list)
+    embedded: list[tuple[int, str, Vector]] = field(default_factory=list)
+    """Space, item id and vector of items that were brought into a space."""
     deleted_items: list[str] = field(default_factory=list)
     touched: list[tuple[str, int, Evidence]] = field(default_factory=list)
     """Item id, user key and evidence of each new signal that names an item."""
@@ -105,9 +150,9 @@ class UserState:
     version: int
     signal_count: int
     latest: tuple[int, str]
-    profile: Profile
+    profiles: dict[int, Profile]
+    """By space, for those whose profiles are kept."""
     stale: bool = False
-    fresh_row: bool = False
 
 
 ProfileCache = LRUCache[str, UserState]
@@ -119,13 +164,15 @@ class Ledger:
     def __init__(
         self,
         connection: Connection,
-        blender: Blender,
+        spaces: Sequence[KeptSpace],
+        serving: Callable[[str], KeptSpace],
         cache: ProfileCache,
         secret: bytes,
         on_commit: Callable[[Commit], None],
     ) -> None:
         self.connection = connection
-        self._blender = blender
+        self._spaces = spaces
+        self._serving = serving
         self._cache = cache
         self._secret = secret
         self._on_commit = on_commit
@@ -136,6 +183,11 @@ class Ledger:
         self._outbox: dict[tuple[str, str], None] = {}
         self._commit = Commit()
 
+    def expect(self, spaces: frozenset[int]) -> None:
+        """Check that texts were encoded in every space that is kept now. Raises SpacesChanged."""
+        if any(space.key not in spaces for space in self._spaces):
+            raise SpacesChanged
+
     # -- signals ---------------------------------------------------------------------------------------------
 
     def capture(self, signal: Signal, time: int, reading: Reading) -> Callable[[], Captured]:
@@ -144,33 +196,44 @@ class Ledger:
         if known is not None:
             return known
         state = self._user(signal.user_id, create=True)
-        values = rows.signal_values(signal, time, state.key)
-        reading, awaits_item = self._with_item(signal, reading)
-        values |= {
+        reading, spaces, awaits_item = self._with_item(signal, reading)
+        values = rows.signal_values(signal, time, state.key) | {
             "language": reading.language,
             "terms": rows.to_json(list(reading.terms)),
-            "vector": None if reading.vector is None else reading.vector.tobytes(),
             "awaits_item": awaits_item,
             "undone": False,
         }
-        self.connection.execute(schema.signals.insert().values(values))
+        inserted = self.connection.execute(schema.signals.insert().values(values))
+        seq = inserted.inserted_primary_key[0]  # type: ignore[index]
+        if spaces:
+            vectors = [{"seq": seq, "space": key, "vector": _blob(reading.vectors.get(key))} for key in spaces]
+            self.connection.execute(schema.signal_vectors.insert(), vectors)
         self._touch(state)
         state.version += 1
         state.signal_count += 1
-        evidence = _evidence(signal, time, reading)
-        if signal.item_id:
-            self._commit.touched.append((signal.item_id, state.key, evidence))
         position = (time, signal.id)
         taken_by: str | None = None
-        if state.stale or position < state.latest or evidence.action is Action.UNDO:
+        serving = self._serving(state.user_id)
+        if signal.item_id:
+            self._commit.touched.append((signal.item_id, state.key, _evidence(signal, time, reading, serving.key)))
+        if position < state.latest or getattr(signal.evidence, "action", None) is Action.UNDO:
             state.stale = True
-        else:
-            taken_by = self._blender.add(state.profile, evidence)
+        if not state.stale:
+            for space in self._with_profiles():
+                evidence = _evidence(signal, time, reading, space.key)
+                taken = space.blender.add(state.profiles[space.key], evidence)
+                taken_by = taken if space.key == serving.key else taken_by
         state.latest = max(state.latest, position)
         # The version that this signal made; later ones of the same group are not its own.
         version = state.version
         return lambda: Captured(
-            signal.id, False, state.user_id, version, self._view(state), self._changed(state, taken_by)
+            signal.id,
+            False,
+            state.user_id,
+            version,
+            self._view(state),
+            serving.space_id,
+            self._changed(state, taken_by),
         )
 
     def knows(self, signal_id: str) -> bool:
@@ -194,31 +257,35 @@ class Ledger:
                 f"signal id {signal.id!r} was captured before with different content; use a new id",
             )
         state = self._user(row.user_id)
-        return lambda: Captured(signal.id, True, state.user_id, state.version, self._view(state), frozenset())
+        space_id = self._serving(state.user_id).space_id
+        return lambda: Captured(signal.id, True, state.user_id, state.version, self._view(state), space_id, frozenset())
 
-    def _with_item(self, signal: Signal, reading: Reading) -> tuple[Reading, bool]:
-        """Add what the item says to what the user wrote. Second value: the item is not known yet."""
-        if not signal.item_id:
-            return reading, False
-        found = rows.item_vectors(self.connection, [signal.item_id]).get(signal.item_id)
-        if found is None:
-            return reading, True
-        return _joined(reading, *found), False
+    def _with_item(self, signal: Signal, reading: Reading) -> tuple[Reading, list[int], bool]:
+        """Add what the item says to what the user wrote: the whole, the spaces it is known in, is the item unknown.
+
+        A space that is being built may lack the item as yet; the builder comes to the signal after the items.
+        """
+        kept = [space.key for space in self._spaces]
+        words = rows.item_words(self.connection, signal.item_id) if signal.item_id else None
+        if words is None:
+            return reading, kept, bool(signal.item_id)
+        item = Reading(rows.vectors_of_item(self.connection, signal.item_id), words[1], words[0])
+        return joined(reading, item), [key for key in kept if key in item.vectors], False
 
     # -- steering --------------------------------------------------------------------------------------------
 
     def steer(
         self, user_id: str, time: int, steering: Steering, interest_id: str, topic: str, reading: Reading
-    ) -> Callable[[], InterestView]:
+    ) -> Callable[[], Steered]:
         """Record the user's word about an interest (by id) or a topic (by its reading)."""
         state = self._user(user_id, create=not interest_id)
-        vector = reading.vector
+        serving = self._serving(user_id)
+        vectors: dict[int, Vector | None] = dict(reading.vectors)
         if interest_id:
-            interest = state.profile.find(interest_id)
+            interest = state.profiles[serving.key].find(interest_id)
             if interest is None:
                 raise NotFound("interest", interest_id)
-            vector = interest.centroid
-        assert vector is not None  # noqa: S101 - the caller encodes the topic
+            vectors = {serving.key: interest.centroid}
         inserted = self.connection.execute(
             schema.steerings.insert().values(
                 user_key=state.key,
@@ -226,35 +293,57 @@ class Ledger:
                 topic=topic,
                 interest_id=interest_id,
                 terms=rows.to_json(list(reading.terms)),
-                vector=vector.tobytes(),
                 muted=steering.muted,
                 pinned=steering.pinned,
                 bias=steering.bias,
             )
         )
         seq = inserted.inserted_primary_key[0]  # type: ignore[index]
-        event = SteeringEvent(rows.steering_event_id(seq), time, vector, steering, topic, reading.terms, interest_id)
+        vector = vectors[serving.key]
+        assert vector is not None  # noqa: S101 - the caller encodes the topic
+        named = rows.steering_event_id(seq)
+        event = SteeringEvent(named, time, vector, steering, topic, reading.terms, interest_id)
+        if interest_id:
+            for space in self._with_profiles():
+                if space.key != serving.key:
+                    vectors[space.key] = carried(
+                        self.connection, serving.key, serving.blender, space.key, state.key, event
+                    )
+        kept = [space.key for space in self._spaces if space.key in vectors]
+        self.connection.execute(
+            schema.steering_vectors.insert(),
+            [{"seq": seq, "space": key, "vector": _blob(vectors[key])} for key in kept],
+        )
         self._touch(state)
         state.version += 1
         position = (time, event.id)
-        if state.stale or position < state.latest:
+        if position < state.latest:
             state.stale = True
-        else:
-            interest_id = self._blender.steer(state.profile, event).id
+        if not state.stale:
+            for space in self._with_profiles():
+                there = vectors[space.key]
+                if there is not None:
+                    steered = space.blender.steer(state.profiles[space.key], replace(event, vector=there))
+                    interest_id = steered.id if space.key == serving.key else interest_id
         state.latest = max(state.latest, position)
 
-        def finish() -> InterestView:
-            interests = self._view(state).interests
-            named = next((interest for interest in interests if interest.id == interest_id), None)
+        def finish() -> Steered:
+            whole = self._view(state)
+            interests = whole.interests
+            found = next((interest for interest in interests if interest.id == interest_id), None)
             # A replay may have given it another name.
-            return named or max(interests, key=lambda interest: float(interest.vector @ vector))
+            found = found or max(interests, key=lambda interest: float(interest.vector @ vector))
+            return Steered(found, whole, serving.space_id)
 
         return finish
 
     # -- whole users -----------------------------------------------------------------------------------------
 
-    def merge(self, from_user_id: str, into_user_id: str) -> Callable[[], tuple[ProfileView, int, int]]:
-        """Move all signals and steering of one user to another. Repeating it changes nothing."""
+    def merge(self, from_user_id: str, into_user_id: str) -> Callable[[], tuple[ProfileView, int, int, str]]:
+        """Move all signals and steering of one user to another. Repeating it changes nothing.
+
+        Gives the view, version, signal count and space of the result.
+        """
         into = self._find(into_user_id)
         source = self._find(from_user_id)
         if source is None:
@@ -264,7 +353,7 @@ class Ledger:
             if into is None or done != into.key:
                 raise NotFound("user", from_user_id)
             merged = into
-            return lambda: (self._view(merged), merged.version, merged.signal_count)
+            return lambda: self._merged(merged)
         if into is None:
             into = self._user(into_user_id, create=True)
         for table in (schema.signals, schema.steerings):
@@ -282,7 +371,10 @@ class Ledger:
         into.latest = max(into.latest, source.latest)
         into.stale = True
         merged = into
-        return lambda: (self._view(merged), merged.version, merged.signal_count)
+        return lambda: self._merged(merged)
+
+    def _merged(self, state: UserState) -> tuple[ProfileView, int, int, str]:
+        return self._view(state), state.version, state.signal_count, self._serving(state.user_id).space_id
 
     def erase(self, user_id: str, time: int) -> Callable[[], Receipt]:
         """Erase a user. A repeated call gives the same receipt."""
@@ -304,16 +396,21 @@ class Ledger:
                 sa.select(signals.c.item_id).where(mine, signals.c.item_id != "").distinct()
             ).scalars()
         )
+        held = schema.signal_vectors
         vectors = self.connection.execute(
-            sa.select(sa.func.count()).select_from(signals).where(mine, signals.c.vector.is_not(None))
+            sa.select(sa.func.count())
+            .select_from(signals.join(held, held.c.seq == signals.c.seq))
+            .where(mine, held.c.vector.is_not(None))
         ).scalar_one()
+        vectors += sum(len(profile.interests) for profile in state.profiles.values())
+        # Vectors and profiles of every space go with what they were made of.
         deleted = self.connection.execute(signals.delete().where(mine)).rowcount
         for other in (schema.steerings, schema.merges):
             column = other.c.user_key if other is schema.steerings else other.c.into_key
             self.connection.execute(other.delete().where(column == state.key))
         # A guest id that was merged into somebody else and comes back is erased as itself.
         self.connection.execute(schema.merges.delete().where(schema.merges.c.from_user_id == user_id))
-        receipt = Receipt("r-" + uuid.uuid4().hex, deleted, vectors + len(state.profile.interests))
+        receipt = Receipt("r-" + uuid.uuid4().hex, deleted, vectors)
         self.connection.execute(
             table.insert().values(
                 id=receipt.id,
@@ -333,17 +430,32 @@ class Ledger:
         table = schema.items
         waiting = self._waiting_signals([item.id for item, _ in batch])
         for item, reading in batch:
-            assert reading.vector is not None  # noqa: S101 - items always have one
-            values = rows.item_values(item, reading.language, reading.terms, reading.vector)
+            values = rows.item_values(item, reading.language, reading.terms)
             statement = insert(table).values(values)
             self.connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
+            vectors = {space.key: reading.vectors[space.key] for space in self._spaces}
+            for key, vector in vectors.items():
+                self._put_item_vector(key, item.id, vector)
             self._outbox[ITEM, item.id] = None
-            self._commit.upserted.append((item, reading.language, reading.vector))
+            self._commit.upserted.append((item, reading.language, vectors))
             if item.id in waiting:
                 self._commit.recount.add(item.id)
             for row in waiting.get(item.id, []):
                 self._complete(row, reading)
         return lambda: None
+
+    def embed_item(self, space: int, item_id: str, vector: Vector) -> None:
+        """Bring an item that is known into a space that is being built."""
+        self._put_item_vector(space, item_id, vector)
+        self._commit.embedded.append((space, item_id, vector))
+
+    def _put_item_vector(self, space: int, item_id: str, vector: Vector) -> None:
+        statement = insert(schema.item_vectors).values(item_id=item_id, space=space, vector=vector.tobytes())
+        self.connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=["item_id", "space"], set_={"vector": statement.excluded.vector}
+            )
+        )
 
     def delete_items(self, ids: Sequence[str]) -> Callable[[], int]:
         """Delete items; signals on them keep the vectors that they have."""
@@ -369,20 +481,22 @@ class Ledger:
         return found
 
     def _complete(self, row: sa.Row[Any], item: Reading) -> None:
-        evidence = rows.to_evidence(row)
-        own = Reading(evidence.vector, row.language, evidence.terms)
-        assert item.vector is not None  # noqa: S101 - items always have one
-        reading = _joined(own, item.vector, item.terms, item.language)
-        assert reading.vector is not None  # noqa: S101 - joined with the item's
+        """Join a signal that waited with its item, in each space that knows the signal already."""
+        table = schema.signal_vectors
+        mine = self.connection.execute(sa.select(table.c.space, table.c.vector).where(table.c.seq == row.seq)).all()
+        own = {held.space: vector for held in mine if (vector := rows.to_vector(held.vector)) is not None}
+        reading = joined(Reading(own, row.language, rows.to_evidence(row).terms), item)
+        for held in mine:
+            if held.space in item.vectors:
+                self.connection.execute(
+                    table.update()
+                    .where(table.c.seq == row.seq, table.c.space == held.space)
+                    .values(vector=reading.vectors[held.space].tobytes())
+                )
         self.connection.execute(
             schema.signals.update()
             .where(schema.signals.c.seq == row.seq)
-            .values(
-                vector=reading.vector.tobytes(),
-                terms=rows.to_json(list(reading.terms)),
-                language=reading.language,
-                awaits_item=False,
-            )
+            .values(terms=rows.to_json(list(reading.terms)), language=reading.language, awaits_item=False)
         )
         state = self._user(row.user_id)
         self._touch(state)
@@ -397,34 +511,41 @@ class Ledger:
         self._touch(state)
         return lambda: None
 
+    def _with_profiles(self) -> Iterator[KeptSpace]:
+        return (space for space in self._spaces if space.keeps_profiles)
+
     def _find(self, user_id: str) -> UserState | None:
         state = self._dirty.get(user_id) or self._cache.get(user_id)
-        if state is not None:
-            return state
-        row = self.connection.execute(sa.select(schema.users).where(schema.users.c.user_id == user_id)).first()
-        if row is None:
-            return None
-        current = row.recipe == self._blender.recipe.digest
-        state = UserState(
-            key=row.key,
-            user_id=user_id,
-            version=row.version,
-            signal_count=row.signal_count,
-            latest=(row.latest_time, row.latest_id),
-            profile=unpack(row.profile) if current else Profile(),
-            stale=not current,
-        )
-        if not current:
-            self._replay(state)
-        self._cache[user_id] = state
+        if state is None:
+            row = self.connection.execute(sa.select(schema.users).where(schema.users.c.user_id == user_id)).first()
+            if row is None:
+                return None
+            latest = (row.latest_time, row.latest_id)
+            state = UserState(row.key, user_id, row.version, row.signal_count, latest, {})
+            self._cache[user_id] = state
+        for space in self._with_profiles():
+            if space.key not in state.profiles:
+                self._load(state, space)
         return state
+
+    def _load(self, state: UserState, space: KeptSpace) -> None:
+        """Read a profile as it is stored, or make it where another recipe made it or none yet."""
+        table = schema.profiles
+        row = self.connection.execute(
+            sa.select(table).where(table.c.user_key == state.key, table.c.space == space.key)
+        ).first()
+        if row is not None and row.recipe == space.blender.recipe.digest:
+            state.profiles[space.key] = unpack(row.profile)
+        else:
+            self._replay(state, space)
 
     def _user(self, user_id: str, create: bool = False) -> UserState:
         state = self._find(user_id)
         if state is None:
             if not create:
                 raise NotFound("user", user_id)
-            state = UserState(secrets.randbits(62), user_id, 0, 0, (-(2**62), ""), Profile(), fresh_row=True)
+            profiles = {space.key: Profile() for space in self._with_profiles()}
+            state = UserState(secrets.randbits(62), user_id, 0, 0, (-(2**62), ""), profiles)
             self.connection.execute(
                 schema.users.insert().values(
                     key=state.key,
@@ -433,8 +554,6 @@ class Ledger:
                     signal_count=0,
                     latest_time=state.latest[0],
                     latest_id="",
-                    recipe=self._blender.recipe.digest,
-                    profile=b"",
                 )
             )
             self._dirty[user_id] = state
@@ -442,14 +561,18 @@ class Ledger:
 
     def _touch(self, state: UserState) -> None:
         if state.user_id not in self._before:
-            self._before[state.user_id] = _summary(state.profile)
+            self._before[state.user_id] = _summary(self._served(state))
         self._dirty[state.user_id] = state
         self._outbox[USER, str(state.key)] = None
+
+    def _served(self, state: UserState) -> Profile:
+        return state.profiles[self._serving(state.user_id).key]
 
     def _view(self, state: UserState) -> ProfileView:
         """The profile as it reads now; made in the writer's thread, which alone may change it."""
         if state.user_id not in self._views:
-            self._views[state.user_id] = view(state.profile, max(now(), state.profile.updated), self._blender)
+            profile, blender = self._served(state), self._serving(state.user_id).blender
+            self._views[state.user_id] = view(profile, max(now(), profile.updated), blender)
         return self._views[state.user_id]
 
     def _changed(self, state: UserState, taken_by: str | None) -> frozenset[str]:
@@ -457,7 +580,7 @@ class Ledger:
         if taken_by is not None and state.user_id not in self._replayed:
             return frozenset([taken_by])
         before = self._before.get(state.user_id, {})
-        return frozenset(key for key, value in _summary(state.profile).items() if before.get(key) != value)
+        return frozenset(key for key, value in _summary(self._served(state)).items() if before.get(key) != value)
 
     def _drop_user(self, state: UserState) -> None:
         self._dirty.pop(state.user_id, None)
@@ -465,10 +588,9 @@ class Ledger:
         self._outbox[USER, str(state.key)] = None
         self.connection.execute(schema.users.delete().where(schema.users.c.key == state.key))
 
-    def _replay(self, state: UserState) -> None:
-        events = rows.user_events(self.connection, state.key)
-        state.profile = self._blender.replay(events)
-        state.stale = False
+    def _replay(self, state: UserState, space: KeptSpace) -> None:
+        events = rows.user_events(self.connection, space.key, state.key)
+        state.profiles[space.key] = space.blender.replay(events)
         self._replayed.add(state.user_id)
         if any(isinstance(event, Evidence) and event.action is Action.UNDO for event in events):
             self._mark_undone(state, events)
@@ -493,7 +615,9 @@ class Ledger:
         self._commit.last_signal = newest or 0
         for state in self._dirty.values():
             if state.stale:
-                self._replay(state)
+                for space in self._with_profiles():
+                    self._replay(state, space)
+                state.stale = False
             self._write_back(state)
         if self._outbox:
             entries = [{"kind": kind, "key": key} for kind, key in self._outbox]
@@ -501,7 +625,6 @@ class Ledger:
             self._commit.outbox = True
 
     def _write_back(self, state: UserState) -> None:
-        packed = pack(state.profile)
         self.connection.execute(
             schema.users.update()
             .where(schema.users.c.key == state.key)
@@ -510,11 +633,23 @@ class Ledger:
                 signal_count=state.signal_count,
                 latest_time=state.latest[0],
                 latest_id=state.latest[1],
-                recipe=self._blender.recipe.digest,
-                profile=packed,
             )
         )
+        packed: dict[int, bytes] = {}
+        for space in self._with_profiles():
+            # A space may have begun to keep profiles within this very transaction; its builder makes what is missing.
+            if space.key in state.profiles:
+                packed[space.key] = pack(state.profiles[space.key])
+                self.put_profile(space, state.key, packed[space.key])
         self._commit.changes.append(Change(state.user_id, state.version, state.signal_count, packed))
+
+    def put_profile(self, space: KeptSpace, user_key: int, packed: bytes) -> None:
+        """Write a profile that this space's recipe made."""
+        statement = insert(schema.profiles).values(
+            user_key=user_key, space=space.key, recipe=space.blender.recipe.digest, profile=packed
+        )
+        new = {"recipe": statement.excluded.recipe, "profile": statement.excluded.profile}
+        self.connection.execute(statement.on_conflict_do_update(index_elements=["user_key", "space"], set_=new))
 
     def committed(self) -> None:
         """Keep the profiles at hand and tell the others."""
@@ -528,13 +663,13 @@ class Ledger:
             self._cache.pop(user_id, None)
 
 
-def _evidence(signal: Signal, time: int, reading: Reading) -> Evidence:
+def _evidence(signal: Signal, time: int, reading: Reading, space: int) -> Evidence:
     evidence = signal.evidence
     action = getattr(evidence, "action", None)
     return Evidence(
         id=signal.id,
         time=time,
-        vector=reading.vector,
+        vector=reading.vectors.get(space),
         action=action,
         value=getattr(evidence, "value", None),
         rating=getattr(evidence, "rating", None),
@@ -544,13 +679,22 @@ def _evidence(signal: Signal, time: int, reading: Reading) -> Evidence:
     )
 
 
-def _joined(own: Reading, vector: Vector, terms: tuple[str, ...], language: str) -> Reading:
-    """What the user wrote about an item, with the item: the mean direction, the user's words first."""
-    if own.vector is None:
-        return Reading(vector, language, terms)
-    total = own.vector + vector
-    both = tuple(dict.fromkeys([*own.terms, *terms]))[:8]
-    return Reading((total / max(float((total @ total) ** 0.5), 1e-12)).astype("float32"), own.language, both)
+def joined(own: Reading, item: Reading) -> Reading:
+    """What the user wrote about an item, with the item: the mean direction in each space, the user's words first."""
+    if not own.vectors:
+        return item
+    vectors = {key: mean_direction(own.vectors[key], item.vectors[key]) for key in own.vectors if key in item.vectors}
+    return Reading(vectors, own.language, tuple(dict.fromkeys([*own.terms, *item.terms]))[:8])
+
+
+def mean_direction(own: Vector, item: Vector) -> Vector:
+    """Unit vector between two of them."""
+    total = own + item
+    return (total / max(float((total @ total) ** 0.5), 1e-12)).astype("float32")
+
+
+def _blob(vector: Vector | None) -> bytes | None:
+    return None if vector is None else vector.tobytes()
 
 
 def _summary(profile: Profile) -> dict[str, tuple[int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,13 @@ from sqlalchemy import Connection, Row
 
 from penchant_pipelines.interests import Event, Evidence, SteeringEvent
 from penchant_pipelines.model import Action, Behavior, Item, Post, Signal, Steering
-from penchant_pipelines.record.schema import items, signals, steerings
+from penchant_pipelines.record.schema import item_vectors, items, signal_vectors, signals, steering_vectors, steerings
 
 Vector = NDArray[np.float32]
 
 EVIDENCE_COLUMNS = (
     signals.c.id,
     signals.c.time,
-    signals.c.vector,
     signals.c.action,
     signals.c.value,
     signals.c.rating,
@@ -90,12 +89,12 @@ def to_signal(row: Row[Any], user_id: str) -> Signal:
     return Signal(row.id, user_id, evidence, row.time, json.loads(row.context))
 
 
-def to_evidence(row: Row[*tuple[Any, ...]]) -> Evidence:
-    """What the blend needs from a row of `EVIDENCE_COLUMNS`."""
+def to_evidence(row: Row[*tuple[Any, ...]], vector: Vector | None = None) -> Evidence:
+    """What the blend needs from a row of `EVIDENCE_COLUMNS`, and the signal's vector in some space."""
     return Evidence(
         id=row.id,
         time=row.time,
-        vector=to_vector(row.vector),
+        vector=vector,
         action=None if row.action is None else Action(row.action),
         value=row.value,
         rating=row.rating,
@@ -105,7 +104,7 @@ def to_evidence(row: Row[*tuple[Any, ...]]) -> Evidence:
     )
 
 
-def item_values(item: Item, language: str, terms: tuple[str, ...], vector: Vector) -> dict[str, Any]:
+def item_values(item: Item, language: str, terms: tuple[str, ...]) -> dict[str, Any]:
     """Columns of an item."""
     return {
         "id": item.id,
@@ -117,7 +116,6 @@ def item_values(item: Item, language: str, terms: tuple[str, ...], vector: Vecto
         "hidden": item.hidden,
         "language": language,
         "terms": to_json(list(terms)),
-        "vector": vector.tobytes(),
     }
 
 
@@ -135,37 +133,55 @@ def to_item(row: Row[Any]) -> Item:
     )
 
 
-def item_vectors(connection: Connection, ids: list[str]) -> dict[str, tuple[Vector, tuple[str, ...], str]]:
-    """Vector, terms and language of the items among these ids that exist."""
-    found: dict[str, tuple[Vector, tuple[str, ...], str]] = {}
+def item_words(connection: Connection, item_id: str) -> tuple[tuple[str, ...], str] | None:
+    """Terms and language of an item; None if it is not known."""
+    row = connection.execute(sa.select(items.c.terms, items.c.language).where(items.c.id == item_id)).first()
+    return None if row is None else (tuple(json.loads(row.terms)), row.language)
+
+
+def vectors_of_item(connection: Connection, item_id: str) -> dict[int, Vector]:
+    """An item's vectors by space."""
+    query = sa.select(item_vectors.c.space, item_vectors.c.vector).where(item_vectors.c.item_id == item_id)
+    return {row.space: np.frombuffer(row.vector, dtype=np.float32) for row in connection.execute(query)}
+
+
+def vectors_of_items(connection: Connection, space: int, ids: Sequence[str]) -> dict[str, Vector]:
+    """Vectors in a space of the items among these ids that have one there."""
+    found: dict[str, Vector] = {}
     for start in range(0, len(ids), 500):
-        query = sa.select(items.c.id, items.c.vector, items.c.terms, items.c.language).where(
-            items.c.id.in_(ids[start : start + 500])
+        query = sa.select(item_vectors.c.item_id, item_vectors.c.vector).where(
+            item_vectors.c.space == space, item_vectors.c.item_id.in_(ids[start : start + 500])
         )
         for row in connection.execute(query):
-            vector = to_vector(row.vector)
-            assert vector is not None  # noqa: S101 - the column is not nullable
-            found[row.id] = (vector, tuple(json.loads(row.terms)), row.language)
+            found[row.item_id] = np.frombuffer(row.vector, dtype=np.float32)
     return found
 
 
-def user_events(connection: Connection, user_key: int, until: int | None = None) -> list[Event]:
-    """All signals and steering of a user up to a time (µs, inclusive), sorted by (time, id)."""
-    query = sa.select(*EVIDENCE_COLUMNS).where(signals.c.user_key == user_key)
-    words = sa.select(steerings).where(steerings.c.user_key == user_key)
+def user_events(connection: Connection, space: int, user_key: int, until: int | None = None) -> list[Event]:
+    """All signals and steering of a user up to a time (µs, inclusive), as a space reads them, by (time, id)."""
+    signal_vector, steering_vector = signal_vectors.c.vector, steering_vectors.c.vector
+    query = (
+        sa.select(*EVIDENCE_COLUMNS, signal_vector)
+        .outerjoin(signal_vectors, (signal_vectors.c.seq == signals.c.seq) & (signal_vectors.c.space == space))
+        .where(signals.c.user_key == user_key)
+    )
+    words = (
+        sa.select(steerings, steering_vector)
+        .join(steering_vectors, (steering_vectors.c.seq == steerings.c.seq) & (steering_vectors.c.space == space))
+        # Null where nothing that the words were about can be read in this space any more.
+        .where(steerings.c.user_key == user_key, steering_vector.is_not(None))
+    )
     if until is not None:
         query = query.where(signals.c.time <= until)
         words = words.where(steerings.c.time <= until)
-    events: list[Event] = [to_evidence(row) for row in connection.execute(query)]
-    events += [to_steering(row) for row in connection.execute(words)]
+    events: list[Event] = [to_evidence(row, to_vector(row.vector)) for row in connection.execute(query)]
+    events += [to_steering(row, np.frombuffer(row.vector, dtype=np.float32)) for row in connection.execute(words)]
     events.sort(key=lambda event: (event.time, event.id))
     return events
 
 
-def to_steering(row: Row[Any]) -> SteeringEvent:
-    """A steering event from a row of `steerings`."""
-    vector = to_vector(row.vector)
-    assert vector is not None  # noqa: S101 - the column is not nullable
+def to_steering(row: Row[*tuple[Any, ...]], vector: Vector) -> SteeringEvent:
+    """A steering event from a row of `steerings` and its vector in some space."""
     return SteeringEvent(
         id=steering_event_id(row.seq),
         time=row.time,

@@ -1,5 +1,6 @@
 """Tables of the record. Changes go through `migrations/`; a test holds the two against each other.
 
+What users and backends sent is free of embedding spaces; what an encoder made of it is kept for each space apart.
 Times are integer microseconds since 1970 (UTC). Vectors are float32 in native order, (d,).
 """
 
@@ -37,9 +38,6 @@ users = Table(
     # (time, id) of the last event in the profile; whatever comes before it calls for a replay.
     Column("latest_time", BigInteger, nullable=False),
     Column("latest_id", String, nullable=False),
-    # Digest of the recipe that made the profile; another one calls for a replay.
-    Column("recipe", String, nullable=False),
-    Column("profile", LargeBinary, nullable=False),
 )
 
 signals = Table(
@@ -62,7 +60,6 @@ signals = Table(
     # What was made of it.
     Column("language", String, nullable=False),
     Column("terms", Text, nullable=False),  # JSON list
-    Column("vector", LargeBinary),
     Column("awaits_item", Boolean, nullable=False),
     Column("undone", Boolean, nullable=False),
     Index("signals_by_user", "user_key", "time", "id"),
@@ -81,7 +78,6 @@ items = Table(
     Column("hidden", Boolean, nullable=False),
     Column("language", String, nullable=False),
     Column("terms", Text, nullable=False),  # JSON list
-    Column("vector", LargeBinary, nullable=False),
 )
 
 steerings = Table(
@@ -94,7 +90,6 @@ steerings = Table(
     # The interest that was named, empty where a topic was.
     Column("interest_id", String, nullable=False, server_default=text("''")),
     Column("terms", Text, nullable=False),  # JSON list
-    Column("vector", LargeBinary, nullable=False),
     Column("muted", Boolean, nullable=False),
     Column("pinned", Boolean, nullable=False),
     Column("bias", Float, nullable=False),
@@ -132,7 +127,7 @@ generations = Table(
     "generations",
     metadata,
     Column("name", String, primary_key=True),
-    Column("space_id", String, nullable=False),
+    Column("space", Integer, nullable=False),
     # Last outbox row that the index has taken.
     Column("cursor", BigInteger, nullable=False),
     Column("live", Boolean, nullable=False),
@@ -150,10 +145,68 @@ indexed_interests = Table(
 spaces = Table(
     "spaces",
     metadata,
-    Column("space_id", String, primary_key=True),
+    # Never given twice: what is left of a space that is gone must not be taken for another's.
+    Column("key", Key, primary_key=True),
+    Column("space_id", String, nullable=False),
+    # Folder in the adapter directory; empty for the encoder that the settings name.
+    Column("adapter_id", String, nullable=False),
     Column("dimensions", Integer, nullable=False),
-    Column("similarity", Float, nullable=False),
-    Column("live", Boolean, nullable=False),
+    Column("similarity", Float),  # θ as measured; null until it is needed
+    Column("state", String, nullable=False),  # "building", "standby", "live" or "dropping"
+    # While it is being built: the job that does it, and whether readers and writers switch to it then.
+    Column("job_id", String),
+    Column("switches", Boolean, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# A space is complete when it has a row here for every signal, item and steering; the vector is null where
+# there was nothing to read. Rows go with what they were made of.
+signal_vectors = Table(
+    "signal_vectors",
+    metadata,
+    Column("seq", ForeignKey("signals.seq", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("space", Integer, primary_key=True, autoincrement=False),
+    Column("vector", LargeBinary),
+)
+
+item_vectors = Table(
+    "item_vectors",
+    metadata,
+    Column("item_id", ForeignKey("items.id", ondelete="CASCADE"), primary_key=True),
+    Column("space", Integer, primary_key=True, autoincrement=False),
+    Column("vector", LargeBinary, nullable=False),
+)
+
+steering_vectors = Table(
+    "steering_vectors",
+    metadata,
+    Column("seq", ForeignKey("steerings.seq", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("space", Integer, primary_key=True, autoincrement=False),
+    Column("vector", LargeBinary),
+)
+
+profiles = Table(
+    "profiles",
+    metadata,
+    Column("user_key", ForeignKey("users.key", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("space", Integer, primary_key=True, autoincrement=False),
+    # Digest of the recipe that made the profile; another one calls for a replay.
+    Column("recipe", String, nullable=False),
+    Column("profile", LargeBinary, nullable=False),
+)
+
+experiments = Table(
+    "experiments",
+    metadata,
+    Column("seq", Key, primary_key=True),
+    # Also the salt by which users are told apart.
+    Column("name", String, nullable=False, unique=True),
+    Column("adapter_id", String, nullable=False),
+    Column("share", Float, nullable=False),
+    Column("control_space_id", String, nullable=False),
+    Column("trial_space_id", String, nullable=False),
+    Column("start_time", BigInteger, nullable=False),
+    Column("end_time", BigInteger),
 )
 
 jobs = Table(

@@ -118,7 +118,7 @@ def drift_words(drift: Drift) -> str:
 
 @contextmanager
 def progress(description: str, total: int | None, *, counted: bool = False) -> Iterator[Any]:
-    """Show a bar on stderr while it is a terminal. Yields a function that sets how much is done.
+    """Show a bar on stderr while it is a terminal. Yields a function that sets how much is done, and of how much.
 
     `total` is in bytes, or in pieces where `counted`; None where it can't be known.
     """
@@ -127,4 +127,6 @@ def progress(description: str, total: int | None, *, counted: bool = False) -> I
     bar = Progress(*columns, TimeRemainingColumn(), console=stderr, transient=True, disable=not stderr.is_terminal)
     with bar:
         task = bar.add_task(description, total=total)
-        yield lambda done, text=description: bar.update(task, completed=done, description=text)
+        yield lambda done, text=description, total=total: bar.update(
+            task, completed=done, description=text, total=total
+        )

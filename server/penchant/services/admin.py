@@ -1,4 +1,4 @@
-"""AdminService: the state of the server, the index and long jobs."""
+"""AdminService: the state of the server, adapters, experiments, the index and long jobs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from penchant.pages import PageTokens, coerce_page_size
 from penchant.settings import Settings
 from penchant.v1 import admin_service_pb2 as pb
 from penchant.v1 import admin_service_pb2_grpc as pb_grpc
+from penchant_pipelines.adapters import Adapter, AdapterState
 from penchant_pipelines.engine import Engine
-from penchant_pipelines.errors import Unsupported
+from penchant_pipelines.experiment import Arm, Experiment, Interval
 from penchant_pipelines.jobs import Job
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -33,7 +34,7 @@ class AdminService(pb_grpc.AdminServiceServicer):
     async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Context) -> pb.GetServerInfoResponse:
         """Tell what runs here, its limits and its counts."""
         users, items, signals, lag = await asyncio.to_thread(self.engine.counts)
-        encoder, limits = self.engine.encoder.encoder, self.settings.limits
+        encoder, limits = self.engine.live.encoder.encoder, self.settings.limits
         return pb.GetServerInfoResponse(
             version=version("penchant"),
             space_id=encoder.space_id,
@@ -52,20 +53,44 @@ class AdminService(pb_grpc.AdminServiceServicer):
         )
 
     async def ListAdapters(self, request: pb.ListAdaptersRequest, context: Context) -> pb.ListAdaptersResponse:
-        """Not served yet."""
-        raise _no_adapters()
+        """List the adapters in memory, the encoder of the settings first."""
+        adapters = self.engine.adapters
+        return pb.ListAdaptersResponse(adapters=[_adapter(each, adapters.state(each)) for each in adapters.all()])
 
     async def LoadAdapter(self, request: pb.LoadAdapterRequest, context: Context) -> pb.LoadAdapterResponse:
-        """Not served yet."""
-        raise _no_adapters()
+        """Load an adapter from its folder."""
+        adapter = await self.engine.adapters.load(request.adapter_id)
+        return pb.LoadAdapterResponse(adapter=_adapter(adapter, self.engine.adapters.state(adapter)))
 
     async def ActivateAdapter(self, request: pb.ActivateAdapterRequest, context: Context) -> pb.ActivateAdapterResponse:
-        """Not served yet."""
-        raise _no_adapters()
+        """Start the job that brings all into an adapter's space and switches to it."""
+        job = await self.engine.adapters.activate(request.adapter_id, request.standby)
+        return pb.ActivateAdapterResponse(job=_job(job))
 
     async def UnloadAdapter(self, request: pb.UnloadAdapterRequest, context: Context) -> pb.UnloadAdapterResponse:
-        """Not served yet."""
-        raise _no_adapters()
+        """Drop an adapter with its space."""
+        await self.engine.adapters.unload(request.adapter_id)
+        return pb.UnloadAdapterResponse()
+
+    async def StartExperiment(self, request: pb.StartExperimentRequest, context: Context) -> pb.StartExperimentResponse:
+        """Serve a share of the users from a second space."""
+        found = await self.engine.adapters.start_experiment(request.name, request.adapter_id, request.share)
+        return pb.StartExperimentResponse(experiment=_experiment(found))
+
+    async def StopExperiment(self, request: pb.StopExperimentRequest, context: Context) -> pb.StopExperimentResponse:
+        """Serve everybody from the live space again."""
+        return pb.StopExperimentResponse(experiment=_experiment(await self.engine.adapters.stop_experiment()))
+
+    async def GetExperiment(self, request: pb.GetExperimentRequest, context: Context) -> pb.GetExperimentResponse:
+        """Evaluate an experiment."""
+        found, report = await self.engine.experiment(request.name)
+        return pb.GetExperimentResponse(
+            experiment=_experiment(found),
+            control=_arm(report.control),
+            trial=_arm(report.trial),
+            positive_difference=_estimate(report.positive),
+            negative_difference=_estimate(report.negative),
+        )
 
     async def RebuildIndex(self, request: pb.RebuildIndexRequest, context: Context) -> pb.RebuildIndexResponse:
         """Start a job that rebuilds the index beside the live one."""
@@ -88,8 +113,47 @@ class AdminService(pb_grpc.AdminServiceServicer):
         return pb.CancelJobResponse(job=_job(await self.engine.jobs.cancel(request.job_id)))
 
 
-def _no_adapters() -> Unsupported:
-    return Unsupported("ADAPTERS_UNSUPPORTED", "this version serves one encoder and has no adapters to manage")
+def _adapter(adapter: Adapter, state: AdapterState) -> pb.Adapter:
+    encoder = adapter.encoder
+    return pb.Adapter(
+        id=adapter.id,
+        base_model=encoder.base_model,
+        sha256=adapter.sha256,
+        space_id=encoder.space_id,
+        active=state is AdapterState.LIVE,
+        load_time=convert.timestamp(adapter.load_time),
+        metrics=adapter.metrics,
+        state=pb.AdapterState.ValueType(state),
+    )
+
+
+def _experiment(experiment: Experiment) -> pb.Experiment:
+    end = experiment.end_time
+    return pb.Experiment(
+        name=experiment.name,
+        adapter_id=experiment.adapter_id,
+        share=experiment.share,
+        control_space_id=experiment.control_space_id,
+        trial_space_id=experiment.trial_space_id,
+        start_time=convert.timestamp(experiment.start_time),
+        end_time=None if end is None else convert.timestamp(end),
+    )
+
+
+def _arm(arm: Arm) -> pb.GetExperimentResponse.Arm:
+    return pb.GetExperimentResponse.Arm(
+        space_id=arm.space_id,
+        user_count=arm.users,
+        list_count=arm.lists,
+        signal_count=arm.signals,
+        positive_rate=_estimate(arm.positive),
+        negative_rate=_estimate(arm.negative),
+    )
+
+
+def _estimate(interval: Interval) -> pb.GetExperimentResponse.Estimate:
+    value, low, high = interval
+    return pb.GetExperimentResponse.Estimate(value=value, low=low, high=high)
 
 
 def _job(job: Job) -> pb.Job:

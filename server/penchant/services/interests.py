@@ -21,10 +21,10 @@ from penchant.v1 import signal_pb2
 from penchant.validation import Validator
 from penchant_pipelines.engine import Engine
 from penchant_pipelines.errors import InvalidInput, Overloaded, PenchantError
-from penchant_pipelines.interests import ProfileView
 from penchant_pipelines.model import Signal, now
 from penchant_pipelines.profiles import Stored
 from penchant_pipelines.record.ledger import Captured
+from penchant_pipelines.space import Space
 
 Context = grpc.aio.ServicerContext[Any, Any]
 STREAM_WINDOW = 256
@@ -99,10 +99,10 @@ class InterestService(pb_grpc.InterestServiceServicer):
     async def GetProfile(self, request: pb.GetProfileRequest, context: Context) -> pb.GetProfileResponse:
         """Read a profile, now or as it stood."""
         as_of = convert.micros(request.as_of) if request.HasField("as_of") else None
-        stored = await self.engine.profile(request.user_id, as_of)
-        return pb.GetProfileResponse(
-            profile=await self._profile(stored, request.max_interests, request.include_vectors)
-        )
+        with self.engine.serve(request.user_id) as space:
+            stored = await space.profile(request.user_id, as_of)
+            profile = await _profile(space, stored, request.max_interests, request.include_vectors)
+        return pb.GetProfileResponse(profile=profile)
 
     async def WatchProfiles(
         self, request: pb.WatchProfilesRequest, context: Context
@@ -111,40 +111,46 @@ class InterestService(pb_grpc.InterestServiceServicer):
         with self.engine.watchers.listen(request.user_ids) as watcher:
             # From here on nothing is missed; the first messages say how things stand and that it is on.
             if not request.user_ids:
-                opening = pb.Profile(as_of=convert.timestamp(now()), space_id=self.engine.space_id)
+                opening = pb.Profile(as_of=convert.timestamp(now()), space_id=self.engine.live.space_id)
                 yield pb.WatchProfilesResponse(profile=opening)
             for user_id in dict.fromkeys(request.user_ids):
-                stored = await asyncio.to_thread(self.engine.profiles.find, user_id)
-                if stored is None:
-                    profile = pb.Profile(user_id=user_id, as_of=convert.timestamp(now()), space_id=self.engine.space_id)
-                else:
-                    profile = await self._profile(stored)
+                with self.engine.serve(user_id) as space:
+                    stored = await asyncio.to_thread(space.profiles.find, user_id)
+                    if stored is None:
+                        profile = pb.Profile(user_id=user_id, as_of=convert.timestamp(now()), space_id=space.space_id)
+                    else:
+                        profile = await _profile(space, stored)
                 yield pb.WatchProfilesResponse(profile=profile)
             while True:
                 change = await self.drain.unless_started(watcher.next())
-                view = self.engine.profiles.of_packed(change.profile)
-                if request.drift_only and not view.drift.detected:
-                    continue
-                labels = await self.engine.labels(view)
-                yield pb.WatchProfilesResponse(
-                    profile=convert.from_profile(
+                with self.engine.serve(change.user_id) as space:
+                    packed = change.profiles.get(space.key)
+                    if packed is None:
+                        continue  # committed before this space kept profiles
+                    view = space.profiles.of_packed(packed)
+                    if request.drift_only and not view.drift.detected:
+                        continue
+                    profile = convert.from_profile(
                         change.user_id,
                         change.version,
                         change.signal_count,
                         view,
-                        labels,
-                        self.engine.space_id,
+                        await space.labels(view),
+                        space.space_id,
                     )
-                )
+                yield pb.WatchProfilesResponse(profile=profile)
 
     async def ExplainInterest(self, request: pb.ExplainInterestRequest, context: Context) -> pb.ExplainInterestResponse:
         """Tell which signals made an interest."""
-        stored, reasons = await self.engine.explain(request.user_id, request.interest_id, request.max_evidence)
-        labels = await self.engine.labels(stored.view)
+        with self.engine.serve(request.user_id) as space:
+            stored, reasons = await space.explain(request.user_id, request.interest_id, request.max_evidence)
+            labels = await space.labels(stored.view)
         named = zip(stored.view.interests, labels, strict=True)
         view, label = next(pair for pair in named if pair[0].id == request.interest_id)
         return pb.ExplainInterestResponse(
-            interest=convert.from_interest(view, label), evidence=map(convert.from_reason, reasons)
+            interest=convert.from_interest(view, label),
+            evidence=map(convert.from_reason, reasons),
+            space_id=space.space_id,
         )
 
     async def SteerInterest(self, request: pb.SteerInterestRequest, context: Context) -> pb.SteerInterestResponse:
@@ -152,17 +158,19 @@ class InterestService(pb_grpc.InterestServiceServicer):
         steered = await self.engine.steer(
             request.user_id, convert.to_steering(request.steering), request.interest_id, request.topic
         )
-        stored = await self.engine.profile(request.user_id)
-        named = zip(stored.view.interests, await self.engine.labels(stored.view), strict=True)
-        view, label = next((pair for pair in named if pair[0].id == steered.id), (steered, None))
-        label = label or self.engine.labels_at_hand(stored.view)[0]
-        return pb.SteerInterestResponse(interest=convert.from_interest(view, label))
+        labels = await self.engine.labels(steered.view, steered.space_id)
+        label = next(
+            label for view, label in zip(steered.view.interests, labels, strict=True) if view.id == steered.interest.id
+        )
+        return pb.SteerInterestResponse(
+            interest=convert.from_interest(steered.interest, label), space_id=steered.space_id
+        )
 
     async def ListSignals(self, request: pb.ListSignalsRequest, context: Context) -> pb.ListSignalsResponse:
         """Page through a user's signals, newest first."""
         size = coerce_page_size(request.page_size, 20, self.settings.limits.page_size)
         cursor = self.tokens.decode_token(request.page_token, "ListSignals", request.user_id)
-        found = await asyncio.to_thread(self.engine.profiles.signals, request.user_id, _position(cursor), size + 1)
+        found = await asyncio.to_thread(self.engine.live.profiles.signals, request.user_id, _position(cursor), size + 1)
         token = ""
         if len(found) > size:
             last = found[size - 1]
@@ -171,11 +179,13 @@ class InterestService(pb_grpc.InterestServiceServicer):
 
     async def ExportUser(self, request: pb.ExportUserRequest, context: Context) -> AsyncIterator[pb.ExportUserResponse]:
         """Stream all that is held about a user: the profile, then every signal, newest first."""
-        stored = await self.engine.profile(request.user_id)
-        yield pb.ExportUserResponse(profile=await self._profile(stored, include_vectors=True))
+        with self.engine.serve(request.user_id) as space:
+            stored = await space.profile(request.user_id)
+            profile = await _profile(space, stored, include_vectors=True)
+        yield pb.ExportUserResponse(profile=profile)
         after: tuple[int, str] | None = None
         while True:
-            page = await asyncio.to_thread(self.engine.profiles.signals, request.user_id, after, EXPORT_PAGE)
+            page = await asyncio.to_thread(self.engine.live.profiles.signals, request.user_id, after, EXPORT_PAGE)
             for signal in page:
                 yield pb.ExportUserResponse(signal=convert.from_signal(signal))
             if len(page) < EXPORT_PAGE:
@@ -193,12 +203,10 @@ class InterestService(pb_grpc.InterestServiceServicer):
 
     async def MergeUsers(self, request: pb.MergeUsersRequest, context: Context) -> pb.MergeUsersResponse:
         """Join the history of one id to another's."""
-        view, version, signal_count = await self.engine.merge(request.from_user_id, request.into_user_id)
-        labels = await self.engine.labels(view)
+        view, version, signal_count, space_id = await self.engine.merge(request.from_user_id, request.into_user_id)
+        labels = await self.engine.labels(view, space_id)
         return pb.MergeUsersResponse(
-            profile=convert.from_profile(
-                request.into_user_id, version, signal_count, view, labels, self.engine.space_id
-            )
+            profile=convert.from_profile(request.into_user_id, version, signal_count, view, labels, space_id)
         )
 
     async def _capture_all(
@@ -252,7 +260,7 @@ class InterestService(pb_grpc.InterestServiceServicer):
         changed = []
         if outcome.changed_ids:
             # Labels from what is at hand: the answer to a capture never waits for the encoder again.
-            labels = self.engine.labels_at_hand(outcome.view)
+            labels = self.engine.labels_at_hand(outcome.view, outcome.space_id)
             named = zip(outcome.view.interests, labels, strict=True)
             changed = [convert.from_interest(view, label) for view, label in named if view.id in outcome.changed_ids]
         return pb.CaptureResponse(
@@ -261,21 +269,21 @@ class InterestService(pb_grpc.InterestServiceServicer):
             changed=changed,
             profile_version=outcome.version,
             drift=convert.from_drift(outcome.view.drift),
+            space_id=outcome.space_id,
         )
 
-    async def _profile(self, stored: Stored, max_interests: int = 0, include_vectors: bool = False) -> pb.Profile:
-        view: ProfileView = stored.view
-        labels = await self.engine.labels(view)
-        return convert.from_profile(
-            stored.user_id,
-            stored.version,
-            stored.signal_count,
-            view,
-            labels,
-            self.engine.space_id,
-            max_interests,
-            include_vectors,
-        )
+
+async def _profile(space: Space, stored: Stored, max_interests: int = 0, include_vectors: bool = False) -> pb.Profile:
+    return convert.from_profile(
+        stored.user_id,
+        stored.version,
+        stored.signal_count,
+        stored.view,
+        await space.labels(stored.view),
+        space.space_id,
+        max_interests,
+        include_vectors,
+    )
 
 
 def _position(cursor: str) -> tuple[int, str] | None:

@@ -14,10 +14,12 @@ from penchant.pages import coerce_page_size
 from penchant.settings import Settings
 from penchant.v1 import recommendation_service_pb2 as pb
 from penchant.v1 import recommendation_service_pb2_grpc as pb_grpc
-from penchant_pipelines.engine import Engine, attribution_token
+from penchant_pipelines.engine import Engine
 from penchant_pipelines.errors import InvalidInput
+from penchant_pipelines.experiment import attribution_token
 from penchant_pipelines.profiles import Reason, Stored
 from penchant_pipelines.recommend.recommender import Candidate, Query, Ranking
+from penchant_pipelines.space import Space
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -31,21 +33,23 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
 
     async def Recommend(self, request: pb.RecommendRequest, context: Context) -> pb.RecommendResponse:
         """Rank the catalogue for a user."""
-        query = Query(
-            limit=coerce_page_size(request.page_size, 20, self.settings.limits.page_size),
-            filter=request.filter,
-            excluded=frozenset(request.excluded_item_ids),
-            include_seen=request.include_seen,
-            diversity=request.diversity if request.HasField("diversity") else None,
-            exploration=request.exploration if request.HasField("exploration") else None,
-            vector=await self.engine.encode_query(request.query, "query"),
-        )
-        ranking, stored = await self.engine.recommend(request.user_id, query)
+        with self.engine.serve(request.user_id) as space:
+            query = Query(
+                limit=coerce_page_size(request.page_size, 20, self.settings.limits.page_size),
+                filter=request.filter,
+                excluded=frozenset(request.excluded_item_ids),
+                include_seen=request.include_seen,
+                diversity=request.diversity if request.HasField("diversity") else None,
+                exploration=request.exploration if request.HasField("exploration") else None,
+                vector=await space.encode_query(request.query, "query"),
+            )
+            ranking, stored = await space.recommend(request.user_id, query)
+            recommendations = await _recommendations(space, ranking, stored, request.explain)
         return pb.RecommendResponse(
-            recommendations=await self._recommendations(ranking, stored, request.explain),
-            attribution_token=self._token("recommend", request.user_id, stored, ranking),
+            recommendations=recommendations,
+            attribution_token=_token(space, "recommend", request.user_id, stored, ranking),
             degraded=ranking.degraded,
-            space_id=self.engine.space_id,
+            space_id=space.space_id,
         )
 
     async def Rerank(self, request: pb.RerankRequest, context: Context) -> pb.RerankResponse:
@@ -53,46 +57,50 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         ids = [candidate.item_id for candidate in request.candidates if candidate.item_id]
         if len(set(ids)) < len(ids):
             raise InvalidInput.at("candidates", "name an item twice; send each once")
-        candidates = [
-            Candidate(
-                candidate.item_id,
-                candidate.prior_score,
-                await self.engine.encode_query(candidate.text, f"candidates[{index}].text")
-                if candidate.item_id not in self.engine.catalog.entries
-                else None,
+        with self.engine.serve(request.user_id) as space:
+            candidates = [
+                Candidate(
+                    candidate.item_id,
+                    candidate.prior_score,
+                    await space.encode_query(candidate.text, f"candidates[{index}].text")
+                    if candidate.item_id not in self.engine.catalog.entries
+                    else None,
+                )
+                for index, candidate in enumerate(request.candidates)
+            ]
+            ranking, missing, stored = await space.rerank(
+                request.user_id,
+                candidates,
+                request.top_n or len(candidates),
+                request.prior_weight,
+                request.diversity if request.HasField("diversity") else None,
+                await space.encode_query(request.query, "query"),
             )
-            for index, candidate in enumerate(request.candidates)
-        ]
-        ranking, missing, stored = await self.engine.rerank(
-            request.user_id,
-            candidates,
-            request.top_n or len(candidates),
-            request.prior_weight,
-            request.diversity if request.HasField("diversity") else None,
-            await self.engine.encode_query(request.query, "query"),
-        )
+            recommendations = await _recommendations(space, ranking, stored, request.explain)
         return pb.RerankResponse(
-            recommendations=await self._recommendations(ranking, stored, request.explain),
+            recommendations=recommendations,
             missing_item_ids=missing,
-            attribution_token=self._token("rerank", request.user_id, stored, ranking),
+            attribution_token=_token(space, "rerank", request.user_id, stored, ranking),
             degraded=ranking.degraded,
+            space_id=space.space_id,
         )
 
     async def FindUsers(self, request: pb.FindUsersRequest, context: Context) -> pb.FindUsersResponse:
-        """Find the users who would want something."""
-        if request.WhichOneof("target") == "text":
-            target = await self.engine.encode_query(request.text, "text")
-            if target is None:
-                raise InvalidInput.at("text", "holds no words to look for")
-        else:
-            self.engine.item(request.item_id)
-            entry = self.engine.catalog.entries[request.item_id]
-            target = np.array(self.engine.catalog.vectors[entry.row])
-        limit = coerce_page_size(request.page_size, 20, self.settings.limits.page_size)
-        matches, degraded = await self.engine.find_users(target, limit, request.min_similarity)
-        response = pb.FindUsersResponse(degraded=degraded)
+        """Find the users who would want something: all of them in the live space, which alone makes them comparable."""
+        with self.engine.serve() as space:
+            if request.WhichOneof("target") == "text":
+                target = await space.encode_query(request.text, "text")
+                if target is None:
+                    raise InvalidInput.at("text", "holds no words to look for")
+            else:
+                self.engine.item(request.item_id)
+                entry = self.engine.catalog.entries[request.item_id]
+                target = np.array(self.engine.catalog.vectors[space.key][entry.row])
+            limit = coerce_page_size(request.page_size, 20, self.settings.limits.page_size)
+            matches, degraded = await space.find_users(target, limit, request.min_similarity)
+        response = pb.FindUsersResponse(degraded=degraded, space_id=space.space_id)
         for match in matches:
-            labels = self.engine.labels_at_hand(match.profile)
+            labels = space.labels_at_hand(match.profile)
             named = {view.id: label.label for view, label in zip(match.profile.interests, labels, strict=True)}
             response.matches.add(
                 user_id=match.user_id,
@@ -103,22 +111,24 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             )
         return response
 
-    async def _recommendations(self, ranking: Ranking, stored: Stored | None, explain: bool) -> list[pb.Recommendation]:
-        reasons: Sequence[Sequence[Reason]] = [()] * len(ranking.places)
-        if explain and stored is not None:
-            reasons = await self.engine.reasons(stored, ranking)
-        return [
-            pb.Recommendation(
-                item_id=place.item_id,
-                score=place.score,
-                interest_id=place.interest_id,
-                evidence=map(convert.from_reason, why),
-            )
-            for place, why in zip(ranking.places, reasons, strict=True)
-        ]
 
-    def _token(self, kind: str, user_id: str, stored: Stored | None, ranking: Ranking) -> str:
-        version = str(stored.version if stored else 0)
-        return attribution_token(
-            kind, user_id, version, self.engine.space_id, *(place.item_id for place in ranking.places)
+async def _recommendations(
+    space: Space, ranking: Ranking, stored: Stored | None, explain: bool
+) -> list[pb.Recommendation]:
+    reasons: Sequence[Sequence[Reason]] = [()] * len(ranking.places)
+    if explain and stored is not None:
+        reasons = await space.reasons(stored, ranking)
+    return [
+        pb.Recommendation(
+            item_id=place.item_id,
+            score=place.score,
+            interest_id=place.interest_id,
+            evidence=map(convert.from_reason, why),
         )
+        for place, why in zip(ranking.places, reasons, strict=True)
+    ]
+
+
+def _token(space: Space, kind: str, user_id: str, stored: Stored | None, ranking: Ranking) -> str:
+    version = str(stored.version if stored else 0)
+    return attribution_token(space.space_id, kind, user_id, version, *(place.item_id for place in ranking.places))

@@ -21,6 +21,33 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _AdapterState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AdapterStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AdapterState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ADAPTER_STATE_UNSPECIFIED: _AdapterState.ValueType  # 0
+    ADAPTER_STATE_LOADED: _AdapterState.ValueType  # 1
+    """In memory only."""
+    ADAPTER_STATE_BUILDING: _AdapterState.ValueType  # 2
+    """A job re-embeds into its space."""
+    ADAPTER_STATE_STANDBY: _AdapterState.ValueType  # 3
+    """Complete and kept current by every write."""
+    ADAPTER_STATE_LIVE: _AdapterState.ValueType  # 4
+
+class AdapterState(_AdapterState, metaclass=_AdapterStateEnumTypeWrapper): ...
+
+ADAPTER_STATE_UNSPECIFIED: AdapterState.ValueType  # 0
+ADAPTER_STATE_LOADED: AdapterState.ValueType  # 1
+"""In memory only."""
+ADAPTER_STATE_BUILDING: AdapterState.ValueType  # 2
+"""A job re-embeds into its space."""
+ADAPTER_STATE_STANDBY: AdapterState.ValueType  # 3
+"""Complete and kept current by every write."""
+ADAPTER_STATE_LIVE: AdapterState.ValueType  # 4
+Global___AdapterState: _TypeAlias = AdapterState  # noqa: Y015
+
 class _JobState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -147,11 +174,14 @@ class Adapter(_message.Message):
     ACTIVE_FIELD_NUMBER: _builtins.int
     LOAD_TIME_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """Name of its folder in the adapter directory; empty for the encoder that the server's settings name."""
     base_model: _builtins.str
     sha256: _builtins.str
     space_id: _builtins.str
     active: _builtins.bool
+    state: Global___AdapterState.ValueType
     @_builtins.property
     def load_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -168,10 +198,11 @@ class Adapter(_message.Message):
         active: _builtins.bool = ...,
         load_time: _timestamp_pb2.Timestamp | None = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        state: Global___AdapterState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["load_time", b"load_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "base_model", b"base_model", "id", b"id", "load_time", b"load_time", "metrics", b"metrics", "sha256", b"sha256", "space_id", b"space_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "base_model", b"base_model", "id", b"id", "load_time", b"load_time", "metrics", b"metrics", "sha256", b"sha256", "space_id", b"space_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -256,15 +287,20 @@ class ActivateAdapterRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ADAPTER_ID_FIELD_NUMBER: _builtins.int
+    STANDBY_FIELD_NUMBER: _builtins.int
     adapter_id: _builtins.str
+    """Empty: the encoder that the server's settings name."""
+    standby: _builtins.bool
+    """Build the space and keep it current, but don't switch to it."""
     def __init__(
         self,
         *,
         adapter_id: _builtins.str = ...,
+        standby: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_id", b"adapter_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_id", b"adapter_id", "standby", b"standby"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -296,6 +332,7 @@ class UnloadAdapterRequest(_message.Message):
 
     ADAPTER_ID_FIELD_NUMBER: _builtins.int
     adapter_id: _builtins.str
+    """Empty: the space of the encoder that the server's settings name; the encoder stays loaded."""
     def __init__(
         self,
         *,
@@ -323,6 +360,250 @@ class UnloadAdapterResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UnloadAdapterResponse: _TypeAlias = UnloadAdapterResponse  # noqa: Y015
+
+@_typing.final
+class Experiment(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ADAPTER_ID_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    CONTROL_SPACE_ID_FIELD_NUMBER: _builtins.int
+    TRIAL_SPACE_ID_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    adapter_id: _builtins.str
+    share: _builtins.float
+    """Of the users, 0…1, by a hash of the experiment's name and the user's id."""
+    control_space_id: _builtins.str
+    trial_space_id: _builtins.str
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Unset while it runs."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        adapter_id: _builtins.str = ...,
+        share: _builtins.float = ...,
+        control_space_id: _builtins.str = ...,
+        trial_space_id: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_id", b"adapter_id", "control_space_id", b"control_space_id", "end_time", b"end_time", "name", b"name", "share", b"share", "start_time", b"start_time", "trial_space_id", b"trial_space_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Experiment: _TypeAlias = Experiment  # noqa: Y015
+
+@_typing.final
+class StartExperimentRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ADAPTER_ID_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    adapter_id: _builtins.str
+    share: _builtins.float
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        adapter_id: _builtins.str = ...,
+        share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_id", b"adapter_id", "name", b"name", "share", b"share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartExperimentRequest: _TypeAlias = StartExperimentRequest  # noqa: Y015
+
+@_typing.final
+class StartExperimentResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def experiment(self) -> Global___Experiment: ...
+    def __init__(
+        self,
+        *,
+        experiment: Global___Experiment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartExperimentResponse: _TypeAlias = StartExperimentResponse  # noqa: Y015
+
+@_typing.final
+class StopExperimentRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopExperimentRequest: _TypeAlias = StopExperimentRequest  # noqa: Y015
+
+@_typing.final
+class StopExperimentResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def experiment(self) -> Global___Experiment: ...
+    def __init__(
+        self,
+        *,
+        experiment: Global___Experiment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopExperimentResponse: _TypeAlias = StopExperimentResponse  # noqa: Y015
+
+@_typing.final
+class GetExperimentRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Empty: the newest."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetExperimentRequest: _TypeAlias = GetExperimentRequest  # noqa: Y015
+
+@_typing.final
+class GetExperimentResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Estimate(_message.Message):
+        """An estimate with its 95 % interval, by bootstrap over users."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        VALUE_FIELD_NUMBER: _builtins.int
+        LOW_FIELD_NUMBER: _builtins.int
+        HIGH_FIELD_NUMBER: _builtins.int
+        value: _builtins.float
+        low: _builtins.float
+        high: _builtins.float
+        def __init__(
+            self,
+            *,
+            value: _builtins.float = ...,
+            low: _builtins.float = ...,
+            high: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "low", b"low", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Arm(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SPACE_ID_FIELD_NUMBER: _builtins.int
+        USER_COUNT_FIELD_NUMBER: _builtins.int
+        LIST_COUNT_FIELD_NUMBER: _builtins.int
+        SIGNAL_COUNT_FIELD_NUMBER: _builtins.int
+        POSITIVE_RATE_FIELD_NUMBER: _builtins.int
+        NEGATIVE_RATE_FIELD_NUMBER: _builtins.int
+        space_id: _builtins.str
+        user_count: _builtins.int
+        """Users with feedback on a list of this arm."""
+        list_count: _builtins.int
+        """Lists that some feedback names."""
+        signal_count: _builtins.int
+        """Signals that brought an attribution token of this arm back."""
+        @_builtins.property
+        def positive_rate(self) -> Global___GetExperimentResponse.Estimate:
+            """Share of these signals that like, and that dislike."""
+
+        @_builtins.property
+        def negative_rate(self) -> Global___GetExperimentResponse.Estimate: ...
+        def __init__(
+            self,
+            *,
+            space_id: _builtins.str = ...,
+            user_count: _builtins.int = ...,
+            list_count: _builtins.int = ...,
+            signal_count: _builtins.int = ...,
+            positive_rate: Global___GetExperimentResponse.Estimate | None = ...,
+            negative_rate: Global___GetExperimentResponse.Estimate | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["negative_rate", b"negative_rate", "positive_rate", b"positive_rate"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["list_count", b"list_count", "negative_rate", b"negative_rate", "positive_rate", b"positive_rate", "signal_count", b"signal_count", "space_id", b"space_id", "user_count", b"user_count"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    CONTROL_FIELD_NUMBER: _builtins.int
+    TRIAL_FIELD_NUMBER: _builtins.int
+    POSITIVE_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    NEGATIVE_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def experiment(self) -> Global___Experiment: ...
+    @_builtins.property
+    def control(self) -> Global___GetExperimentResponse.Arm: ...
+    @_builtins.property
+    def trial(self) -> Global___GetExperimentResponse.Arm: ...
+    @_builtins.property
+    def positive_difference(self) -> Global___GetExperimentResponse.Estimate:
+        """Trial − control."""
+
+    @_builtins.property
+    def negative_difference(self) -> Global___GetExperimentResponse.Estimate: ...
+    def __init__(
+        self,
+        *,
+        experiment: Global___Experiment | None = ...,
+        control: Global___GetExperimentResponse.Arm | None = ...,
+        trial: Global___GetExperimentResponse.Arm | None = ...,
+        positive_difference: Global___GetExperimentResponse.Estimate | None = ...,
+        negative_difference: Global___GetExperimentResponse.Estimate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "experiment", b"experiment", "negative_difference", b"negative_difference", "positive_difference", b"positive_difference", "trial", b"trial"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "experiment", b"experiment", "negative_difference", b"negative_difference", "positive_difference", b"positive_difference", "trial", b"trial"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetExperimentResponse: _TypeAlias = GetExperimentResponse  # noqa: Y015
 
 @_typing.final
 class RebuildIndexRequest(_message.Message):

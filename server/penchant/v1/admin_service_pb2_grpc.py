@@ -60,6 +60,21 @@ class AdminServiceStub:
                 request_serializer=penchant_dot_v1_dot_admin__service__pb2.UnloadAdapterRequest.SerializeToString,
                 response_deserializer=penchant_dot_v1_dot_admin__service__pb2.UnloadAdapterResponse.FromString,
                 _registered_method=True)
+        self.StartExperiment = channel.unary_unary(
+                '/penchant.v1.AdminService/StartExperiment',
+                request_serializer=penchant_dot_v1_dot_admin__service__pb2.StartExperimentRequest.SerializeToString,
+                response_deserializer=penchant_dot_v1_dot_admin__service__pb2.StartExperimentResponse.FromString,
+                _registered_method=True)
+        self.StopExperiment = channel.unary_unary(
+                '/penchant.v1.AdminService/StopExperiment',
+                request_serializer=penchant_dot_v1_dot_admin__service__pb2.StopExperimentRequest.SerializeToString,
+                response_deserializer=penchant_dot_v1_dot_admin__service__pb2.StopExperimentResponse.FromString,
+                _registered_method=True)
+        self.GetExperiment = channel.unary_unary(
+                '/penchant.v1.AdminService/GetExperiment',
+                request_serializer=penchant_dot_v1_dot_admin__service__pb2.GetExperimentRequest.SerializeToString,
+                response_deserializer=penchant_dot_v1_dot_admin__service__pb2.GetExperimentResponse.FromString,
+                _registered_method=True)
         self.RebuildIndex = channel.unary_unary(
                 '/penchant.v1.AdminService/RebuildIndex',
                 request_serializer=penchant_dot_v1_dot_admin__service__pb2.RebuildIndexRequest.SerializeToString,
@@ -107,14 +122,38 @@ class AdminServiceServicer:
 
     def ActivateAdapter(self, request, context):
         """Starts a job that re-embeds items and signals into the adapter's space beside the live one,
-        then switches readers and writers over at once. The old space stays for rollback until unloaded.
+        then switches readers and writers over at once. The old space stays for rollback until unloaded: it is kept
+        current, so that activating it again switches at once; the job has ended by the time of the answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnloadAdapter(self, request, context):
+        """Drops the adapter's space: its vectors, profiles, index and weights. Refused while it is live, being built or
+        in an experiment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartExperiment(self, request, context):
+        """Serves a share of the users from the space of a standby adapter. One experiment runs at a time; a switch of
+        the live space ends it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopExperiment(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetExperiment(self, request, context):
+        """Evaluates the feedback that brought attribution tokens back, by arm.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -171,6 +210,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.UnloadAdapter,
                     request_deserializer=penchant_dot_v1_dot_admin__service__pb2.UnloadAdapterRequest.FromString,
                     response_serializer=penchant_dot_v1_dot_admin__service__pb2.UnloadAdapterResponse.SerializeToString,
+            ),
+            'StartExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartExperiment,
+                    request_deserializer=penchant_dot_v1_dot_admin__service__pb2.StartExperimentRequest.FromString,
+                    response_serializer=penchant_dot_v1_dot_admin__service__pb2.StartExperimentResponse.SerializeToString,
+            ),
+            'StopExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopExperiment,
+                    request_deserializer=penchant_dot_v1_dot_admin__service__pb2.StopExperimentRequest.FromString,
+                    response_serializer=penchant_dot_v1_dot_admin__service__pb2.StopExperimentResponse.SerializeToString,
+            ),
+            'GetExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetExperiment,
+                    request_deserializer=penchant_dot_v1_dot_admin__service__pb2.GetExperimentRequest.FromString,
+                    response_serializer=penchant_dot_v1_dot_admin__service__pb2.GetExperimentResponse.SerializeToString,
             ),
             'RebuildIndex': grpc.unary_unary_rpc_method_handler(
                     servicer.RebuildIndex,
@@ -329,6 +383,87 @@ class AdminService:
             '/penchant.v1.AdminService/UnloadAdapter',
             penchant_dot_v1_dot_admin__service__pb2.UnloadAdapterRequest.SerializeToString,
             penchant_dot_v1_dot_admin__service__pb2.UnloadAdapterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penchant.v1.AdminService/StartExperiment',
+            penchant_dot_v1_dot_admin__service__pb2.StartExperimentRequest.SerializeToString,
+            penchant_dot_v1_dot_admin__service__pb2.StartExperimentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penchant.v1.AdminService/StopExperiment',
+            penchant_dot_v1_dot_admin__service__pb2.StopExperimentRequest.SerializeToString,
+            penchant_dot_v1_dot_admin__service__pb2.StopExperimentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penchant.v1.AdminService/GetExperiment',
+            penchant_dot_v1_dot_admin__service__pb2.GetExperimentRequest.SerializeToString,
+            penchant_dot_v1_dot_admin__service__pb2.GetExperimentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,9 +39,20 @@ class AdminServiceStub:
     """Reads a LoRA adapter folder from the server's adapter directory, checks it against the base model and its hash."""
     ActivateAdapter: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ActivateAdapterRequest, _admin_service_pb2.ActivateAdapterResponse]
     """Starts a job that re-embeds items and signals into the adapter's space beside the live one,
-    then switches readers and writers over at once. The old space stays for rollback until unloaded.
+    then switches readers and writers over at once. The old space stays for rollback until unloaded: it is kept
+    current, so that activating it again switches at once; the job has ended by the time of the answer.
     """
     UnloadAdapter: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UnloadAdapterRequest, _admin_service_pb2.UnloadAdapterResponse]
+    """Drops the adapter's space: its vectors, profiles, index and weights. Refused while it is live, being built or
+    in an experiment.
+    """
+    StartExperiment: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.StartExperimentRequest, _admin_service_pb2.StartExperimentResponse]
+    """Serves a share of the users from the space of a standby adapter. One experiment runs at a time; a switch of
+    the live space ends it.
+    """
+    StopExperiment: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.StopExperimentRequest, _admin_service_pb2.StopExperimentResponse]
+    GetExperiment: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetExperimentRequest, _admin_service_pb2.GetExperimentResponse]
+    """Evaluates the feedback that brought attribution tokens back, by arm."""
     RebuildIndex: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RebuildIndexRequest, _admin_service_pb2.RebuildIndexResponse]
     """Rebuilds the vector index from the record, beside the live one."""
     GetJob: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetJobRequest, _admin_service_pb2.GetJobResponse]
@@ -59,9 +70,20 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Reads a LoRA adapter folder from the server's adapter directory, checks it against the base model and its hash."""
     ActivateAdapter: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ActivateAdapterRequest, _admin_service_pb2.ActivateAdapterResponse]  # type: ignore[assignment]
     """Starts a job that re-embeds items and signals into the adapter's space beside the live one,
-    then switches readers and writers over at once. The old space stays for rollback until unloaded.
+    then switches readers and writers over at once. The old space stays for rollback until unloaded: it is kept
+    current, so that activating it again switches at once; the job has ended by the time of the answer.
     """
     UnloadAdapter: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UnloadAdapterRequest, _admin_service_pb2.UnloadAdapterResponse]  # type: ignore[assignment]
+    """Drops the adapter's space: its vectors, profiles, index and weights. Refused while it is live, being built or
+    in an experiment.
+    """
+    StartExperiment: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.StartExperimentRequest, _admin_service_pb2.StartExperimentResponse]  # type: ignore[assignment]
+    """Serves a share of the users from the space of a standby adapter. One experiment runs at a time; a switch of
+    the live space ends it.
+    """
+    StopExperiment: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.StopExperimentRequest, _admin_service_pb2.StopExperimentResponse]  # type: ignore[assignment]
+    GetExperiment: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetExperimentRequest, _admin_service_pb2.GetExperimentResponse]  # type: ignore[assignment]
+    """Evaluates the feedback that brought attribution tokens back, by arm."""
     RebuildIndex: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RebuildIndexRequest, _admin_service_pb2.RebuildIndexResponse]  # type: ignore[assignment]
     """Rebuilds the vector index from the record, beside the live one."""
     GetJob: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetJobRequest, _admin_service_pb2.GetJobResponse]  # type: ignore[assignment]
@@ -100,7 +122,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ActivateAdapterResponse, _abc.Awaitable[_admin_service_pb2.ActivateAdapterResponse]]:
         """Starts a job that re-embeds items and signals into the adapter's space beside the live one,
-        then switches readers and writers over at once. The old space stays for rollback until unloaded.
+        then switches readers and writers over at once. The old space stays for rollback until unloaded: it is kept
+        current, so that activating it again switches at once; the job has ended by the time of the answer.
         """
 
     @_abc_1.abstractmethod
@@ -108,7 +131,35 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _admin_service_pb2.UnloadAdapterRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_admin_service_pb2.UnloadAdapterResponse, _abc.Awaitable[_admin_service_pb2.UnloadAdapterResponse]]: ...
+    ) -> _typing.Union[_admin_service_pb2.UnloadAdapterResponse, _abc.Awaitable[_admin_service_pb2.UnloadAdapterResponse]]:
+        """Drops the adapter's space: its vectors, profiles, index and weights. Refused while it is live, being built or
+        in an experiment.
+        """
+
+    @_abc_1.abstractmethod
+    def StartExperiment(
+        self,
+        request: _admin_service_pb2.StartExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.StartExperimentResponse, _abc.Awaitable[_admin_service_pb2.StartExperimentResponse]]:
+        """Serves a share of the users from the space of a standby adapter. One experiment runs at a time; a switch of
+        the live space ends it.
+        """
+
+    @_abc_1.abstractmethod
+    def StopExperiment(
+        self,
+        request: _admin_service_pb2.StopExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.StopExperimentResponse, _abc.Awaitable[_admin_service_pb2.StopExperimentResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetExperiment(
+        self,
+        request: _admin_service_pb2.GetExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetExperimentResponse, _abc.Awaitable[_admin_service_pb2.GetExperimentResponse]]:
+        """Evaluates the feedback that brought attribution tokens back, by arm."""
 
     @_abc_1.abstractmethod
     def RebuildIndex(

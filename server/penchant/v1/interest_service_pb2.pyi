@@ -77,10 +77,13 @@ class CaptureResponse(_message.Message):
     CHANGED_FIELD_NUMBER: _builtins.int
     PROFILE_VERSION_FIELD_NUMBER: _builtins.int
     DRIFT_FIELD_NUMBER: _builtins.int
+    SPACE_ID_FIELD_NUMBER: _builtins.int
     signal_id: _builtins.str
     duplicate: _builtins.bool
     """The id was captured before; nothing changed."""
     profile_version: _builtins.int
+    space_id: _builtins.str
+    """Embedding space that `changed` and `drift` are of."""
     @_builtins.property
     def changed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Interest]:
         """Interests that the signal opened, strengthened or weakened."""
@@ -95,10 +98,11 @@ class CaptureResponse(_message.Message):
         changed: _abc.Iterable[Global___Interest] | None = ...,
         profile_version: _builtins.int = ...,
         drift: Global___Drift | None = ...,
+        space_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["drift", b"drift"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "drift", b"drift", "duplicate", b"duplicate", "profile_version", b"profile_version", "signal_id", b"signal_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "drift", b"drift", "duplicate", b"duplicate", "profile_version", b"profile_version", "signal_id", b"signal_id", "space_id", b"space_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -617,6 +621,8 @@ class ExplainInterestResponse(_message.Message):
 
     INTEREST_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
+    SPACE_ID_FIELD_NUMBER: _builtins.int
+    space_id: _builtins.str
     @_builtins.property
     def interest(self) -> Global___Interest: ...
     @_builtins.property
@@ -626,10 +632,11 @@ class ExplainInterestResponse(_message.Message):
         *,
         interest: Global___Interest | None = ...,
         evidence: _abc.Iterable[Global___Evidence] | None = ...,
+        space_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["interest", b"interest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "interest", b"interest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "interest", b"interest", "space_id", b"space_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -671,16 +678,19 @@ class SteerInterestResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INTEREST_FIELD_NUMBER: _builtins.int
+    SPACE_ID_FIELD_NUMBER: _builtins.int
+    space_id: _builtins.str
     @_builtins.property
     def interest(self) -> Global___Interest: ...
     def __init__(
         self,
         *,
         interest: Global___Interest | None = ...,
+        space_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["interest", b"interest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interest", b"interest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interest", b"interest", "space_id", b"space_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

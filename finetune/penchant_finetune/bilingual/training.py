@@ -1,0 +1,428 @@
+"""Training of the bilingual adapter: new word rows and LoRA, towards the English that the model knows.
+
+The teacher is the model as it was. Its vectors of English texts never change, so they are made once; a step then
+costs one pass of the student over Chinese. Losses: InfoNCE (van den Oord et al. 2018) and cosine distillation (Reimers
+and Gurevych 2020) on translations and glosses, InfoNCE on paraphrases and passages, CoSENT (Su 2022) on graded pairs,
+and an anchor that holds English texts where the teacher has them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, cross_entropy, normalize
+from torch.utils.tensorboard import SummaryWriter
+
+from penchant_finetune.bilingual.corpus import Corpus, Graded, share
+from penchant_finetune.bilingual.vocabulary import Glosses, meaning
+from penchant_pipelines.encoder import Vectors
+from penchant_pipelines.encoder.words import WordVocabulary, word_embedding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sentence_transformers import SentenceTransformer
+    from transformers import PreTrainedModel
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that a run depends on beside its data."""
+
+    word_count: int = 36_000
+    steps: int = 2_000
+    seed: int = 7
+    rank: int = 32
+    alpha: int = 64
+    lora_rate: float = 4e-4
+    row_rate: float = 2e-3
+    warmup: float = 0.03
+    final_rate: float = 0.08
+    temperature: float = 0.05
+    distillation: float = 2.0
+    geometry: float = 15.0
+    anchor: float = 8.0
+    cosent_scale: float = 20.0
+    foreign_negatives: int = 3_000
+    longest: int = 72
+    """Tokens of a text at most."""
+    evaluate_every: int = 225
+    patience: int = 3
+
+
+BATCHES = {
+    "glosses": 384,
+    "bags": 160,
+    "parallel": 160,
+    "titles": 96,
+    "paraphrases": 48,
+    "passages": 28,
+    "graded": 64,
+}
+"""Texts or pairs of a step, about equal work each."""
+SHARES = {
+    "glosses": 0.13,
+    "bags": 0.17,
+    "parallel": 0.20,
+    "titles": 0.11,
+    "paraphrases": 0.13,
+    "passages": 0.12,
+    "graded": 0.14,
+}
+"""Share of the steps; glosses and bags come more often in the first quarter."""
+ANCHOR_BATCH = 14
+
+
+class WordEmbedding(nn.Module):
+    """The model's own rows, frozen, and the words' rows after them, trained."""
+
+    def __init__(self, own: Tensor, words: Tensor) -> None:
+        super().__init__()
+        self.own: Tensor
+        self.register_buffer("own", own, persistent=False)
+        self.words = nn.Embedding.from_pretrained(words, freeze=False, sparse=True)  # type: ignore[no-untyped-call]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Embed ids of any shape."""
+        first = self.own.shape[0]
+        known = self.own[ids.clamp(max=first - 1)]
+        words = self.words((ids - first).clamp(min=0))
+        return torch.where((ids >= first).unsqueeze(-1), words, known)
+
+
+class Student(nn.Module):
+    """The model in training: texts → unit vectors (n, d) with gradients."""
+
+    def __init__(self, model: SentenceTransformer, vocabulary: WordVocabulary, recipe: Recipe, device: str) -> None:
+        super().__init__()
+        from peft import LoraConfig, get_peft_model
+
+        self._tokenizer = model.tokenizer
+        self._longest = recipe.longest
+        self.device = device
+        transformer: PreTrainedModel = model[0].auto_model  # type: ignore[assignment]
+        weight = word_embedding(model).weight.data
+        first = len(weight) - len(vocabulary)
+        self.embedding = WordEmbedding(weight[:first].clone(), weight[first:].clone())
+        config = LoraConfig(
+            r=recipe.rank,
+            lora_alpha=recipe.alpha,
+            target_modules=["query", "key", "value", "dense"],
+            exclude_modules=r".*pooler.*",
+        )
+        self.adapted = get_peft_model(transformer, config)
+        transformer.set_input_embeddings(self.embedding)
+        self.embedding.words.weight.requires_grad_(True)
+        self._segmented: dict[str, list[int]] = {}
+        # No dropout: the data is seen only a few times, and a pass without it is a tenth cheaper.
+        self.eval()
+        self.to(device)
+
+    def tokens(self, text: str) -> list[int]:
+        """Token ids of a text, with those that frame it."""
+        ids = self._segmented.get(text)
+        if ids is None:
+            ids = self._tokenizer(text)["input_ids"]
+            if len(ids) > self._longest:
+                ids = [*ids[: self._longest - 1], ids[-1]]
+            self._segmented[text] = ids
+        return ids
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """Encode texts in order; those of about equal length share a pass."""
+        ids = [self.tokens(text) for text in texts]
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        parts, taken = [], 0
+        cuts = [len(order) // 2, len(order)] if len(order) > 32 and self.device == "cpu" else [len(order)]
+        for cut in cuts:
+            chosen = order[taken:cut]
+            taken = cut
+            width = max(len(ids[i]) for i in chosen)
+            batch = torch.tensor([ids[i] + [0] * (width - len(ids[i])) for i in chosen], device=self.device)
+            mask = (torch.arange(width)[None] < torch.tensor([[len(ids[i])] for i in chosen])).to(self.device)
+            hidden = self.adapted(input_ids=batch, attention_mask=mask.long()).last_hidden_state
+            weights = mask.unsqueeze(-1).to(hidden)
+            parts.append(normalize((hidden * weights).sum(1) / weights.sum(1), dim=1))
+        inverse = torch.empty(len(order), dtype=torch.long)
+        inverse[order] = torch.arange(len(order))
+        return torch.cat(parts)[inverse.to(self.device)]
+
+
+class Teacher:
+    """Vectors of English texts by the model as it was, made once."""
+
+    def __init__(self, encode: Callable[[Sequence[str]], Vectors], texts: Sequence[str]) -> None:
+        unique = list(dict.fromkeys(texts))
+        self._rows = {text: row for row, text in enumerate(unique)}
+        self.vectors = torch.from_numpy(encode(unique))
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Look up vectors (n, d)."""
+        return self.vectors[[self._rows[text] for text in texts]]
+
+
+class Batches:
+    """Endless batches of one kind of example, in shuffled epochs that a seed fixes."""
+
+    def __init__(self, examples: Sequence[Any], size: int, seed: int) -> None:
+        self._examples, self._size, self._draw = examples, size, random.Random(seed)
+        self._order: list[int] = []
+
+    def __next__(self) -> list[Any]:
+        if len(self._order) < self._size:
+            self._order = list(range(len(self._examples)))
+            self._draw.shuffle(self._order)
+        chosen, self._order = self._order[: self._size], self._order[self._size :]
+        return [self._examples[i] for i in chosen]
+
+
+class Training:
+    """One run: `run` trains, resuming where an interrupted one stopped."""
+
+    def __init__(
+        self,
+        student: Student,
+        teacher: Teacher,
+        corpus: Corpus,
+        vocabulary: WordVocabulary,
+        glosses: Glosses,
+        recipe: Recipe,
+        folder: Path,
+    ) -> None:
+        self.student, self._teacher, self._recipe, self._folder = student, teacher, recipe, folder
+        entries = [(word, meaning(glosses, word)) for word in vocabulary.words if word in glosses]
+        # A word of the vocabulary is one row to learn; a phrase teaches how rows go together.
+        sources: dict[str, Sequence[Any]] = {
+            "glosses": [*entries, *((phrase, meaning(glosses, phrase)) for phrase in phrases(glosses, vocabulary))],
+            "bags": bags([pair for pair in entries if len(pair[0]) > 1], teacher, 60_000, recipe.seed),
+            "parallel": corpus.parallel,
+            "titles": corpus.titles,
+            "paraphrases": corpus.paraphrases,
+            "passages": corpus.passages,
+            "graded": corpus.graded,
+        }
+        self._batches = {
+            name: Batches(examples, BATCHES[name], recipe.seed + number)
+            for number, (name, examples) in enumerate(sources.items())
+        }
+        self._anchor = Batches(corpus.english, ANCHOR_BATCH, recipe.seed + 99)
+        rows = [student.embedding.words.weight]
+        lora = [p for p in student.adapted.parameters() if p.requires_grad and p is not rows[0]]
+        self._optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(lora, lr=recipe.lora_rate, weight_decay=0.01),
+            torch.optim.SparseAdam(rows, lr=recipe.row_rate),
+        ]
+        self._lora = lora
+        self._schedule = schedule(recipe)
+        self._log = SummaryWriter(str(folder / "tensorboard"))
+        self._foreign = random.Random(recipe.seed)
+
+    def run(self, evaluate: Callable[[], dict[str, float]]) -> int:
+        """Train to the end, to the last evaluation that helped, or from the last checkpoint on; returns the step."""
+        recipe, best, bad = self._recipe, -math.inf, 0
+        step = self._resume()
+        started, tokens_before = time.monotonic(), 0
+        running: dict[str, list[float]] = {}
+        while step < recipe.steps:
+            name = self._schedule[step]
+            rate = learning_rate(step, recipe)
+            for optimizer, peak in zip(self._optimizers, (recipe.lora_rate, recipe.row_rate), strict=True):
+                optimizer.param_groups[0]["lr"] = rate * peak
+                optimizer.zero_grad(set_to_none=True)
+            batch = next(self._batches[name])
+            loss = self.loss(name, batch)
+            english = next(self._anchor)
+            anchor = 1 - (self.student(english) * self._target(english)).sum(1).mean()
+            (loss + recipe.anchor * anchor).backward()
+            nn.utils.clip_grad_norm_(self._lora, 1.0)
+            for optimizer in self._optimizers:
+                optimizer.step()
+            step += 1
+            running.setdefault(name, []).append(float(loss.detach()))
+            running.setdefault("anchor", []).append(float(anchor.detach()))
+            tokens_before += _count_tokens(self.student, [*_texts(batch), *english])
+            if step % 50 == 0:
+                speed = tokens_before / (time.monotonic() - started)
+                line = {name: round(float(np.mean(values)), 4) for name, values in sorted(running.items())}
+                for key, value in line.items():
+                    self._log.add_scalar(f"loss/{key}", value, step)
+                self._log.add_scalar("tokens_per_second", speed, step)
+                print(f"step {step} {line} {speed:.0f} tokens/s {time.monotonic() - started:.0f} s", flush=True)
+                running.clear()
+            if step % recipe.evaluate_every == 0 or step == recipe.steps:
+                figures = evaluate()
+                for key, value in figures.items():
+                    self._log.add_scalar(f"development/{key}", value, step)
+                print(f"step {step} development {json.dumps(figures)}", flush=True)
+                self._save(step)
+                score = float(np.mean(list(figures.values())))
+                best, bad = (score, 0) if score > best else (best, bad + 1)
+                if bad >= recipe.patience:
+                    print("no better for a while: stopping early", flush=True)
+                    break
+        return step
+
+    def loss(self, name: str, batch: Sequence[Any]) -> Tensor:
+        """The loss of one batch of a kind."""
+        recipe, student = self._recipe, self.student
+        if name in {"parallel", "titles", "glosses"}:
+            return self._towards([zh for zh, _ in batch], self._target([en for _, en in batch]), name)
+        if name == "bags":
+            return self._towards(
+                [text for text, _ in batch], torch.stack([t for _, t in batch]).to(student.device), name
+            )
+        if name == "graded":
+            vectors = student([row.a for row in batch] + [row.b for row in batch])
+            return cosent(
+                vectors[: len(batch)], vectors[len(batch) :], [row.score for row in batch], recipe.cosent_scale
+            )
+        against = [row[2] for row in batch if len(row) > 2 and row[2]]
+        vectors = student([row[0] for row in batch] + [row[1] for row in batch] + against)
+        anchors, others = vectors[: len(batch)], vectors[len(batch) :]
+        logits = anchors @ others.T / recipe.temperature
+        same = _equal_texts([row[0] for row in batch], [row[1] for row in batch])
+        logits[:, : len(batch)] = logits[:, : len(batch)].masked_fill(same.to(logits.device), -1e4)
+        return cross_entropy(logits, torch.arange(len(batch), device=logits.device))
+
+    def _towards(self, texts: Sequence[str], target: Tensor, name: str) -> Tensor:
+        """InfoNCE and distillation towards the teacher's vectors (n, d), against others of the teacher's too."""
+        recipe = self._recipe
+        vectors = self.student(texts)
+        logits = vectors @ target.T / recipe.temperature
+        # Two entries may mean the very same.
+        alike = (target @ target.T > 0.95) & ~torch.eye(len(texts), dtype=torch.bool, device=target.device)
+        logits = logits.masked_fill(alike, -1e4)
+        labels = torch.arange(len(texts), device=target.device)
+        chosen = self._foreign.sample(range(len(self._teacher.vectors)), recipe.foreign_negatives)
+        foreign = self._teacher.vectors[chosen].to(target.device)
+        outside = (vectors @ foreign.T / recipe.temperature).masked_fill(target @ foreign.T > 0.9, -1e4)
+        contrast = 0.5 * (cross_entropy(torch.cat([logits, outside], 1), labels) + cross_entropy(logits.T, labels))
+        distance = (1 - (vectors * target).sum(1)).mean()
+        weight = 4.0 if name == "bags" else recipe.distillation
+        # Chinese texts keep the distances among themselves that their English has: without this they crowd together.
+        geometry = (vectors @ vectors.T - target @ target.T).square().mean()
+        loss: Tensor = (0.3 if name == "bags" else 1.0) * contrast + weight * distance + recipe.geometry * geometry
+        return loss
+
+    def _target(self, texts: Sequence[str]) -> Tensor:
+        return self._teacher(texts).to(self.student.device)
+
+    def _save(self, step: int) -> None:
+        weights = {
+            "words": self.student.embedding.words.weight.data,
+            "lora": {k: v for k, v in self.student.adapted.state_dict().items() if "lora_" in k},
+        }
+        state = {"step": step, **weights, "optimizers": [o.state_dict() for o in self._optimizers]}
+        unfinished = self._folder / "checkpoint.part"
+        torch.save(state, unfinished)
+        unfinished.replace(self._folder / "checkpoint.pt")
+
+    def _resume(self) -> int:
+        file = self._folder / "checkpoint.pt"
+        if not file.exists():
+            return 0
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        self.student.embedding.words.weight.data.copy_(state["words"])
+        self.student.adapted.load_state_dict(state["lora"], strict=False)
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        for name in self._schedule[: state["step"]]:
+            next(self._batches[name])
+            next(self._anchor)
+        print(f"resumed at step {state['step']}", flush=True)
+        return int(state["step"])
+
+
+def phrases(glosses: Glosses, vocabulary: WordVocabulary) -> list[str]:
+    """Short entries of the dictionary that are several tokens, every other one."""
+    words = set(vocabulary.words)
+    return [entry for entry in glosses if len(entry) <= 6 and entry not in words and share(entry) < 0.5]
+
+
+def bags(entries: Sequence[Pair], teacher: Teacher, count: int, seed: int) -> list[tuple[str, Tensor]]:
+    """Texts of a few related words, each with the mean of what its words mean: what a headline is made of.
+
+    A word and some of its 30 nearest by meaning, sometimes one from elsewhere. Returns (text, unit vector (d,)).
+    """
+    draw = random.Random(seed)
+    meanings = teacher([gloss for _, gloss in entries])
+    made: list[tuple[str, Tensor]] = []
+    chosen = [draw.randrange(len(entries)) for _ in range(count)]
+    for start in range(0, count, 500):
+        seeds = chosen[start : start + 500]
+        near = (meanings[seeds] @ meanings.T).topk(min(30, len(entries)), dim=1).indices.tolist()
+        for first, others in zip(seeds, near, strict=True):
+            members = [first, *draw.sample(others[1:], draw.randint(1, 4))]
+            if draw.random() < 0.5:
+                members.append(draw.randrange(len(entries)))
+            draw.shuffle(members)
+            made.append((" ".join(entries[i][0] for i in members), normalize(meanings[members].mean(0), dim=0)))
+    return made
+
+
+def cosent(a: Tensor, b: Tensor, scores: Sequence[float], scale: float) -> Tensor:
+    """log(1 + Σ e^{scale·(cos_i − cos_j)}) over all i, j of which i is graded lower (Su 2022)."""
+    cosines = cosine_similarity(a, b) * scale
+    grades = torch.tensor(scores, device=a.device)
+    lower = grades[:, None] < grades[None, :]
+    differences = (cosines[:, None] - cosines[None, :])[lower]
+    return torch.logsumexp(torch.cat([differences.new_zeros(1), differences]), dim=0)
+
+
+def schedule(recipe: Recipe) -> list[str]:
+    """The kind of each step's batch."""
+    draw = random.Random(recipe.seed)
+    kinds: list[str] = []
+    for step in range(recipe.steps):
+        early = 2.5 if step < recipe.steps / 4 else 0.75
+        weights = [share * (early if name in {"glosses", "bags"} else 1.0) for name, share in SHARES.items()]
+        kinds += draw.choices(list(SHARES), weights)
+    return kinds
+
+
+def learning_rate(step: int, recipe: Recipe) -> float:
+    """Share of the peak rate: a linear warm-up, then half a cosine down to the final share."""
+    warmup = max(1, round(recipe.warmup * recipe.steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, recipe.steps - warmup)
+    return recipe.final_rate + (1 - recipe.final_rate) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def write_configuration(recipe: Recipe, folder: Path, **more: Any) -> None:
+    """Put all that the run depends on beside its weights."""
+    configuration = {**asdict(recipe), "batches": BATCHES, "shares": SHARES, "anchor_batch": ANCHOR_BATCH, **more}
+    (folder / "run.json").write_text(json.dumps(configuration, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _texts(batch: Sequence[Any]) -> Iterator[str]:
+    for row in batch:
+        if isinstance(row, Graded):
+            yield from (row.a, row.b)
+        elif isinstance(row[1], str) and len(row) > 2:
+            yield from row[:2]
+        else:
+            yield row[0]
+
+
+def _count_tokens(student: Student, texts: Sequence[str]) -> int:
+    return sum(len(student.tokens(text)) for text in texts)
+
+
+def _equal_texts(a: Sequence[str], b: Sequence[str]) -> Tensor:
+    """Pairs off the diagonal whose texts are the same: not negatives."""
+    return torch.tensor(
+        [[i != j and (x == y or a[i] == a[j] or b[i] == y) for j, y in enumerate(b)] for i, x in enumerate(a)]
+    )

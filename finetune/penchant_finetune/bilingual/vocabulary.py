@@ -1,0 +1,103 @@
+"""The words that become tokens, and where their rows start: at what the dictionary says that they mean."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import jieba
+import numpy as np
+from numpy.typing import NDArray
+
+from penchant_finetune.bilingual.corpus import read_lines
+from penchant_pipelines.encoder.words import WordVocabulary
+
+HAN = re.compile(r"[\u4e00-\u9fff]+")
+_ASIDE = re.compile(r"\([^()]*\)|\[[^\]]*\]")
+_REFERENCE = re.compile(r"^(?:surname|(?:old |erhua |Japanese )?variant of|see |used in|CL:|abbr\. for|also written)")
+_HAN_IN_GLOSS = re.compile(r"[\u3400-\u9fff·|,，]+")
+_PLACE = re.compile(r"\b(?:county|township|district|prefecture|province|city|town|village|dynasty|autonomous)\b")
+SENSES = 3
+
+Glosses = dict[str, list[str]]
+
+
+def read_glosses(file: Path) -> Glosses:
+    """English meanings by simplified word, the most telling first."""
+    found: Glosses = defaultdict(list)
+    for row in read_lines(file):
+        found[row["simplified"]] += row["glosses"]
+    cleaned = {word: _telling(glosses) for word, glosses in found.items()}
+    return {word: glosses for word, glosses in cleaned.items() if glosses}
+
+
+def _telling(glosses: list[str]) -> list[str]:
+    ranked = sorted(glosses, key=lambda gloss: bool(_REFERENCE.match(gloss)))
+    senses = [_clean(sense) for gloss in ranked if not gloss.startswith("CL:") for sense in gloss.split(";")]
+    return [sense for sense in dict.fromkeys(senses) if sense]
+
+
+def _clean(gloss: str) -> str:
+    return " ".join(_HAN_IN_GLOSS.sub(" ", _ASIDE.sub(" ", gloss)).split())
+
+
+def meaning(glosses: Glosses, word: str) -> str:
+    """One English line for a word, empty if the dictionary has none."""
+    return "; ".join(glosses.get(word, ())[:SENSES])
+
+
+def choose_words(glosses: Glosses, texts: Iterable[str], word_count: int) -> WordVocabulary:
+    """All characters in use, and `word_count` words: those with glosses first, by how common they are."""
+    general: dict[str, int] = {}
+    with jieba.get_dict_file() as file:
+        for line in file:
+            word, count, _ = line.decode("utf-8").split(" ")
+            if HAN.fullmatch(word):
+                general[word] = int(count)
+    for word in glosses:
+        if HAN.fullmatch(word) and len(word) <= 5:
+            general.setdefault(word, 3)
+    everything = WordVocabulary(general)
+    seen = Counter(word for text in texts for word in everything.segment(text).split() if HAN.fullmatch(word))
+    scale = sum(general.values()) / max(sum(seen.values()), 1)
+
+    def commonness(word: str) -> float:
+        return general[word] + 0.5 * scale * seen[word]
+
+    characters = {word for word in general if len(word) == 1} | {word for word in seen if len(word) == 1}
+    characters |= {word for word in glosses if len(word) == 1 and HAN.fullmatch(word)}
+    characters = {c for c in characters if c.encode("gb2312", "ignore") or seen[c]}
+
+    def merit(word: str) -> float:
+        # Without a gloss a word has to be very common to be worth more than its parts.
+        known = glosses.get(word)
+        if known is None:
+            return commonness(word) / 8
+        return commonness(word) / (4 if all(_PLACE.search(gloss) for gloss in known) else 1)
+
+    words = sorted((word for word in general if len(word) > 1), key=lambda word: (-merit(word), word))[:word_count]
+    chosen = sorted(characters | set(words), key=lambda word: (-commonness(word) if word in general else 0, word))
+    return WordVocabulary({word: max(1, round(commonness(word)) if word in general else 1) for word in chosen})
+
+
+def first_rows(
+    vocabulary: WordVocabulary, glosses: Glosses, embeddings: NDArray[np.float32], token_ids: Sequence[Sequence[int]]
+) -> NDArray[np.float32]:
+    """Start rows (n, d): the mean input embedding of a word's gloss, of its parts' rows where it has none.
+
+    `token_ids` are the tokens of each word's meaning, in the vocabulary's order.
+    """
+    rows = np.zeros((len(vocabulary), embeddings.shape[1]), dtype=np.float32)
+    known = np.array([len(ids) > 0 for ids in token_ids])
+    for number, ids in enumerate(token_ids):
+        if ids:
+            rows[number] = embeddings[list(ids)].mean(axis=0)
+    common = rows[known].mean(axis=0)
+    row_of = {word: number for number, word in enumerate(vocabulary.words)}
+    for number, word in enumerate(vocabulary.words):
+        if not known[number]:
+            parts = [row_of[c] for c in word if c in row_of and known[row_of[c]]] if len(word) > 1 else []
+            rows[number] = rows[parts].mean(axis=0) if parts else common
+    return rows

@@ -1,0 +1,118 @@
+"""A log in numbers: every text once, signals as columns, each in its part of the time line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penchant_finetune.log import Log, LoggedSignal
+from penchant_pipelines.errors import InvalidInput
+from penchant_pipelines.interests import InterestSettings
+from penchant_pipelines.interests.evidence import weighing
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+FEWEST_USERS = 20
+"""Users to be measured below which a split at one moment for all says little."""
+
+Split = Literal["time", "user"]
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Texts, items and signals; n signals sorted by (time, id).
+
+    `items` (m,) and `texts_of` (n,) are rows of `texts`; `item_of` (n,) rows of `items`; −1 where there is none.
+    `grades` (n,) lie from −1 (against) to 1 (in favour), `parts` (n,) are TRAIN, VALIDATION or TEST.
+    """
+
+    texts: list[str]
+    items: Ints
+    users: Ints
+    times: Ints
+    item_of: Ints
+    texts_of: Ints
+    grades: Floats
+    parts: NDArray[np.int8]
+    hashtags: list[tuple[str, ...]]
+    split: Split
+
+    @property
+    def shown(self) -> Ints:
+        """What each signal is about, (n,) rows of `texts`: the user's own words, else the item; −1 for neither."""
+        items = np.where(self.item_of >= 0, self.items[self.item_of], -1)
+        return np.where(self.texts_of >= 0, self.texts_of, items)
+
+    def first_touches(self) -> Bools:
+        """Signals (n,) in favour of an item that their user did not touch before."""
+        seen: set[tuple[int, int]] = set()
+        first = np.zeros(len(self.users), dtype=bool)
+        for row, key in enumerate(zip(self.users.tolist(), self.item_of.tolist(), strict=True)):
+            first[row] = key[1] >= 0 and key not in seen
+            seen.add(key)
+        return first & (self.grades > 0)
+
+
+def make_corpus(log: Log, settings: InterestSettings, split: Split | None, shares: tuple[float, float]) -> Corpus:
+    """Number a log; `shares` are where validation and test begin, as shares of the signals.
+
+    split "time": at one moment for all, so that nothing learnt lies after anything measured. "user": at a moment of
+    each user's own, so that others' later signals may be learnt from, a user's own never. None: by time, unless fewer
+    than FEWEST_USERS could then be measured.
+    """
+    rows: dict[str, int] = {}
+    items = np.array([rows.setdefault(item.text, len(rows)) for item in log.items], dtype=np.int64)
+    places = {item.id: row for row, item in enumerate(log.items)}
+    signals = log.signals
+    texts_of = [rows.setdefault(signal.text, len(rows)) if signal.text else -1 for signal in signals]
+    corpus = Corpus(
+        texts=list(rows),
+        items=items,
+        users=np.array([signal.user for signal in signals], dtype=np.int64),
+        times=np.array([signal.time for signal in signals], dtype=np.int64),
+        item_of=np.array([places.get(signal.item_id, -1) for signal in signals], dtype=np.int64),
+        texts_of=np.array(texts_of, dtype=np.int64),
+        grades=np.array([_grade(signal, settings) for signal in signals]),
+        parts=np.zeros(len(signals), dtype=np.int8),
+        hashtags=[signal.hashtags for signal in signals],
+        split="time",
+    )
+    corpus = replace(corpus, parts=_parts_by_time(corpus, shares))
+    if split == "user" or (split is None and len(measurable(corpus)) < FEWEST_USERS):
+        corpus = replace(corpus, parts=_parts_by_user(corpus, shares), split="user")
+    if not len(measurable(corpus)):
+        raise InvalidInput.at(
+            "signals", "leave nobody to measure: no user has signals before the test part and new items in it"
+        )
+    return corpus
+
+
+def measurable(corpus: Corpus) -> Ints:
+    """Users with anything before the test part and a new item in it, sorted."""
+    asked = corpus.users[(corpus.parts == TEST) & corpus.first_touches()]
+    return np.intersect1d(asked, corpus.users[corpus.parts != TEST])
+
+
+def _grade(signal: LoggedSignal, settings: InterestSettings) -> float:
+    return float(np.clip(weighing(signal.evidence, settings).weight, -1.0, 1.0))
+
+
+def _parts_by_time(corpus: Corpus, shares: Sequence[float]) -> NDArray[np.int8]:
+    bounds = np.quantile(corpus.times, shares, method="lower")
+    return np.searchsorted(bounds, corpus.times, side="right").astype(np.int8)
+
+
+def _parts_by_user(corpus: Corpus, shares: Sequence[float]) -> NDArray[np.int8]:
+    parts = np.zeros(len(corpus.users), dtype=np.int8)
+    for user in np.unique(corpus.users):
+        own = corpus.users == user
+        bounds = np.quantile(corpus.times[own], shares, method="lower")
+        parts[own] = np.searchsorted(bounds, corpus.times[own], side="right")
+    return parts

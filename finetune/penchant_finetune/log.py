@@ -1,0 +1,162 @@
+"""The log to learn from: items and signals read as capture reads them, from files or from a server's record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.exc import DatabaseError
+
+from penchant_pipelines.capture import Reader, item_document
+from penchant_pipelines.errors import InvalidInput, WrongState
+from penchant_pipelines.interests import Evidence
+from penchant_pipelines.interests.blend import undone_ids
+from penchant_pipelines.model import Action, Behavior, Item, Post, Signal
+from penchant_pipelines.record import schema
+from penchant_pipelines.record.rows import to_item, to_signal
+from penchant_pipelines.text import Document, TextPipeline, TextSettings
+from penchant_pipelines.text.clean import clean
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedItem:
+    """A catalogue item as the encoder reads it; `created` in µs, 0 where unknown."""
+
+    id: str
+    text: str
+    language: str
+    created: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedSignal:
+    """A signal as the encoder reads it; `text` is empty for what a user did, or where nothing could be read.
+
+    `user` numbers users from 0 in the order of their ids: who they are is not needed to learn.
+    """
+
+    id: str
+    user: int
+    time: int
+    item_id: str
+    text: str
+    hashtags: tuple[str, ...]
+    language: str
+    action: Action | None
+    value: float | None
+    rating: float | None
+
+    @property
+    def evidence(self) -> Evidence:
+        """The signal as the blend sees it, its vector left out."""
+        return Evidence(
+            id=self.id,
+            time=self.time,
+            vector=None,
+            action=self.action,
+            value=self.value,
+            rating=self.rating,
+            item_id=self.item_id,
+            language=self.language,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Items by id, and signals sorted by (time, id); what was undone is left out."""
+
+    items: tuple[LoggedItem, ...]
+    signals: tuple[LoggedSignal, ...]
+
+
+def read_log(items: Iterable[Item], signals: Iterable[Signal], text: TextPipeline) -> Log:
+    """Read items and signals.
+
+    A later item replaces an earlier one of its id, a signal id counts once. Raises InvalidInput where an item or a
+    text is one that the server would refuse, or where there is nothing to learn from.
+    """
+    reader = _TextReader(text)
+    catalogue: dict[str, LoggedItem] = {}
+    for item in items:
+        document = item_document(item, reader)
+        catalogue[item.id] = LoggedItem(item.id, document.text, document.language, item.create_time or 0)
+    known = {signal.id: signal for signal in signals}
+    ordered = sorted(known.values(), key=lambda signal: (_time(signal), signal.id))
+    users = {user: number for number, user in enumerate(sorted({signal.user_id for signal in ordered}))}
+    read = [_read(signal, users[signal.user_id], reader) for signal in ordered]
+    by_user: dict[int, list[LoggedSignal]] = {}
+    for entry in read:
+        by_user.setdefault(entry.user, []).append(entry)
+    undone = {key for own in by_user.values() for key in undone_ids(entry.evidence for entry in own)}
+    kept = tuple(entry for entry in read if entry.action is not Action.UNDO and entry.id not in undone)
+    if not catalogue or not kept:
+        raise InvalidInput.at("items" if not catalogue else "signals", "are none: there is nothing to learn from")
+    return Log(tuple(catalogue.values()), kept)
+
+
+def read_record(folder: Path, settings: TextSettings) -> Log:
+    """Read the record of a data folder as it stands, also beside a running server; nothing is written or locked.
+
+    Raises WrongState where there is none or another version wrote it, InvalidInput where it holds nothing.
+    """
+    with _snapshot(folder) as connection:
+        items = [to_item(row) for row in connection.execute(sa.select(schema.items))]
+        query = sa.select(schema.signals, schema.users.c.user_id).join(schema.users)
+        signals = [to_signal(row, row.user_id) for row in connection.execute(query)]
+    return read_log(items, signals, TextPipeline(settings))
+
+
+@contextmanager
+def _snapshot(folder: Path) -> Iterator[Connection]:
+    file = folder.resolve() / "record.sqlite3"
+    if not file.is_file():
+        raise WrongState("NO_RECORD", f"{str(folder)!r} is no data folder: it holds no record.sqlite3")
+    engine = sa.create_engine(f"sqlite:///{file.as_uri()}?mode=ro&uri=true", hide_parameters=True)
+    try:
+        with engine.connect() as connection:
+            # All that is read belongs to one moment, whatever a server writes meanwhile.
+            connection.exec_driver_sql("BEGIN")
+            yield connection
+    except DatabaseError as error:
+        raise WrongState(
+            "RECORD_UNREADABLE",
+            f"the record in {str(folder)!r} can't be read; start this version's server on it once: {error.orig}",
+        ) from error
+    finally:
+        engine.dispose()
+
+
+class _TextReader(Reader):
+    """Reads documents only; there is nothing to encode yet."""
+
+    def __init__(self, text: TextPipeline) -> None:
+        self._text = text
+
+
+def _time(signal: Signal) -> int:
+    if signal.time is None:
+        raise InvalidInput.at("time", f"is missing in signal {signal.id!r}: what comes later can't be told without it")
+    return signal.time
+
+
+def _read(signal: Signal, user: int, reader: Reader) -> LoggedSignal:
+    evidence = signal.evidence
+    post = evidence if isinstance(evidence, Post) else None
+    behavior = evidence if isinstance(evidence, Behavior) else None
+    document = reader.document(post.text, post.language, "post.text") if post else Document("", "und", ())
+    return LoggedSignal(
+        id=signal.id,
+        user=user,
+        time=_time(signal),
+        item_id=signal.item_id,
+        text=document.text,
+        hashtags=clean(post.text).hashtags if post else (),
+        language=document.language,
+        action=behavior.action if behavior else None,
+        value=behavior.value if behavior else None,
+        rating=post.rating if post else None,
+    )

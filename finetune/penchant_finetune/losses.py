@@ -1,0 +1,138 @@
+"""The contrastive loss: in-batch negatives, less whatever is known to be none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from sentence_transformers.base.losses.gradcache import CachedLossMixin
+from torch import Tensor, nn
+from torch.nn import functional
+
+from penchant_finetune.corpus import Ints
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+_PASS = 32
+"""Texts that pass together where gradients are not cached."""
+
+
+class UserAwareRankingLoss(CachedLossMixin, nn.Module):
+    """Symmetric InfoNCE over a batch (van den Oord et al. 2018) with gradient caching (Gao et al. 2021).
+
+    sentence-transformers' CachedMultipleNegativesRankingLoss, but a text is no negative for an anchor if the row's
+    user touched it in the training part, if some row of the training part pairs the two, or if it is the same text.
+    Labels are int64 (b, 3 or 4): user, anchor, positive and, where there is one, negative.
+
+    `dimensions`: lengths that vectors may be cut to (Kusupati et al. 2022, Matryoshka); empty for the whole only.
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        touched: Ints,
+        paired: Ints,
+        text_count: int,
+        temperature: float,
+        mini_batch_size: int,
+        dimensions: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.text_count = text_count
+        self.temperature = temperature
+        self.mini_batch_size = mini_batch_size
+        self.dimensions = tuple(dimensions)
+        self._orders: list[Tensor] = []
+        self.touched: Tensor
+        self.paired: Tensor
+        both = torch.from_numpy(paired)
+        self.register_buffer("touched", self._codes(torch.from_numpy(touched)), persistent=False)
+        self.register_buffer("paired", self._codes(torch.cat([both, both.flip(1)])), persistent=False)
+
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> Tensor:
+        """Embed the columns and compare; caches gradients only where the batch is larger than a mini-batch.
+
+        Texts pass with others of about their length, so that one long text doesn't widen the whole batch.
+        """
+        orders = []
+        columns = []
+        for column in sentence_features:
+            order = column["attention_mask"].sum(dim=1).argsort(stable=True)
+            orders.append(order.argsort())
+            columns.append({name: _sorted(value, order) for name, value in column.items()})
+        self._orders = orders
+        if len(labels) > self.mini_batch_size:
+            return self.forward_cached(columns, labels)
+        ranges = [(start, start + _PASS) for start in range(0, len(labels), _PASS)]
+        reps = [
+            [vectors for vectors, _ in self.embed_minibatch_iter(column, True, False, ranges=ranges)]
+            for column in columns
+        ]
+        return self.calculate_loss(reps, labels)
+
+    def calculate_loss(
+        self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
+    ) -> Tensor:
+        """Loss of a batch from its columns' embeddings, each (b, d) in mini-batches and sorted by length."""
+        assert labels is not None  # noqa: S101 - the data set has them
+        anchors, *documents = (
+            torch.cat(column).float()[order] for column, order in zip(reps, self._orders, strict=True)
+        )
+        excluded = self.excluded(labels)
+        excluded_back = self._excluded_back(labels, excluded)
+        losses = []
+        for length in self.dimensions or (anchors.shape[1],):
+            queries = functional.normalize(anchors[:, :length], dim=1)
+            answers = functional.normalize(torch.cat(documents)[:, :length], dim=1)
+            scores = queries @ answers.T / self.temperature
+            target = torch.arange(len(queries), device=scores.device)
+            there = functional.cross_entropy(scores.masked_fill(excluded, -torch.inf), target)
+            back = scores[:, : len(queries)].T.masked_fill(excluded_back, -torch.inf)
+            losses.append((there + functional.cross_entropy(back, target)) / 2)
+        loss = torch.stack(losses).mean()
+        if with_backward:
+            loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    def excluded(self, labels: Tensor) -> Tensor:
+        """Which documents (positives, then negatives) are no negatives for which anchors: bool (b, n)."""
+        users, anchors = labels[:, :1], labels[:, 1:2]
+        documents = labels[:, 2:].T.reshape(1, -1)
+        found = self._among(users, documents, self.touched) | self._among(anchors, documents, self.paired)
+        found |= (documents == anchors) | (documents == labels[:, 2:3])
+        return self._spare_own(found, labels, users == users.T)
+
+    def _excluded_back(self, labels: Tensor, excluded: Tensor) -> Tensor:
+        """Which anchors are no negatives for which positives: bool (b, b)."""
+        users, anchors = labels[:, :1], labels[:, 1:2]
+        found = excluded[:, : len(labels)].T | self._among(users, anchors.T, self.touched)
+        return self._spare_own(found | (anchors == anchors.T), labels, users == users.T)
+
+    def _spare_own(self, found: Tensor, labels: Tensor, same_user: Tensor) -> Tensor:
+        """Exclude all other rows of the same user; keep each row's own positive in."""
+        count = len(labels)
+        found[:, :count] |= same_user
+        rows = torch.arange(count, device=found.device)
+        found[rows, rows] = False
+        return found
+
+    def _codes(self, table: Tensor) -> Tensor:
+        codes: Tensor = torch.unique(table[:, 0] * self.text_count + table[:, 1])
+        return codes
+
+    def _among(self, left: Tensor, right: Tensor, codes: Tensor) -> Tensor:
+        found: Tensor = torch.isin(left * self.text_count + right, codes)
+        return found
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """What sentence-transformers writes into logs."""
+        return {"temperature": self.temperature, "mini_batch_size": self.mini_batch_size}
+
+
+def _sorted(value: Any, order: Tensor) -> Any:
+    """Rows of a feature in another order; what is not one row a text stays as it is."""
+    return value[order] if isinstance(value, Tensor) and value.ndim and len(value) == len(order) else value

@@ -1,0 +1,244 @@
+"""`prepare`: from a log to a folder that training and evaluation read, and that holds all they depend on.
+
+- prepare.json: settings, counts, digests of the other files
+- texts.parquet: every text once
+- items.parquet: the catalogue: id, row of its text, creation time
+- signals.parquet: users by number, what each signal touches and says, its part of the time line
+- pairs.parquet: anchor, positive, negative (rows of texts), user, kind, part
+- graded.parquet: pairs of items with a score
+- base.npy: float32 (t, d): the texts' unit vectors by the base encoder; later texts have none
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from penchant_finetune.augment import Augmentation, augment
+from penchant_finetune.base import encode_all
+from penchant_finetune.corpus import TRAIN, VALIDATION, Corpus, Ints, Split, make_corpus, measurable
+from penchant_finetune.log import Log
+from penchant_finetune.negatives import mine
+from penchant_finetune.pairs import KINDS, Graded, Pairs, Vectors, build_graded, build_pairs, touched
+from penchant_pipelines.encoder import Encoder, EncoderSettings
+from penchant_pipelines.encoder.sentence import file_sha256
+from penchant_pipelines.errors import InvalidInput, WrongState
+from penchant_pipelines.interests import InterestSettings
+from penchant_pipelines.interests.calibration import calibrate
+from penchant_pipelines.model import Action
+from penchant_pipelines.text import TextPipeline
+
+MANIFEST = "prepare.json"
+FEWEST_PAIRS = 8
+
+
+class PrepareSettings(BaseModel):
+    """How pairs are made from a log."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    split: Split | None = None
+    validation_from: float = Field(default=0.8, gt=0, lt=1)
+    test_from: float = Field(default=0.9, gt=0, lt=1)
+    window_days: float = Field(default=7.0, gt=0)
+    negatives: bool = True
+    max_pairs: int = Field(default=10_000, ge=FEWEST_PAIRS)
+    augment: tuple[Augmentation, ...] = ()
+    seed: int = 0
+
+
+class Manifest(BaseModel):
+    """What a prepared folder was made from and holds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1] = 1
+    settings: PrepareSettings
+    encoder: EncoderSettings
+    interests: InterestSettings
+    space_id: str
+    dimensions: int
+    similarity: float
+    split: Split
+    counts: dict[str, int]
+    files: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A prepared folder, read."""
+
+    folder: Path
+    manifest: Manifest
+    texts: list[str]
+    items: Ints
+    """(m,) rows of `texts`."""
+    item_ids: list[str]
+    created: Ints
+    """(m,) µs, 0 where unknown."""
+    signals: dict[str, list[Any]]
+    train: Pairs
+    validation: Pairs
+    graded: Graded
+    touched: Ints
+    """(n, 2) of user and text."""
+    base: Vectors
+
+
+def prepare(
+    log: Log,
+    text: TextPipeline,
+    encoder: Encoder,
+    encoder_settings: EncoderSettings,
+    interests: InterestSettings,
+    settings: PrepareSettings,
+    folder: Path,
+) -> Manifest:
+    """Make a prepared folder. Raises InvalidInput where the log holds too little to learn from or to measure."""
+    if settings.validation_from >= settings.test_from:
+        raise InvalidInput.at("test_from", f"must be above {settings.validation_from}, where validation begins")
+    corpus = make_corpus(log, interests, settings.split, (settings.validation_from, settings.test_from))
+    base = encode_all(encoder, corpus.texts)
+    similarity = interests.similarity if interests.similarity is not None else calibrate(encoder.encode)
+    rows = {value: row for row, value in enumerate(corpus.texts)}
+
+    def text_row(value: str) -> int:
+        if value not in rows:
+            rows[value] = len(corpus.texts)
+            corpus.texts.append(value)
+        return rows[value]
+
+    train, validation = build_pairs(
+        corpus, base, similarity, settings.window_days, settings.max_pairs, text_row, settings.seed
+    )
+    if len(train) < FEWEST_PAIRS or not len(validation):
+        raise InvalidInput.at(
+            "signals",
+            f"give {len(train)} pairs to train and {len(validation)} to validate by; more signals, a wider window or "
+            "earlier --validation-from and --test-from are needed",
+        )
+    own = touched(corpus)
+    if settings.negatives:
+        train = mine(train, base, corpus.items, own, settings.seed)
+    train = augment(train, settings.augment, corpus.texts, text.segment, text_row, settings.seed)
+    graded = build_graded(corpus, settings.max_pairs // 4, settings.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = {
+        "texts": {"text": corpus.texts},
+        "items": {
+            "id": [item.id for item in log.items],
+            "text": corpus.items,
+            "created": [item.created for item in log.items],
+        },
+        "signals": _signal_columns(log, corpus),
+        "pairs": _pair_columns(train, validation),
+        "graded": {"first": graded.first, "second": graded.second, "user": graded.users, "score": graded.scores},
+        "touched": {"user": own[:, 0], "text": own[:, 1]},
+    }
+    for name, columns in tables.items():
+        parquet.write_table(pa.table(columns), folder / f"{name}.parquet")
+    np.save(folder / "base.npy", base)
+    files = [*(f"{name}.parquet" for name in tables), "base.npy"]
+    manifest = Manifest(
+        settings=settings,
+        encoder=encoder_settings,
+        interests=interests,
+        space_id=encoder.space_id,
+        dimensions=encoder.dimensions,
+        similarity=similarity,
+        split=corpus.split,
+        counts=_counts(log, corpus, train, validation, graded),
+        files={name: file_sha256(folder / name) for name in files},
+    )
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return manifest
+
+
+def load_prepared(folder: Path) -> Prepared:
+    """Read a prepared folder. Raises WrongState where it is none, or was altered."""
+    try:
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise WrongState(
+            "NOT_PREPARED", f"{str(folder)!r} is no prepared folder; make one with `penchant finetune prepare`"
+        ) from error
+    for name, digest in manifest.files.items():
+        if not (folder / name).is_file() or file_sha256(folder / name) != digest:
+            raise WrongState("PREPARED_ALTERED", f"{name} in {str(folder)!r} was altered; prepare it anew")
+    read = {
+        name.removesuffix(".parquet"): parquet.read_table(folder / name).to_pydict()
+        for name in manifest.files
+        if name.endswith(".parquet")
+    }
+    pairs = {name: np.array(column, dtype=np.int64) for name, column in read["pairs"].items()}
+    every = Pairs(pairs["anchor"], pairs["positive"], pairs["negative"], pairs["user"], pairs["kind"])
+    graded = {name: np.array(column, dtype=np.int64) for name, column in read["graded"].items() if name != "score"}
+    return Prepared(
+        folder=folder,
+        manifest=manifest,
+        texts=read["texts"]["text"],
+        items=np.array(read["items"]["text"], dtype=np.int64),
+        item_ids=read["items"]["id"],
+        created=np.array(read["items"]["created"], dtype=np.int64),
+        signals=read["signals"],
+        train=every.take(np.flatnonzero(pairs["part"] == TRAIN)),
+        validation=every.take(np.flatnonzero(pairs["part"] == VALIDATION)),
+        graded=Graded(
+            graded["first"], graded["second"], graded["user"], np.array(read["graded"]["score"], dtype=np.float64)
+        ),
+        touched=np.stack([np.array(read["touched"][name], dtype=np.int64) for name in ("user", "text")], axis=1),
+        base=np.load(folder / "base.npy"),
+    )
+
+
+def _signal_columns(log: Log, corpus: Corpus) -> dict[str, Any]:
+    return {
+        "id": [signal.id for signal in log.signals],
+        "user": corpus.users,
+        "time": corpus.times,
+        "item": corpus.item_of,
+        "text": corpus.texts_of,
+        "part": corpus.parts,
+        "new": corpus.first_touches(),
+        "action": pa.array([_number(signal.action) for signal in log.signals], pa.int8()),
+        "value": pa.array([signal.value for signal in log.signals], pa.float64()),
+        "rating": pa.array([signal.rating for signal in log.signals], pa.float64()),
+    }
+
+
+def _number(action: Action | None) -> int | None:
+    return None if action is None else int(action)
+
+
+def _pair_columns(train: Pairs, validation: Pairs) -> dict[str, Any]:
+    parts: Sequence[tuple[int, Pairs]] = ((TRAIN, train), (VALIDATION, validation))
+    return {
+        "anchor": np.concatenate([pairs.anchors for _, pairs in parts]),
+        "positive": np.concatenate([pairs.positives for _, pairs in parts]),
+        "negative": np.concatenate([pairs.negatives for _, pairs in parts]),
+        "user": np.concatenate([pairs.users for _, pairs in parts]),
+        "kind": np.concatenate([pairs.kinds for _, pairs in parts]),
+        "part": np.concatenate([np.full(len(pairs), part, dtype=np.int8) for part, pairs in parts]),
+    }
+
+
+def _counts(log: Log, corpus: Corpus, train: Pairs, validation: Pairs, graded: Graded) -> dict[str, int]:
+    kinds = {kind: int((train.kinds == number).sum()) for number, kind in enumerate(KINDS)}
+    return {
+        "items": len(log.items),
+        "signals": len(log.signals),
+        "users": len(np.unique(corpus.users)),
+        "users measured": len(measurable(corpus)),
+        "texts": len(corpus.texts),
+        **{f"{kind} pairs": count for kind, count in kinds.items()},
+        "pairs with a hard negative": int((train.negatives >= 0).sum()),
+        "validation pairs": len(validation),
+        "graded pairs": len(graded),
+    }

@@ -1,0 +1,190 @@
+"""A log as the sequence model learns from it and is measured on it: split by time, asked day by day."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penchant_finetune.log import Log
+from penchant_pipelines.errors import InvalidInput
+from penchant_pipelines.interests.evidence import Evidence
+from penchant_pipelines.interests.settings import InterestSettings
+from penchant_pipelines.model import MICROS_PER_DAY
+from penchant_pipelines.recommend.sequence import History, readable
+
+Vectors = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class UserLog:
+    """One user's signals: what the model reads, and beside it what it is to foretell.
+
+    `rows` (n,) int64: the catalogue row each signal touches, −1 for none. `fresh` (n,) bool: a signal in favour of an
+    item that the user never touched before.
+    """
+
+    user: int
+    history: History
+    rows: Rows
+    fresh: NDArray[np.bool_]
+
+    def before(self, time: int) -> UserLog:
+        """The signals before a time (µs)."""
+        end = int(np.searchsorted(self.history.times, time))
+        return UserLog(self.user, self.history.part(0, end), self.rows[:end], self.fresh[:end])
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceLog:
+    """Users over one catalogue; `items` (m, d) float32 unit rows."""
+
+    items: Vectors
+    users: tuple[UserLog, ...]
+
+    def before(self, time: int) -> SequenceLog:
+        """The log as it stood at a time (µs), users without signals left out; the catalogue whole."""
+        users = (user.before(time) for user in self.users)
+        return SequenceLog(self.items, tuple(user for user in users if len(user.history)))
+
+    def time_at(self, share: float) -> int:
+        """The time (µs) before which this share of all signals lies."""
+        times = np.concatenate([user.history.times for user in self.users])
+        return int(np.quantile(times, share, method="lower"))
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A user at the beginning of a day: which new items will they take to? The answer is never among what is seen."""
+
+    user: UserLog
+    end: int
+    """Signals before the day."""
+    relevant: Rows
+
+    @property
+    def history(self) -> History:
+        """What is known of the user at that moment."""
+        return self.user.history.part(0, self.end)
+
+    @property
+    def seen(self) -> Rows:
+        """Catalogue rows that the user touched before, each once."""
+        rows = self.user.rows[: self.end]
+        return np.unique(rows[rows >= 0])
+
+
+def sequence_log(
+    log: Log,
+    encode: Callable[[Sequence[str]], Vectors],
+    settings: InterestSettings,
+    contexts: Mapping[str, Mapping[str, str]] | None = None,
+) -> SequenceLog:
+    """Encode a log, each text once, and join a post with its item as capture does.
+
+    `encode` gives (n, d) float32 unit rows; `contexts` are signals' contexts by signal id. Raises InvalidInput where
+    no signal can be read.
+    """
+    written = [item.text for item in log.items] + [signal.text for signal in log.signals if signal.text]
+    texts = list(dict.fromkeys(written))
+    vectors = dict(zip(texts, encode(texts), strict=True))
+    places = {item.id: row for row, item in enumerate(log.items)}
+    items = np.stack([vectors[item.text] for item in log.items])
+    events: dict[int, list[Evidence]] = {}
+    for signal in log.signals:
+        row = places.get(signal.item_id)
+        vector = _joined(vectors.get(signal.text), None if row is None else items[row])
+        events.setdefault(signal.user, []).append(replace(signal.evidence, vector=vector))
+    users = [
+        _user_log(user, own, places, History.of(own, settings, items.shape[1], contexts), settings)
+        for user, own in events.items()
+    ]
+    kept = tuple(user for user in users if len(user.history))
+    if not kept:
+        raise InvalidInput.at("signals", "are none that can be read: give signals with a text or on items listed")
+    return SequenceLog(items, kept)
+
+
+def _user_log(
+    user: int, events: Sequence[Evidence], places: Mapping[str, int], history: History, settings: InterestSettings
+) -> UserLog:
+    kept = readable(events, settings)
+    rows = np.array([places.get(event.item_id, -1) for event, _ in kept], dtype=np.int64)
+    first = np.zeros(len(rows), dtype=bool)
+    first[np.unique(rows, return_index=True)[1]] = True
+    return UserLog(user, history, rows, first & (history.weights > 0) & (rows >= 0))
+
+
+def _joined(own: Vectors | None, item: Vectors | None) -> Vectors | None:
+    if own is None or item is None:
+        return item if own is None else own
+    total = own + item
+    return np.asarray(total / max(float(np.linalg.norm(total)), 1e-12), dtype=np.float32)
+
+
+def queries(log: SequenceLog, start: int, end: int) -> list[Query]:
+    """One query a user and day with fresh items, days from `start` up to `end` (µs).
+
+    By day, since bulk marks on one day would otherwise foretell each other.
+    """
+    found = []
+    for user in log.users:
+        times = user.history.times
+        days = times // MICROS_PER_DAY
+        asked = user.fresh & (times >= start) & (times < end)
+        for day in np.unique(days[asked]):
+            known = int(np.searchsorted(times, day * MICROS_PER_DAY))
+            if known:
+                found.append(Query(user, known, user.rows[asked & (days == day)]))
+    return found
+
+
+Scorer = Callable[[Sequence[Query]], Vectors]
+"""Scores of all items for some queries: (q, m) float32."""
+
+METRICS = ("recall@10", "recall@50", "ndcg@10")
+
+
+def rank(log: SequenceLog, asked: Sequence[Query], scores: Scorer, batch: int = 64) -> NDArray[np.float64]:
+    """Rank the whole catalogue, less what each user has seen, and measure each query: (q, 3) as in METRICS.
+
+    Recall is the share of what could have been found: hits / min(k, relevant).
+    """
+    discounts = 1 / np.log2(np.arange(2, 12))
+    measured = np.zeros((len(asked), len(METRICS)))
+    for start in range(0, len(asked), batch):
+        part = asked[start : start + batch]
+        lines = scores(part)
+        for place, (query, line) in enumerate(zip(part, lines, strict=True), start):
+            line[query.seen] = -np.inf
+            wanted = min(50, len(line))
+            top = np.argpartition(-line, wanted - 1)[:wanted]
+            top = top[np.lexsort((top, -line[top]))]
+            hits = np.isin(top, query.relevant)
+            relevant = len(query.relevant)
+            measured[place] = (
+                hits[:10].sum() / min(10, relevant),
+                hits.sum() / min(50, relevant),
+                (hits[:10] * discounts[: len(hits[:10])]).sum() / discounts[: min(10, relevant)].sum(),
+            )
+    return measured
+
+
+def by_user(asked: Sequence[Query], measured: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean of each user's queries: (users, metrics), users by id. Users weigh alike, however much they do."""
+    names = np.array([query.user.user for query in asked])
+    _, places = np.unique(names, return_inverse=True)
+    counts = np.bincount(places)
+    return np.stack([np.bincount(places, column) / counts for column in measured.T], axis=1)
+
+
+def interval(values: Iterable[float], seed: int = 0, draws: int = 5000) -> tuple[float, float, float]:
+    """Mean and its 95 % interval by bootstrap over users; of paired differences, give the differences."""
+    numbers = np.fromiter(values, dtype=np.float64)
+    dice = np.random.default_rng(seed)
+    means = numbers[dice.integers(0, len(numbers), (draws, len(numbers)))].mean(axis=1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(numbers.mean()), float(low), float(high)

@@ -1,0 +1,616 @@
+"""The life of adapters: loaded, built, kept current beside the live space, switched to, unloaded.
+
+    LOADED ── activate ──▶ BUILDING ──▶ STANDBY ◀── switch ──▶ LIVE
+      ▲                       │ cancel     │ unload
+      └───────────────────────┘            ▼ gone
+
+The encoder that the settings name has the empty adapter id and is always loaded. What the record must know to go
+on after a crash is in its table `spaces`; everything else is made anew at the start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import re
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+import structlog
+
+from penchant_pipelines import experiment as experiments
+from penchant_pipelines.encoder import Encoder, EncoderSettings
+from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter, read_manifest
+from penchant_pipelines.errors import Conflict, InvalidInput, NotFound, WrongState
+from penchant_pipelines.experiment import Experiment
+from penchant_pipelines.index import IndexUnavailable
+from penchant_pipelines.interests import Blender, InterestSettings, Recipe
+from penchant_pipelines.interests.calibration import calibrate
+from penchant_pipelines.jobs import Job, Jobs, Progress
+from penchant_pipelines.model import now
+from penchant_pipelines.record import Record, schema
+from penchant_pipelines.record.ledger import Ledger
+from penchant_pipelines.reembed import Origin, Reembedding, drop_rows
+from penchant_pipelines.space import Shared, Space
+
+log = structlog.get_logger(__name__)
+
+ACTIVATE = "activate_adapter"
+SWITCH = "switch_adapter"
+BUILDING, STANDBY, LIVE, DROPPING = "building", "standby", "live", "dropping"
+ADAPTER_ID = re.compile(r"[^\x00-\x1f\x7f/\\]+")
+LOG_EVERY_SECONDS = 5.0
+Result = TypeVar("Result")
+
+
+class AdapterState(enum.IntEnum):
+    """The numbers are those of the contract's `AdapterState`."""
+
+    LOADED = 1
+    BUILDING = 2
+    STANDBY = 3
+    LIVE = 4
+
+
+@dataclass(eq=False, slots=True)
+class Adapter:
+    """An encoder in memory, and its space where there is one. Times in µs."""
+
+    id: str
+    encoder: Encoder
+    sha256: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    load_time: int = field(default_factory=now)
+    space: Space | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Which space answers whom, and which are written. Replaced whole: a reader or writer sees one state of it."""
+
+    live: Space
+    others: tuple[Space, ...] = ()
+    experiment: Experiment | None = None
+    trial: Space | None = None
+
+    @property
+    def kept(self) -> tuple[Space, ...]:
+        """The spaces that every write goes into."""
+        return self.live, *self.others
+
+    def of(self, user_id: str) -> Space:
+        """The space that serves a user."""
+        if self.trial is not None and self.experiment is not None and self.experiment.takes(user_id):
+            return self.trial
+        return self.live
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """What the record and the adapter directory offer at the start."""
+
+    adapters: dict[str, Adapter]
+    rows: tuple[sa.Row[Any], ...]
+    """Rows of `spaces` whose encoder is in memory."""
+    live: sa.Row[Any]
+    lost: sa.Row[Any] | None
+    """The space that was live, if its encoder is gone: all must be brought into `live` before anything is served."""
+
+
+class Adapters:
+    """All adapters and spaces of one engine. Belongs to its event loop."""
+
+    def __init__(
+        self, stock: Stock, shared: Shared, jobs: Jobs, folder: Path, on_lost: Callable[[Space], None]
+    ) -> None:
+        self._shared = shared
+        self._jobs = jobs
+        self._folder = folder
+        self._on_lost = on_lost
+        self._adapters = stock.adapters
+        self._lost = stock.lost
+        self._rows = {row.key: row for row in stock.rows}
+        self._closing = False
+        self._loading = asyncio.Lock()
+        self.erasures = 0
+        """Grows with each erasure: an index that was begun before one may hold what it erased."""
+        by_space = {adapter.encoder.space_id: adapter for adapter in stock.adapters.values()}
+        for row in stock.rows:
+            self._open(by_space[row.space_id], row.key, row.similarity, keeps_profiles=row.state != BUILDING)
+        live = self._space(stock.live.key)
+        self.serving = Serving(live, tuple(space for space in self._spaces() if space is not live))
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def serve(self, user_id: str | None = None) -> Iterator[Space]:
+        """The space that serves a user (None: the live one), for as long as one request takes."""
+        space = self.serving.live if user_id is None else self.serving.of(user_id)
+        with space.in_use():
+            yield space
+
+    def all(self) -> list[Adapter]:
+        """All adapters in memory, the encoder of the settings first."""
+        return [adapter for _, adapter in sorted(self._adapters.items())]
+
+    def state(self, adapter: Adapter) -> AdapterState:
+        """Where an adapter stands."""
+        if adapter.space is None:
+            return AdapterState.LOADED
+        if adapter.space is self.serving.live:
+            return AdapterState.LIVE
+        return AdapterState.STANDBY if self._rows[adapter.space.key].state == STANDBY else AdapterState.BUILDING
+
+    # -- the life of an adapter ------------------------------------------------------------------------------
+
+    async def load(self, adapter_id: str) -> Adapter:
+        """Load an adapter from its folder in the adapter directory; loading it again changes nothing.
+
+        Raises NotFound, or WrongState where it must be refused.
+        """
+
+        async def load() -> Adapter:
+            async with self._loading:
+                if adapter_id not in self._adapters:
+                    settings, home = self._shared.encoder, self._adapters[""].encoder
+                    adapter = await asyncio.to_thread(open_folder, settings, self._folder, adapter_id, home)
+                    self._adapters[adapter_id] = adapter
+                    log.info("adapter.loaded", adapter_id=adapter_id, space_id=adapter.encoder.space_id)
+                return self._adapters[adapter_id]
+
+        # A caller that doesn't wait for a large model finds it loaded when it asks again.
+        return await _to_the_end(load())
+
+    async def activate(self, adapter_id: str, standby: bool = False) -> Job:
+        """Start the job that brings all into an adapter's space and switches over to it; `standby` leaves out the last.
+
+        Where the space is kept current already the job has ended by the time that this returns.
+        Raises WrongState if the adapter is not loaded or another one is being built.
+        """
+        adapter = self._loaded(adapter_id)
+        state = self.state(adapter)
+        if state is AdapterState.BUILDING:
+            raise WrongState("JOB_RUNNING", f"adapter {adapter_id!r} is being built; wait for the job or cancel it")
+        if state is AdapterState.LOADED:
+            job_id = self._jobs.new_id()
+            return await self._jobs.start(ACTIVATE, self._activation(adapter, standby, job_id), job_id)
+
+        async def switch(_progress: Progress) -> None:
+            if adapter.space is not None and not standby:
+                await self._switch(adapter.space)
+
+        job = await self._jobs.start(SWITCH, switch)
+        await self._jobs.ended(SWITCH)
+        return await self._jobs.get(job.id)
+
+    async def unload(self, adapter_id: str) -> None:
+        """Drop an adapter with its space: vectors, profiles, index and weights.
+
+        Raises NotFound, or WrongState if it is live, being built or in an experiment.
+        """
+        adapter = self._loaded(adapter_id)
+        state = self.state(adapter)
+        if state is AdapterState.LIVE:
+            raise WrongState("ADAPTER_LIVE", f"adapter {adapter_id!r} is live; activate another one first")
+        if state is AdapterState.BUILDING:
+            raise WrongState("JOB_RUNNING", f"adapter {adapter_id!r} is being built; cancel the job first")
+        if adapter.space is not None and any(self.state(each) is AdapterState.BUILDING for each in self.all()):
+            raise WrongState(
+                "JOB_RUNNING", "another adapter is being built from this one's space; wait or cancel the job"
+            )
+        if adapter.space is not None and adapter.space is self.serving.trial:
+            raise WrongState("EXPERIMENT_RUNNING", f"adapter {adapter_id!r} is in an experiment; stop that first")
+        if adapter_id:
+            del self._adapters[adapter_id]
+        await _to_the_end(self._drop(adapter))
+
+    # -- experiments -----------------------------------------------------------------------------------------
+
+    async def start_experiment(self, name: str, adapter_id: str, share: float) -> Experiment:
+        """Serve a share (0…1) of the users from the space of a standby adapter from now on."""
+        adapter = self._loaded(adapter_id)
+        if self.serving.experiment is not None:
+            raise WrongState("EXPERIMENT_RUNNING", f"experiment {self.serving.experiment.name!r} runs; stop it first")
+        if self.state(adapter) is not AdapterState.STANDBY or adapter.space is None:
+            raise WrongState(
+                "ADAPTER_NOT_STANDBY", f"adapter {adapter_id!r} is not kept current; activate it as standby"
+            )
+        live = self.serving.live
+        found = Experiment(name, adapter_id, share, live.space_id, adapter.space.space_id, now())
+        table = schema.experiments
+
+        def insert(ledger: Ledger) -> Callable[[], None]:
+            if ledger.connection.execute(sa.select(table.c.seq).where(table.c.name == name)).first() is not None:
+                raise Conflict("EXPERIMENT_EXISTS", f"there was an experiment {name!r} before; choose another name")
+            ledger.connection.execute(
+                table.insert().values(
+                    name=name,
+                    adapter_id=adapter_id,
+                    share=share,
+                    control_space_id=found.control_space_id,
+                    trial_space_id=found.trial_space_id,
+                    start_time=found.start_time,
+                )
+            )
+            return _nothing
+
+        async def start() -> bool:
+            await self._shared.writer.submit(insert)
+            unchanged = self.serving.live is live and adapter.space in self.serving.others
+            if unchanged:
+                self.serving = replace(self.serving, experiment=found, trial=adapter.space)
+            return unchanged
+
+        if not await _to_the_end(start()):
+            await self._shared.writer.submit(_end_experiments)
+            raise WrongState("SPACE_SWITCHED", "the live space was switched meanwhile; start the experiment again")
+        return found
+
+    async def stop_experiment(self) -> Experiment:
+        """Serve everybody from the live space again. Raises WrongState if no experiment runs."""
+        running = self.serving.experiment
+        if running is None:
+            raise WrongState("NO_EXPERIMENT", "no experiment runs")
+        self.serving = replace(self.serving, experiment=None, trial=None)
+        await _to_the_end(self._shared.writer.submit(_end_experiments))
+        found = await asyncio.to_thread(experiments.find, self._shared.record, running.name)
+        return found or running
+
+    # -- start and stop --------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Finish what a stop or a crash cut off, before anything is served."""
+        await self._drop_leftovers()
+        live = self.serving.live
+        if self._lost is not None:
+            lost = self._lost
+            log.warning("space.lost", space_id=lost.space_id, adapter_id=lost.adapter_id, now=live.space_id)
+            if not live.keeps_profiles:
+                await self._build(live, self._origin(lost), _logged())
+            await self._switch(live)
+            self._lost = None
+            await self._drop_leftovers()
+        running = await asyncio.to_thread(experiments.find, self._shared.record, "")
+        if running is None or running.end_time is not None:
+            return
+        trial = next((space for space in self.serving.others if space.space_id == running.trial_space_id), None)
+        if trial is None or not trial.keeps_profiles or live.space_id != running.control_space_id:
+            log.warning("experiment.ended", name=running.name, why="one of its spaces is gone")
+            await self._shared.writer.submit(_end_experiments)
+        else:
+            self.serving = replace(self.serving, experiment=running, trial=trial)
+
+    async def resume(self) -> None:
+        """Take activations up again that a stop or a crash cut off, as the same jobs."""
+        for adapter in self.all():
+            if self.state(adapter) is AdapterState.BUILDING and adapter.space is not None:
+                row = self._rows[adapter.space.key]
+                log.info("adapter.resumed", adapter_id=adapter.id, job_id=row.job_id)
+                await self._jobs.start(ACTIVATE, self._activation(adapter, not row.switches, row.job_id), row.job_id)
+
+    def closing(self) -> None:
+        """Say that what is cancelled from now on is to be resumed at the next start."""
+        self._closing = True
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    def _loaded(self, adapter_id: str) -> Adapter:
+        adapter = self._adapters.get(adapter_id)
+        if adapter is None:
+            raise WrongState("ADAPTER_NOT_LOADED", f"adapter {adapter_id!r} is not loaded; load it first")
+        return adapter
+
+    def _spaces(self) -> list[Space]:
+        return [adapter.space for adapter in self.all() if adapter.space is not None]
+
+    def _space(self, key: int) -> Space:
+        return next(space for space in self._spaces() if space.key == key)
+
+    def _open(self, adapter: Adapter, key: int, measured: float | None, keeps_profiles: bool) -> Space:
+        similarity = _chosen(self._shared.interests, measured)
+        adapter.space = Space(key, adapter.id, adapter.encoder, similarity, self._shared, self._on_lost, keeps_profiles)
+        return adapter.space
+
+    def _activation(self, adapter: Adapter, standby: bool, job_id: str) -> Callable[[Progress], Awaitable[None]]:
+        async def activate(progress: Progress) -> None:
+            try:
+                space = adapter.space or await self._begin(adapter, standby, job_id)
+                live = self.serving.live
+                await self._build(space, Origin(live.key, live.blender), progress)
+                await self._build_index(space)
+            except BaseException:
+                # The server's stop is no cancellation: the next start goes on from here.
+                if not self._closing:
+                    await _to_the_end(self._drop(adapter))
+                raise
+            with contextlib.suppress(asyncio.CancelledError):  # too late: it is done
+                await _to_the_end(self._set_standby(space) if standby else self._switch(space))
+
+        return activate
+
+    async def _begin(self, adapter: Adapter, standby: bool, job_id: str) -> Space:
+        """Open the space of an adapter; from here on every write goes into it."""
+        encoder = adapter.encoder
+        measured = None
+        if self._shared.interests.similarity is None:
+            measured = await asyncio.to_thread(calibrate, encoder.encode)
+
+        def insert(ledger: Ledger) -> Callable[[], sa.Row[Any]]:
+            values = _values(encoder, adapter.id, measured, BUILDING, job_id, switches=not standby)
+            key = ledger.connection.execute(schema.spaces.insert().values(values)).inserted_primary_key[0]  # type: ignore[index]
+            row = ledger.connection.execute(sa.select(schema.spaces).where(schema.spaces.c.key == key)).one()
+            return lambda: row
+
+        async def begin() -> Space:
+            row = await self._shared.writer.submit(insert)
+            self._rows[row.key] = row
+            self._shared.catalog.add_space(row.key, row.dimensions)
+            space = self._open(adapter, row.key, measured, keeps_profiles=False)
+            self.serving = replace(self.serving, others=(*self.serving.others, space))
+            return space
+
+        return await _to_the_end(begin())
+
+    async def _build(self, space: Space, origin: Origin, progress: Progress) -> None:
+        await Reembedding(space, origin, self._shared, progress).run()
+
+    async def _build_index(self, space: Space) -> None:
+        """Build and audit the index; a space whose index can't be built is searched exactly until it can."""
+        await space.relay.start()
+        try:
+            while True:
+                erasures = self.erasures
+                await space.relay.rebuild(_no_progress)
+                if erasures == self.erasures:
+                    break
+            sound = await space.relay.audit()
+        except IndexUnavailable as error:
+            log.warning("index.unavailable", space_id=space.space_id, error=str(error))
+            self._on_lost(space)
+            return
+        if not sound:
+            raise WrongState("INDEX_UNSOUND", "the index of the new space does not hold what it should")
+
+    async def _set_standby(self, space: Space) -> None:
+        await self._set_states({space.key: STANDBY})
+
+    async def _switch(self, space: Space) -> None:
+        """Make a space the live one, for readers and writers at once; the former one stays, kept current."""
+        former = self.serving.live
+        if former is space and self._lost is None:
+            return
+        states = {space.key: LIVE}
+        if former is not space:
+            states[former.key] = STANDBY
+        if self._lost is not None:
+            states[self._lost.key] = DROPPING
+        await self._set_states(states, end_experiments=True)
+        others = tuple(other for other in (former, *self.serving.others) if other is not space)
+        self.serving = Serving(space, others)
+        log.info("space.switched", space_id=space.space_id, former=former.space_id)
+
+    async def _set_states(self, states: dict[int, str], end_experiments: bool = False) -> None:
+        table = schema.spaces
+
+        def update(ledger: Ledger) -> Callable[[], dict[int, sa.Row[Any]]]:
+            for key, state in states.items():
+                change = table.update().where(table.c.key == key).values(state=state, job_id=None, switches=False)
+                ledger.connection.execute(change)
+            if end_experiments:
+                _end_experiments(ledger)
+            rows = ledger.connection.execute(sa.select(table).where(table.c.key.in_(states))).all()
+            return lambda: {row.key: row for row in rows}
+
+        self._rows |= await self._shared.writer.submit(update)
+
+    async def _drop(self, adapter: Adapter) -> None:
+        """Take a space out of service and delete all that is its own."""
+        space, adapter.space = adapter.space, None
+        if space is None:
+            return
+        self.serving = replace(self.serving, others=tuple(other for other in self.serving.others if other is not space))
+        await self._set_states({space.key: DROPPING})
+        await space.close()
+        self._shared.catalog.drop_space(space.key)
+        try:
+            await space.relay.drop_all()
+        except IndexUnavailable as error:
+            log.warning("index.unavailable", space_id=space.space_id, error=str(error))
+        await self._delete(space.key)
+
+    async def _drop_leftovers(self) -> None:
+        """Delete what is left of spaces that are gone."""
+        table = schema.spaces
+
+        def read() -> Sequence[int]:
+            with self._shared.record.read() as connection:
+                return connection.execute(sa.select(table.c.key).where(table.c.state == DROPPING)).scalars().all()
+
+        for key in await asyncio.to_thread(read):
+            await self._delete(key)
+
+    async def _delete(self, key: int) -> None:
+        await drop_rows(
+            self._shared,
+            key,
+            schema.profiles,
+            schema.signal_vectors,
+            schema.item_vectors,
+            schema.steering_vectors,
+        )
+
+        def delete(ledger: Ledger) -> Callable[[], None]:
+            generations, indexed, spaces = schema.generations, schema.indexed_interests, schema.spaces
+            gone = sa.select(generations.c.name).where(generations.c.space == key)
+            ledger.connection.execute(indexed.delete().where(indexed.c.generation.in_(gone)))
+            ledger.connection.execute(generations.delete().where(generations.c.space == key))
+            ledger.connection.execute(spaces.delete().where(spaces.c.key == key))
+            return _nothing
+
+        await self._shared.writer.submit(delete)
+        self._rows.pop(key, None)
+
+    def _origin(self, row: sa.Row[Any]) -> Origin:
+        """A space whose encoder is gone, as the origin of the users' words."""
+        settings = self._shared.interests
+        present = self.serving.live.blender.recipe.similarity
+        similarity = present if row.similarity is None else _chosen(settings, row.similarity)
+        return Origin(row.key, Blender(Recipe(settings, similarity, row.space_id)))
+
+
+def take_stock(
+    record: Record, settings: EncoderSettings, interests: InterestSettings, folder: Path, home: Encoder
+) -> Stock:
+    """Find the spaces of a record, load their encoders, and say which is live; blocks for seconds.
+
+    Spaces whose encoder can't be loaded any more are marked to be dropped, all but the live one.
+    """
+    table = schema.spaces
+    with record.read() as connection:
+        rows = connection.execute(sa.select(table).where(table.c.state != DROPPING).order_by(table.c.key)).all()
+    adapters = {"": Adapter("", home)}
+    usable: list[int] = []
+    live: int | None = None
+    lost: int | None = None
+    for row in rows:
+        if _is_loaded(row, adapters, settings, folder, home):
+            usable.append(row.key)
+            live = row.key if row.state == LIVE else live
+        elif row.state == LIVE:
+            lost = row.key
+    if lost is None:
+        # Begun in place of a live space that was gone, and is back.
+        usable = [row.key for row in rows if row.key in usable and (row.state != BUILDING or row.job_id)]
+    with record.engine.begin() as connection:
+        connection.execute(table.update().where(table.c.key.not_in([*usable, lost or 0])).values(state=DROPPING))
+        here = table.c.space_id == home.space_id
+        if live is None:
+            # A new data folder, or one whose encoder is gone: the settings' own encoder takes over.
+            live = connection.execute(sa.select(table.c.key).where(here, table.c.key.in_(usable))).scalar()
+            if live is None:
+                state = LIVE if lost is None else BUILDING
+                values = _values(home, "", None, state, None, switches=lost is not None)
+                live = connection.execute(table.insert().values(values)).inserted_primary_key[0]  # type: ignore[index]
+                usable.append(live)
+        connection.execute(table.update().where(here, table.c.key.in_(usable)).values(adapter_id=""))
+        for row in connection.execute(sa.select(table).where(table.c.key.in_(usable))).all():
+            if row.similarity is None and interests.similarity is None:
+                encoder = next(a.encoder for a in adapters.values() if a.encoder.space_id == row.space_id)
+                measured = calibrate(encoder.encode)
+                connection.execute(table.update().where(table.c.key == row.key).values(similarity=measured))
+                log.info("space.calibrated", space_id=row.space_id, similarity=measured)
+        found = connection.execute(sa.select(table).where(table.c.key.in_([*usable, lost or 0]))).all()
+    by_key = {row.key: row for row in found}
+    return Stock(
+        adapters,
+        tuple(by_key[key] for key in usable),
+        by_key[live],
+        None if lost is None else by_key[lost],
+    )
+
+
+def _is_loaded(
+    row: sa.Row[Any], adapters: dict[str, Adapter], settings: EncoderSettings, folder: Path, home: Encoder
+) -> bool:
+    """Bring a space's encoder into memory, if it is to be had as it was."""
+    if row.space_id == home.space_id:
+        return True
+    if not row.adapter_id:
+        return False
+    try:
+        adapter = open_folder(settings, folder, row.adapter_id, home)
+    except (NotFound, WrongState) as error:
+        log.warning("adapter.lost", adapter_id=row.adapter_id, why=error.message)
+        return False
+    if adapter.encoder.space_id != row.space_id:
+        log.warning("adapter.lost", adapter_id=row.adapter_id, why="it was replaced by another of the same name")
+        return False
+    adapters[row.adapter_id] = adapter
+    return True
+
+
+def open_folder(settings: EncoderSettings, folder: Path, adapter_id: str, home: Encoder) -> Adapter:
+    """Load an adapter by the name of its folder; blocks for seconds.
+
+    Raises InvalidInput for what is no name, NotFound, or WrongState where it must be refused.
+    """
+    if not ADAPTER_ID.fullmatch(adapter_id) or adapter_id in (".", ".."):
+        raise InvalidInput.at("adapter_id", "must be the name of a folder in the adapter directory, without slashes")
+    if settings.adapter is not None:
+        raise WrongState("ADAPTERS_STACKED", "encoder.adapter is set, and adapters can't be stacked; unset it")
+    path = folder / adapter_id
+    if not path.is_dir():
+        raise NotFound("adapter", adapter_id)
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise WrongState("ADAPTER_UNSAFE", f"adapter {adapter_id!r} is a link that leads out of the adapter directory")
+    encoder = open_adapter(settings, path, home)
+    manifest = read_manifest(path)
+    return Adapter(adapter_id, encoder, manifest.files[WEIGHTS], manifest.metrics)
+
+
+def _chosen(interests: InterestSettings, measured: float | None) -> float:
+    """θ of a space: that of the settings, else as measured."""
+    similarity = measured if interests.similarity is None else interests.similarity
+    assert similarity is not None  # noqa: S101 - it is measured where the settings don't give it
+    return similarity
+
+
+def _values(
+    encoder: Encoder, adapter_id: str, similarity: float | None, state: str, job_id: str | None, switches: bool
+) -> dict[str, Any]:
+    return {
+        "space_id": encoder.space_id,
+        "adapter_id": adapter_id,
+        "dimensions": encoder.dimensions,
+        "similarity": similarity,
+        "state": state,
+        "job_id": job_id,
+        "switches": switches,
+    }
+
+
+def _end_experiments(ledger: Ledger) -> Callable[[], None]:
+    table = schema.experiments
+    ledger.connection.execute(table.update().where(table.c.end_time.is_(None)).values(end_time=now()))
+    return _nothing
+
+
+async def _to_the_end(work: Coroutine[Any, Any, Result]) -> Result:
+    """Do a work that must not be broken off between the record and memory, whoever cancels."""
+    task = asyncio.create_task(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    result = task.result()
+    if cancelled:
+        raise asyncio.CancelledError
+    return result
+
+
+def _logged() -> Progress:
+    """Progress for the log, now and then."""
+    last = 0
+
+    async def progress(done: int, total: int) -> None:
+        nonlocal last
+        if now() - last > LOG_EVERY_SECONDS * 1e6 or done == total:
+            last = now()
+            log.info("space.building", done=done, total=total)
+
+    return progress
+
+
+async def _no_progress(_done: int, _total: int) -> None:
+    """Report to nobody."""
+
+
+def _nothing() -> None:
+    """Answer of a work that gives none."""

@@ -1,0 +1,193 @@
+"""Adapter folders: a LoRA adapter in PEFT's format with a manifest that says what it is made for.
+
+    adapter_config.json          PEFT's configuration
+    adapter_model.safetensors    the weights; pickle files are refused wherever they lie in the folder
+    penchant.json                the manifest: base encoder, dimensions, sha256 of each file, quality figures
+
+words.txt with words.safetensors (Chinese words as tokens), sequence.safetensors, stance.safetensors and README.md may
+lie beside them and are hashed too.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from penchant_pipelines.encoder.base import Encoder
+from penchant_pipelines.encoder.sentence import file_sha256, open_encoder
+from penchant_pipelines.encoder.settings import EncoderSettings
+from penchant_pipelines.errors import WrongState
+
+MANIFEST = "penchant.json"
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+NEEDED = (CONFIG, WEIGHTS)
+OPTIONAL = ("words.txt", "words.safetensors", "sequence.safetensors", "stance.safetensors", "run.json", "README.md")
+PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
+MOST_BYTES = 2 << 30
+"""Most bytes of a file of tensors; the largest adapters of 8B models stay far below."""
+MOST_JSON_BYTES = 1 << 20
+MOST_RANK = 1024
+
+
+class Manifest(BaseModel):
+    """What an adapter is made for, and what it must consist of."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1] = 1
+    base: str = Field(min_length=1, description="space_id of the encoder that it was trained on.")
+    dimensions: int = Field(ge=1, description="Length of its vectors.")
+    files: dict[str, str] = Field(description="Sha256 in hex by file name.")
+    figures: dict[str, JsonValue] = Field(default_factory=dict, description="Quality figures, free in form.")
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The figures that are plain numbers."""
+        return {
+            name: float(value)
+            for name, value in self.figures.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+
+
+def write_manifest(folder: Path, base_space_id: str, dimensions: int, figures: dict[str, JsonValue]) -> None:
+    """Write the manifest of a finished adapter folder, last of all its files.
+
+    Raises WrongState where the configuration or the weights are missing.
+    """
+    files = {name: file_sha256(folder / name) for name in (*NEEDED, *OPTIONAL) if (folder / name).is_file()}
+    for name in NEEDED:
+        if name not in files:
+            raise _unreadable(folder, f"holds no {name}")
+    manifest = Manifest(base=base_space_id, dimensions=dimensions, files=files, figures=figures)
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of an adapter folder. Raises WrongState where it is missing or malformed."""
+    try:
+        return Manifest.model_validate_json(_small_file(folder, MANIFEST))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"])) or "as a whole"
+        raise _unreadable(folder, f"has a {MANIFEST} that is wrong at {where}: {problem['msg']}") from error
+
+
+def check_adapter(folder: Path, base: Encoder) -> Manifest:
+    """Check all of an adapter folder that can be told without running it: files, hashes, base, sizes.
+
+    Whether the tensors fit the model's layers is checked as they are merged into it. Raises WrongState.
+    """
+    if not folder.is_dir():
+        raise _unreadable(folder, "is no folder")
+    inside = folder.resolve()
+    for path in folder.rglob("*"):
+        if path.suffix.lower() in PICKLES:
+            raise WrongState(
+                "ADAPTER_UNSAFE",
+                f"adapter {folder.name!r} holds the pickle file {path.name!r}, which could run any code; "
+                "keep weights as safetensors and remove it",
+            )
+        if not path.resolve().is_relative_to(inside):
+            raise WrongState(
+                "ADAPTER_UNSAFE", f"adapter {folder.name!r} has a link that leads out of it: {path.name!r}"
+            )
+    manifest = read_manifest(folder)
+    for name in manifest.files:
+        if name not in (*NEEDED, *OPTIONAL):
+            raise _unreadable(folder, f"has a manifest that names {name!r}, which is no part of an adapter")
+    for name in (*NEEDED, *OPTIONAL):
+        _check_file(folder, name, manifest.files.get(name))
+    if manifest.base != base.space_id:
+        raise WrongState(
+            "ADAPTER_WRONG_BASE",
+            f"adapter {folder.name!r} was trained on {manifest.base}, but this server's base encoder is "
+            f"{base.space_id}; train it anew on that, or set encoder.model",
+        )
+    if manifest.dimensions != base.dimensions:
+        raise _mismatch(folder, f"makes vectors of {manifest.dimensions} dimensions, the base of {base.dimensions}")
+    _check_config(folder)
+    for name in manifest.files:
+        if name.endswith(".safetensors"):
+            _check_tensors(folder, name)
+    return manifest
+
+
+def open_adapter(settings: EncoderSettings, folder: Path, base: Encoder | None = None) -> Encoder:
+    """Load the base model with an adapter merged into it; blocks for seconds.
+
+    `base` is the loaded base encoder, where there is one at hand. Its space_id and the adapter's bytes make the
+    new one's. Raises WrongState where the adapter must be refused.
+    """
+    check_adapter(folder, base or open_encoder(settings.model_copy(update={"adapter": None})))
+    return open_encoder(settings.model_copy(update={"adapter": folder}))
+
+
+def _check_file(folder: Path, name: str, expected: str | None) -> None:
+    path = folder / name
+    if not path.is_file():
+        if name in NEEDED or expected is not None:
+            raise _unreadable(folder, f"holds no {name}")
+        return
+    if path.stat().st_size > (MOST_BYTES if path.suffix == ".safetensors" else MOST_JSON_BYTES):
+        raise _unreadable(folder, f"has a {name} of {path.stat().st_size:,} bytes, which no adapter needs")
+    if expected is None:
+        raise _unreadable(folder, f"has a {name} that its manifest doesn't name")
+    found = file_sha256(path)
+    if found != expected:
+        raise WrongState(
+            "ADAPTER_ALTERED",
+            f"adapter {folder.name!r} was altered: {name} has sha256 {found}, its manifest says {expected}",
+        )
+
+
+def _check_config(folder: Path) -> None:
+    """Refuse a configuration that is no plain LoRA: others change the model's shape or import code."""
+    try:
+        config: Any = json.loads(_small_file(folder, CONFIG))
+    except ValueError as error:
+        raise _unreadable(folder, f"has a {CONFIG} that is not JSON") from error
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise _unreadable(folder, f"has a {CONFIG} whose peft_type is not LORA")
+    for key in ("layer_replication", "megatron_config"):
+        if config.get(key):
+            raise _unreadable(folder, f"has a {CONFIG} that sets {key}, which is not supported")
+    patterns = config.get("rank_pattern") or {}
+    ranks = [config.get("r"), *(patterns.values() if isinstance(patterns, dict) else [patterns])]
+    if not all(type(rank) is int and 1 <= rank <= MOST_RANK for rank in ranks):
+        raise _mismatch(folder, f"has ranks {ranks}; each must be a whole number from 1 to {MOST_RANK}")
+
+
+def _check_tensors(folder: Path, file: str) -> None:
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (a file, not a dict)
+                if not bool(torch.isfinite(tensors.get_tensor(name)).all()):
+                    raise _mismatch(folder, f"has numbers that are not finite in {name} of {file}")
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(folder, f"has a {file} that can't be read: {error}") from error
+
+
+def _small_file(folder: Path, name: str) -> str:
+    path = folder / name
+    try:
+        if path.stat().st_size > MOST_JSON_BYTES:
+            raise _unreadable(folder, f"has a {name} of {path.stat().st_size:,} bytes, which no adapter needs")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(folder, f"holds no {name} that can be read") from error
+
+
+def _unreadable(folder: Path, problem: str) -> WrongState:
+    return WrongState("ADAPTER_UNREADABLE", f"adapter {folder.name!r} {problem}")
+
+
+def _mismatch(folder: Path, problem: str) -> WrongState:
+    return WrongState("ADAPTER_MISMATCH", f"adapter {folder.name!r} {problem}")

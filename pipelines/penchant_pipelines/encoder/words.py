@@ -1,0 +1,132 @@
+"""Chinese words as tokens: jieba cuts runs of Han characters into words that the encoder has a row for.
+
+A word vocabulary belongs to an adapter, so that its vectors never depend on dictionaries that users change. It is
+`words.txt`, a line each `word frequency`, and `words.safetensors`: `rows` int8 (n, d) and `scales` float16 (n, 1),
+whose product are the words' input embeddings.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penchant_pipelines.errors import WrongState
+from penchant_pipelines.text.chinese import to_simplified
+
+with warnings.catch_warnings():
+    # jieba has invalid escapes in its patterns and, where setuptools still ships it, imports pkg_resources.
+    warnings.simplefilter("ignore")
+    import jieba
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from torch.nn import Embedding
+    from transformers import PreTrainedModel
+
+WORDS_FILE = "words.txt"
+ROWS_FILE = "words.safetensors"
+_HAN_RUN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]+")
+_LEVELS = 127
+
+
+class WordVocabulary:
+    """Words, most frequent first, with how often each occurs. Safe to share among threads."""
+
+    def __init__(self, frequencies: dict[str, int]) -> None:
+        self.words = list(frequencies)
+        self._frequencies = frequencies
+        self._tokenizer = jieba.Tokenizer()
+        known = dict(frequencies)
+        for word in frequencies:
+            for end in range(1, len(word)):
+                # jieba wants each beginning of a word in its dictionary too.
+                known.setdefault(word[:end], 0)
+        self._tokenizer.FREQ, self._tokenizer.total = known, sum(frequencies.values())
+        self._tokenizer.initialized = True
+
+    def __len__(self) -> int:
+        """Count the words."""
+        return len(self.words)
+
+    @classmethod
+    def load(cls, file: Path) -> WordVocabulary:
+        """Read `words.txt`. Raises WrongState where it is no word vocabulary."""
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+            frequencies = {word: int(count) for word, count in (line.split(" ") for line in lines)}
+        except (OSError, ValueError) as error:
+            raise WrongState("ADAPTER_UNREADABLE", f"{file} is no word vocabulary: {error}") from error
+        if not frequencies or len(frequencies) != len(lines) or not all(map(_HAN_RUN.fullmatch, frequencies)):
+            raise WrongState("ADAPTER_UNREADABLE", f"{file} must hold different words of Han characters, one a line")
+        return cls(frequencies)
+
+    def save(self, file: Path) -> None:
+        """Write `words.txt`."""
+        file.write_text("".join(f"{word} {count}\n" for word, count in self._frequencies.items()), encoding="utf-8")
+
+    def segment(self, text: str) -> str:
+        """Put spaces around the words of each run of Han characters, in simplified characters."""
+        return _HAN_RUN.sub(
+            lambda run: f" {' '.join(self._tokenizer.cut(run.group(), HMM=False))} ", to_simplified(text)
+        )
+
+
+def add_words(model: SentenceTransformer, vocabulary: WordVocabulary, rows: NDArray[np.float32]) -> None:
+    """Give a WordPiece model the words as tokens; rows: float32 (n, d) input embeddings.
+
+    Raises WrongState where the model has no WordPiece tokenizer or the rows don't fit.
+    """
+    import torch
+
+    from penchant_pipelines.encoder.tokenizer import WordTokenizer
+
+    embedding = word_embedding(model)
+    if rows.shape != (len(vocabulary), embedding.embedding_dim):
+        raise WrongState(
+            "ADAPTER_MISMATCH",
+            f"word rows are {rows.shape}, expected {(len(vocabulary), embedding.embedding_dim)} for this model",
+        )
+    model[0].processor = WordTokenizer(model.tokenizer, vocabulary, embedding.num_embeddings)  # type: ignore[assignment]
+    transformer: PreTrainedModel = model[0].auto_model  # type: ignore[assignment]
+    transformer.resize_token_embeddings(embedding.num_embeddings + len(rows), mean_resizing=False)
+    word_embedding(model).weight.data[-len(rows) :] = torch.from_numpy(rows)
+
+
+def word_embedding(model: SentenceTransformer) -> Embedding:
+    """The model's input embedding. Raises WrongState where it has none of the usual kind."""
+    import torch
+
+    transformer: PreTrainedModel = model[0].auto_model  # type: ignore[assignment]
+    embedding = transformer.get_input_embeddings()
+    if not isinstance(embedding, torch.nn.Embedding):
+        raise WrongState("ADAPTER_MISMATCH", "a word vocabulary needs a model with one row for each token")
+    return embedding
+
+
+def load_rows(file: Path) -> NDArray[np.float32]:
+    """Read `words.safetensors`: float32 (n, d). Raises WrongState where it holds something else."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        tensors = load_file(file)
+        rows: NDArray[np.float32] = tensors["rows"].astype(np.float32) * tensors["scales"].astype(np.float32)
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise WrongState("ADAPTER_UNREADABLE", f"{file} holds no word rows: {error}") from error
+    if rows.ndim != 2 or not np.isfinite(rows).all():
+        raise WrongState("ADAPTER_UNREADABLE", f"{file} must hold finite rows (n, d)")
+    return rows
+
+
+def save_rows(file: Path, rows: NDArray[np.float32]) -> None:
+    """Write rows (n, d) rounded to 8 bits, a scale for each."""
+    from safetensors.numpy import save_file
+
+    scales = np.maximum(np.abs(rows).max(axis=1, keepdims=True) / _LEVELS, 1e-6).astype(np.float16)
+    rounded = np.clip(np.rint(rows / scales.astype(np.float32)), -_LEVELS, _LEVELS).astype(np.int8)
+    save_file({"rows": rounded, "scales": scales}, file)

@@ -1,0 +1,181 @@
+"""A/B: a share of the users is served by a second space, and what they did with its lists is held against the rest.
+
+Every list that is handed out names its space in the attribution token. Signals that bring such a token back
+are the feedback; no table of lists is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from penchant_pipelines.interests import Evidence, InterestSettings
+from penchant_pipelines.interests.evidence import weighing
+from penchant_pipelines.model import Action
+from penchant_pipelines.record import Record
+from penchant_pipelines.record.schema import experiments, signals
+
+TAG_LENGTH = 8
+RESAMPLES = 1000
+Interval = tuple[float, float, float]
+"""An estimate with the ends of its 95 % interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """One experiment. Times in µs; `end_time` is None while it runs."""
+
+    name: str
+    adapter_id: str
+    share: float
+    """Of the users, 0…1, served by the trial space."""
+    control_space_id: str
+    trial_space_id: str
+    start_time: int
+    end_time: int | None = None
+
+    def takes(self, user_id: str) -> bool:
+        """Tell whether a user is served by the trial space: always the same answer for a name and a user."""
+        digest = hashlib.sha256(f"{self.name}\x1f{user_id}".encode()).digest()
+        return int.from_bytes(digest[:8]) < self.share * 2.0**64
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """What came back from the lists of one space."""
+
+    space_id: str
+    users: int
+    lists: int
+    """Lists that some feedback names; those without any are not counted anywhere."""
+    signals: int
+    positive: Interval
+    """Share of positive signals among them."""
+    negative: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Both arms, and the difference trial − control of their rates."""
+
+    control: Arm
+    trial: Arm
+    positive: Interval
+    negative: Interval
+
+
+def attribution_token(space_id: str, *parts: str) -> str:
+    """Name a list that was recommended: equal for equal parts, opaque to the caller; its beginning tells the space."""
+    return _tag(space_id) + hashlib.sha256("\x1f".join([space_id, *parts]).encode()).hexdigest()[: 32 - TAG_LENGTH]
+
+
+def find(record: Record, name: str) -> Experiment | None:
+    """Read an experiment by its name, or the newest where the name is empty; blocks."""
+    query = sa.select(experiments).order_by(experiments.c.seq.desc()).limit(1)
+    if name:
+        query = query.where(experiments.c.name == name)
+    with record.read() as connection:
+        row = connection.execute(query).first()
+    if row is None:
+        return None
+    return Experiment(
+        row.name,
+        row.adapter_id,
+        row.share,
+        row.control_space_id,
+        row.trial_space_id,
+        row.start_time,
+        row.end_time,
+    )
+
+
+def report(record: Record, experiment: Experiment, settings: InterestSettings) -> Report:
+    """Evaluate the feedback of an experiment; blocks.
+
+    Rates are over signals, intervals by bootstrap over users (Efron & Tibshirani 1993), since a user's signals
+    are not independent. With fewer than two users nothing is known: 0…1.
+    """
+    tables = {_tag(space_id): _Feedback() for space_id in (experiment.control_space_id, experiment.trial_space_id)}
+    token = signals.c.attribution_token
+    query = sa.select(signals.c.user_key, signals.c.action, signals.c.value, token).where(
+        sa.func.substr(token, 1, TAG_LENGTH).in_(tables),
+        signals.c.action != int(Action.UNDO),
+        sa.not_(signals.c.undone),
+        signals.c.time >= experiment.start_time,
+    )
+    if experiment.end_time is not None:
+        query = query.where(signals.c.time <= experiment.end_time)
+    with record.read() as connection:
+        for row in connection.execute(query):
+            evidence = Evidence("", 0, None, Action(row.action), row.value)
+            tables[row.attribution_token[:TAG_LENGTH]].add(
+                row.user_key, row.attribution_token, weighing(evidence, settings).weight
+            )
+    control, trial = (tables[_tag(key)] for key in (experiment.control_space_id, experiment.trial_space_id))
+    random = np.random.default_rng(0)
+    resampled = [control.resampled(random), trial.resampled(random)]
+    rates = [control.rates(), trial.rates()]
+    return Report(
+        control.arm(experiment.control_space_id, resampled[0]),
+        trial.arm(experiment.trial_space_id, resampled[1]),
+        *(
+            _interval(rates[1][sign] - rates[0][sign], resampled[1][:, sign] - resampled[0][:, sign], -1.0)
+            for sign in (0, 1)
+        ),
+    )
+
+
+class _Feedback:
+    """Feedback of one arm, counted by user."""
+
+    def __init__(self) -> None:
+        self._users: dict[int, list[int]] = {}
+        self._lists: set[str] = set()
+
+    def add(self, user: int, token: str, weight: float) -> None:
+        counts = self._users.setdefault(user, [0, 0, 0])
+        counts[0] += weight > 0
+        counts[1] += weight < 0
+        counts[2] += 1
+        self._lists.add(token)
+
+    def rates(self) -> NDArray[np.float64]:
+        """(2,) share of positive and of negative signals."""
+        return _rates(self._counts())
+
+    def resampled(self, random: np.random.Generator) -> NDArray[np.float64]:
+        """(RESAMPLES, 2) rates, each over users drawn anew; none where there are too few to draw from."""
+        counts = self._counts()
+        if len(counts) < 2:
+            return np.full((RESAMPLES, 2), np.nan)
+        return np.stack([_rates(counts[random.integers(len(counts), size=len(counts))]) for _ in range(RESAMPLES)])
+
+    def arm(self, space_id: str, resampled: NDArray[np.float64]) -> Arm:
+        rates = self.rates()
+        total = int(self._counts()[:, 2].sum())
+        positive, negative = (_interval(rates[sign], resampled[:, sign], 0.0) for sign in (0, 1))
+        return Arm(space_id, len(self._users), len(self._lists), total, positive, negative)
+
+    def _counts(self) -> NDArray[np.int64]:
+        return np.array(list(self._users.values()), dtype=np.int64).reshape(-1, 3)
+
+
+def _rates(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    total = counts.sum(axis=0)
+    rates: NDArray[np.float64] = total[:2] / max(int(total[2]), 1)
+    return rates
+
+
+def _interval(value: float, resampled: NDArray[np.float64], least: float) -> Interval:
+    if np.isnan(resampled).any():
+        return float(value), least, 1.0
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return float(value), float(low), float(high)
+
+
+def _tag(space_id: str) -> str:
+    return hashlib.sha256(space_id.encode()).hexdigest()[:TAG_LENGTH]

@@ -1,0 +1,307 @@
+"""Bringing all that the record holds into a further embedding space, beside the live one.
+
+From the moment that a space is kept, every write goes into it as well. What is left is a fixed backlog: the rows
+that the space lacks. It is worked off in chunks, each encoded first and then written in one transaction if what
+was encoded is still so. Nothing else is remembered, so an interruption costs no more than a chunk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+
+from penchant_pipelines.capture import NOTHING, item_document
+from penchant_pipelines.interests import Blender, pack
+from penchant_pipelines.record import rows, schema
+from penchant_pipelines.record.carry import carried
+from penchant_pipelines.record.ledger import Ledger, mean_direction
+from penchant_pipelines.record.rows import Vector
+from penchant_pipelines.space import Shared, Space
+from penchant_pipelines.text import Document
+
+CHUNK = 64
+"""Rows that are encoded and written at once: few enough that the writer is held for milliseconds."""
+PROFILES_CHUNK = 20
+
+Progress = Callable[[int, int], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The space whose interests the users' words are about."""
+
+    key: int
+    blender: Blender
+
+
+class Reembedding:
+    """Fills one space. `run` may be broken off and called again at any time."""
+
+    def __init__(self, space: Space, origin: Origin, shared: Shared, progress: Progress) -> None:
+        self._space = space
+        self._origin = origin
+        self._shared = shared
+        self._progress = progress
+        self._done = self._total = 0
+
+    async def run(self) -> None:
+        """Bring items, signals and steering into the space, then make its profiles."""
+        self._total = await asyncio.to_thread(self._count_all)
+        self._done = self._total - await asyncio.to_thread(self._count_missing)
+        await self._report(0)
+        # Profiles from before an interruption don't know what was written since.
+        await drop_rows(self._shared, self._space.key, schema.profiles)
+        while not await self._shared.writer.submit(self._begin_profiles):
+            for fill in (self._items, self._signals, self._steerings):
+                await fill()
+        await self._profiles()
+        await self._report(self._total)
+
+    # -- vectors ---------------------------------------------------------------------------------------------
+
+    async def _items(self) -> None:
+        items, held = schema.items, schema.item_vectors
+        after = ""
+        while found := await self._read(
+            sa.select(items)
+            .outerjoin(held, (held.c.item_id == items.c.id) & (held.c.space == self._space.key))
+            .where(held.c.item_id.is_(None), items.c.id > after)
+            .order_by(items.c.id)
+            .limit(CHUNK)
+        ):
+            after = found[-1].id
+            documents = await asyncio.to_thread(self._item_documents, found)
+            vectors = await self._encode([document.text for document in documents])
+            pairs = list(zip(found, vectors, strict=True))
+            await self._shared.writer.submit(partial(self._put_items, pairs=pairs))
+            await self._report(len(found))
+
+    def _item_documents(self, found: Sequence[sa.Row[Any]]) -> list[Document]:
+        return [item_document(rows.to_item(row), self._shared.reader) for row in found]
+
+    def _put_items(self, ledger: Ledger, pairs: Sequence[tuple[sa.Row[Any], Vector]]) -> Callable[[], None]:
+        items, held = schema.items, schema.item_vectors
+        for read, vector in pairs:
+            present = ledger.connection.execute(sa.select(items).where(items.c.id == read.id)).first()
+            there = (held.c.item_id == read.id) & (held.c.space == self._space.key)
+            # Else it was deleted, or has changed and come into the space with that.
+            if present == read and ledger.connection.execute(sa.select(held.c.item_id).where(there)).first() is None:
+                ledger.embed_item(self._space.key, read.id, vector)
+        return _nothing
+
+    async def _signals(self) -> None:
+        signals, held = schema.signals, schema.signal_vectors
+        after = 0
+        while found := await self._read(
+            sa.select(signals.c.seq, signals.c.id, signals.c.text, signals.c.given_language, signals.c.item_id)
+            .outerjoin(held, (held.c.seq == signals.c.seq) & (held.c.space == self._space.key))
+            .where(held.c.seq.is_(None), signals.c.seq > after)
+            .order_by(signals.c.seq)
+            .limit(CHUNK)
+        ):
+            after = found[-1].seq
+            vectors = await self._encode_texts([(row.text, row.given_language) for row in found])
+            pairs = list(zip(found, vectors, strict=True))
+            await self._shared.writer.submit(partial(self._put_signals, pairs=pairs))
+            await self._report(len(found))
+
+    def _put_signals(self, ledger: Ledger, pairs: Sequence[tuple[sa.Row[Any], Vector | None]]) -> Callable[[], None]:
+        signals, held = schema.signals, schema.signal_vectors
+        for read, own in pairs:
+            # Numbers are given again once the newest signal is erased: it is the content that tells.
+            query = sa.select(signals.c.awaits_item).where(
+                signals.c.seq == read.seq, signals.c.id == read.id, signals.c.text == read.text
+            )
+            present = ledger.connection.execute(query).first()
+            there = (held.c.seq == read.seq) & (held.c.space == self._space.key)
+            if present is None or ledger.connection.execute(sa.select(held.c.seq).where(there)).first() is not None:
+                continue
+            vector = own
+            if read.item_id and not present.awaits_item:
+                item = rows.vectors_of_items(ledger.connection, self._space.key, [read.item_id]).get(read.item_id)
+                if item is not None:
+                    vector = item if own is None else mean_direction(own, item)
+                elif rows.item_words(ledger.connection, read.item_id) is not None:
+                    continue  # the item has yet to come; the next round finds both
+            ledger.connection.execute(held.insert().values(seq=read.seq, space=self._space.key, vector=_blob(vector)))
+        return _nothing
+
+    async def _steerings(self) -> None:
+        steerings, held = schema.steerings, schema.steering_vectors
+        after = 0
+        while found := await self._read(
+            sa.select(steerings)
+            .outerjoin(held, (held.c.seq == steerings.c.seq) & (held.c.space == self._space.key))
+            .where(held.c.seq.is_(None), steerings.c.seq > after)
+            .order_by(steerings.c.seq)
+            .limit(CHUNK)
+        ):
+            after = found[-1].seq
+            vectors = await self._encode_texts([(row.topic, "") for row in found])
+            pairs = list(zip(found, vectors, strict=True))
+            await self._shared.writer.submit(partial(self._put_steerings, pairs=pairs))
+            await self._report(len(found))
+
+    def _put_steerings(self, ledger: Ledger, pairs: Sequence[tuple[sa.Row[Any], Vector | None]]) -> Callable[[], None]:
+        steerings, held = schema.steerings, schema.steering_vectors
+        for read, vector in pairs:
+            query = sa.select(steerings, held.c.vector).outerjoin(
+                held, (held.c.seq == steerings.c.seq) & (held.c.space == self._origin.key)
+            )
+            same = (steerings.c.seq == read.seq) & (steerings.c.time == read.time) & (steerings.c.topic == read.topic)
+            present = ledger.connection.execute(query.where(same)).first()
+            there = (held.c.seq == read.seq) & (held.c.space == self._space.key)
+            if present is None or ledger.connection.execute(sa.select(held.c.seq).where(there)).first() is not None:
+                continue
+            known = rows.to_vector(present.vector)
+            if vector is None and known is not None:
+                event = rows.to_steering(present, known)
+                vector = carried(
+                    ledger.connection,
+                    self._origin.key,
+                    self._origin.blender,
+                    self._space.key,
+                    present.user_key,
+                    event,
+                )
+            ledger.connection.execute(held.insert().values(seq=read.seq, space=self._space.key, vector=_blob(vector)))
+        return _nothing
+
+    async def _encode_texts(self, texts: Sequence[tuple[str, str]]) -> list[Vector | None]:
+        """Clean and encode texts with their languages; None where there is nothing to read."""
+        reader = self._shared.reader
+        documents = await asyncio.to_thread(
+            lambda: [reader.document(text, language, "text") if text else NOTHING for text, language in texts]
+        )
+        vectors = iter(await self._encode([document.text for document in documents if document.text]))
+        return [next(vectors) if document.text else None for document in documents]
+
+    async def _encode(self, texts: Sequence[str]) -> Sequence[Vector]:
+        # Past the queue and the cache that serve requests: a backlog must neither fill the one nor empty the other.
+        return list(await asyncio.to_thread(self._space.encoder.encoder.encode, texts)) if texts else []
+
+    # -- profiles --------------------------------------------------------------------------------------------
+
+    def _begin_profiles(self, ledger: Ledger) -> Callable[[], bool]:
+        """Let every write make profiles in this space too, once no vector is missing. False: some are."""
+        complete = not self._missing_vectors(ledger.connection)
+        # Here, between two transactions, and not later: no vector can be missing from now on.
+        self._space.keeps_profiles = complete
+        return lambda: complete
+
+    async def _profiles(self) -> None:
+        """Replay users until none is left; those who do something meanwhile are taken by the writer."""
+        users, held = schema.users, schema.profiles
+        query = (
+            sa.select(users.c.key)
+            .outerjoin(held, (held.c.user_key == users.c.key) & (held.c.space == self._space.key))
+            .where(held.c.user_key.is_(None))
+            .limit(PROFILES_CHUNK)
+        )
+        while found := await self._read(query):
+            made = [await asyncio.to_thread(self._replayed, row.key) for row in found]
+            ready = [entry for entry in made if entry is not None]
+            await self._shared.writer.submit(partial(self._put_profiles, made=ready))
+            await self._report(len(ready))
+
+    def _replayed(self, user_key: int) -> tuple[int, int, bytes] | None:
+        """Key, version and packed profile of a user; None if there is no such user any more."""
+        with self._shared.record.read() as connection:
+            query = sa.select(schema.users.c.version).where(schema.users.c.key == user_key)
+            version = connection.execute(query).scalar()
+            if version is None:
+                return None
+            events = rows.user_events(connection, self._space.key, user_key)
+        return user_key, version, pack(self._space.blender.replay(events))
+
+    def _put_profiles(self, ledger: Ledger, made: Sequence[tuple[int, int, bytes]]) -> Callable[[], None]:
+        users, held = schema.users, schema.profiles
+        for user_key, version, packed in made:
+            there = (held.c.user_key == user_key) & (held.c.space == self._space.key)
+            unchanged = (users.c.key == user_key) & (users.c.version == version)
+            if (
+                ledger.connection.execute(sa.select(users.c.key).where(unchanged)).first() is not None
+                and ledger.connection.execute(sa.select(held.c.user_key).where(there)).first() is None
+            ):
+                ledger.put_profile(self._space, user_key, packed)
+        return _nothing
+
+    # -- counting and reading ----------------------------------------------------------------------------------
+
+    async def _report(self, more: int) -> None:
+        """Tell how much is done; what came into the space by other ways while it was built makes the sum too small."""
+        self._done = min(self._done + more, self._total)
+        await self._progress(self._done, self._total)
+
+    async def _read(self, query: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
+        def read() -> Sequence[sa.Row[Any]]:
+            with self._shared.record.read() as connection:
+                return connection.execute(query).all()
+
+        return await asyncio.to_thread(read)
+
+    def _count_all(self) -> int:
+        with self._shared.record.read() as connection:
+            return sum(
+                int(connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
+                for table in (schema.items, schema.signals, schema.steerings, schema.users)
+            )
+
+    def _count_missing(self) -> int:
+        with self._shared.record.read() as connection:
+            users = connection.execute(sa.select(sa.func.count()).select_from(schema.users)).scalar_one()
+            return self._missing_vectors(connection) + int(users)
+
+    def _missing_vectors(self, connection: sa.Connection) -> int:
+        key = self._space.key
+        return sum(
+            int(
+                connection.execute(
+                    sa.select(sa.func.count())
+                    .select_from(table.outerjoin(held, (theirs == mine) & (held.c.space == key)))
+                    .where(theirs.is_(None))
+                ).scalar_one()
+            )
+            for table, mine, held, theirs in (
+                (schema.items, schema.items.c.id, schema.item_vectors, schema.item_vectors.c.item_id),
+                (schema.signals, schema.signals.c.seq, schema.signal_vectors, schema.signal_vectors.c.seq),
+                (schema.steerings, schema.steerings.c.seq, schema.steering_vectors, schema.steering_vectors.c.seq),
+            )
+        )
+
+
+async def drop_rows(shared: Shared, space: int, *tables: sa.Table) -> None:
+    """Delete a space's rows of these tables, a few in each transaction."""
+    for table in tables:
+        key = next(iter(table.primary_key.columns))
+        while True:
+
+            def read(table: sa.Table = table, key: sa.Column[Any] = key) -> Sequence[Any]:
+                with shared.record.read() as connection:
+                    query = sa.select(key).where(table.c.space == space).limit(500)
+                    return connection.execute(query).scalars().all()
+
+            found = await asyncio.to_thread(read)
+            if not found:
+                break
+
+            def delete(
+                ledger: Ledger, table: sa.Table = table, key: sa.Column[Any] = key, found: Sequence[Any] = found
+            ) -> Callable[[], None]:
+                ledger.connection.execute(table.delete().where(table.c.space == space, key.in_(found)))
+                return _nothing
+
+            await shared.writer.submit(delete)
+
+
+def _blob(vector: Vector | None) -> bytes | None:
+    return None if vector is None else vector.tobytes()
+
+
+def _nothing() -> None:
+    """Answer of a work that gives none."""

@@ -1,0 +1,171 @@
+"""An embedding space at work: all that is of one encoder, and what is asked of it.
+
+Vectors of different spaces must never meet. So everything that compares vectors hangs on one object of this
+class, and a request picks it once, at its beginning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penchant_pipelines.capture import Reader
+from penchant_pipelines.catalog import Catalog
+from penchant_pipelines.encoder import BatchingEncoder, Encoder, EncoderSettings
+from penchant_pipelines.index import IndexStore
+from penchant_pipelines.index.relay import Relay
+from penchant_pipelines.interests import Blender, InterestSettings, ProfileView, Recipe
+from penchant_pipelines.interests.labels import Label, candidates, name_interests
+from penchant_pipelines.model import now
+from penchant_pipelines.profiles import Profiles, Reason, Stored
+from penchant_pipelines.recommend.candidates import Candidates
+from penchant_pipelines.recommend.recommender import Candidate, Match, Query, Ranking, Recommender
+from penchant_pipelines.recommend.settings import RecommendSettings
+from penchant_pipelines.record import Record, Writer
+from penchant_pipelines.record.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all spaces have in common."""
+
+    record: Record
+    writer: Writer[Ledger]
+    catalog: Catalog
+    store: IndexStore
+    reader: Reader
+    encoder: EncoderSettings
+    interests: InterestSettings
+    recommend: RecommendSettings
+
+
+class Space:
+    """One embedding space of the record, with its encoder. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        key: int,
+        adapter_id: str,
+        encoder: Encoder,
+        similarity: float,
+        shared: Shared,
+        on_lost: Callable[[Space], None],
+        keeps_profiles: bool,
+    ) -> None:
+        self.key = key
+        self.adapter_id = adapter_id
+        """Folder of its adapter; empty for the encoder that the settings name."""
+        self.space_id = encoder.space_id
+        self.encoder = BatchingEncoder(encoder, shared.encoder)
+        self.keeps_profiles = keeps_profiles
+        """False while vectors are missing. The writer's thread sets it."""
+        self._users = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
+        recipe = Recipe(shared.interests, similarity, encoder.space_id)
+        self.blender = Blender(recipe)
+        self.profiles = Profiles(shared.record, key, self.blender)
+        self.relay = Relay(shared.record, shared.writer, shared.store, key, encoder.dimensions, lambda: on_lost(self))
+        self._reader = shared.reader
+        self._recommender = Recommender(
+            shared.catalog,
+            key,
+            Candidates(shared.catalog, key, self.relay),
+            self.relay,
+            self.profiles,
+            recipe.similarity,
+            shared.recommend,
+        )
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the space from being closed while a request works with it."""
+        self._users += 1
+        self._unused.clear()
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._unused.set()
+
+    async def close(self) -> None:
+        """Let go of the encoder's threads and the index, once no request works with them any more."""
+        await self._unused.wait()
+        await self.encoder.close()
+        await self.relay.close()
+
+    # -- profiles --------------------------------------------------------------------------------------------
+
+    async def profile(self, user_id: str, as_of: int | None = None) -> Stored:
+        """Read a profile, now or as it stood at a time (µs). Raises NotFound."""
+        return await asyncio.to_thread(self.profiles.get, user_id, as_of)
+
+    async def labels(self, profile: ProfileView) -> list[Label]:
+        """Name a profile's interests; words that were never encoded are encoded now."""
+        words = {word for interest in profile.interests for word in candidates(interest)}
+        if words:
+            await self.encoder.encode(sorted(words))
+        return self.labels_at_hand(profile)
+
+    def labels_at_hand(self, profile: ProfileView) -> list[Label]:
+        """Name a profile's interests with what is known without asking the model."""
+        return name_interests(profile.interests, self.encoder.cached)
+
+    async def explain(self, user_id: str, interest_id: str, limit: int) -> tuple[Stored, list[Reason]]:
+        """Read the signals behind an interest, greatest share first. Raises NotFound."""
+        return await asyncio.to_thread(self.profiles.explain, user_id, interest_id, limit)
+
+    # -- ranking ---------------------------------------------------------------------------------------------
+
+    async def encode_query(self, text: str, field: str) -> NDArray[np.float32] | None:
+        """Encode the words of a request; None where there are none. Raises InvalidInput at the field."""
+        document = await asyncio.to_thread(self._reader.document, text, "", field)
+        return (await self.encoder.encode([document.text]))[0] if document.text else None
+
+    async def recommend(self, user_id: str, query: Query) -> tuple[Ranking, Stored | None]:
+        """Rank the catalogue for a user; an unknown one gets what is popular."""
+        minute = _minute(now())
+        stored = await asyncio.to_thread(self.profiles.find, user_id, present=minute)
+        return await self._recommender.recommend(stored, query, minute), stored
+
+    async def rerank(
+        self,
+        user_id: str,
+        candidates: Sequence[Candidate],
+        limit: int,
+        prior_weight: float,
+        diversity: float | None,
+        query: NDArray[np.float32] | None,
+    ) -> tuple[Ranking, tuple[str, ...], Stored | None]:
+        """Rank the caller's own candidates. Second value: ids of candidates that nothing is known about."""
+        minute = _minute(now())
+        stored = await asyncio.to_thread(self.profiles.find, user_id, present=minute)
+        ranking, missing = self._recommender.rerank(stored, candidates, limit, prior_weight, diversity, query, minute)
+        return ranking, missing, stored
+
+    async def reasons(self, stored: Stored, ranking: Ranking, limit: int = 3) -> list[list[Reason]]:
+        """The user's own signals behind each place of a ranking."""
+        return await asyncio.to_thread(
+            self.profiles.reasons_for,
+            stored,
+            [place.vector for place in ranking.places],
+            [place.interest_id for place in ranking.places],
+            limit,
+        )
+
+    async def find_users(
+        self, target: NDArray[np.float32], limit: int, min_similarity: float
+    ) -> tuple[tuple[Match, ...], tuple[str, ...]]:
+        """Users who would want something, by its vector."""
+        return await self._recommender.find_users(target, limit, min_similarity)
+
+
+def _minute(time: int) -> int:
+    """Cut a time to its minute, so that a request repeated at once gets the very same answer."""
+    return time - time % 60_000_000

@@ -1,0 +1,206 @@
+"""`adapters`: load, switch and compare adapters while the server runs."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from penchant.cli.errors import fail
+from penchant.cli.options import DEFAULT_SERVER, Commands, Json, Server, connect
+from penchant.cli.output import print_json, print_line, print_table, progress, when
+from penchant.client import Client
+from penchant.v1.admin_service_pb2 import (
+    ADAPTER_STATE_STANDBY,
+    JOB_STATE_RUNNING,
+    JOB_STATE_SUCCEEDED,
+    Adapter,
+    AdapterState,
+    Experiment,
+    GetExperimentResponse,
+    Job,
+    JobState,
+    ListAdaptersRequest,
+)
+
+adapters = typer.Typer(no_args_is_help=True, help="Adapters: load, activate, roll back, unload, compare.")
+experiment = typer.Typer(no_args_is_help=True, help="A/B: serve a share of the users from a second adapter.")
+adapters.add_typer(experiment, name="experiment")
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", help="Folder in the server's adapter directory; '' for the encoder of the server's settings."
+    ),
+]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until the job has ended, and show how far it is.")]
+POLL_SECONDS = 0.5
+
+
+def register(app: Commands) -> None:
+    """Add the commands."""
+    app.add_typer(adapters, name="adapters")
+
+
+@adapters.command("list")
+def list_adapters(server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """List the adapters that are loaded, and where each stands."""
+    with connect(server) as client:
+        if as_json:
+            print_json(client.call(ListAdaptersRequest()))
+            return
+        print_table(
+            ("id", "state", "space", "loaded", "figures"),
+            [
+                (_name(a.id), _state(a), a.space_id, a.load_time, "  ".join(f"{k} {v:g}" for k, v in a.metrics.items()))
+                for a in client.adapters()
+            ],
+            empty="no adapters",
+        )
+
+
+@adapters.command()
+def load(adapter_id: Name, server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """Load an adapter and check it against its hash and the base model."""
+    with connect(server) as client:
+        adapter = client.load_adapter(adapter_id)
+    if as_json:
+        print_json(adapter)
+    else:
+        print_line(f"{_name(adapter.id)} is {_state(adapter)}", adapter.space_id)
+
+
+@adapters.command()
+def activate(
+    adapter_id: Name,
+    standby: Annotated[bool, typer.Option("--standby", help="Build it and keep it current, but don't switch.")] = False,
+    wait: Wait = False,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
+) -> None:
+    """Re-embed everything into an adapter's space, then switch to it; it is loaded first if it isn't."""
+    with connect(server) as client:
+        if adapter_id:
+            client.load_adapter(adapter_id)
+        job = client.activate_adapter(adapter_id, standby=standby)
+        _show(_followed(client, job) if wait else job, as_json)
+
+
+@adapters.command()
+def rollback(server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """Switch back to the space that stands by, at once."""
+    with connect(server) as client:
+        waiting = [adapter.id for adapter in client.adapters() if adapter.state == ADAPTER_STATE_STANDBY]
+        if len(waiting) != 1:
+            names = ", ".join(map(_name, waiting)) or "none"
+            fail(f"one adapter must stand by to go back to, but there are: {names}; name it to `adapters activate`")
+        _show(_followed(client, client.activate_adapter(waiting[0])), as_json)
+
+
+@adapters.command()
+def unload(adapter_id: Name, server: Server = DEFAULT_SERVER) -> None:
+    """Drop an adapter with its vectors, profiles and index; there is no way back to it then but a new activation."""
+    with connect(server) as client:
+        client.unload_adapter(adapter_id)
+    print_line(f"{_name(adapter_id)} is unloaded")
+
+
+@experiment.command("start")
+def start_experiment(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A new name; it decides who is in which arm.")],
+    adapter_id: Name,
+    share: Annotated[float, typer.Option("--share", min=0, max=1, help="Share of the users that it serves.")] = 0.5,
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
+) -> None:
+    """Serve a share of the users from an adapter that stands by, always the same users."""
+    with connect(server) as client:
+        found = client.start_experiment(name, adapter_id, share)
+    _show_experiment(found, as_json)
+
+
+@experiment.command("stop")
+def stop_experiment(server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
+    """Serve everybody from the live adapter again."""
+    with connect(server) as client:
+        found = client.stop_experiment()
+    _show_experiment(found, as_json)
+
+
+@experiment.command()
+def report(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the experiment; the newest where left out.")] = "",
+    server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
+) -> None:
+    """Compare what users did with the lists of either arm; intervals are 95 %, by bootstrap over users."""
+    with connect(server) as client:
+        found = client.experiment(name)
+    if as_json:
+        print_json(found)
+        return
+    _show_experiment(found.experiment, as_json=False)
+    print_table(
+        ("arm", "users", "lists", "signals", "positive", "negative", "space"),
+        [
+            (
+                arm,
+                side.user_count,
+                side.list_count,
+                side.signal_count,
+                _estimate(side.positive_rate),
+                _estimate(side.negative_rate),
+                side.space_id,
+            )
+            for arm, side in (("control", found.control), ("trial", found.trial))
+        ],
+        empty="",
+    )
+    print_line(
+        f"trial − control: positive {_estimate(found.positive_difference)}",
+        f"negative {_estimate(found.negative_difference)}",
+    )
+
+
+def _followed(client: Client, job: Job) -> Job:
+    """Wait for a job and show how far it is."""
+    with progress("activating", job.total_count or None, counted=True) as moved:
+        while job.state == JOB_STATE_RUNNING:
+            time.sleep(POLL_SECONDS)
+            job = client.job(job.id)
+            moved(job.done_count, total=job.total_count or None)
+    return job
+
+
+def _show(job: Job, as_json: bool) -> None:
+    if as_json:
+        print_json(job)
+    else:
+        state = JobState.Name(job.state).removeprefix("JOB_STATE_").lower()
+        print_line(f"job {job.id}: {state}", f"{job.done_count} of {job.total_count}" * bool(job.total_count))
+    if job.state not in (JOB_STATE_RUNNING, JOB_STATE_SUCCEEDED):
+        fail(job.error.message or "the job was cancelled")
+
+
+def _show_experiment(found: Experiment, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    until = when(found.end_time) if found.HasField("end_time") else "now"
+    print_line(
+        f"experiment {found.name}: {found.share:.0%} of the users by {_name(found.adapter_id)}",
+        f"{when(found.start_time)} to {until}",
+    )
+
+
+def _estimate(estimate: GetExperimentResponse.Estimate) -> str:
+    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+
+
+def _name(adapter_id: str) -> str:
+    return adapter_id or "(settings)"
+
+
+def _state(adapter: Adapter) -> str:
+    return AdapterState.Name(adapter.state).removeprefix("ADAPTER_STATE_").lower()

@@ -1,0 +1,294 @@
+"""`finetune`: from one's own log to an adapter that is proven no worse; no server takes part."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from google.protobuf.message import Message
+
+from penchant import jsonl
+from penchant.cli.errors import describe, fail
+from penchant.cli.options import Commands, Json
+from penchant.cli.output import print_line, print_table, progress, write_line
+from penchant.exceptions import InvalidInputError
+
+# The training libraries take seconds to load and may not be installed: every command imports them for itself.
+if TYPE_CHECKING:
+    from penchant.settings import Settings
+    from penchant_finetune.log import Log
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+finetune = typer.Typer(
+    no_args_is_help=True,
+    help="Fine-tune the encoder on your own log: prepare, train, evaluate, export. "
+    "On several GPUs: accelerate launch -m penchant finetune train …",
+)
+
+
+class Split(StrEnum):
+    """How a log is split in time."""
+
+    AUTO = "auto"
+    TIME = "time"
+    USER = "user"
+
+
+class Augmentation(StrEnum):
+    """Kinds of synthetic data."""
+
+    SEGMENTATION = "segmentation"
+    CROPS = "crops"
+    EMBEDDINGS = "embeddings"
+
+
+class Control(StrEnum):
+    """Runs that must not win."""
+
+    RANDOM_PAIRS = "random-pairs"
+
+
+Prepared = Annotated[
+    Path, typer.Argument(metavar="PREPARED", exists=True, file_okay=False, help="Folder that `prepare` made.")
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting of the server, such as encoder.model=…; repeatable."),
+]
+Config = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", exists=True, dir_okay=False, help="The server's settings.")
+]
+
+
+def register(app: Commands) -> None:
+    """Add the commands."""
+    app.add_typer(finetune, name="finetune")
+
+
+@finetune.callback()
+def _installed() -> None:
+    if find_spec("datasets") is None or find_spec("penchant_finetune") is None:
+        fail("fine-tuning needs more packages: pip install 'penchant[finetune]'")
+
+
+@finetune.command()
+def prepare(
+    output: Annotated[Path, typer.Argument(metavar="PREPARED", file_okay=False, help="Folder to make.")],
+    items: Annotated[
+        Path | None,
+        typer.Option("--items", metavar="FILE", exists=True, dir_okay=False, help="Items, JSON Lines or Parquet."),
+    ] = None,
+    signals: Annotated[
+        Path | None,
+        typer.Option("--signals", metavar="FILE", exists=True, dir_okay=False, help="Signals, JSON Lines or Parquet."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="A server's data folder in their place; the server may run."),
+    ] = None,
+    split: Annotated[
+        Split,
+        typer.Option(help="time: one moment for all users. user: a moment of each. auto: user where few users remain."),
+    ] = Split.AUTO,
+    validation_from: Annotated[float, typer.Option(help="Share of the log before validation.")] = 0.8,
+    test_from: Annotated[float, typer.Option(help="Share of the log before the test part.")] = 0.9,
+    window_days: Annotated[float, typer.Option(help="Days within which two items count as taken to together.")] = 7.0,
+    max_pairs: Annotated[int, typer.Option(min=8, help="Most pairs to train on.")] = 10_000,
+    negatives: Annotated[bool, typer.Option(help="Mine hard negatives.")] = True,
+    augment: Annotated[list[Augmentation] | None, typer.Option(help="Add synthetic data; repeatable.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
+    config: Config = None,
+    assignments: Assignments = None,
+) -> None:
+    """Make pairs to train on from items and signals, or from a server's data folder."""
+    from penchant_finetune.base import open_base
+    from penchant_finetune.log import read_record
+    from penchant_finetune.prepare import PrepareSettings
+    from penchant_finetune.prepare import prepare as make
+    from penchant_pipelines.text import TextPipeline
+
+    given = _settings(config, assignments)
+    wanted = _checked(
+        PrepareSettings,
+        split=None if split is Split.AUTO else split.value,
+        validation_from=validation_from,
+        test_from=test_from,
+        window_days=window_days,
+        negatives=negatives,
+        max_pairs=max_pairs,
+        augment=tuple(kind.value for kind in augment or ()),
+        seed=seed,
+    )
+    if data is not None and not (items or signals):
+        log = read_record(data, given.text)
+    elif items and signals and data is None:
+        log = _read_files(items, signals, given)
+    else:
+        raise typer.BadParameter("give --items and --signals, or --data", param_hint="--items")
+    encoder, _ = open_base(given.encoder)
+    manifest = make(log, TextPipeline(given.text), encoder, given.encoder, given.interests, wanted, output)
+    print_table(("what", "count"), manifest.counts.items(), empty="")
+    print_line(f"in {output}, split by {manifest.split}, for {manifest.space_id}")
+
+
+@finetune.command()
+def train(
+    prepared: Prepared,
+    run: Annotated[Path, typer.Argument(metavar="RUN", file_okay=False, help="Folder of the run; resumed if begun.")],
+    seed: Annotated[int, typer.Option(help="Seed of weights and order.")] = 0,
+    epochs: Annotated[float, typer.Option(help="Times through all pairs, at most.")] = 2.0,
+    batch_size: Annotated[int, typer.Option(help="Pairs that are each other's negatives.")] = 256,
+    micro_batch_size: Annotated[
+        int, typer.Option(help="Texts in memory at once; gradients are cached where the batch is larger.")
+    ] = 256,
+    learning_rate: Annotated[float, typer.Option(help="Highest rate of learning.")] = 5e-4,
+    temperature: Annotated[float, typer.Option(help="Temperature of the contrastive loss.")] = 0.05,
+    rank: Annotated[int, typer.Option(help="Rank of the LoRA layers.")] = 16,
+    matryoshka: Annotated[
+        str, typer.Option(metavar="N,…", help="Lengths that vectors shall be cut to, such as 384,256,128.")
+    ] = "",
+    bf16: Annotated[bool, typer.Option(help="Compute in bfloat16.")] = False,
+    threads: Annotated[int, typer.Option(help="Threads on a CPU; 0: one a core.")] = 0,
+    control: Annotated[
+        Control | None, typer.Option(help="Train on pairs shuffled at random, which must not help.")
+    ] = None,
+) -> None:
+    """Train LoRA layers; writes RUN/adapter, run.json and TensorBoard logs."""
+    from penchant_finetune.prepare import load_prepared
+    from penchant_finetune.train import TrainSettings
+    from penchant_finetune.train import train as make
+
+    try:
+        lengths = tuple(int(length) for length in matryoshka.split(",") if length)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{matryoshka!r} is not a list such as 384,256,128", param_hint="--matryoshka"
+        ) from None
+    settings = _checked(
+        TrainSettings,
+        seed=seed,
+        epochs=epochs,
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
+        learning_rate=learning_rate,
+        temperature=temperature,
+        rank=rank,
+        matryoshka=lengths,
+        bf16=bf16,
+        threads=threads,
+        control=control.value if control else None,
+    )
+    done = make(load_prepared(prepared), settings, run)
+    print_line(
+        f"{done.steps} steps in {done.seconds:.0f} s; validation loss {done.untuned_loss:.4f} before, "
+        f"{done.best_loss:.4f} after; in {run}"
+    )
+
+
+@finetune.command()
+def evaluate(
+    prepared: Prepared,
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", exists=True, file_okay=False, help="Runs to measure.")],
+    as_json: Json = False,
+) -> None:
+    """Measure runs against the live encoder on the test part: next items, ranked among the whole catalogue."""
+    from penchant_finetune.evaluate import METRICS
+    from penchant_finetune.evaluate import evaluate as measure
+    from penchant_finetune.prepare import load_prepared
+
+    reports, together = measure(load_prepared(prepared), runs)
+    if as_json:
+        write_line(json.dumps({"runs": reports, "together": together}))
+        return
+    print_line(", ".join(f"{count} {name}" for name, count in reports[0]["protocol"].items() if name != "split"))
+    rows = [("live", *(_mean(reports[0]["live"][metric]) for metric in METRICS))]
+    for report in [*reports, *together]:
+        name = str(report["run"]) + (f" ({report['control']})" if report["control"] else "")
+        rows.append((name, *(_mean(report["tuned"][metric]) for metric in METRICS)))
+        rows.append(("  less live", *(_difference(report["difference"][metric]) for metric in METRICS)))
+    print_table(("run", *METRICS), rows, empty="")
+
+
+@finetune.command()
+def export(
+    prepared: Prepared,
+    run: Annotated[Path, typer.Argument(metavar="RUN", exists=True, file_okay=False, help="Folder of the run.")],
+    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", file_okay=False, help="Adapter folder to make.")],
+) -> None:
+    """Make the adapter folder that a server loads; refused where the run was measured to be worse than the live one."""
+    from penchant_finetune.export import export as make
+    from penchant_finetune.prepare import load_prepared
+
+    make(load_prepared(prepared), run, adapter)
+    print_line(f"adapter in {adapter}; fill in the licence in its README.md")
+
+
+def _settings(config: Path | None, assignments: list[str] | None) -> Settings:
+    from penchant.settings import load_settings
+
+    overrides: dict[str, str] = {}
+    for assignment in assignments or []:
+        key, equals, value = assignment.partition("=")
+        if not (key and equals):
+            raise typer.BadParameter(f"{assignment!r} is not KEY=VALUE", param_hint="--set")
+        overrides[key.strip()] = value.strip()
+    return load_settings(config=config, overrides=overrides)
+
+
+def _checked(kind: Callable[..., T], **values: Any) -> T:
+    from pydantic import ValidationError
+
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = str(problem["loc"][0]).replace("_", "-")
+        raise typer.BadParameter(problem["msg"], param_hint=f"--{name}") from None
+
+
+def _read_files(items: Path, signals: Path, settings: Settings) -> Log:
+    from penchant import convert
+    from penchant.v1.catalog_service_pb2 import Item
+    from penchant.v1.signal_pb2 import Signal
+    from penchant.validation import Limits, Validator
+    from penchant_finetune.log import read_log
+    from penchant_pipelines.text import TextPipeline
+
+    limits = settings.limits
+    validator = Validator(Limits(limits.text_bytes, limits.batch_size, limits.page_size))
+    return read_log(
+        _messages(items, Item, convert.to_item, validator.check),
+        _messages(signals, Signal, convert.to_signal, validator.check),
+        TextPipeline(settings.text),
+    )
+
+
+def _messages(file: Path, kind: type[M], read: Callable[[M], T], check: Callable[[M], None]) -> Iterator[T]:
+    """Read the messages of a file; the first line that the server would refuse ends the command."""
+    from penchant_pipelines.errors import InvalidInput
+
+    with jsonl.open_source(file) as source, progress(f"reading {file.name}", source.size) as moved:
+        for line in jsonl.read_messages(source, kind):
+            if isinstance(line.content, InvalidInputError):
+                fail(f"{file} line {line.number}: {describe(line.content)}")
+            try:
+                check(line.content)
+            except InvalidInput as error:
+                fail(f"{file} line {line.number}: {error.message}")
+            yield read(line.content)
+            moved(source.position)
+
+
+def _mean(values: list[float]) -> str:
+    return f"{values[0]:.4f}"
+
+
+def _difference(values: list[float]) -> str:
+    return "{:+.4f} ({:+.4f} … {:+.4f})".format(*values)

@@ -1,0 +1,159 @@
+"""`finetune` and the recipe that runs all of it, on a tiny model and a log that can be learnt from."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_models
+from typer.testing import CliRunner
+
+from penchant import convert, jsonl
+from penchant.cli import app
+
+ROOT = Path(__file__).parents[2]
+QUICK = ["--epochs", "6", "--batch-size", "64", "--learning-rate", "5e-3", "--threads", "1"]
+EARLY = ["--validation-from", "0.7", "--test-from", "0.8", "--max-pairs", "1000"]
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model, and the small log as files."""
+    folder = tmp_path_factory.mktemp("finetune")
+    tiny_models.tiny_bert(folder / "model")
+    items, signals = tiny_models.small_log()
+    (folder / "items.jsonl").write_text("".join(f"{jsonl.to_json(convert.from_item(item))}\n" for item in items))
+    (folder / "signals.jsonl").write_text(
+        "".join(f"{jsonl.to_json(convert.from_signal(signal))}\n" for signal in signals)
+    )
+    return folder
+
+
+def run(*arguments: str | Path) -> tuple[int, str, str]:
+    result = runner.invoke(app, ["finetune", *map(str, arguments)], env={"COLUMNS": "200", "NO_COLOR": "1"})
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["prepare"], "PREPARED"),
+        (["prepare", "out"], "--data"),
+        (["prepare", "out", "--items", "no-such-file.jsonl"], "does not exist"),
+        (["prepare", "out", "--data", ".", "--test-from", "1.5"], "--test-from"),
+        (["prepare", "out", "--data", ".", "--augment", "magic"], "crops"),
+        (["prepare", "out", "--data", ".", "--set", "encoder.model"], "KEY=VALUE"),
+        (["train", "no-such-folder", "run"], "does not exist"),
+        (["train", ".", "run", "--matryoshka", "half"], "384,256,128"),
+        (["train", ".", "run", "--rank", "0"], "--rank"),
+        (["train", ".", "run", "--control", "none"], "random-pairs"),
+        (["evaluate", "."], "RUN"),
+    ],
+)
+def test_wrong_usage_exits_2_and_says_what_is_wrong(arguments: list[str], said: str) -> None:
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert said in err
+    assert out == ""
+
+
+def test_what_is_not_there_is_said_in_one_line(folder: Path, tmp_path: Path) -> None:
+    cases: list[tuple[list[str | Path], str]] = [
+        (["train", tmp_path, tmp_path / "run"], "no prepared folder"),
+        (["prepare", tmp_path / "out", "--data", tmp_path], "no record.sqlite3"),
+    ]
+    for arguments, said in cases:
+        code, _, err = run(*arguments)
+        assert code == 1
+        assert said in err
+        assert len(err.splitlines()) == 1
+    broken = tmp_path / "signals.jsonl"
+    broken.write_text('{"id": "s", "user_id": "", "time": "2026-01-01T00:00:00Z", "post": {"text": "hi"}}\n')
+    code, _, err = run("prepare", tmp_path / "out", "--items", folder / "items.jsonl", "--signals", broken)
+    assert code == 1
+    assert "line 1: user_id: must not be empty" in err
+
+
+def test_the_steps_one_by_one(folder: Path, tmp_path: Path) -> None:
+    files: list[str | Path] = ["--items", folder / "items.jsonl", "--signals", folder / "signals.jsonl"]
+    model = ["--set", f"encoder.model={folder / 'model'}", "--set", "encoder.device=cpu"]
+    code, out, err = run("prepare", tmp_path / "prepared", *files, *model, *EARLY)
+    assert code == 0, err
+    assert "co-engagement pairs" in out
+    assert "split by time, for model-" in out
+    code, out, err = run("train", tmp_path / "prepared", tmp_path / "run", *QUICK)
+    assert code == 0, err
+    assert "validation loss" in out
+    code, _, err = run("export", tmp_path / "prepared", tmp_path / "run", tmp_path / "adapter")
+    assert code == 1
+    assert "was not evaluated" in err
+    code, out, err = run("evaluate", tmp_path / "prepared", tmp_path / "run", "--json")
+    assert code == 0, err
+    (report,) = json.loads(out)["runs"]
+    assert report["difference"]["recall@10"][1] > 0
+    code, _, err = run("export", tmp_path / "prepared", tmp_path / "run", tmp_path / "adapter")
+    assert code == 0, err
+    assert {path.name for path in (tmp_path / "adapter").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "penchant.json",
+        "README.md",
+    }
+    (tmp_path / "prepared" / "pairs.parquet").write_bytes(b"")
+    code, _, err = run("evaluate", tmp_path / "prepared", tmp_path / "run")
+    assert code == 1
+    assert "pairs.parquet" in err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_recipe(folder: Path, tmp_path: Path) -> None:
+    environment = os.environ | {
+        "PREPARE": f"--set encoder.model={folder / 'model'} --set encoder.device=cpu {' '.join(EARLY)}",
+        "TRAIN": " ".join(QUICK),
+        "NO_COLOR": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    recipe: list[str | Path] = [
+        ROOT / "finetune/runs/domain.sh",
+        folder / "items.jsonl",
+        folder / "signals.jsonl",
+        tmp_path,
+        "5",
+    ]
+    done = subprocess.run(recipe, env=environment, capture_output=True, text=True, timeout=390)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = (tmp_path / "evaluation.txt").read_text()
+    for line in ("live", "seed-5", "less live", "control-5 (random-pairs)"):
+        assert line in table
+    assert "1 of 1 exported" in done.stdout
+    assert (tmp_path / "adapter-5" / "penchant.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_several_processes_train_one_run(folder: Path, tmp_path: Path) -> None:
+    files: list[str | Path] = ["--items", folder / "items.jsonl", "--signals", folder / "signals.jsonl"]
+    model = ["--set", f"encoder.model={folder / 'model'}", "--set", "encoder.device=cpu"]
+    code, _, err = run("prepare", tmp_path / "prepared", *files, *model, *EARLY)
+    assert code == 0, err
+    # `accelerate launch` starts several processes on GPUs only; on them it sets the same variables as torchrun.
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    options = [*QUICK, "--batch-size", "32", "--micro-batch-size", "8"]
+    done = subprocess.run(
+        [*launch, "-m", "penchant", "finetune", "train", tmp_path / "prepared", tmp_path / "run", *options],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=190,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    saved = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert saved["best_loss"] < saved["untuned_loss"]
+    assert saved["processes"] == 2

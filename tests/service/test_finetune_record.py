@@ -1,0 +1,61 @@
+"""Fine-tuning from the record of a server that goes on working."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+import tiny_models
+from harness import Server, StartServer
+
+from penchant import convert
+from penchant_finetune.corpus import make_corpus
+from penchant_finetune.log import read_log, read_record
+from penchant_pipelines.encoder.sentence import file_sha256
+from penchant_pipelines.errors import WrongState
+from penchant_pipelines.interests import InterestSettings
+from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Signal
+from penchant_pipelines.text import TextPipeline, TextSettings
+
+
+async def fill(server: Server) -> None:
+    items, signals = tiny_models.small_log()
+    await server.client.upsert_items([convert.from_item(item) for item in items])
+    undone = Behavior("1-3", Action.SAVE), Behavior("1-3", Action.UNDO)
+    extra = [Signal(f"x{n}", "undoer", act, tiny_models.START + n) for n, act in enumerate(undone)]
+    answers = server.client.capture_many([convert.from_signal(signal) for signal in [*signals, *extra]])
+    assert not [answer async for answer in answers if answer.error]
+
+
+async def test_a_running_servers_record_gives_the_log_that_was_sent(server: Server) -> None:
+    await fill(server)
+    read = read_record(server.data, TextSettings())
+    sent = read_log(*tiny_models.small_log(), TextPipeline(TextSettings()))
+    assert {item.id: item for item in read.items} == {item.id: item for item in sent.items}
+    assert [(s.id, s.time, s.item_id, s.text, s.hashtags, s.action, s.value, s.rating) for s in read.signals] == [
+        (s.id, s.time, s.item_id, s.text, s.hashtags, s.action, s.value, s.rating) for s in sent.signals
+    ]
+    one, other = (make_corpus(log, InterestSettings(), None, (0.7, 0.8)) for log in (read, sent))
+    assert one.times.max() - one.times.min() < 15 * MICROS_PER_DAY
+    assert one.parts.tolist() == other.parts.tolist()
+    # The server was neither locked out nor written to.
+    await server.client.capture(user_id="u0", text="still here")
+    assert len(read_record(server.data, TextSettings()).signals) == len(read.signals) + 1
+
+
+async def test_a_stopped_servers_record_is_read_and_left_alone(start: StartServer, data: Path) -> None:
+    async with start() as server:
+        await fill(server)
+    file = data / "record.sqlite3"
+    before = file_sha256(file)
+    assert len(read_record(data, TextSettings()).items) == 120
+    assert file_sha256(file) == before
+
+
+def test_what_is_no_record_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WrongState, match=r"no record\.sqlite3"):
+        read_record(tmp_path, TextSettings())
+    sqlite3.connect(tmp_path / "record.sqlite3").close()
+    with pytest.raises(WrongState, match="can't be read"):
+        read_record(tmp_path, TextSettings())

@@ -1,0 +1,117 @@
+"""Experiments: who is in which arm, and what the feedback says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from penchant_pipelines.experiment import Experiment, Report, attribution_token, find, report
+from penchant_pipelines.interests import InterestSettings
+from penchant_pipelines.model import Action
+from penchant_pipelines.record import Record, schema
+
+USERS = [f"u-{number}" for number in range(20_000)]
+
+
+def experiment(name: str = "autumn", share: float = 0.5, end_time: int | None = None) -> Experiment:
+    return Experiment(name, "books", share, "old", "new", 100, end_time)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 1.0])
+def test_a_share_of_the_users_is_taken_always_the_same(share: float) -> None:
+    taken = [user for user in USERS if experiment(share=share).takes(user)]
+    assert len(taken) / len(USERS) == pytest.approx(share, abs=0.012)
+    assert taken == [user for user in USERS if experiment(share=share).takes(user)]
+    # A greater share keeps whom a smaller one took; another name draws anew.
+    assert all(experiment(share=min(1.0, share * 2)).takes(user) for user in taken)
+    if 0 < share < 1:
+        again = sum(experiment("spring", share).takes(user) for user in taken) / len(taken)
+        assert again == pytest.approx(share, abs=0.05)
+
+
+def test_a_token_tells_its_space_and_nothing_else() -> None:
+    one, same = attribution_token("old", "recommend", "mei", "7"), attribution_token("old", "recommend", "mei", "7")
+    other, trial = attribution_token("old", "recommend", "mei", "8"), attribution_token("new", "recommend", "mei", "7")
+    assert one == same
+    assert len({one, other, trial}) == 3
+    assert one[:8] == other[:8] != trial[:8]
+    assert len(one) == 32
+    assert "mei" not in one
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Iterator[Record]:
+    found = Record(tmp_path)
+    yield found
+    found.close()
+
+
+def keep(record: Record, rows: Iterable[tuple[int, str, Action, int]]) -> None:
+    """Keep signals: user, space of the list, action, time."""
+    with record.engine.begin() as connection:
+        for number, (user, space, action, time) in enumerate(rows):
+            if connection.execute(schema.users.select().where(schema.users.c.key == user)).first() is None:
+                connection.execute(
+                    schema.users.insert().values(
+                        key=user, user_id=f"u-{user}", version=0, signal_count=0, latest_time=0, latest_id=""
+                    )
+                )
+            connection.execute(
+                schema.signals.insert().values(
+                    id=f"s-{number}", user_key=user, time=time, digest=b"", action=int(action), item_id="i", text="",
+                    given_language="", attribution_token=attribution_token(space, str(number)) if space else "",
+                    context="{}", language="und", terms="[]", awaits_item=False, undone=False,
+                )
+            )  # fmt: skip
+
+
+def evaluated(record: Record, end_time: int | None = None) -> Report:
+    return report(record, experiment(end_time=end_time), InterestSettings())
+
+
+def test_only_feedback_on_lists_of_either_arm_in_its_time_counts(record: Record) -> None:
+    keep(
+        record,
+        [
+            (1, "old", Action.LIKE, 150),
+            (1, "old", Action.HIDE, 160),
+            (2, "new", Action.LIKE, 150),
+            (3, "new", Action.SAVE, 170),
+            (3, "third", Action.LIKE, 150),  # a list of another space
+            (3, "", Action.LIKE, 150),  # of nobody's list
+            (3, "new", Action.LIKE, 99),  # before
+            (3, "new", Action.HIDE, 300),  # after
+            (3, "new", Action.UNDO, 150),
+        ],
+    )
+    found = evaluated(record, end_time=200)
+    assert (found.control.users, found.control.signals, found.control.lists) == (1, 2, 2)
+    assert (found.trial.users, found.trial.signals, found.trial.lists) == (2, 2, 2)
+    assert (found.control.positive[0], found.control.negative[0]) == (0.5, 0.5)
+    assert found.trial.positive[0] == 1
+    assert found.positive[0] == 0.5
+    # One user says nothing about others.
+    assert found.control.positive[1:] == (0, 1)
+    assert found.positive[1:] == (-1, 1)
+    assert evaluated(record).trial.negative[0] == pytest.approx(1 / 3)
+
+
+def test_signals_of_one_user_do_not_make_the_interval_narrow(record: Record) -> None:
+    few = [(user, "old", Action.LIKE if user % 2 else Action.HIDE, 150) for user in range(1, 9) for _ in range(40)]
+    many = [(100 + n, "new", Action.LIKE if n % 2 else Action.HIDE, 150) for n in range(320)]
+    keep(record, few + many)
+    found = evaluated(record)
+    widths = [high - low for _, low, high in (found.control.positive, found.trial.positive)]
+    assert found.control.positive[0] == found.trial.positive[0] == 0.5
+    assert widths[1] == pytest.approx(2 * 1.96 * (0.25 / 320) ** 0.5, rel=0.2)
+    assert widths[0] > 4 * widths[1]
+    assert evaluated(record) == found
+
+
+def test_nothing_has_been_tried_yet(record: Record) -> None:
+    assert find(record, "") is None
+    found = evaluated(record)
+    assert found.trial.signals == 0
+    assert found.trial.positive == (0, 0, 1)

@@ -1,0 +1,374 @@
+"""Training, measuring and exporting an adapter, on models of random weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from penchant_finetune.adversarial import RADIUS, InputNoise
+from penchant_finetune.augment import Augmentation
+from penchant_finetune.base import open_base
+from penchant_finetune.evaluate import evaluate, interval, open_tuned
+from penchant_finetune.export import export, refusal
+from penchant_finetune.log import read_log
+from penchant_finetune.lora import add_lora, target_modules
+from penchant_finetune.losses import UserAwareRankingLoss
+from penchant_finetune.prepare import Prepared, PrepareSettings, load_prepared, prepare
+from penchant_finetune.train import ADAPTER, CHECKPOINTS, AdapterTrainer, TrainSettings, load_run, train
+from penchant_pipelines.encoder import EncoderSettings
+from penchant_pipelines.encoder.adapter import open_adapter, read_manifest
+from penchant_pipelines.errors import WrongState
+from penchant_pipelines.interests import InterestSettings
+from penchant_pipelines.text import TextPipeline, TextSettings
+
+# peft asks transformers by a name that is on its way out.
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+
+QUICK = TrainSettings(epochs=6, batch_size=64, micro_batch_size=64, learning_rate=5e-3, threads=1)
+
+Make = Callable[..., Prepared]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        "bert": tiny_models.tiny_bert(folder / "tiny-bert"),
+        "qwen": tiny_models.tiny_qwen(folder / "tiny-qwen"),
+    }
+
+
+@pytest.fixture(scope="module")
+def make(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Prepares the small log for a model."""
+
+    def made(model: str = "bert", augment: tuple[Augmentation, ...] = (), max_pairs: int = 1000) -> Prepared:
+        folder = tmp_path_factory.mktemp("prepared")
+        text = TextPipeline(TextSettings())
+        settings = EncoderSettings(model=str(models[model]), device="cpu")
+        encoder, _ = open_base(settings)
+        chosen = PrepareSettings(augment=augment, max_pairs=max_pairs, validation_from=0.7, test_from=0.8)
+        prepare(read_log(*tiny_models.small_log(), text), text, encoder, settings, InterestSettings(), chosen, folder)
+        return load_prepared(folder)
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def prepared(make: Make) -> Prepared:
+    return make()
+
+
+@pytest.fixture(scope="module")
+def run(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "tuned"
+    train(prepared, QUICK, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(prepared: Prepared, run: Path) -> dict[str, Any]:
+    return evaluate(prepared, [run])[0][0]
+
+
+# -- where LoRA goes ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("bert", {"query", "key", "value", "dense"}),
+        ("qwen", {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}),
+    ],
+)
+def test_lora_goes_into_every_linear_map_of_the_layers_and_nowhere_else(
+    models: dict[str, Path], model: str, names: set[str]
+) -> None:
+    _, opened = open_base(EncoderSettings(model=str(models[model]), device="cpu"))
+    transformer = opened[0].get_submodule("auto_model")
+    linear = {name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)}
+    add_lora(opened, rank=4, dropout=0.0)
+    trained = {name for name, parameter in transformer.named_parameters() if parameter.requires_grad}
+    assert trained
+    assert all("lora_" in name for name in trained)
+    adapted = {name.partition(".lora_")[0] for name in trained}
+    assert adapted == {name for name in linear if not name.startswith("pooler")}
+    assert {name.rpartition(".")[2] for name in adapted} == names
+
+
+def test_a_model_without_layers_is_refused() -> None:
+    with pytest.raises(Exception, match="no numbered layers"):
+        target_modules(nn.Sequential(nn.ReLU()))
+
+
+# -- the loss ----------------------------------------------------------------------------------------------------
+
+
+class Lookup(nn.Module):
+    """Stands for a model whose vectors are known: row i of a table for text i."""
+
+    def __init__(self, table: torch.Tensor) -> None:
+        super().__init__()
+        self.table = nn.Parameter(table)
+
+    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"sentence_embedding": self.table[features["input_ids"][:, 0]]}
+
+
+def ranking_loss(touched: list[list[int]], paired: list[list[int]], **changes: Any) -> UserAwareRankingLoss:
+    model: Any = Lookup(torch.randn(10, 8, generator=torch.Generator().manual_seed(1)))
+    pairs = np.array(paired, dtype=np.int64).reshape(-1, 2)
+    own = np.array(touched, dtype=np.int64).reshape(-1, 2)
+    settings: dict[str, Any] = {"temperature": 0.1, "mini_batch_size": 8} | changes
+    return UserAwareRankingLoss(model, own, pairs, 10, **settings)
+
+
+def column(*texts: int) -> dict[str, torch.Tensor]:
+    return {"input_ids": torch.tensor(texts)[:, None], "attention_mask": torch.ones(len(texts), 1)}
+
+
+def test_what_is_known_to_belong_is_no_negative() -> None:
+    # Rows: user, anchor, positive, negative.
+    labels = torch.tensor([[0, 1, 2, 3], [1, 4, 5, 6], [0, 7, 8, 9], [2, 1, 6, 3]])
+    loss = ranking_loss(touched=[[1, 2], [0, 9]], paired=[[4, 3]])
+    found = {(row, column) for row, column in loss.excluded(labels).nonzero().tolist()}
+    positives = {(0, 2), (2, 0), (1, 0)}  # one user; user 1 touched text 2
+    negatives = {
+        (0, 6),  # user 0 touched text 9 …
+        (2, 6),  # … which counts for their other row too
+        (1, 4),
+        (1, 7),  # text 3 was paired with anchor 4
+        (3, 5),  # text 6 is the row's own positive
+    }
+    assert found == positives | negatives
+    assert not loss.excluded(labels)[range(4), range(4)].any()
+
+
+def test_the_loss_is_symmetric_infonce_where_nothing_is_known() -> None:
+    loss = ranking_loss([], [])
+    labels = torch.tensor([[0, 0, 1], [1, 2, 3], [2, 4, 5]])
+    table = nn.functional.normalize(loss.model.table.detach(), dim=1)
+    scores = table[[0, 2, 4]] @ table[[1, 3, 5]].T / 0.1
+    by_hand = -(scores.log_softmax(1).diag() + scores.log_softmax(0).diag()).mean() / 2
+    assert loss([column(0, 2, 4), column(1, 3, 5)], labels).item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("dimensions", [(), (8, 4)])
+def test_gradient_caching_changes_nothing(dimensions: tuple[int, ...]) -> None:
+    labels = torch.tensor([[0, 0, 1, 6], [1, 2, 3, 7], [0, 4, 5, 8], [3, 8, 9, 0]])
+    features = [column(0, 2, 4, 8), column(1, 3, 5, 9), column(6, 7, 8, 0)]
+    gradients = []
+    for size in (8, 2):
+        loss = ranking_loss([[1, 5]], [[0, 9]], mini_batch_size=size, dimensions=dimensions)
+        value = loss(features, labels)
+        value.backward()
+        gradients.append((value.item(), loss.model.table.grad))
+    assert gradients[0][0] == pytest.approx(gradients[1][0], rel=1e-6)
+    torch.testing.assert_close(gradients[0][1], gradients[1][1])
+
+
+def test_shorter_vectors_are_trained_where_asked_for() -> None:
+    labels = torch.tensor([[0, 0, 1], [1, 2, 3]])
+    features = [column(0, 2), column(1, 3)]
+    whole, half = (ranking_loss([], [], dimensions=cut)(features, labels).item() for cut in ((), (4,)))
+    both = ranking_loss([], [], dimensions=(8, 4))(features, labels).item()
+    assert both == pytest.approx((whole + half) / 2, rel=1e-5)
+    assert whole != pytest.approx(half, rel=1e-3)
+
+
+# -- adversarial embeddings --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("micro_batch_size", [64, 3])
+def test_inputs_move_along_the_gradient_by_a_fixed_length(models: dict[str, Path], micro_batch_size: int) -> None:
+    _, model = open_base(EncoderSettings(model=str(models["bert"]), device="cpu"))
+    add_lora(model, rank=4, dropout=0.0)
+    embedding = model[0].get_submodule("auto_model").get_input_embeddings()  # type: ignore[operator]
+    noise = InputNoise(embedding)
+    seen: list[torch.Tensor] = []
+    embedding.register_forward_hook(lambda _m, _i, output: seen.append(output.detach()))
+    none = np.zeros((0, 2), dtype=np.int64)
+    loss = UserAwareRankingLoss(model, none, none, 10, 0.1, micro_batch_size)
+    texts = [f"enjoyed {word}" for word in tiny_models.words()[:10]]
+    labels = torch.tensor([[user, 2 * user, 2 * user + 1] for user in range(5)])
+
+    def step() -> float:
+        seen.clear()
+        value = loss([model.preprocess(texts[0::2]), model.preprocess(texts[1::2])], labels)
+        value.backward()
+        return float(value.item())
+
+    noise.listen()
+    plain, before = step(), torch.cat([part.flatten(1) for part in seen])
+    noise.move()
+    moved, after = step(), torch.cat([part.flatten(1) for part in seen])
+    noise.stop()
+    assert moved > plain
+    # Texts pass in the same order; with caching each passes twice, moved alike both times.
+    torch.testing.assert_close((after - before).norm(dim=1) / before.norm(dim=1), torch.full((len(before),), RADIUS))
+    assert step() == pytest.approx(plain, rel=1e-5)
+
+
+# -- whole runs --------------------------------------------------------------------------------------------------
+
+
+def test_tuning_finds_what_users_take_to_next(prepared: Prepared, run: Path, report: dict[str, Any]) -> None:
+    done = load_run(run)
+    assert done.best_loss < done.untuned_loss
+    assert report["difference"]["recall@10"][1] > 0
+    assert report["tuned"]["recall@10"][0] > 2 * report["live"]["recall@10"][0] > 0.2
+    assert report["protocol"]["users"] == tiny_models.USERS
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert {"eval/pairs_loss", "train/loss"} <= set(events.Tags()["scalars"])
+
+
+def test_random_pairs_do_not_help(prepared: Prepared, run: Path, tmp_path: Path) -> None:
+    settings = QUICK.model_copy(update={"control": "random-pairs"})
+    train(prepared, settings, tmp_path / "control")
+    reports, together = evaluate(prepared, [run, tmp_path / "control"])
+    assert reports[1]["control"] == "random-pairs"
+    assert reports[1]["difference"]["recall@10"][0] < reports[0]["difference"]["recall@10"][0] / 3
+    assert together == []
+    with pytest.raises(WrongState, match="control"):
+        export(prepared, tmp_path / "control", tmp_path / "adapter")
+
+
+def test_a_decoder_with_instructions_is_tuned_too(make: Make, tmp_path: Path) -> None:
+    prepared = make("qwen")
+    done = train(prepared, QUICK.model_copy(update={"matryoshka": (32, 16), "epochs": 3.0}), tmp_path / "run")
+    assert done.best_loss < done.untuned_loss
+    (report,), _ = evaluate(prepared, [tmp_path / "run"])
+    assert report["difference"]["recall@50"][0] > 0
+    export(prepared, tmp_path / "run", tmp_path / "adapter")
+    served = open_adapter(prepared.manifest.encoder, tmp_path / "adapter")
+    texts = prepared.texts[:20]
+    np.testing.assert_allclose(
+        served.encode(texts), open_tuned(prepared, tmp_path / "run").encode(texts), rtol=0, atol=1e-5
+    )
+    # What was trained with the instruction is not what it would be without.
+    encoder, model = open_base(prepared.manifest.encoder)
+    plain = model.encode(texts, prompt="", normalize_embeddings=True)
+    assert np.abs(encoder.encode(texts) - plain).max() > 1e-3
+
+
+def test_all_augmentation_at_once_trains(make: Make, tmp_path: Path) -> None:
+    prepared = make(augment=("segmentation", "crops", "embeddings"), max_pairs=100)
+    assert len(prepared.train) > 100
+    done = train(prepared, QUICK.model_copy(update={"epochs": 1.0}), tmp_path / "run")
+    assert np.isfinite(done.best_loss)
+
+
+def test_the_same_seed_gives_the_same_weights_and_an_interrupted_run_goes_on(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = make(max_pairs=200)
+    settings = QUICK.model_copy(update={"epochs": 3.0})
+    train(prepared, settings, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        step = AdapterTrainer.training_step
+        taken = 0
+
+        def interrupted(self: AdapterTrainer, *arguments: Any, **more: Any) -> torch.Tensor:
+            nonlocal taken
+            taken += 1
+            if taken > 6:
+                raise KeyboardInterrupt
+            return step(self, *arguments, **more)
+
+        patch.setattr(AdapterTrainer, "training_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(prepared, settings, tmp_path / "cut")
+    with pytest.raises(WrongState, match="no finished run"):
+        load_run(tmp_path / "cut")
+    reached = max(int(path.name.rpartition("-")[2]) for path in (tmp_path / "cut" / CHECKPOINTS).iterdir())
+    assert reached > 0
+    resumed = train(prepared, settings, tmp_path / "cut")
+    assert resumed.steps == load_run(tmp_path / "whole").steps
+    one, other = (open_tuned(prepared, tmp_path / name).encode(prepared.texts[:10]) for name in ("whole", "cut"))
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    with pytest.raises(WrongState, match="other settings"):
+        train(prepared, settings.model_copy(update={"seed": 1}), tmp_path / "cut")
+
+
+# -- export ------------------------------------------------------------------------------------------------------
+
+
+def test_an_export_is_what_the_server_loads(
+    prepared: Prepared, run: Path, report: dict[str, Any], tmp_path: Path
+) -> None:
+    export(prepared, run, tmp_path / "adapter")
+    base, _ = open_base(prepared.manifest.encoder)
+    served = open_adapter(prepared.manifest.encoder, tmp_path / "adapter", base)
+    texts = prepared.texts[:20]
+    np.testing.assert_allclose(served.encode(texts), open_tuned(prepared, run).encode(texts), rtol=0, atol=1e-5)
+    assert np.abs(served.encode(texts) - base.encode(texts)).max() > 0.01
+    manifest = read_manifest(tmp_path / "adapter")
+    assert manifest.base == base.space_id
+    assert manifest.metrics["recall@10"] == report["tuned"]["recall@10"][0]
+    card = (tmp_path / "adapter" / "README.md").read_text()
+    assert f"{report['difference']['recall@50'][0]:+.4f}" in card
+    assert "Licence" in card
+    with pytest.raises(WrongState, match="holds something"):
+        export(prepared, run, tmp_path / "adapter")
+
+
+def test_what_is_worse_or_not_measured_is_not_exported(
+    prepared: Prepared, run: Path, report: dict[str, Any], tmp_path: Path
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    evaluation = copy / "evaluation.json"
+    evaluation.unlink()
+    with pytest.raises(WrongState, match="not evaluated"):
+        export(prepared, copy, tmp_path / "adapter")
+    worse = json.loads(json.dumps(report))
+    worse["difference"]["recall@50"] = [-0.02, -0.05, 0.01]
+    evaluation.write_text(json.dumps(worse))
+    with pytest.raises(WrongState, match=r"recall@50 is 0\.0200 lower"):
+        export(prepared, copy, tmp_path / "adapter")
+    weights = copy / ADAPTER / "adapter_model.safetensors"
+    evaluation.write_text(json.dumps(report))
+    weights.write_bytes(weights.read_bytes() + b" ")
+    with pytest.raises(WrongState, match="trained anew"):
+        export(prepared, copy, tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, None),
+        ({"recall@50": [0.0, -0.1, 0.1]}, None),
+        ({"mrr": [-0.1, -0.2, 0.01]}, None),
+        ({"mrr": [-0.1, -0.2, -0.01]}, "mrr is surely lower"),
+        ({"recall@50": [-0.001, -0.1, 0.1]}, "recall@50 is 0.0010 lower"),
+    ],
+)
+def test_the_gate(changes: dict[str, list[float]], said: str | None) -> None:
+    difference = {metric: [0.1, 0.05, 0.2] for metric in ("recall@10", "recall@50", "ndcg@10", "mrr")} | changes
+    found = refusal({"control": None, "difference": difference})
+    assert (found is None) if said is None else (found is not None and said in found)
+
+
+def test_an_interval_narrows_with_more_users() -> None:
+    draw = np.random.default_rng(1)
+    few, many = (interval(draw.normal(0.3, 1.0, count)) for count in (20, 2000))
+    for mean, low, high in (few, many):
+        assert low < mean < high
+    assert many[1] == pytest.approx(0.3 - 1.96 / 2000**0.5, abs=0.05)
+    assert many[2] - many[1] < (few[2] - few[1]) / 4
+
+
+def test_a_run_belongs_to_its_prepared_folder(make: Make, run: Path) -> None:
+    with pytest.raises(WrongState, match="not trained from"):
+        evaluate(make(max_pairs=100), [run])
