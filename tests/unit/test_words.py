@@ -80,6 +80,14 @@ def test_words_become_tokens_and_english_stays(vocabulary: WordVocabulary) -> No
     assert np.array_equal(model.encode(["hello world"]), before)
 
 
+def test_words_on_top_of_words_are_refused(vocabulary: WordVocabulary) -> None:
+    model = SentenceTransformer(str(embedded_model()), device="cpu", local_files_only=True)
+    rows = np.zeros((len(vocabulary), 384), dtype=np.float32)
+    add_words(model, vocabulary, rows)
+    with pytest.raises(WrongState, match="already"):
+        add_words(model, vocabulary, rows)
+
+
 def test_rows_of_another_shape_are_refused(vocabulary: WordVocabulary) -> None:
     model = SentenceTransformer(str(embedded_model()), device="cpu", local_files_only=True)
     with pytest.raises(WrongState, match="expected"):

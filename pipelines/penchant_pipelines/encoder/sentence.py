@@ -206,6 +206,7 @@ def merge_adapter(model: SentenceTransformer, folder: Path) -> str:
         with warnings.catch_warnings():
             # Tensors that are missing are a warning to peft; below they are a reason to refuse the adapter.
             warnings.filterwarnings("ignore", message="Found missing adapter keys")
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
             adapted = PeftModel.from_pretrained(transformer.get_submodule("auto_model"), str(folder))
         with safe_open(weights, framework="pt") as tensors:
             given = set(tensors.keys())

@@ -15,7 +15,7 @@ class EncoderSettings(Section):
 
     model: str = Field(
         default="",
-        description="A sentence-transformers folder or hub name. Empty: the embedded all-MiniLM-L6-v2.",
+        description="A sentence-transformers folder or hub name. Empty: the embedded bilingual one (zh, en).",
     )
     adapter: Path | None = Field(
         default=None, description="Folder of a PEFT LoRA adapter (safetensors) made for the model."

@@ -85,6 +85,8 @@ def add_words(model: SentenceTransformer, vocabulary: WordVocabulary, rows: NDAr
 
     from penchant_pipelines.encoder.tokenizer import WordTokenizer
 
+    if isinstance(model.tokenizer, WordTokenizer):
+        raise WrongState("ADAPTER_MISMATCH", "the model has Chinese words as tokens already and can't take others")
     embedding = word_embedding(model)
     if rows.shape != (len(vocabulary), embedding.embedding_dim):
         raise WrongState(

@@ -19,7 +19,7 @@ from cachetools import LRUCache
 from sqlalchemy import Connection
 from sqlalchemy.dialects.sqlite import insert
 
-from penchant_pipelines.errors import Conflict, NotFound, PenchantError
+from penchant_pipelines.errors import Conflict, NotFound, Overloaded
 from penchant_pipelines.interests import (
     Blender,
     Event,
@@ -61,11 +61,11 @@ class KeptSpace(Protocol):
         """False while it is being built: as long as vectors are missing there can be no profiles."""
 
 
-class SpacesChanged(PenchantError):
+class SpacesChanged(Overloaded):
     """A space is kept current now that the texts were not encoded in: encode them anew and come again."""
 
     def __init__(self) -> None:
-        super().__init__("SPACES_CHANGED", "an embedding space was added meanwhile; try again")
+        super().__init__(retry_after=0.0)
 
 
 @dataclass(frozen=True, slots=True)
