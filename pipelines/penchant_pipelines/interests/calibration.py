@@ -1,9 +1,9 @@
 """θ for an embedding space: the cosine from which a text is called of an interest.
 
 Cosines mean something else in every space, so θ is measured on a small reference set of posts by topic:
-the level that only one in twenty texts reaches towards the centre of a topic that is not its own. Of the
-languages in the set, the one that the encoder tells topics apart best in decides; an encoder that can't
-read a language gives all its texts the same high cosine, and would push θ out of reach for the others.
+the level that only one in twenty texts reaches towards the centre of a topic that is not its own, on the
+mean of the languages that the encoder reads. One that it can't read has no say: all its texts get the same
+high cosine, which would push θ out of reach for the others.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from penchant_pipelines.encoder import Vectors
 
 FALSE_JOIN_RATE = 0.05
+READABLE = 0.8
+"""Least separation of a language that counts, as a share of the best language's."""
 
 
 class Reference(NamedTuple):
@@ -39,15 +41,15 @@ def calibrate(encode: Callable[[Sequence[str]], Vectors]) -> float:
     """Measure θ for an encoder; encodes 200 short texts."""
     texts = reference_texts()
     vectors = encode([reference.text for reference in texts])
-    best_separation, similarity = -1.0, 0.0
+    levels: list[tuple[float, float]] = []
     for language in sorted({reference.language for reference in texts}):
         rows = [row for row, reference in enumerate(texts) if reference.language == language]
         own, others = _cosines(vectors[rows], [texts[row].topic for row in rows])
-        separation = _auc(own, others)
-        if separation > best_separation:
-            best_separation = separation
-            similarity = float(np.quantile(others, 1 - FALSE_JOIN_RATE))
-    return round(similarity, 4)
+        levels.append((_auc(own, others), float(np.quantile(others, 1 - FALSE_JOIN_RATE))))
+    # A language that the encoder can't read has no say; between those that it reads the level is a compromise.
+    best = max(separation for separation, _ in levels)
+    read = [level for separation, level in levels if separation >= READABLE * best]
+    return round(float(np.mean(read)), 4)
 
 
 def _cosines(vectors: Vectors, topics: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
