@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from torch import nn
 
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
 """PEFT's name for the model that an adapter is put on."""
 
 
@@ -60,8 +60,14 @@ def save_lora(model: SentenceTransformer, folder: Path) -> None:
     transformer: Any = model[0].get_submodule("auto_model")
     folder.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(transformer, save_embedding_layers=False)
-    save_file({_PREFIX + name: tensor.float().contiguous() for name, tensor in state.items()}, folder / WEIGHTS)
-    config = transformer.peft_config["default"]
+    save_file({PREFIX + name: tensor.float().contiguous() for name, tensor in state.items()}, folder / WEIGHTS)
+    save_configuration(transformer, folder)
+
+
+def save_configuration(transformer: nn.Module, folder: Path) -> None:
+    """Write where a transformer's LoRA layers are, as PEFT keeps it."""
+    found: Any = transformer
+    config = found.peft_config["default"]
     config.inference_mode = True
     config.save_pretrained(str(folder))
 
@@ -72,5 +78,5 @@ def load_lora(model: SentenceTransformer, folder: Path) -> None:
     from safetensors.torch import load_file
 
     transformer = model[0].get_submodule("auto_model")
-    state = {name.removeprefix(_PREFIX): tensor for name, tensor in load_file(folder / WEIGHTS).items()}
+    state = {name.removeprefix(PREFIX): tensor for name, tensor in load_file(folder / WEIGHTS).items()}
     set_peft_model_state_dict(transformer, state)

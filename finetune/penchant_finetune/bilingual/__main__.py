@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=Recipe().steps)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     recipe = Recipe(steps=arguments.steps)
@@ -60,31 +61,31 @@ def main() -> None:
     vocabulary.save(arguments.run / "words.txt")
     model = SentenceTransformer(str(embedded_model()), device=device, local_files_only=True)
     meanings = [meaning(glosses, word) for word in vocabulary.words]
-    ids = [model.tokenizer(text, add_special_tokens=False)["input_ids"] if text else [] for text in meanings]
+    pieces = model.tokenizer.get_vocab()
+    spelt = [model.tokenizer.tokenize(text) for text in meanings]
     own = word_embedding(model).weight.detach().cpu().numpy()
     print(f"{len(vocabulary)} words, {time.monotonic() - started:.0f} s", flush=True)
     english = [en for _, en in corpus.parallel + corpus.titles] + corpus.english
     english += [
         meaning(glosses, word) for word in [*vocabulary.words, *phrases(glosses, vocabulary)] if word in glosses
     ]
-    cache = arguments.run / "teacher.npy"
 
     def encode(texts: Sequence[str]) -> Vectors:
+        # Minutes of work, named for what it was made of: an interrupted run need not do it again.
+        cache = arguments.run / f"teacher-{hashlib.sha256(chr(0).join(texts).encode()).hexdigest()[:16]}.npy"
         if cache.exists():
             found: Vectors = np.load(cache)
-            if len(found) == len(texts):
-                return found
+            return found
         vectors: Vectors = model.encode(texts, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
         np.save(cache, vectors)
         return vectors
 
     teacher = Teacher(encode, english)
     print(f"{len(teacher.vectors)} teacher vectors, {time.monotonic() - started:.0f} s", flush=True)
-    add_words(model, vocabulary, first_rows(vocabulary, glosses, own, ids))
+    add_words(model, vocabulary, first_rows(vocabulary, spelt, pieces, own))
     student = Student(model, vocabulary, recipe, device)
     write_configuration(recipe, arguments.run, data={name: len(getattr(corpus, name)) for name in corpus.__slots__})
     training = Training(student, teacher, corpus, vocabulary, glosses, recipe, arguments.run)
-    student.eval()
     encoder = _Encode(student)
     print(f"start {held_out(encoder, development)} {time.monotonic() - started:.0f} s", flush=True)
     training.run(lambda: held_out(encoder, development))

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from penchant_pipelines.text import TextError
-from penchant_pipelines.text.chinese import to_simplified
-from penchant_pipelines.text.clean import clean, tidy
-from penchant_pipelines.text.emojis import name_emoji
+from penchant_pipelines.text.clean import clean
+from penchant_pipelines.text.pipeline import encoder_text
 
 _SENTENCE_END = re.compile(r"(?<=[。！？!?])|(?<=\.)\s|\n+")
 
@@ -126,7 +125,7 @@ def read_corpus(folder: Path, seed: int) -> Corpus:
         if title and len(rest) > 6 and draw.random() < 0.5:
             corpus.passages.append((title, rest[:120]))
     for row in read_lines(folder / "en_blogs/signals.jsonl.gz"):
-        if share(row["id"]) > 0.3 or not row["post"]["text"][:600].isascii():
+        if share(row["id"]) > 0.6 or not row["post"]["text"][:600].isascii():
             continue
         spans = _spans(read(row["post"]["text"][:600], "en"), 160)
         if spans:
@@ -154,10 +153,9 @@ def read_topics(folder: Path, name: str, language: str) -> list[Topical]:
 def read(text: str, language: str) -> str:
     """What the encoder would be given of a text, empty where nothing is left."""
     try:
-        plain = tidy(name_emoji(clean(text).text, language))
+        return encoder_text(clean(text).text, language)
     except TextError:
         return ""
-    return to_simplified(plain) if language == "zh" else plain
 
 
 def _translations(folder: Path, name: str) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 from pydantic import JsonValue
 from safetensors.torch import save_file
 
-from penchant_pipelines.encoder.adapter import write_manifest
+from penchant_finetune.bilingual.training import BEST
+from penchant_finetune.lora import PREFIX
+from penchant_pipelines.encoder.adapter import CONFIG, WEIGHTS, write_manifest
 from penchant_pipelines.encoder.words import ROWS_FILE, WORDS_FILE, WordVocabulary, save_rows
 
 CARD = """# The bilingual adapter of the embedded encoder
@@ -65,23 +68,13 @@ MEASURES = {
 def export(run: Path, folder: Path) -> None:
     """Write the adapter of a run's best checkpoint: words with 8-bit rows, LoRA in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
-    state: dict[str, Any] = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
+    state: dict[str, Any] = torch.load(run / BEST, map_location="cpu", weights_only=True)
     WordVocabulary.load(run / WORDS_FILE).save(folder / WORDS_FILE)
     save_rows(folder / ROWS_FILE, state["words"].numpy())
-    lora = {name.replace(".default.", "."): tensor.half().contiguous() for name, tensor in state["lora"].items()}
-    save_file(lora, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    lora = {PREFIX + name: tensor.half().contiguous() for name, tensor in state["lora"].items()}
+    save_file(lora, folder / WEIGHTS, metadata={"format": "pt"})
     recipe = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    configuration = {
-        "peft_type": "LORA",
-        "task_type": "FEATURE_EXTRACTION",
-        "base_model_name_or_path": "all-MiniLM-L6-v2",
-        "r": recipe["rank"],
-        "lora_alpha": recipe["alpha"],
-        "target_modules": ["dense", "key", "query", "value"],
-        "exclude_modules": ".*pooler.*",
-        "inference_mode": True,
-    }
-    (folder / "adapter_config.json").write_text(json.dumps(configuration, indent=2) + "\n", encoding="utf-8")
+    shutil.copyfile(run / CONFIG, folder / CONFIG)
     (folder / "run.json").write_text(json.dumps({**recipe, "step": state["step"]}, indent=2) + "\n", encoding="utf-8")
 
 

@@ -35,24 +35,16 @@ def retrieval(encoder: Encodes, pairs: Sequence[tuple[str, str]]) -> float:
 
 def topic_accuracy(encoder: Encodes, labelled: Sequence[Topical], asked: Sequence[Topical]) -> float:
     """Accuracy of the majority among the 10 nearest labelled texts, the sum of cosines deciding ties."""
-    return neighbours_agree(
-        encoder.encode([row.text for row in labelled]),
-        [row.topic for row in labelled],
-        encoder.encode([row.text for row in asked]),
-        [row.topic for row in asked],
-    )
-
-
-def neighbours_agree(known: Vectors, topics: Sequence[str], asked: Vectors, truth: Sequence[str]) -> float:
-    """As `topic_accuracy`, on vectors: (n, d) known, (m, d) asked."""
-    names, codes = np.unique(np.array(topics), return_inverse=True)
-    cosines = asked @ known.T
+    known = encoder.encode([row.text for row in labelled])
+    questions = encoder.encode([row.text for row in asked])
+    names, codes = np.unique([row.topic for row in labelled], return_inverse=True)
+    cosines = questions @ known.T
     nearest = np.argpartition(-cosines, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
     votes = np.zeros((len(asked), len(names)))
     for column in nearest.T:
         # A vote counts 1; cosines, far below it, only part the equals.
         votes[np.arange(len(asked)), codes[column]] += 1 + 1e-3 * cosines[np.arange(len(asked)), column]
-    return float((names[votes.argmax(axis=1)] == np.array(truth)).mean())
+    return float((names[votes.argmax(axis=1)] == np.array([row.topic for row in asked])).mean())
 
 
 def held_out(encoder: Encodes, part: Held) -> dict[str, float]:

@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 from torch.utils.tensorboard import SummaryWriter
 
 from penchant_finetune.bilingual.corpus import Corpus, Graded, share
+from penchant_finetune.bilingual.rewriting import chinese_words, rewritten
 from penchant_finetune.bilingual.vocabulary import Glosses, meaning
+from penchant_finetune.lora import add_lora, save_configuration
 from penchant_pipelines.encoder import Vectors
 from penchant_pipelines.encoder.words import WordVocabulary, word_embedding
 
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Pair = tuple[str, str]
+CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +46,9 @@ class Recipe:
     """Everything that a run depends on beside its data."""
 
     word_count: int = 36_000
-    steps: int = 2_000
+    steps: int = 2_400
     seed: int = 7
     rank: int = 32
-    alpha: int = 64
     lora_rate: float = 4e-4
     row_rate: float = 2e-3
     warmup: float = 0.03
@@ -58,7 +61,7 @@ class Recipe:
     foreign_negatives: int = 3_000
     longest: int = 72
     """Tokens of a text at most."""
-    evaluate_every: int = 225
+    evaluate_every: int = 300
     patience: int = 3
 
 
@@ -66,6 +69,7 @@ BATCHES = {
     "glosses": 384,
     "bags": 160,
     "parallel": 160,
+    "rewritten": 80,
     "titles": 96,
     "paraphrases": 48,
     "passages": 28,
@@ -73,13 +77,14 @@ BATCHES = {
 }
 """Texts or pairs of a step, about equal work each."""
 SHARES = {
-    "glosses": 0.13,
-    "bags": 0.17,
-    "parallel": 0.20,
+    "glosses": 0.11,
+    "bags": 0.14,
+    "parallel": 0.18,
+    "rewritten": 0.12,
     "titles": 0.11,
-    "paraphrases": 0.13,
-    "passages": 0.12,
-    "graded": 0.14,
+    "paraphrases": 0.12,
+    "passages": 0.10,
+    "graded": 0.12,
 }
 """Share of the steps; glosses and bags come more often in the first quarter."""
 ANCHOR_BATCH = 14
@@ -107,8 +112,6 @@ class Student(nn.Module):
 
     def __init__(self, model: SentenceTransformer, vocabulary: WordVocabulary, recipe: Recipe, device: str) -> None:
         super().__init__()
-        from peft import LoraConfig, get_peft_model
-
         self._tokenizer = model.tokenizer
         self._longest = recipe.longest
         self.device = device
@@ -116,13 +119,8 @@ class Student(nn.Module):
         weight = word_embedding(model).weight.data
         first = len(weight) - len(vocabulary)
         self.embedding = WordEmbedding(weight[:first].clone(), weight[first:].clone())
-        config = LoraConfig(
-            r=recipe.rank,
-            lora_alpha=recipe.alpha,
-            target_modules=["query", "key", "value", "dense"],
-            exclude_modules=r".*pooler.*",
-        )
-        self.adapted = get_peft_model(transformer, config)
+        add_lora(model, recipe.rank, dropout=0.0)
+        self.adapted = transformer
         transformer.set_input_embeddings(self.embedding)
         self.embedding.words.weight.requires_grad_(True)
         self._segmented: dict[str, list[int]] = {}
@@ -208,6 +206,7 @@ class Training:
             "glosses": [*entries, *((phrase, meaning(glosses, phrase)) for phrase in phrases(glosses, vocabulary))],
             "bags": bags([pair for pair in entries if len(pair[0]) > 1], teacher, 60_000, recipe.seed),
             "parallel": corpus.parallel,
+            "rewritten": rewritten(corpus.english, chinese_words(glosses, vocabulary)),
             "titles": corpus.titles,
             "paraphrases": corpus.paraphrases,
             "passages": corpus.passages,
@@ -225,18 +224,25 @@ class Training:
             torch.optim.SparseAdam(rows, lr=recipe.row_rate),
         ]
         self._lora = lora
+        save_configuration(student.adapted, folder)
         self._schedule = schedule(recipe)
         self._log = SummaryWriter(str(folder / "tensorboard"))
-        self._foreign = random.Random(recipe.seed)
+        self._foreign = random.Random()
+        self._best, self._worse = -math.inf, 0
 
     def run(self, evaluate: Callable[[], dict[str, float]]) -> int:
-        """Train to the end, to the last evaluation that helped, or from the last checkpoint on; returns the step."""
-        recipe, best, bad = self._recipe, -math.inf, 0
+        """Train to the end or until nothing helps any more, from the last checkpoint on; returns the step.
+
+        The state that the evaluation (higher is better) liked best is kept in BEST.
+        """
+        recipe = self._recipe
         step = self._resume()
         started, tokens_before = time.monotonic(), 0
         running: dict[str, list[float]] = {}
         while step < recipe.steps:
             name = self._schedule[step]
+            # By step, so that a resumed run draws what an uninterrupted one would have drawn.
+            self._foreign.seed(f"{recipe.seed} {step}")
             rate = learning_rate(step, recipe)
             for optimizer, peak in zip(self._optimizers, (recipe.lora_rate, recipe.row_rate), strict=True):
                 optimizer.param_groups[0]["lr"] = rate * peak
@@ -266,10 +272,11 @@ class Training:
                 for key, value in figures.items():
                     self._log.add_scalar(f"development/{key}", value, step)
                 print(f"step {step} development {json.dumps(figures)}", flush=True)
-                self._save(step)
                 score = float(np.mean(list(figures.values())))
-                best, bad = (score, 0) if score > best else (best, bad + 1)
-                if bad >= recipe.patience:
+                improved = score > self._best
+                self._best, self._worse = (score, 0) if improved else (self._best, self._worse + 1)
+                self._save(step, (CHECKPOINT, BEST) if improved else (CHECKPOINT,))
+                if self._worse >= recipe.patience:
                     print("no better for a while: stopping early", flush=True)
                     break
         return step
@@ -277,7 +284,7 @@ class Training:
     def loss(self, name: str, batch: Sequence[Any]) -> Tensor:
         """The loss of one batch of a kind."""
         recipe, student = self._recipe, self.student
-        if name in {"parallel", "titles", "glosses"}:
+        if name in {"parallel", "rewritten", "titles", "glosses"}:
             return self._towards([zh for zh, _ in batch], self._target([en for _, en in batch]), name)
         if name == "bags":
             return self._towards(
@@ -319,25 +326,28 @@ class Training:
     def _target(self, texts: Sequence[str]) -> Tensor:
         return self._teacher(texts).to(self.student.device)
 
-    def _save(self, step: int) -> None:
+    def _save(self, step: int, names: Sequence[str]) -> None:
         weights = {
             "words": self.student.embedding.words.weight.data,
-            "lora": {k: v for k, v in self.student.adapted.state_dict().items() if "lora_" in k},
+            "lora": get_peft_model_state_dict(self.student.adapted, save_embedding_layers=False),
         }
         state = {"step": step, **weights, "optimizers": [o.state_dict() for o in self._optimizers]}
-        unfinished = self._folder / "checkpoint.part"
-        torch.save(state, unfinished)
-        unfinished.replace(self._folder / "checkpoint.pt")
+        state |= {"best": self._best, "worse": self._worse}
+        for name in names:
+            unfinished = self._folder / f"{name}.part"
+            torch.save(state, unfinished)
+            unfinished.replace(self._folder / name)
 
     def _resume(self) -> int:
-        file = self._folder / "checkpoint.pt"
+        file = self._folder / CHECKPOINT
         if not file.exists():
             return 0
         state = torch.load(file, map_location="cpu", weights_only=True)
         self.student.embedding.words.weight.data.copy_(state["words"])
-        self.student.adapted.load_state_dict(state["lora"], strict=False)
+        set_peft_model_state_dict(self.student.adapted, state["lora"])
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        self._best, self._worse = state["best"], state["worse"]
         for name in self._schedule[: state["step"]]:
             next(self._batches[name])
             next(self._anchor)

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jieba
 import numpy as np
-from numpy.typing import NDArray
 
 from penchant_finetune.bilingual.corpus import read_lines
+from penchant_pipelines.encoder import Vectors
 from penchant_pipelines.encoder.words import WordVocabulary
 
 HAN = re.compile(r"[\u4e00-\u9fff]+")
 _ASIDE = re.compile(r"\([^()]*\)|\[[^\]]*\]")
 _REFERENCE = re.compile(r"^(?:surname|(?:old |erhua |Japanese )?variant of|see |used in|CL:|abbr\. for|also written)")
 _HAN_IN_GLOSS = re.compile(r"[\u3400-\u9fff·|,，]+")
+_LETTERS = re.compile(r"[a-z0-9]")
 _PLACE = re.compile(r"\b(?:county|township|district|prefecture|province|city|town|village|dynasty|autonomous)\b")
 SENSES = 3
+STOP_WORDS = frozenset(
+    "a an the to of in on at by for from with into as and or not be is are was were am been it its he his him she her "  # noqa: SIM905
+    "they them their we us our you your i me my this that these those who what which etc one s t sb sth esp used also "
+    "do does did have has had will would so if but there some any very up out about".split()
+)
+"""Words of glosses and texts that say little of their subject."""
 
 Glosses = dict[str, list[str]]
 
@@ -83,21 +90,27 @@ def choose_words(glosses: Glosses, texts: Iterable[str], word_count: int) -> Wor
 
 
 def first_rows(
-    vocabulary: WordVocabulary, glosses: Glosses, embeddings: NDArray[np.float32], token_ids: Sequence[Sequence[int]]
-) -> NDArray[np.float32]:
+    vocabulary: WordVocabulary, meanings: Sequence[Sequence[str]], pieces: Mapping[str, int], embeddings: Vectors
+) -> Vectors:
     """Start rows (n, d): the mean input embedding of a word's gloss, of its parts' rows where it has none.
 
-    `token_ids` are the tokens of each word's meaning, in the vocabulary's order.
+    `meanings` are the pieces of each word's gloss, in the vocabulary's order, `pieces` the row of each in `embeddings`.
+    Stop words and punctuation count only where there is nothing else; a mean is scaled to the length of a piece's row.
     """
     rows = np.zeros((len(vocabulary), embeddings.shape[1]), dtype=np.float32)
-    known = np.array([len(ids) > 0 for ids in token_ids])
-    for number, ids in enumerate(token_ids):
-        if ids:
-            rows[number] = embeddings[list(ids)].mean(axis=0)
+    known = np.array([len(gloss) > 0 for gloss in meanings])
+    lengths = []
+    for number, gloss in enumerate(meanings):
+        if gloss:
+            telling = [piece for piece in gloss if piece not in STOP_WORDS and _LETTERS.search(piece)] or gloss
+            parts = embeddings[[pieces[piece] for piece in telling]]
+            lengths.append(np.linalg.norm(parts, axis=1).mean())
+            rows[number] = parts.mean(axis=0)
+    rows[known] *= np.mean(lengths) / np.linalg.norm(rows[known], axis=1, keepdims=True)
     common = rows[known].mean(axis=0)
     row_of = {word: number for number, word in enumerate(vocabulary.words)}
     for number, word in enumerate(vocabulary.words):
         if not known[number]:
-            parts = [row_of[c] for c in word if c in row_of and known[row_of[c]]] if len(word) > 1 else []
-            rows[number] = rows[parts].mean(axis=0) if parts else common
+            found = [row_of[c] for c in word if c in row_of and known[row_of[c]]] if len(word) > 1 else []
+            rows[number] = rows[found].mean(axis=0) if found else common
     return rows

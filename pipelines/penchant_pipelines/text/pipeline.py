@@ -39,6 +39,12 @@ class Document:
     terms: tuple[str, ...]
 
 
+def encoder_text(cleaned: str, language: str) -> str:
+    """What the encoder is given of a cleaned text: emoji by name, Chinese in simplified characters; "" for nothing."""
+    named = tidy(name_emoji(cleaned, language))
+    return tidy(to_simplified(named)) if language == "zh" else named
+
+
 class TextPipeline:
     """Reads texts. Safe to share among threads; equal texts give equal documents."""
 
@@ -51,11 +57,11 @@ class TextPipeline:
         cleaned = clean(text)
         plain = drop_emoji(cleaned.text)
         found = resolve_language(plain, language)
-        named = tidy(name_emoji(cleaned.text, found))
-        if not named:
+        spoken = encoder_text(cleaned.text, found)
+        if not spoken:
             return Document("", UNDETERMINED, ())
         terms = extract_terms(plain, cleaned.hashtags, found, self._segmenter, self._max_terms)
-        return Document(tidy(to_simplified(named)) if found == "zh" else named, found, terms)
+        return Document(spoken, found, terms)
 
     def segment(self, text: str) -> list[str]:
         """Return the words and marks of `text` in order, Chinese cut by jieba; no white space among them."""

@@ -1,0 +1,161 @@
+"""Training of the bilingual adapter, on a handful of words and steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+from penchant_finetune.bilingual import training
+from penchant_finetune.bilingual.corpus import Corpus, Graded, Topical, share
+from penchant_finetune.bilingual.export import export
+from penchant_finetune.bilingual.measures import retrieval, topic_accuracy
+from penchant_finetune.bilingual.rewriting import chinese_words, rewritten
+from penchant_finetune.bilingual.training import Recipe, Student, Teacher, Training, cosent, learning_rate, schedule
+from penchant_finetune.bilingual.vocabulary import first_rows, meaning
+from penchant_pipelines.encoder import EncoderSettings, open_encoder
+from penchant_pipelines.encoder.sentence import embedded_model
+from penchant_pipelines.encoder.words import WordVocabulary, add_words, word_embedding
+
+GLOSSES = {
+    "苹果": ["apple"],
+    "喜欢": ["to like"],
+    "小猫": ["kitten"],
+    "下雨": ["to rain"],
+    "火车": ["train"],
+    "我": ["I"],
+}
+PAIRS = [("我喜欢苹果", "I like apples"), ("小猫", "a little cat"), ("下雨", "it is raining"), ("火车", "a train")]
+RECIPE = Recipe(steps=24, foreign_negatives=4, evaluate_every=8, row_rate=0.01, rank=4)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    for name in training.BATCHES:
+        monkeypatch.setitem(training.BATCHES, name, 4)
+    made = training.bags
+    monkeypatch.setattr(training, "bags", lambda entries, teacher, _count, seed: made(entries, teacher, 40, seed))
+
+
+def a_run(folder: Path, recipe: Recipe = RECIPE) -> Training:
+    """A run on four translations; its teacher is the real model."""
+    model = SentenceTransformer(str(embedded_model()), device="cpu", local_files_only=True)
+    vocabulary = WordVocabulary(dict.fromkeys(GLOSSES, 10))
+    vocabulary.save(folder / "words.txt")
+    corpus = Corpus(
+        parallel=PAIRS,
+        titles=PAIRS,
+        paraphrases=[(zh, "我" + zh, "") for zh, _ in PAIRS],
+        graded=[Graded("小猫", "火车", 0.0), Graded("苹果", "我喜欢苹果", 4.0)] * 2,
+        passages=[("苹果", "我喜欢苹果"), ("小猫", "我喜欢小猫")] * 2,
+        english=["a kitten on a train", "an apple for the kitten in the rain", "rain, rain, trains and kittens"] * 5,
+    )
+    texts = [en for _, en in PAIRS] + corpus.english + [meaning(GLOSSES, word) for word in GLOSSES]
+    teacher = Teacher(lambda wanted: model.encode(list(wanted), normalize_embeddings=True), texts)
+    own = word_embedding(model).weight.detach().numpy()
+    spelt = [model.tokenizer.tokenize(meaning(GLOSSES, word)) for word in GLOSSES]
+    add_words(model, vocabulary, first_rows(vocabulary, spelt, model.tokenizer.get_vocab(), own))
+    training.write_configuration(recipe, folder, data={})
+    torch.manual_seed(recipe.seed)
+    return Training(Student(model, vocabulary, recipe, "cpu"), teacher, corpus, vocabulary, GLOSSES, recipe, folder)
+
+
+def rows_of(run: Training) -> Any:
+    return run.student.embedding.words.weight.detach().clone()
+
+
+@pytest.mark.usefixtures("small")
+def test_training_brings_chinese_to_its_english_and_the_best_state_is_exported(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    with torch.no_grad():
+        before = float(run.loss("parallel", PAIRS))
+    scores = iter([0.1, 0.9, 0.2])
+    assert run.run(lambda: {"score": next(scores)}) == 24
+    with torch.no_grad():
+        assert float(run.loss("parallel", PAIRS)) < before
+    export(tmp_path, tmp_path / "adapter")
+    assert '"step": 16' in (tmp_path / "adapter" / "run.json").read_text()
+    encoder = open_encoder(EncoderSettings(model=str(embedded_model()), adapter=tmp_path / "adapter"))
+    assert retrieval(encoder, PAIRS) == 1.0
+
+
+@pytest.mark.usefixtures("small")
+def test_an_interrupted_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    first = a_run(whole)
+    first.run(lambda: {"score": 1.0})
+    calls = iter(range(2))
+
+    def stop_at_the_second() -> dict[str, float]:
+        if next(calls):
+            raise KeyboardInterrupt
+        return {"score": 1.0}
+
+    with pytest.raises(KeyboardInterrupt):
+        a_run(broken).run(stop_at_the_second)
+    second = a_run(broken)
+    second.run(lambda: {"score": 1.0})
+    assert torch.allclose(rows_of(first), rows_of(second), atol=1e-5)
+
+
+@pytest.mark.usefixtures("small")
+def test_it_stops_where_nothing_gets_better(tmp_path: Path) -> None:
+    assert a_run(tmp_path, Recipe(steps=60, foreign_negatives=4, evaluate_every=2)).run(lambda: {"score": 1.0}) == 8
+
+
+def test_cosent_is_least_where_cosines_follow_the_grades() -> None:
+    a = torch.eye(3)[[0, 0, 0]]
+    b = torch.nn.functional.normalize(torch.tensor([[1.0, 0, 0], [1.0, 1, 0], [0, 1.0, 0]]), dim=1)
+    assert cosent(a, b, [5.0, 3.0, 0.0], 20.0) < cosent(a, b, [0.0, 3.0, 5.0], 20.0)
+    assert float(cosent(a, b, [1.0, 1.0, 1.0], 20.0)) == 0.0
+
+
+def test_the_rate_rises_then_falls_and_the_schedule_is_the_seeds() -> None:
+    recipe = Recipe(steps=200)
+    rates = [learning_rate(step, recipe) for step in range(200)]
+    top = rates.index(max(rates))
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[-1] == pytest.approx(recipe.final_rate, abs=0.01)
+    assert schedule(recipe) == schedule(recipe) != schedule(Recipe(steps=200, seed=8))
+
+
+def test_topics_are_told_by_neighbours() -> None:
+    class Letters:
+        def encode(self, texts: Any) -> Any:
+            return np.array([[text == "a", text == "b"] for text in texts], dtype=np.float32)
+
+    labelled = [Topical("a", "first")] * 20 + [Topical("b", "second")] * 20
+    asked = [Topical("a", "first"), Topical("b", "second"), Topical("b", "first")]
+    assert topic_accuracy(Letters(), labelled, asked) == pytest.approx(2 / 3)
+
+
+def test_the_hash_of_a_text_is_a_share() -> None:
+    shares = [share(f"text {number}") for number in range(500)]
+    assert all(0 <= each < 1 for each in shares)
+    assert 0.4 < sum(shares) / len(shares) < 0.6
+
+
+def test_english_is_rewritten_word_for_word_where_most_of_it_is_known() -> None:
+    chinese = chinese_words(GLOSSES, WordVocabulary(dict.fromkeys(GLOSSES, 10)))
+    assert chinese == {"apple": "苹果", "like": "喜欢", "kitten": "小猫", "rain": "下雨", "train": "火车"}
+    texts = ["The kitten likes trains and 3 apples.", "It is raining", "a kitten of no importance whatsoever"]
+    assert rewritten(texts, chinese) == [("小猫 喜欢 火车 3 苹果", texts[0])]
+
+
+def test_rows_start_at_what_a_gloss_says_not_at_its_small_words() -> None:
+    pieces = {"to": 0, "like": 1, "apple": 2, "the": 3}
+    embeddings = np.eye(4, dtype=np.float32) * 2
+    vocabulary = WordVocabulary({"喜欢": 3, "喜": 2, "之": 1, "喜喜": 1})
+    rows = first_rows(vocabulary, [["to", "like"], ["like", "apple"], ["the"], []], pieces, embeddings)
+    assert rows[0].tolist() == [0, 2, 0, 0]
+    assert np.linalg.norm(rows[1]) == pytest.approx(2)
+    assert rows[2].tolist() == [0, 0, 0, 2]
+    assert rows[3].tolist() == rows[1].tolist()
