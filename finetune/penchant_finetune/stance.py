@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,12 @@ from threadpoolctl import threadpool_limits
 
 from penchant import convert, jsonl
 from penchant.v1.signal_pb2 import Signal as SignalMessage
-from penchant_pipelines.encoder import EncoderSettings, open_encoder
 from penchant_pipelines.errors import InvalidInput
 from penchant_pipelines.model import Post, Signal
 from penchant_pipelines.stance import BUCKETS, COUNTS, FILE, LANGUAGES, Head, Stance, read_words
 from penchant_pipelines.text import TextPipeline, TextSettings
 from penchant_pipelines.text.language import resolve_language
 
-Vectors = NDArray[np.float32]
-Encode = Callable[[Sequence[str]], Vectors]
 Values = NDArray[np.float64]
 Report = dict[str, Any]
 
@@ -40,45 +37,15 @@ REPORT = "stance.json"
 LIKED = 0.5
 """Ratings from here on like; below 0 they dislike; between they are lukewarm, which trains against."""
 LUKEWARM_WEIGHT = 0.4
-PRECISION = 0.9
+NO_PRAISE = 0.0
+"""A mean rating surely below is no praise: three stars of five."""
 STRENGTH = 0.3
 """Inverse of the L2 penalty. All choices here are from cross-validation over authors, see docs."""
-NGRAM_SCALE, AIM_SCALE = 1.0, 0.7
 FOLDS = 5
-LEAST_SURE = 8
+LEAST_SURE = 20
 """Reviews that a threshold must rest on."""
 HELD_USERS, HELD_TIME = 4, 0.2
 """Every fourth author is held back, and the latest fifth of each language's time span in reviews."""
-
-PROMPTS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "en": (
-        (
-            "I loved it",
-            "a wonderful, brilliant book",
-            "highly recommended",
-            "one of the best",
-            "I enjoyed every minute",
-            "excellent",
-            "beautiful and moving",
-            "great fun",
-        ),
-        (
-            "I hated it",
-            "a terrible, boring book",
-            "not recommended",
-            "one of the worst",
-            "a waste of time",
-            "awful",
-            "dull and disappointing",
-            "I could not finish it",
-        ),
-    ),
-    "zh": (
-        ("太好看了", "非常喜欢", "强烈推荐", "最好的作品之一", "精彩极了", "非常感动", "很有意思", "经典之作"),
-        ("太难看了", "非常讨厌", "完全不推荐", "最烂的作品之一", "浪费时间", "非常失望", "很无聊", "看不下去"),
-    ),
-}
-"""Plain words of praise and blame: the direction between them in embedding space is a feature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +76,10 @@ def read_reviews(signals: Iterable[Signal], text: TextPipeline) -> list[Review]:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Reviews of one language as numbers. `aim` is the unit direction from blame to praise."""
+    """Reviews of one language as numbers."""
 
     ngrams: sparse.csr_matrix
-    counts: Vectors
-    vectors: Vectors
-    aim: Vectors
+    counts: NDArray[np.float32]
     ratings: Values
     users: NDArray[np.str_]
     times: NDArray[np.int64]
@@ -134,28 +99,22 @@ class Examples:
         return Examples(
             self.ngrams[rows],
             self.counts[rows],
-            self.vectors[rows],
-            self.aim,
             self.ratings[rows],
             self.users[rows],
             self.times[rows],
         )
 
 
-def make_examples(reviews: Sequence[Review], language: str, encode: Encode) -> Examples:
+def make_examples(reviews: Sequence[Review], language: str) -> Examples:
     """Turn reviews of one language into numbers. Raises InvalidInput where likes or dislikes are too few to learn."""
     own = [review for review in reviews if review.language == language]
     read = [read_words(review.words) for review in own]
     ngrams = sparse.lil_matrix((len(own), BUCKETS), dtype=np.float64)
     for row, words in enumerate(read):
         ngrams[row, words.buckets] = 1 / np.sqrt(max(len(words.buckets), 1))
-    praise, blame = (encode(list(texts)).mean(axis=0) for texts in PROMPTS[language])
-    aim = praise - blame
     examples = Examples(
         ngrams.tocsr(),
         np.array([words.counts for words in read], dtype=np.float32).reshape(len(own), COUNTS),
-        encode([review.text for review in own]),
-        (aim / max(float(np.linalg.norm(aim)), 1e-9)).astype(np.float32),
         np.array([review.rating for review in own]),
         np.array([review.user_id for review in own]),
         np.array([review.time for review in own], dtype=np.int64),
@@ -170,84 +129,64 @@ def make_examples(reviews: Sequence[Review], language: str, encode: Encode) -> E
     return examples
 
 
-def fit(examples: Examples, use_words: bool = True, use_vector: bool = True) -> Head:
-    """Fit a head, uncalibrated; likes and dislikes weigh alike."""
-    rows, aim = examples.vectors @ examples.aim, examples.aim
-    middle, spread = float(rows.mean()), max(float(rows.std()), 1e-6)
-    blocks = []
+def fit(examples: Examples) -> Head:
+    """Fit a head, uncalibrated and sure of nothing; likes and dislikes weigh alike."""
     known = np.unique(examples.ngrams.indices)
-    if use_words:
-        blocks += [examples.counts[:, 1:], examples.ngrams[:, known] * NGRAM_SCALE]
-    if use_vector:
-        blocks.append(((rows - middle) / spread * AIM_SCALE)[:, None])
-    matrix = sparse.hstack([sparse.csr_matrix(block, dtype=np.float64) for block in blocks]).tocsr()
+    matrix = sparse.hstack([sparse.csr_matrix(examples.counts[:, 1:]), examples.ngrams[:, known]]).tocsr()
     weights = np.where(examples.clear, 1.0, LUKEWARM_WEIGHT)
     for side in (examples.liked, ~examples.liked):
         weights[side] *= 200 / weights[side].sum()
     # Problems this small only lose by sharing them among threads.
     with threadpool_limits(1):
         model = LogisticRegression(C=STRENGTH, max_iter=2000).fit(matrix, examples.liked, sample_weight=weights)
-    learnt, constant = model.coef_[0], float(model.intercept_[0])
-    counts = np.zeros(examples.counts.shape[1], dtype=np.float32)
+    learnt = model.coef_[0]
+    counts = np.array([model.intercept_[0], *learnt[: COUNTS - 1]], dtype=np.float32)
     ngrams = np.zeros(BUCKETS, dtype=np.float16)
-    vector = np.zeros(0, dtype=np.float32)
-    if use_words:
-        counted = len(counts) - 1
-        counts[1:] = learnt[:counted]
-        ngrams[known] = learnt[counted : counted + len(known)] * NGRAM_SCALE
-    if use_vector:
-        share = float(learnt[-1]) * AIM_SCALE / spread
-        vector = (share * aim).astype(np.float32)
-        constant -= share * middle
-    counts[0] = constant
-    return Head(ngrams, counts, vector, np.array([1, 0], dtype=np.float32), np.array([-1, 2], dtype=np.float32))
+    ngrams[known] = learnt[COUNTS - 1 :]
+    return Head(ngrams, counts, np.array([1, 0], dtype=np.float32), np.array([-np.inf, 0], dtype=np.float32))
 
 
 def scores(head: Head, examples: Examples) -> Values:
     """Scores of a head before calibration."""
-    total = examples.ngrams @ head.ngrams.astype(np.float64) + examples.counts @ head.counts
-    return np.asarray(total + (examples.vectors @ head.vector if len(head.vector) else 0.0), dtype=np.float64)
+    return np.asarray(examples.ngrams @ head.ngrams.astype(np.float64) + examples.counts @ head.counts, np.float64)
 
 
-def unseen_scores(examples: Examples, **use: bool) -> Values:
+def unseen_scores(examples: Examples) -> Values:
     """Scores of each review by a head that was fitted without its author."""
     found = np.zeros(len(examples.ratings))
     for train, test in GroupKFold(FOLDS).split(found, groups=examples.users):
         if len(np.unique(examples.liked[train])) == 2:
-            found[test] = scores(fit(examples.part(train), **use), examples.part(test))
+            found[test] = scores(fit(examples.part(train)), examples.part(test))
     return found
 
 
-def calibrated(examples: Examples, **use: bool) -> Head:
-    """Fit a head; calibrate it (Platt 1999) and choose its thresholds on scores of unseen authors' reviews."""
-    clear = examples.clear
-    found, liked = unseen_scores(examples, **use)[clear], examples.liked[clear]
+def calibrated(examples: Examples) -> Head:
+    """Fit a head; calibrate it (Platt 1999), and find where it is sure, on scores of unseen authors' reviews."""
+    clear, unseen = examples.clear, unseen_scores(examples)
+    found, liked = unseen[clear], examples.liked[clear]
     # Platt's targets keep few examples from making it over-sure.
     weights = np.where(liked, 0.5 / liked.sum(), 0.5 / (~liked).sum()) * len(liked)
     model = LogisticRegression(C=1.0).fit(found[:, None], liked, sample_weight=weights)
-    slope, offset = max(float(model.coef_[0, 0]), 0.0), float(model.intercept_[0])
-    probability = 1 / (1 + np.exp(-(slope * found + offset)))
-    low, high = -_sure_from(-probability, ~liked, weights), _sure_from(probability, liked, weights)
-    head = fit(examples, **use)
-    # Doubt lies in the middle, whatever few reviews say.
-    thresholds = [min(low, 0.5 - 1e-3), max(high, 0.5 + 1e-3)]
-    return Head(
-        head.ngrams,
-        head.counts,
-        head.vector,
-        np.array([slope, offset], dtype=np.float32),
-        np.array(thresholds, dtype=np.float32),
-    )
+    calibration = [max(float(model.coef_[0, 0]), 0.0), float(model.intercept_[0])]
+    head = fit(examples)
+    blame = np.array(sure_blame(unseen, examples.ratings), dtype=np.float32)
+    return Head(head.ngrams, head.counts, np.array(calibration, dtype=np.float32), blame)
 
 
-def _sure_from(values: Values, right: NDArray[np.bool_], weights: Values) -> float:
-    """Least value from which on PRECISION are right at even odds, and more right than wrong as they come."""
-    order = np.argsort(-values, kind="stable")
-    right, weights = right[order], weights[order]
-    count = np.arange(1, len(order) + 1)
-    even = np.cumsum(weights * right) / np.cumsum(weights)
-    sound = (even >= PRECISION) & (np.cumsum(right) / count > 0.5) & (count >= LEAST_SURE)
-    return float(values[order[np.flatnonzero(sound)[-1]]]) if sound.any() else 2.0
+def sure_blame(values: Values, ratings: Values) -> tuple[float, float]:
+    """Score up to which ratings are, on the mean, surely no praise, and that mean; (−inf, 0) where there is none.
+
+    Ratings come as frequently as in life: most are praise, so few texts are surely none.
+    """
+    order = np.argsort(values, kind="stable")
+    told, count = ratings[order], np.arange(1, len(order) + 1)
+    mean = np.cumsum(told) / count
+    spread = np.sqrt(np.maximum(np.cumsum(told**2) / count - mean**2, 0.05) / count)
+    sound = np.flatnonzero((mean + 1.96 * spread < NO_PRAISE) & (count >= LEAST_SURE))
+    if not len(sound):
+        return float("-inf"), 0.0
+    last = int(sound[-1])
+    return float(values[order[last]]), float(mean[last])
 
 
 def held_back(examples: Examples) -> NDArray[np.bool_]:
@@ -260,33 +199,20 @@ def measure(examples: Examples) -> Report:
     """Fit on what is not held back, and report on the rest; intervals 95 % by bootstrap over reviews."""
     held = held_back(examples)
     train, test = examples.part(~held), examples.part(held)
-    report: Report = {"reviews": _counts(examples), "trained_on": _counts(train), "held_back": _counts(test)}
-    for name, use in USES.items():
-        try:
-            head = calibrated(train, **use)
-        except ValueError as error:
-            raise InvalidInput.at("signals", f"leave too few likes or dislikes to train on: {error}") from error
-        slope, offset = head.calibration.tolist()
-        probability = 1 / (1 + np.exp(-(slope * scores(head, test) + offset)))
-        clear = test.clear
-        low, high = head.thresholds.tolist()
-        report[name] = {
-            "auc": auc(test.liked[clear], probability[clear]),
-            "auc_with_lukewarm": auc(test.liked, probability),
-            "auc_all_unseen_authors": auc(
-                examples.liked[examples.clear], unseen_scores(examples, **use)[examples.clear]
-            ),
-            "sure_like": _sure(probability >= high, test),
-            "sure_dislike": _sure(probability <= low, test),
-        }
-    return report
-
-
-USES = {
-    "words": {"use_words": True, "use_vector": False},
-    "vector": {"use_words": False, "use_vector": True},
-    "both": {"use_words": True, "use_vector": True},
-}
+    try:
+        head = calibrated(train)
+    except ValueError as error:
+        raise InvalidInput.at("signals", f"leave too few likes or dislikes to train on: {error}") from error
+    found, clear, unseen = scores(head, test), test.clear, unseen_scores(examples)
+    return {
+        "reviews": _counts(examples),
+        "trained_on": _counts(train),
+        "held_back": _counts(test),
+        "auc": auc(test.liked[clear], found[clear]),
+        "auc_all_unseen_authors": auc(examples.liked[examples.clear], unseen[examples.clear]),
+        "surely_no_praise": _sure(found <= head.blame[0], test, head),
+        "surely_no_praise_all_unseen_authors": _sure(unseen <= sure_blame(unseen, examples.ratings)[0], examples, head),
+    }
 
 
 def auc(liked: NDArray[np.bool_], values: Values, draws: int = 1000) -> list[float] | None:
@@ -306,14 +232,10 @@ def auc(liked: NDArray[np.bool_], values: Values, draws: int = 1000) -> list[flo
     return [round(float(number), 3) for number in (right.mean(), low, high)]
 
 
-def _sure(sure: NDArray[np.bool_], examples: Examples) -> Report:
-    """What the reviews are that a head is sure of, and the share of likes among them were they as frequent."""
-    liked, disliked = examples.liked, examples.ratings < 0
-    likes, dislikes = (sure & liked).sum() / max(liked.sum(), 1), (sure & disliked).sum() / max(disliked.sum(), 1)
-    return {
-        **_counts(examples.part(sure)),
-        "like_at_even_odds": round(float(likes / (likes + dislikes)), 3) if likes + dislikes else None,
-    }
+def _sure(sure: NDArray[np.bool_], examples: Examples, head: Head) -> Report:
+    """What the reviews are that a head is sure of, their mean rating, and what it foretold."""
+    mean = round(float(examples.ratings[sure].mean()), 3) if sure.any() else None
+    return {**_counts(examples.part(sure)), "rating": mean, "foretold": round(float(head.blame[1]), 3)}
 
 
 def _counts(examples: Examples) -> dict[str, int]:
@@ -325,33 +247,30 @@ def _counts(examples: Examples) -> dict[str, int]:
     }
 
 
-def train_stance(
-    reviews: Sequence[Review], encode: Encode, space_id: str, folder: Path | None = None
-) -> tuple[Stance, Report]:
+def train_stance(reviews: Sequence[Review], folder: Path | None = None) -> tuple[Stance, Report]:
     """Train a head for each language with enough reviews, and measure it on what is held back.
 
     The figures are of heads fitted without what they are measured on; the weights returned are then fitted on all.
     Raises InvalidInput where no language has enough.
     """
-    heads, plain, report = {}, {}, {}
+    heads, report = {}, {}
     refused: InvalidInput | None = None
     for language in LANGUAGES:
         try:
-            examples = make_examples(reviews, language, encode)
+            examples = make_examples(reviews, language)
             report[language] = measure(examples)
         except InvalidInput as error:
             report[language] = {"refused": error.message}
             refused = error
             continue
         heads[language] = calibrated(examples)
-        plain[language] = calibrated(examples, use_words=True, use_vector=False)
     if not heads and refused is not None:
         raise refused
-    stance = Stance(heads, plain, space_id)
+    stance = Stance(heads)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         stance.save(folder / FILE)
-        (folder / REPORT).write_text(json.dumps({"space_id": space_id, **report}, indent=1) + "\n")
+        (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n")
     return stance, report
 
 
@@ -375,9 +294,8 @@ def main() -> int:
     parser.add_argument("--signals", type=Path, nargs="+", required=True, help="JSON Lines of signals with ratings")
     parser.add_argument("--out", type=Path, required=True, help="folder for weights and report")
     options = parser.parse_args()
-    encoder = open_encoder(EncoderSettings())
     reviews = read_files(options.signals, TextPipeline(TextSettings()))
-    _, report = train_stance(reviews, encoder.encode, encoder.space_id, options.out)
+    _, report = train_stance(reviews, options.out)
     print(json.dumps(report, indent=1))
     return 0
 

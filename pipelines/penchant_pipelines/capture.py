@@ -19,6 +19,7 @@ from penchant_pipelines.errors import InvalidInput, Overloaded, PenchantError
 from penchant_pipelines.model import Action, Item, Post, Signal, now
 from penchant_pipelines.record import Record, Writer, schema
 from penchant_pipelines.record.ledger import Captured, Ledger, Reading, SpacesChanged
+from penchant_pipelines.stance import open_stance
 from penchant_pipelines.text import Document, TextError, TextPipeline
 
 NOTHING = Document(text="", language="und", terms=())
@@ -41,6 +42,14 @@ class Reader:
 
     def __init__(self, text: TextPipeline) -> None:
         self._text = text
+
+    def post(self, post: Post) -> tuple[Document, Post]:
+        """Read a post, and where it has no rating, what its text tells of one; blocks. Raises InvalidInput."""
+        document = self.document(post.text, post.language, "post.text")
+        if post.rating is None and document.text:
+            blame = open_stance().blame(self._text.segment(document.text), document.language)
+            post = replace(post, inferred_rating=blame)
+        return document, post
 
     def document(self, text: str, language: str, field: str) -> Document:
         """Clean one text; blocks. Raises InvalidInput that names the field."""
@@ -164,7 +173,8 @@ class Capture:
         evidence = named.evidence
         try:
             if isinstance(evidence, Post):
-                document = self._reader.document(evidence.text, evidence.language, "post.text")
+                document, evidence = self._reader.post(evidence)
+                named = replace(named, evidence=evidence)
                 if not document.text and not evidence.item_id:
                     raise InvalidInput.at("post.text", "holds nothing to read once links and mentions are taken out")
             else:

@@ -37,12 +37,22 @@ class Action(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """Text in the user's own words. `rating` is the author's verdict, −1…+1, None where not given."""
+    """Text in the user's own words.
+
+    `rating` is the author's verdict, −1…+1, None where not given; `inferred_rating` what the text tells of it then,
+    None where that is not sure.
+    """
 
     text: str
     language: str = ""
     item_id: str = ""
     rating: float | None = None
+    inferred_rating: float | None = None
+
+    @property
+    def verdict(self) -> float | None:
+        """The author's own rating, else the one inferred."""
+        return self.inferred_rating if self.rating is None else self.rating
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,8 @@
-"""Does its author like what a text is about? Answers only where it is sure; trained on reviews with ratings."""
+"""Does its author like what a text is about? A linear head on its words, trained on reviews with ratings.
+
+It reads words, not vectors: its answer outlives a change of the encoder. Capture asks it about posts without a rating,
+which count as praise otherwise, and heeds it only where it is sure that a post is none.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from penchant_pipelines.errors import InvalidInput, WrongState
+from penchant_pipelines.errors import WrongState
 
 FILE = "stance.safetensors"
 FORMAT = "penchant-stance-1"
+DATA = resources.files("penchant_pipelines") / "stance_data"
 LANGUAGES = ("zh", "en")
 BUCKETS = 1 << 15
 """Weights for words and pairs of words, found by hash."""
@@ -46,38 +51,28 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Weights for one language. Thresholds are on the probability; outside 0…1 where it is never sure."""
+    """Weights for one language."""
 
     ngrams: NDArray[np.float16]
     """(BUCKETS,)"""
     counts: NDArray[np.float32]
     """(COUNTS,)"""
-    vector: NDArray[np.float32]
-    """(d,), or (0,) where the head reads words alone"""
     calibration: NDArray[np.float32]
     """(2,): slope, not below 0, and offset"""
-    thresholds: NDArray[np.float32]
-    """(2,): sure of dislike up to the first, of liking from the second"""
+    blame: NDArray[np.float32]
+    """(2,): score up to which the head is sure that a text is no praise (−inf: never), and the mean rating there"""
 
-    def score(self, words: Words, vector: NDArray[np.float32]) -> float:
+    def score(self, words: Words) -> float:
         """Score before calibration; more is better liked."""
         total = float(self.ngrams[words.buckets].astype(np.float32).sum()) / math.sqrt(max(len(words.buckets), 1))
-        total += float(self.counts @ words.counts)
-        return total + (float(self.vector @ vector) if len(self.vector) else 0.0)
-
-    def probability(self, words: Words, vector: NDArray[np.float32]) -> float:
-        """Probability that the author likes it, likes and dislikes being equally frequent."""
-        slope, offset = self.calibration.tolist()
-        return 1 / (1 + math.exp(-max(-50.0, min(slope * self.score(words, vector) + offset, 50.0))))
+        return total + float(self.counts @ words.counts)
 
 
 class Stance:
-    """Heads by language: `heads` read words and vectors of `space_id`, `plain` words alone, for any other space."""
+    """Heads by language. Safe to share among threads."""
 
-    def __init__(self, heads: dict[str, Head], plain: dict[str, Head], space_id: str) -> None:
+    def __init__(self, heads: dict[str, Head]) -> None:
         self.heads = heads
-        self.plain = plain
-        self.space_id = space_id
 
     @classmethod
     def load(cls, path: Path) -> Stance:
@@ -90,69 +85,54 @@ class Stance:
                 weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         except (OSError, SafetensorError) as error:
             raise WrongState("STANCE_UNREADABLE", f"{str(path)!r} is no safetensors file: {error}") from error
-        if about.get("format") != FORMAT or "space_id" not in about:
+        if about.get("format") != FORMAT:
             raise WrongState("STANCE_UNREADABLE", f"{str(path)!r} is no stance head of Penchant ({FORMAT})")
-        kinds: dict[str, dict[str, Head]] = {"heads": {}, "plain": {}}
+        heads = {}
         try:
-            for kind, language in json.loads(about["parts"]):
-                parts = {field.name: weights.pop(f"{kind}.{language}.{field.name}") for field in fields(Head)}
-                kinds[kind][language] = _checked(Head(**parts), plain=kind == "plain")
+            for language in json.loads(about["languages"]):
+                parts = {field.name: weights.pop(f"{language}.{field.name}") for field in fields(Head)}
+                heads[language] = _checked(Head(**parts))
         except (KeyError, TypeError, ValueError) as error:
             raise WrongState("STANCE_UNREADABLE", f"{str(path)!r} lacks weights or has wrong ones: {error}") from error
-        if weights or kinds["heads"].keys() != kinds["plain"].keys():
+        if weights:
             raise WrongState("STANCE_UNREADABLE", f"{str(path)!r} holds weights that belong to no head")
-        return cls(kinds["heads"], kinds["plain"], about["space_id"])
+        return cls(heads)
 
     def save(self, path: Path) -> None:
-        """Write the weights, with format and space in the file's header."""
+        """Write the weights, with the format in the file's header."""
         from safetensors.numpy import save_file
 
-        kinds = {"heads": self.heads, "plain": self.plain}
         weights = {
-            f"{kind}.{language}.{field.name}": np.ascontiguousarray(getattr(head, field.name))
-            for kind, heads in kinds.items()
-            for language, head in heads.items()
+            f"{language}.{field.name}": np.ascontiguousarray(getattr(head, field.name))
+            for language, head in self.heads.items()
             for field in fields(Head)
         }
-        parts = json.dumps([[kind, language] for kind, heads in kinds.items() for language in heads])
-        save_file(weights, path, metadata={"format": FORMAT, "space_id": self.space_id, "parts": parts})
+        save_file(weights, path, metadata={"format": FORMAT, "languages": json.dumps(list(self.heads))})
 
-    def probability(
-        self, words: Sequence[str], vector: NDArray[np.float32] | None, language: str, space_id: str = ""
-    ) -> float | None:
-        """Probability that the author likes it, were both equally frequent; None for a language not learnt."""
-        found = self._head(language, vector, space_id)
-        return None if found is None else found[0].probability(read_words(words), found[1])
+    def probability(self, words: Sequence[str], language: str) -> float | None:
+        """Probability that the author likes it, were likes and dislikes equally frequent; None: language not learnt."""
+        head = self.heads.get(_primary(language))
+        if head is None:
+            return None
+        slope, offset = head.calibration.tolist()
+        return 1 / (1 + math.exp(-max(-50.0, min(slope * head.score(read_words(words)) + offset, 50.0))))
 
-    def verdict(
-        self, words: Sequence[str], vector: NDArray[np.float32] | None, language: str, space_id: str = ""
-    ) -> float | None:
-        """−1 (dislikes it) … +1 (likes it), None where not sure.
+    def blame(self, words: Sequence[str], language: str) -> float | None:
+        """Rating −1…1 to expect of a text that surely is no praise; None for all others.
 
-        `words` as `TextPipeline.segment` gives them for the document's text, `vector` (d,) float32 of that text alone
-        in space `space_id`. In another space than the one learnt, and without a vector, words alone decide.
+        `words` as `TextPipeline.segment` gives them for the document's text.
         """
-        found = self._head(language, vector, space_id)
-        if found is None or not words:
+        head = self.heads.get(_primary(language))
+        if head is None or not words:
             return None
-        head, own = found
-        probability = head.probability(read_words(words), own)
-        low, high = head.thresholds.tolist()
-        return 2 * probability - 1 if probability <= low or probability >= high else None
+        limit, rating = head.blame.tolist()
+        return float(rating) if head.score(read_words(words)) <= limit else None
 
-    def _head(
-        self, language: str, vector: NDArray[np.float32] | None, space_id: str
-    ) -> tuple[Head, NDArray[np.float32]] | None:
-        primary = language.partition("-")[0].lower()
-        if primary not in self.heads:
-            return None
-        nothing = np.zeros(0, dtype=np.float32)
-        if vector is None or space_id != self.space_id:
-            return self.plain[primary], nothing
-        head = self.heads[primary]
-        if vector.shape != head.vector.shape:
-            raise InvalidInput.at("vector", f"has shape {vector.shape}, the stance head reads {head.vector.shape}")
-        return head, vector
+
+@functools.cache
+def open_stance() -> Stance:
+    """Load the heads that ship with the package."""
+    return Stance.load(Path(str(DATA / FILE)))
 
 
 def read_words(words: Sequence[str]) -> Words:
@@ -192,19 +172,25 @@ def _bucket(name: str) -> int:
 @functools.cache
 def _polar_words() -> dict[str, int]:
     """Words that speak for or against, lines `+ word` or `- word`, a file a language."""
-    folder = resources.files("penchant_pipelines") / "stance_words"
-    lines = [line for language in LANGUAGES for line in (folder / f"{language}.txt").read_text("utf-8").splitlines()]
+    lines = [line for language in LANGUAGES for line in (DATA / f"{language}.txt").read_text("utf-8").splitlines()]
     return {line[2:]: 1 if line[0] == "+" else -1 for line in lines}
 
 
-def _checked(head: Head, plain: bool) -> Head:
-    shapes = (head.ngrams.shape, head.counts.shape, head.calibration.shape, head.thresholds.shape)
-    if shapes != ((BUCKETS,), (COUNTS,), (2,), (2,)) or head.vector.ndim != 1 or (len(head.vector) == 0) != plain:
-        raise ValueError(f"shapes {shapes} and {head.vector.shape}")
+def _primary(language: str) -> str:
+    return language.partition("-")[0].lower()
+
+
+def _checked(head: Head) -> Head:
+    shapes = (head.ngrams.shape, head.counts.shape, head.calibration.shape, head.blame.shape)
+    if shapes != ((BUCKETS,), (COUNTS,), (2,), (2,)):
+        raise ValueError(f"shapes {shapes}")
     for field in fields(Head):
         weights = getattr(head, field.name)
-        if weights.dtype != (np.float16 if field.name == "ngrams" else np.float32) or not np.isfinite(weights).all():
-            raise ValueError(f"{field.name} must be finite floating-point numbers of the right width")
-    if head.calibration[0] < 0 or head.thresholds[0] >= head.thresholds[1]:
-        raise ValueError("calibration must not fall, and the thresholds must leave room for doubt")
+        if weights.dtype != (np.float16 if field.name == "ngrams" else np.float32):
+            raise ValueError(f"{field.name} must be floating-point numbers of the right width")
+    finite = (head.ngrams, head.counts, head.calibration, head.blame[1:])
+    if not all(np.isfinite(weights).all() for weights in finite) or np.isnan(head.blame[0]):
+        raise ValueError("weights must be finite")
+    if head.calibration[0] < 0 or not -1 <= head.blame[1] <= 1:
+        raise ValueError("calibration must not fall, and a rating lies between -1 and 1")
     return head

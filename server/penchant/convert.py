@@ -54,6 +54,8 @@ def from_signal(signal: Signal) -> signal_pb2.Signal:
         message.post.item_id = evidence.item_id
         if evidence.rating is not None:
             message.post.rating = evidence.rating
+        if evidence.inferred_rating is not None:
+            message.post.inferred_rating = evidence.inferred_rating
     else:
         message.behavior.item_id = evidence.item_id
         message.behavior.action = signal_pb2.Action.ValueType(evidence.action)

@@ -279,6 +279,19 @@ async def test_what_a_user_dislikes_keeps_away(server: Server) -> None:
     assert not await client.find_users(item_id="jazz-3", min_similarity=0.3)
 
 
+async def test_a_post_that_damns_its_subject_is_no_praise_of_it(server: Server) -> None:
+    client = server.client
+    await client.capture(user_id="u", text="Fresh bread from the oven")
+    await client.capture(user_id="u", text="I hated this book about sailing: boring, terrible, a waste of time.")
+    weights = sorted(interest.weight for interest in (await client.profile("u")).interests)
+    assert len(weights) == 2
+    assert weights[0] < 0.2 * weights[1]
+    damning, plain = [signal async for signal in client.signals("u")]
+    assert not damning.post.HasField("rating")
+    assert damning.post.inferred_rating < 0
+    assert not plain.post.HasField("inferred_rating")
+
+
 async def test_steering_an_interest_reaches_that_one_and_no_other(server: Server) -> None:
     # Liked and disliked, one item stands in the middle of two interests of opposite sign.
     await server.client.upsert_items(catalogue())

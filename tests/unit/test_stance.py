@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +12,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from penchant_finetune.stance import Review, auc, held_back, make_examples, read_reviews, train_stance
+from penchant_finetune.stance import Review, auc, held_back, make_examples, read_reviews, sure_blame, train_stance
 from penchant_pipelines.errors import InvalidInput, WrongState
 from penchant_pipelines.model import Action, Behavior, Post, Signal
-from penchant_pipelines.stance import BUCKETS, COUNTS, Head, Stance, read_words
+from penchant_pipelines.stance import BUCKETS, COUNTS, FORMAT, Head, Stance, open_stance, read_words
 from penchant_pipelines.text import TextPipeline, TextSettings
 
-D = 8
 TEXT = TextPipeline(TextSettings())
 PLAIN = ("book", "story", "chapter", "author", "page", "plot", "hero", "city", "river", "train")
-
-
-def encode(texts: Sequence[str]) -> NDArray[np.float32]:
-    """Vectors that follow from the text and tell nothing of its stance."""
-    rows = [np.random.default_rng(abs(hash_of(text))).normal(size=D) for text in texts]
-    return np.array([row / np.linalg.norm(row) for row in rows], dtype=np.float32).reshape(-1, D)
-
-
-def hash_of(text: str) -> int:
-    return int.from_bytes(text.encode()[:12].ljust(12, b"\0"), "little")
 
 
 def made_up_reviews(count: int = 300) -> list[Review]:
@@ -46,87 +34,92 @@ def made_up_reviews(count: int = 300) -> list[Review]:
     return found
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Stance, dict[str, dict[str, object]], Path]:
-    folder = tmp_path_factory.mktemp("stance")
-    stance, report = train_stance(made_up_reviews(), encode, "space-1", folder)
-    return stance, report, folder / "stance.safetensors"
-
-
 Trained = tuple[Stance, dict[str, dict[str, object]], Path]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("stance")
+    stance, report = train_stance(made_up_reviews(), folder)
+    return stance, report, folder / "stance.safetensors"
 
 
 def test_it_learns_what_reviews_tell(trained: Trained) -> None:
     stance, report, _ = trained
-    vector = encode(["x"])[0]
-    assert report["en"]["words"]["auc"][0] > 0.85  # type: ignore[index]
+    assert report["en"]["auc"][0] > 0.85  # type: ignore[index]
     assert "refused" in report["zh"]
-    good = stance.verdict(("the", "plot", "zorp"), vector, "en", "space-1")
-    bad = stance.verdict(("the", "plot", "quib"), vector, "en-GB", "space-1")
+    assert stance.blame(("the", "plot", "zorp"), "en") is None
+    blame = stance.blame(("the", "plot", "quib"), "en-GB")
+    assert blame is not None
+    assert -1 <= blame < 0
+    good, bad = (stance.probability(("the", "plot", word), "en") for word in ("zorp", "quib"))
     assert good is not None
     assert bad is not None
-    assert -1 <= bad < -0.3 < 0.3 < good <= 1
+    assert bad < 0.3 < 0.7 < good
 
 
-def constant_head(
-    score: float, slope: float = 1.0, offset: float = 0.0, sure: tuple[float, float] = (0.2, 0.8)
-) -> Head:
-    """A head whose score is the same whatever it reads."""
+def constant_head(score: float, slope: float = 1.0, offset: float = 0.0) -> Head:
+    """A head whose score is the same whatever it reads, sure of blame up to −1."""
     return Head(
         np.zeros(BUCKETS, dtype=np.float16),
         np.array([score, 0, 0, 0], dtype=np.float32),
-        np.zeros(0, dtype=np.float32),
         np.array([slope, offset], dtype=np.float32),
-        np.array([0.2, 0.8], dtype=np.float32),
+        np.array([-1, -0.5], dtype=np.float32),
     )
 
 
-@pytest.mark.parametrize(
-    ("score", "expected"), [(0.0, None), (1.3, None), (-1.3, None), (1.5, 0.635), (-1.5, -0.635), (30, 1), (-30, -1)]
-)
-def test_it_speaks_only_beyond_its_thresholds(score: float, expected: float | None) -> None:
-    head = constant_head(score)
-    found = Stance({"en": head}, {"en": head}, "space-1").verdict(("words",), None, "en")
-    assert found == (None if expected is None else pytest.approx(expected, abs=1e-3))
+@pytest.mark.parametrize(("score", "expected"), [(5.0, None), (0.0, None), (-0.9, None), (-1.0, -0.5), (-30, -0.5)])
+def test_it_blames_only_where_it_is_sure(score: float, expected: float | None) -> None:
+    assert Stance({"en": constant_head(score)}).blame(("words",), "en") == expected
 
 
 def test_it_says_nothing_without_words_or_in_a_language_not_learnt(trained: Trained) -> None:
-    stance, vector = trained[0], encode(["x"])[0]
-    assert stance.verdict((), vector, "en", "space-1") is None
-    assert stance.verdict(("zorp",), vector, "zh", "space-1") is None
-    assert stance.probability(("zorp",), vector, "de", "space-1") is None
-
-
-def test_a_vector_of_another_space_is_left_aside(trained: Trained) -> None:
     stance = trained[0]
-    words = ("the", "plot", "zorp")
-    vector = encode(["x"])[0]
-    other = stance.probability(words, np.zeros(99, dtype=np.float32), "en", "space-2")
-    assert other == stance.probability(words, None, "en")
-    assert other != stance.probability(words, vector, "en", "space-1")
-    with pytest.raises(InvalidInput, match="shape"):
-        stance.verdict(words, np.zeros(99, dtype=np.float32), "en", "space-1")
+    assert stance.blame((), "en") is None
+    assert stance.blame(("quib",), "zh") is None
+    assert stance.probability(("quib",), "de") is None
+
+
+def test_it_is_sure_only_where_ratings_are_low_on_the_mean() -> None:
+    values = np.arange(200, dtype=np.float64)
+    ratings = np.where(values < 60, -0.5, 0.8)
+    limit, rating = sure_blame(values, ratings)
+    assert 60 <= limit < 100
+    assert -0.5 < rating < 0
+    assert sure_blame(values, np.full(200, 0.3)) == (-np.inf, 0.0)
+    assert sure_blame(values[:15], np.full(15, -1.0)) == (-np.inf, 0.0)
 
 
 def test_saved_and_loaded_it_answers_the_same(trained: Trained) -> None:
     stance, _, path = trained
     loaded = Stance.load(path)
-    assert loaded.space_id == "space-1"
-    assert path.stat().st_size < 1_500_000
+    assert path.stat().st_size < 300_000
     for review in made_up_reviews(40):
-        vector = encode([review.text])[0]
-        for asked in ((review.words, vector, "en", "space-1"), (review.words, None, "en")):
-            assert loaded.verdict(*asked) == stance.verdict(*asked)
+        assert loaded.blame(review.words, "en") == stance.blame(review.words, "en")
+        assert loaded.probability(review.words, "en") == stance.probability(review.words, "en")
 
 
 @given(scores=st.lists(st.floats(-20, 20), min_size=2, max_size=20), slope=st.floats(0, 5), offset=st.floats(-5, 5))
 def test_calibration_never_turns_an_order_round(scores: list[float], slope: float, offset: float) -> None:
-    nothing = read_words(())
     found = []
     for score in sorted(scores):
-        found.append(constant_head(score, slope, offset).probability(nothing, np.zeros(0, dtype=np.float32)))
+        found.append(Stance({"en": constant_head(score, slope, offset)}).probability((), "en") or 0.0)
     assert found == sorted(found)
     assert all(0 <= probability <= 1 for probability in found)
+
+
+def test_the_heads_that_ship_tell_a_damning_review_from_a_question() -> None:
+    stance = open_stance()
+    for text, damns in (
+        ("I hated this book, boring and a waste of time", True),
+        ("A wonderful, brilliant story", False),
+        ("Which lens is best for the night sky?", False),
+    ):
+        assert (stance.blame(TEXT.segment(text), "en") is not None) == damns
+    bad, good = (
+        stance.probability(TEXT.segment(text), "zh") or 0.0 for text in ("太难看了，浪费时间", "太好看了，推荐")
+    )
+    assert bad < 0.2 < 0.7 < good
 
 
 @pytest.mark.parametrize(
@@ -173,7 +166,7 @@ def test_reviews_are_posts_with_a_rating_in_the_language_they_declare() -> None:
 
 
 def test_held_back_are_whole_authors_and_what_is_latest() -> None:
-    examples = make_examples(made_up_reviews(), "en", encode)
+    examples = make_examples(made_up_reviews(), "en")
     held = held_back(examples)
     train = examples.part(~held)
     authors = {user for user in examples.users if user not in set(train.users)}
@@ -184,7 +177,7 @@ def test_held_back_are_whole_authors_and_what_is_latest() -> None:
 
 def test_too_few_reviews_are_refused() -> None:
     with pytest.raises(InvalidInput, match="disliking"):
-        train_stance(made_up_reviews(20), encode, "space-1")
+        train_stance(made_up_reviews(20))
 
 
 def test_auc_is_the_share_of_pairs_in_order() -> None:
@@ -195,7 +188,7 @@ def test_auc_is_the_share_of_pairs_in_order() -> None:
 
 def test_broken_weights_are_refused(trained: Trained, tmp_path: Path) -> None:
     whole = load_file(trained[2])
-    header = {"format": "penchant-stance-1", "space_id": "s", "parts": '[["heads", "en"], ["plain", "en"]]'}
+    header = {"format": FORMAT, "languages": '["en"]'}
     path = tmp_path / "stance.safetensors"
 
     def refused(weights: dict[str, NDArray[np.generic]], about: dict[str, str]) -> None:
@@ -206,12 +199,13 @@ def test_broken_weights_are_refused(trained: Trained, tmp_path: Path) -> None:
     save_file(whole, path, metadata=header)
     Stance.load(path)
     refused(whole, {**header, "format": "another"})
-    refused(whole, {**header, "parts": '[["heads", "en"]]'})
-    refused({k: v for k, v in whole.items() if k != "heads.en.counts"}, header)
-    refused({**whole, "heads.en.counts": whole["heads.en.counts"] * np.nan}, header)
-    refused({**whole, "heads.en.counts": whole["heads.en.counts"][:2]}, header)
-    refused({**whole, "heads.en.calibration": np.array([-1, 0], dtype=np.float32)}, header)
-    refused({**whole, "heads.en.thresholds": np.array([0.6, 0.4], dtype=np.float32)}, header)
+    refused(whole, {**header, "languages": "[]"})
+    refused(whole, {**header, "languages": '["en", "zh"]'})
+    refused({k: v for k, v in whole.items() if k != "en.counts"}, header)
+    refused({**whole, "en.counts": whole["en.counts"] * np.nan}, header)
+    refused({**whole, "en.counts": whole["en.counts"][:2]}, header)
+    refused({**whole, "en.calibration": np.array([-1, 0], dtype=np.float32)}, header)
+    refused({**whole, "en.blame": np.array([0, 3], dtype=np.float32)}, header)
     path.write_bytes(b"\x80\x04pickle")
     with pytest.raises(WrongState):
         Stance.load(path)

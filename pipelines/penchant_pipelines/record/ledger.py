@@ -672,7 +672,7 @@ def _evidence(signal: Signal, time: int, reading: Reading, space: int) -> Eviden
         vector=reading.vectors.get(space),
         action=action,
         value=getattr(evidence, "value", None),
-        rating=getattr(evidence, "rating", None),
+        rating=getattr(evidence, "verdict", None),
         item_id=signal.item_id,
         terms=reading.terms,
         language=reading.language,

@@ -23,7 +23,7 @@ EVIDENCE_COLUMNS = (
     signals.c.time,
     signals.c.action,
     signals.c.value,
-    signals.c.rating,
+    sa.func.coalesce(signals.c.rating, signals.c.inferred_rating).label("rating"),
     signals.c.item_id,
     signals.c.terms,
     signals.c.language,
@@ -73,6 +73,7 @@ def signal_values(signal: Signal, time: int, user_key: int) -> dict[str, Any]:
         "text": post.text if post else "",
         "given_language": post.language if post else "",
         "rating": post.rating if post else None,
+        "inferred_rating": post.inferred_rating if post else None,
         "value": behavior.value if behavior else None,
         "attribution_token": behavior.attribution_token if behavior else "",
         "context": to_json(dict(signal.context)),
@@ -83,7 +84,7 @@ def to_signal(row: Row[Any], user_id: str) -> Signal:
     """A whole signal from a row of `signals`."""
     evidence: Post | Behavior
     if row.action is None:
-        evidence = Post(row.text, row.given_language, row.item_id, row.rating)
+        evidence = Post(row.text, row.given_language, row.item_id, row.rating, row.inferred_rating)
     else:
         evidence = Behavior(row.item_id, Action(row.action), row.value, row.attribution_token)
     return Signal(row.id, user_id, evidence, row.time, json.loads(row.context))

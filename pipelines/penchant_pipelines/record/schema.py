@@ -54,6 +54,7 @@ signals = Table(
     Column("text", Text, nullable=False),
     Column("given_language", String, nullable=False),
     Column("rating", Float),
+    Column("inferred_rating", Float),  # of a post without a rating, where its text is sure
     Column("value", Float),
     Column("attribution_token", String, nullable=False),
     Column("context", Text, nullable=False),  # JSON object

@@ -142,6 +142,7 @@ class Post(_message.Message):
     LANGUAGE_FIELD_NUMBER: _builtins.int
     ITEM_ID_FIELD_NUMBER: _builtins.int
     RATING_FIELD_NUMBER: _builtins.int
+    INFERRED_RATING_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     language: _builtins.str
     """BCP-47. Empty: detected."""
@@ -149,6 +150,10 @@ class Post(_message.Message):
     """The catalogue item that the text is about, if any."""
     rating: _builtins.float
     """The author's own verdict, −1 (worst) to +1 (best). Unset: inferred from the text."""
+    inferred_rating: _builtins.float
+    """Output only: the rating read from the text where none was given, set only where that is sure. A post without
+    either counts as praise.
+    """
     def __init__(
         self,
         *,
@@ -156,13 +161,19 @@ class Post(_message.Message):
         language: _builtins.str = ...,
         item_id: _builtins.str = ...,
         rating: _builtins.float | None = ...,
+        inferred_rating: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_rating", b"_rating", "rating", b"rating"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_inferred_rating", b"_inferred_rating", "_rating", b"_rating", "inferred_rating", b"inferred_rating", "rating", b"rating"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rating", b"_rating", "item_id", b"item_id", "language", b"language", "rating", b"rating", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_inferred_rating", b"_inferred_rating", "_rating", b"_rating", "inferred_rating", b"inferred_rating", "item_id", b"item_id", "language", b"language", "rating", b"rating", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__inferred_rating: _TypeAlias = _typing.Literal["inferred_rating"]  # noqa: Y015
+    _WhichOneofArgType__inferred_rating: _TypeAlias = _typing.Literal["_inferred_rating", b"_inferred_rating"]  # noqa: Y015
     _WhichOneofReturnType__rating: _TypeAlias = _typing.Literal["rating"]  # noqa: Y015
     _WhichOneofArgType__rating: _TypeAlias = _typing.Literal["_rating", b"_rating"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__inferred_rating) -> _WhichOneofReturnType__inferred_rating | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__rating) -> _WhichOneofReturnType__rating | None: ...
 
 Global___Post: _TypeAlias = Post  # noqa: Y015
