@@ -7,12 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import jieba
 import numpy as np
 
 from penchant_finetune.bilingual.corpus import read_lines
 from penchant_pipelines.encoder import Vectors
 from penchant_pipelines.encoder.words import WordVocabulary
+from penchant_pipelines.text.quiet_jieba import jieba
 
 HAN = re.compile(r"[\u4e00-\u9fff]+")
 _ASIDE = re.compile(r"\([^()]*\)|\[[^\]]*\]")

@@ -39,6 +39,11 @@ class _Pending:
     """Out of the queue. It may stand there more than once: each request that wants it queues it."""
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class BatchingEncoder:
     """Shares an encoder between the tasks of one event loop; the model runs in threads of its own."""
 
@@ -53,8 +58,7 @@ class BatchingEncoder:
         self._closed = False
         self._texts_per_second = 200.0
         self._loop = asyncio.get_running_loop()
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = settings.workers or (cores if encoder.device == "cpu" else 1)
+        workers = settings.workers or (cores() if encoder.device == "cpu" else 1)
         self._threads = [
             threading.Thread(target=self._run, name=f"encoder-{number}", daemon=True) for number in range(workers)
         ]

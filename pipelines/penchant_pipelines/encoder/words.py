@@ -8,7 +8,6 @@ whose product are the words' input embeddings.
 from __future__ import annotations
 
 import re
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +16,7 @@ from numpy.typing import NDArray
 
 from penchant_pipelines.errors import WrongState
 from penchant_pipelines.text.chinese import to_simplified
-
-with warnings.catch_warnings():
-    # jieba has invalid escapes in its patterns and, where setuptools still ships it, imports pkg_resources.
-    warnings.simplefilter("ignore")
-    import jieba
+from penchant_pipelines.text.quiet_jieba import jieba
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

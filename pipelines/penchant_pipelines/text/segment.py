@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import io
-import logging
 import re
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
 
 from penchant_pipelines.text.chinese import to_simplified
-
-with warnings.catch_warnings():
-    # jieba has invalid escapes in its patterns and, where setuptools still ships it, imports pkg_resources.
-    warnings.simplefilter("ignore")
-    import jieba
-
-jieba.setLogLevel(logging.CRITICAL)  # it writes to stderr through a handler of its own
+from penchant_pipelines.text.quiet_jieba import jieba
 
 _log = structlog.get_logger(__name__)
 
