@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from penchant_finetune.augment import AUGMENTATIONS
-from penchant_finetune.evaluate import METRICS, Values, compare, measure_run, questions
+from penchant_finetune.evaluate import compare, measure_run
+from penchant_finetune.next_items import METRICS, Values, questions
 from penchant_finetune.prepare import load_prepared
 
 

@@ -11,11 +11,11 @@ differences. Vectors are kept in .cache/benchmarks, by embedding space.
 from __future__ import annotations
 
 import argparse
-import functools
 import hashlib
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from penchant import convert
 from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.signal_pb2 import Signal
 from penchant_finetune.log import read_log
+from penchant_finetune.prepare import joined
 from penchant_finetune.sequence import (
     SequenceSettings,
     best_mean,
@@ -104,10 +105,19 @@ def measure(log: SequenceLog, space_id: str, seeds: int, changes: dict[str, Any]
 def read_files(items_file: Path, signals_file: Path, encoder: Encoder) -> SequenceLog:
     """Read and encode a log."""
     items = (convert.to_item(message) for message in read(items_file, Item))
-    signals = [convert.to_signal(message) for message in read(signals_file, Signal)]
+    signals = (convert.to_signal(message) for message in read(signals_file, Signal))
     log = read_log(items, signals, TextPipeline(TextSettings(), CACHE))
-    contexts = {signal.id: signal.context for signal in signals if signal.context}
-    return sequence_log(log, functools.partial(encode, encoder), InterestSettings(), contexts)
+    written = [item.text for item in log.items] + [signal.text for signal in log.signals if signal.text]
+    texts = list(dict.fromkeys(written))
+    by_text = dict(zip(texts, encode(encoder, texts), strict=True))
+    by_item = {item.id: by_text[item.text] for item in log.items}
+    events = (
+        (signal.user, replace(signal.evidence, vector=joined(by_text.get(signal.text), by_item.get(signal.item_id))))
+        for signal in log.signals
+    )
+    contexts = {signal.id: {"surface": signal.surface, "device": signal.device} for signal in log.signals}
+    catalogue = np.stack(list(by_item.values()))
+    return sequence_log(list(by_item), catalogue, events, InterestSettings(), contexts)
 
 
 def encode(encoder: Encoder, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from penchant_pipelines.encoder import Encoder, EncoderSettings, Vectors
+from penchant_pipelines.encoder.batching import cores
 from penchant_pipelines.encoder.sentence import SentenceEncoder, open_model
 
 if TYPE_CHECKING:
@@ -22,11 +22,6 @@ def open_base(settings: EncoderSettings) -> tuple[SentenceEncoder, SentenceTrans
     """Load the encoder without its adapter, and the model in it, which may be changed. Raises as `open_model` does."""
     model, name, digest = open_model(settings)
     return SentenceEncoder(model, name, "", digest, settings.batch_size), model
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def encode_all(encoder: Encoder, texts: Sequence[str]) -> Vectors:

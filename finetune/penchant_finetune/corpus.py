@@ -94,10 +94,10 @@ def make_corpus(log: Log, settings: InterestSettings, split: Split | None, share
     return corpus
 
 
-def measurable(corpus: Corpus) -> Ints:
-    """Users with anything before the test part and a new item in it, sorted."""
-    asked = corpus.users[(corpus.parts == TEST) & corpus.first_touches()]
-    return np.intersect1d(asked, corpus.users[corpus.parts != TEST])
+def measurable(corpus: Corpus, part: int = TEST) -> Ints:
+    """Users with anything before a part and a new item in it, sorted."""
+    asked = corpus.users[(corpus.parts == part) & corpus.first_touches()]
+    return np.intersect1d(asked, corpus.users[corpus.parts < part])
 
 
 def _grade(signal: LoggedSignal, settings: InterestSettings) -> float:

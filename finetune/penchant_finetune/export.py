@@ -7,22 +7,25 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from penchant_finetune.evaluate import EVALUATION, METRICS
+from penchant_finetune.evaluate import EVALUATION
+from penchant_finetune.next_items import METRICS
 from penchant_finetune.prepare import Prepared
 from penchant_finetune.train import ADAPTER, Run, load_run
 from penchant_pipelines.encoder.adapter import CONFIG, WEIGHTS, write_manifest
 from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import WrongState
+from penchant_pipelines.recommend.sequence import FILE as SEQUENCE
 
 GATE = "recall@50"
 """The figure that must not fall: the steadiest of those measured."""
 
 
-def export(prepared: Prepared, run_folder: Path, output: Path) -> None:
-    """Write the adapter with its card and manifest into a new folder.
+def export(prepared: Prepared, run_folder: Path, output: Path) -> str | None:
+    """Write the adapter with its card and manifest into a new folder, and the run's sequence model unless it is worse.
 
-    Raises WrongState where the run was not evaluated, its adapter was changed since, it is a control, it is worse
-    than the live encoder, or the folder holds something.
+    Returns why the sequence model was left out; None where it was not, or there is none. Raises WrongState where the
+    run was not evaluated, was changed since, is a control, is worse than the live encoder, or the folder holds
+    something.
     """
     run = load_run(run_folder)
     try:
@@ -31,10 +34,12 @@ def export(prepared: Prepared, run_folder: Path, output: Path) -> None:
         raise WrongState(
             "NOT_EVALUATED", f"{str(run_folder)!r} was not evaluated; run `penchant finetune evaluate` on it"
         ) from error
-    weights = run_folder / ADAPTER / WEIGHTS
-    if report["adapter"] != file_sha256(weights):
+    sequence = run_folder / SEQUENCE
+    found = file_sha256(sequence) if sequence.is_file() else None
+    measured = (report.get("sequence") or {}).get("file")
+    if report["adapter"] != file_sha256(run_folder / ADAPTER / WEIGHTS) or measured != found:
         raise WrongState("NOT_EVALUATED", f"{str(run_folder)!r} was trained anew since it was evaluated; evaluate it")
-    reason = refusal(report)
+    reason = "nothing beat the untuned encoder on the validation part" if run.best_step == 0 else refusal(report)
     if reason:
         raise WrongState("ADAPTER_WORSE", f"{run_folder.name} is not exported: {reason}")
     if output.exists() and any(output.iterdir()):
@@ -42,29 +47,40 @@ def export(prepared: Prepared, run_folder: Path, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     for name in (CONFIG, WEIGHTS):
         shutil.copyfile(run_folder / ADAPTER / name, output / name)
-    (output / "README.md").write_text(_card(prepared, run, report), encoding="utf-8")
+    left_out = worse(report["sequence"]["difference"], "the adapter's alone") if found else None
     figures = {f"{metric}{suffix}": report[part][metric][0] for metric in METRICS for part, suffix in _PARTS.items()}
+    card = _card(prepared, run, report)
+    if found and not left_out:
+        shutil.copyfile(sequence, output / SEQUENCE)
+        figures |= {f"{metric} gained by sequence": report["sequence"]["difference"][metric][0] for metric in METRICS}
+        card += _sequence_card(report["sequence"])
+    (output / "README.md").write_text(card, encoding="utf-8")
     write_manifest(output, run.base, prepared.manifest.dimensions, figures)
+    return left_out
 
 
 _PARTS = {"tuned": "", "live": " of live", "difference": " gained"}
 
 
 def refusal(report: dict[str, Any]) -> str | None:
-    """Say why an adapter must not be exported; None where it may.
+    """Say why an adapter must not be exported; None where it may."""
+    if report["control"] is not None:
+        return f"it is a control ({report['control']}), made to be measured only"
+    return worse(report["difference"], "the live encoder's")
+
+
+def worse(difference: dict[str, list[float]], other: str) -> str | None:
+    """Say what is worse, by paired differences; None where nothing is.
 
     The gate's mean difference must not lie below zero, and of no figure the whole interval.
     """
-    if report["control"] is not None:
-        return f"it is a control ({report['control']}), made to be measured only"
-    difference = report["difference"]
     mean, low, high = difference[GATE]
     if mean < 0:
-        return f"its {GATE} is {-mean:.4f} lower than the live encoder's (95 % interval {low:+.4f} … {high:+.4f})"
+        return f"its {GATE} is {-mean:.4f} lower than {other} (95 % interval {low:+.4f} … {high:+.4f})"
     for metric in METRICS:
         mean, low, high = difference[metric]
         if high < 0:
-            return f"its {metric} is surely lower than the live encoder's ({low:+.4f} … {high:+.4f})"
+            return f"its {metric} is surely lower than {other} ({low:+.4f} … {high:+.4f})"
     return None
 
 
@@ -97,8 +113,9 @@ wrote and did; keep them as you keep that.
 ## Method
 
 Symmetric InfoNCE over pairs that the log says belong together, whatever the same user touched being no negative; \
-CoSENT over rated items. {run.steps} steps, {run.seconds:.0f} s; validation loss {run.untuned_loss:.4f} before, \
-{run.best_loss:.4f} after. Settings: `{settings}`. Made with {versions}.
+CoSENT over rated items. {run.steps} steps, {run.seconds:.0f} s; the weights after step {run.best_step} \
+found most next items of the validation part: recall {run.best_recall:.4f}, untuned {run.untuned_recall:.4f}. \
+Settings: `{settings}`. Made with {versions}.
 
 ## Figures
 
@@ -112,6 +129,37 @@ CoSENT over rated items. {run.steps} steps, {run.seconds:.0f} s; validation loss
 ## Licence
 
 To be filled in by the owner of the data.
+"""
+
+
+def _sequence_card(report: dict[str, Any]) -> str:
+    rows = "\n".join(
+        f"| {metric} | {_figure(report['tuned'][metric])} | {_figure(report['difference'][metric], signed=True)} |"
+        for metric in METRICS
+    )
+    alone = report["next items"]
+    figures = "\n".join(
+        f"| {metric} | {_figure(alone['methods']['mean'][metric])} | {_figure(alone['methods']['sequence'][metric])} "
+        f"| {_figure(alone['against']['mean'][metric], signed=True)} |"
+        for metric in alone["methods"]["mean"]
+    )
+    return f"""
+## Sequence model
+
+`{SEQUENCE}` says where a user's next signals are to be expected. What the same questions gain with it as a further \
+source of candidates:
+
+| | tuned, with it | gained |
+|---|---|---|
+{rows}
+
+By itself, against the mean of the last {alone["mean_length"]} signals: one question a user and day \
+({alone["queries"]} of {alone["users"]} users), the whole catalogue ranked, recall being the share of what could be \
+found.
+
+| | mean | sequence model | difference |
+|---|---|---|---|
+{figures}
 """
 
 

@@ -11,14 +11,15 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.exc import DatabaseError
 
-from penchant_pipelines.capture import Reader, item_document
+from penchant_pipelines.capture import NOTHING, Reader, item_document
+from penchant_pipelines.encoder import EncoderSettings
 from penchant_pipelines.errors import InvalidInput, WrongState
 from penchant_pipelines.interests import Evidence
 from penchant_pipelines.interests.blend import undone_ids
 from penchant_pipelines.model import Action, Behavior, Item, Post, Signal
 from penchant_pipelines.record import schema
 from penchant_pipelines.record.rows import to_item, to_signal
-from penchant_pipelines.text import Document, TextPipeline, TextSettings
+from penchant_pipelines.text import TextPipeline, TextSettings
 from penchant_pipelines.text.clean import clean
 
 
@@ -49,6 +50,8 @@ class LoggedSignal:
     action: Action | None
     value: float | None
     rating: float | None
+    surface: str
+    device: str
 
     @property
     def evidence(self) -> Evidence:
@@ -79,7 +82,7 @@ def read_log(items: Iterable[Item], signals: Iterable[Signal], text: TextPipelin
     A later item replaces an earlier one of its id, a signal id counts once. Raises InvalidInput where an item or a
     text is one that the server would refuse, or where there is nothing to learn from.
     """
-    reader = _TextReader(text)
+    reader = Reader(text)
     catalogue: dict[str, LoggedItem] = {}
     for item in items:
         document = item_document(item, reader)
@@ -110,6 +113,19 @@ def read_record(folder: Path, settings: TextSettings) -> Log:
     return read_log(items, signals, TextPipeline(settings))
 
 
+def live_encoder(folder: Path, settings: EncoderSettings) -> EncoderSettings:
+    """The encoder that a data folder's server serves with: the settings', with the adapter that is live.
+
+    Raises WrongState as `read_record` does.
+    """
+    with _snapshot(folder) as connection:
+        query = sa.select(schema.spaces.c.adapter_id).where(schema.spaces.c.state == "live")
+        adapter_id = connection.execute(query).scalar()
+    if not adapter_id:
+        return settings
+    return settings.model_copy(update={"adapter": (settings.adapters or folder / "adapters") / adapter_id})
+
+
 @contextmanager
 def _snapshot(folder: Path) -> Iterator[Connection]:
     file = folder.resolve() / "record.sqlite3"
@@ -130,13 +146,6 @@ def _snapshot(folder: Path) -> Iterator[Connection]:
         engine.dispose()
 
 
-class _TextReader(Reader):
-    """Reads documents only; there is nothing to encode yet."""
-
-    def __init__(self, text: TextPipeline) -> None:
-        self._text = text
-
-
 def _time(signal: Signal) -> int:
     if signal.time is None:
         raise InvalidInput.at("time", f"is missing in signal {signal.id!r}: what comes later can't be told without it")
@@ -145,9 +154,8 @@ def _time(signal: Signal) -> int:
 
 def _read(signal: Signal, user: int, reader: Reader) -> LoggedSignal:
     evidence = signal.evidence
-    post = evidence if isinstance(evidence, Post) else None
     behavior = evidence if isinstance(evidence, Behavior) else None
-    document = reader.document(post.text, post.language, "post.text") if post else Document("", "und", ())
+    document, post = reader.post(evidence) if isinstance(evidence, Post) else (NOTHING, None)
     return LoggedSignal(
         id=signal.id,
         user=user,
@@ -158,5 +166,7 @@ def _read(signal: Signal, user: int, reader: Reader) -> LoggedSignal:
         language=document.language,
         action=behavior.action if behavior else None,
         value=behavior.value if behavior else None,
-        rating=post.rating if post else None,
+        rating=post.verdict if post else None,
+        surface=signal.context.get("surface", ""),
+        device=signal.context.get("device", ""),
     )

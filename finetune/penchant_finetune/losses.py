@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from sentence_transformers.base.losses.gradcache import CachedLossMixin
 from torch import Tensor, nn
@@ -25,7 +26,11 @@ class UserAwareRankingLoss(CachedLossMixin, nn.Module):
 
     sentence-transformers' CachedMultipleNegativesRankingLoss, but a text is no negative for an anchor if the row's
     user touched it in the training part, if some row of the training part pairs the two, or if it is the same text.
+    And as texts of many pairs are negatives more often than others, each score is lowered by the log of the text's
+    share of the pairs (Yi et al. 2019, logQ correction): without it what is popular is pushed away from everything.
     Labels are int64 (b, 3 or 4): user, anchor, positive and, where there is one, negative.
+
+    `pairs` (n, 3): anchor, positive and negative of each row of the training part, −1 for no negative.
 
     `dimensions`: lengths that vectors may be cut to (Kusupati et al. 2022, Matryoshka); empty for the whole only.
     """
@@ -34,7 +39,7 @@ class UserAwareRankingLoss(CachedLossMixin, nn.Module):
         self,
         model: SentenceTransformer,
         touched: Ints,
-        paired: Ints,
+        pairs: Ints,
         text_count: int,
         temperature: float,
         mini_batch_size: int,
@@ -49,9 +54,13 @@ class UserAwareRankingLoss(CachedLossMixin, nn.Module):
         self._orders: list[Tensor] = []
         self.touched: Tensor
         self.paired: Tensor
-        both = torch.from_numpy(paired)
+        self.shares: Tensor
+        both = torch.from_numpy(pairs[:, :2])
+        counts = [np.bincount(column[column >= 0], minlength=text_count) for column in pairs.T]
+        shares = np.log(np.maximum(counts, 1) / max(len(pairs), 1)).astype(np.float32)
         self.register_buffer("touched", self._codes(torch.from_numpy(touched)), persistent=False)
         self.register_buffer("paired", self._codes(torch.cat([both, both.flip(1)])), persistent=False)
+        self.register_buffer("shares", torch.from_numpy(shares), persistent=False)
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> Tensor:
         """Embed the columns and compare; caches gradients only where the batch is larger than a mini-batch.
@@ -84,14 +93,15 @@ class UserAwareRankingLoss(CachedLossMixin, nn.Module):
         )
         excluded = self.excluded(labels)
         excluded_back = self._excluded_back(labels, excluded)
+        asked, *found = (shares[column] for shares, column in zip(self.shares, labels.T[1:], strict=False))
         losses = []
         for length in self.dimensions or (anchors.shape[1],):
             queries = functional.normalize(anchors[:, :length], dim=1)
             answers = functional.normalize(torch.cat(documents)[:, :length], dim=1)
             scores = queries @ answers.T / self.temperature
             target = torch.arange(len(queries), device=scores.device)
-            there = functional.cross_entropy(scores.masked_fill(excluded, -torch.inf), target)
-            back = scores[:, : len(queries)].T.masked_fill(excluded_back, -torch.inf)
+            there = functional.cross_entropy((scores - torch.cat(found)).masked_fill(excluded, -torch.inf), target)
+            back = (scores[:, : len(queries)].T - asked).masked_fill(excluded_back, -torch.inf)
             losses.append((there + functional.cross_entropy(back, target)) / 2)
         loss = torch.stack(losses).mean()
         if with_backward:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from penchant_finetune.corpus import TRAIN, VALIDATION, Corpus, Floats, Ints
+from penchant_finetune.corpus import TRAIN, Corpus, Floats, Ints
 from penchant_pipelines.model import MICROS_PER_DAY
 
 Vectors = NDArray[np.float32]
@@ -64,14 +64,14 @@ def build_pairs(
     most: int,
     text_row: Callable[[str], int],
     seed: int,
-) -> tuple[Pairs, Pairs]:
-    """Pairs of the training part, and those that end in the validation part; at most `most` and a tenth of it.
+) -> Pairs:
+    """Pairs that lie in the training part as a whole, at most `most`.
 
     `vectors` (t, d) are the texts' by the base encoder, `similarity` its θ. `text_row` gives the row of a text that
     is not yet in the corpus. Where there are more pairs, users with many are thinned: n of one user count √n.
     """
     rng = np.random.default_rng(seed)
-    found: dict[tuple[int, int, int, int], int] = {}
+    found: dict[tuple[int, int, int], int] = {}
     makers = (
         _posts_and_items(corpus),
         _co_engaged(corpus, window_days, rng),
@@ -80,14 +80,12 @@ def build_pairs(
     )
     for kind, pairs in enumerate(makers):
         for anchor, positive, user, part in pairs:
-            if anchor != positive and part in (TRAIN, VALIDATION):
-                found.setdefault((anchor, positive, user, part), kind)
-    keys = np.array(list(found), dtype=np.int64).reshape(-1, 4)
+            if anchor != positive and part == TRAIN:
+                found.setdefault((anchor, positive, user), kind)
+    keys = np.array(list(found), dtype=np.int64).reshape(-1, 3)
     kinds = np.array(list(found.values()), dtype=np.int64)
     none = np.full(len(kinds), -1, dtype=np.int64)
-    every = Pairs(keys[:, 0], keys[:, 1], none, keys[:, 2], kinds)
-    train, validation = (every.take(np.flatnonzero(keys[:, 3] == part)) for part in (TRAIN, VALIDATION))
-    return _thinned(train, most, rng), _thinned(validation, most // 10, rng)
+    return _thinned(Pairs(keys[:, 0], keys[:, 1], none, keys[:, 2], kinds), most, rng)
 
 
 def build_graded(corpus: Corpus, most: int, seed: int) -> Graded:

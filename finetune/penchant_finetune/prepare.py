@@ -4,14 +4,13 @@
 - texts.parquet: every text once
 - items.parquet: the catalogue: id, row of its text, creation time
 - signals.parquet: users by number, what each signal touches and says, its part of the time line
-- pairs.parquet: anchor, positive, negative (rows of texts), user, kind, part
+- pairs.parquet: anchor, positive, negative (rows of texts), user, kind
 - graded.parquet: pairs of items with a score
 - base.npy: float32 (t, d): the texts' unit vectors by the base encoder; later texts have none
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,14 +22,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from penchant_finetune.augment import Augmentation, augment
 from penchant_finetune.base import encode_all
-from penchant_finetune.corpus import TRAIN, VALIDATION, Corpus, Ints, Split, make_corpus, measurable
+from penchant_finetune.corpus import VALIDATION, Corpus, Ints, Split, make_corpus, measurable
 from penchant_finetune.log import Log
 from penchant_finetune.negatives import mine
 from penchant_finetune.pairs import KINDS, Graded, Pairs, Vectors, build_graded, build_pairs, touched
 from penchant_pipelines.encoder import Encoder, EncoderSettings
 from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import InvalidInput, WrongState
-from penchant_pipelines.interests import InterestSettings
+from penchant_pipelines.interests import Evidence, InterestSettings
 from penchant_pipelines.interests.calibration import calibrate
 from penchant_pipelines.model import Action
 from penchant_pipelines.text import TextPipeline
@@ -48,7 +47,7 @@ class PrepareSettings(BaseModel):
     validation_from: float = Field(default=0.8, gt=0, lt=1)
     test_from: float = Field(default=0.9, gt=0, lt=1)
     window_days: float = Field(default=7.0, gt=0)
-    negatives: bool = True
+    negatives: bool = False
     max_pairs: int = Field(default=10_000, ge=FEWEST_PAIRS)
     augment: tuple[Augmentation, ...] = ()
     seed: int = 0
@@ -85,7 +84,6 @@ class Prepared:
     """(m,) µs, 0 where unknown."""
     signals: dict[str, list[Any]]
     train: Pairs
-    validation: Pairs
     graded: Graded
     touched: Ints
     """(n, 2) of user and text."""
@@ -115,13 +113,12 @@ def prepare(
             corpus.texts.append(value)
         return rows[value]
 
-    train, validation = build_pairs(
-        corpus, base, similarity, settings.window_days, settings.max_pairs, text_row, settings.seed
-    )
-    if len(train) < FEWEST_PAIRS or not len(validation):
+    train = build_pairs(corpus, base, similarity, settings.window_days, settings.max_pairs, text_row, settings.seed)
+    validated = len(measurable(corpus, VALIDATION))
+    if len(train) < FEWEST_PAIRS or not validated:
         raise InvalidInput.at(
             "signals",
-            f"give {len(train)} pairs to train and {len(validation)} to validate by; more signals, a wider window or "
+            f"give {len(train)} pairs to train and {validated} users to validate by; more signals, a wider window or "
             "earlier --validation-from and --test-from are needed",
         )
     own = touched(corpus)
@@ -138,7 +135,7 @@ def prepare(
             "created": [item.created for item in log.items],
         },
         "signals": _signal_columns(log, corpus),
-        "pairs": _pair_columns(train, validation),
+        "pairs": _pair_columns(train),
         "graded": {"first": graded.first, "second": graded.second, "user": graded.users, "score": graded.scores},
         "touched": {"user": own[:, 0], "text": own[:, 1]},
     }
@@ -154,7 +151,7 @@ def prepare(
         dimensions=encoder.dimensions,
         similarity=similarity,
         split=corpus.split,
-        counts=_counts(log, corpus, train, validation, graded),
+        counts=_counts(log, corpus, train, graded),
         files={name: file_sha256(folder / name) for name in files},
     )
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -178,7 +175,6 @@ def load_prepared(folder: Path) -> Prepared:
         if name.endswith(".parquet")
     }
     pairs = {name: np.array(column, dtype=np.int64) for name, column in read["pairs"].items()}
-    every = Pairs(pairs["anchor"], pairs["positive"], pairs["negative"], pairs["user"], pairs["kind"])
     graded = {name: np.array(column, dtype=np.int64) for name, column in read["graded"].items() if name != "score"}
     return Prepared(
         folder=folder,
@@ -188,14 +184,36 @@ def load_prepared(folder: Path) -> Prepared:
         item_ids=read["items"]["id"],
         created=np.array(read["items"]["created"], dtype=np.int64),
         signals=read["signals"],
-        train=every.take(np.flatnonzero(pairs["part"] == TRAIN)),
-        validation=every.take(np.flatnonzero(pairs["part"] == VALIDATION)),
+        train=Pairs(pairs["anchor"], pairs["positive"], pairs["negative"], pairs["user"], pairs["kind"]),
         graded=Graded(
             graded["first"], graded["second"], graded["user"], np.array(read["graded"]["score"], dtype=np.float64)
         ),
         touched=np.stack([np.array(read["touched"][name], dtype=np.int64) for name in ("user", "text")], axis=1),
         base=np.load(folder / "base.npy"),
     )
+
+
+def evidence(prepared: Prepared, row: int, texts: Vectors, items: Vectors) -> Evidence:
+    """A signal as capture would have blended it, of the vectors (t, d) of texts and (m, d) of items."""
+    columns = prepared.signals
+    item, text, action = columns["item"][row], columns["text"][row], columns["action"][row]
+    return Evidence(
+        id=columns["id"][row],
+        time=columns["time"][row],
+        vector=joined(texts[text] if text >= 0 else None, items[item] if item >= 0 else None),
+        action=None if action is None else Action(action),
+        value=columns["value"][row],
+        rating=columns["rating"][row],
+        item_id=prepared.item_ids[item] if item >= 0 else "",
+    )
+
+
+def joined(written: Vectors | None, item: Vectors | None) -> Vectors | None:
+    """What was written joined with what it is about, (d,) float32 of length 1; None where there is neither."""
+    if written is None or item is None:
+        return item if written is None else written
+    total = written + item
+    return np.asarray(total / max(float(np.linalg.norm(total)), 1e-12), dtype=np.float32)
 
 
 def _signal_columns(log: Log, corpus: Corpus) -> dict[str, Any]:
@@ -210,6 +228,8 @@ def _signal_columns(log: Log, corpus: Corpus) -> dict[str, Any]:
         "action": pa.array([_number(signal.action) for signal in log.signals], pa.int8()),
         "value": pa.array([signal.value for signal in log.signals], pa.float64()),
         "rating": pa.array([signal.rating for signal in log.signals], pa.float64()),
+        "surface": [signal.surface for signal in log.signals],
+        "device": [signal.device for signal in log.signals],
     }
 
 
@@ -217,28 +237,26 @@ def _number(action: Action | None) -> int | None:
     return None if action is None else int(action)
 
 
-def _pair_columns(train: Pairs, validation: Pairs) -> dict[str, Any]:
-    parts: Sequence[tuple[int, Pairs]] = ((TRAIN, train), (VALIDATION, validation))
+def _pair_columns(pairs: Pairs) -> dict[str, Any]:
     return {
-        "anchor": np.concatenate([pairs.anchors for _, pairs in parts]),
-        "positive": np.concatenate([pairs.positives for _, pairs in parts]),
-        "negative": np.concatenate([pairs.negatives for _, pairs in parts]),
-        "user": np.concatenate([pairs.users for _, pairs in parts]),
-        "kind": np.concatenate([pairs.kinds for _, pairs in parts]),
-        "part": np.concatenate([np.full(len(pairs), part, dtype=np.int8) for part, pairs in parts]),
+        "anchor": pairs.anchors,
+        "positive": pairs.positives,
+        "negative": pairs.negatives,
+        "user": pairs.users,
+        "kind": pairs.kinds,
     }
 
 
-def _counts(log: Log, corpus: Corpus, train: Pairs, validation: Pairs, graded: Graded) -> dict[str, int]:
+def _counts(log: Log, corpus: Corpus, train: Pairs, graded: Graded) -> dict[str, int]:
     kinds = {kind: int((train.kinds == number).sum()) for number, kind in enumerate(KINDS)}
     return {
         "items": len(log.items),
         "signals": len(log.signals),
         "users": len(np.unique(corpus.users)),
+        "users to validate by": len(measurable(corpus, VALIDATION)),
         "users measured": len(measurable(corpus)),
         "texts": len(corpus.texts),
         **{f"{kind} pairs": count for kind, count in kinds.items()},
         "pairs with a hard negative": int((train.negatives >= 0).sum()),
-        "validation pairs": len(validation),
         "graded pairs": len(graded),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -218,16 +218,20 @@ def mean_scorer(items: NDArray[np.float32], length: int) -> Scorer:
 
 
 def best_mean(log: SequenceLog, start: int, end: int) -> int:
-    """How many of the latest signals to average, by NDCG@10 on the queries of a span of time."""
+    """How many of the latest signals to average, by NDCG@10 on the queries of a span of time, all where none is."""
     asked = _thinned(queries(log, start, end), 1500)
+    if not asked:
+        return MEAN_LENGTHS[-1]
     found = [by_user(asked, rank(log, asked, mean_scorer(log.items, n)))[:, 2].mean() for n in MEAN_LENGTHS]
     return MEAN_LENGTHS[int(np.argmax(found))]
 
 
 def evaluate_sequence(
-    model: SequenceModel, log: SequenceLog, start: int, validation_share: float = VALIDATION_SHARE
+    model: SequenceModel, log: SequenceLog, start: int | Mapping[int, int], validation_share: float = VALIDATION_SHARE
 ) -> dict[str, Any]:
     """Measure a model, trained on what lies before `start` (µs), from there on, beside the mean of the last signals.
+
+    `start` may be each user's own.
 
     Full ranking over the catalogue less what the user has seen; each figure is [mean, low, high], 95 % by bootstrap
     over users. `better` says whether the interval of the NDCG@10 difference lies above zero.
@@ -236,7 +240,7 @@ def evaluate_sequence(
     if not asked:
         raise InvalidInput.at("signals", "hold no later part to measure on: give a longer log")
     past = log.before(start)
-    length = best_mean(past, past.time_at(1 - validation_share), start)
+    length = best_mean(past, past.time_at(1 - validation_share), 2**62)
     ours = by_user(asked, rank(log, asked, scorer(model.network, torch.from_numpy(log.items))))
     mean = by_user(asked, rank(log, asked, mean_scorer(log.items, length)))
     difference = figures(ours - mean)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penchant_finetune.log import Log
+from penchant_finetune.prepare import Prepared, evidence
 from penchant_pipelines.errors import InvalidInput
 from penchant_pipelines.interests.evidence import Evidence
 from penchant_pipelines.interests.settings import InterestSettings
@@ -45,9 +45,9 @@ class SequenceLog:
     items: Vectors
     users: tuple[UserLog, ...]
 
-    def before(self, time: int) -> SequenceLog:
-        """The log as it stood at a time (µs), users without signals left out; the catalogue whole."""
-        users = (user.before(time) for user in self.users)
+    def before(self, time: int | Mapping[int, int]) -> SequenceLog:
+        """The log up to a time (µs), or a time of each user's own; users without signals left out, no item is."""
+        users = (user.before(_start(user, time)) for user in self.users)
         return SequenceLog(self.items, tuple(user for user in users if len(user.history)))
 
     def time_at(self, share: float) -> int:
@@ -78,34 +78,40 @@ class Query:
 
 
 def sequence_log(
-    log: Log,
-    encode: Callable[[Sequence[str]], Vectors],
+    item_ids: Sequence[str],
+    items: Vectors,
+    signals: Iterable[tuple[int, Evidence]],
     settings: InterestSettings,
-    contexts: Mapping[str, Mapping[str, str]] | None = None,
+    contexts: Mapping[str, Mapping[str, str]],
 ) -> SequenceLog:
-    """Encode a log, each text once, and join a post with its item as capture does.
+    """Put a log together of a catalogue, (m, d) float32 unit rows, and signals of users by (time, id).
 
-    `encode` gives (n, d) float32 unit rows; `contexts` are signals' contexts by signal id. Raises InvalidInput where
-    no signal can be read.
+    `contexts` are signals' contexts by signal id. Raises InvalidInput where no signal can be read.
     """
-    written = [item.text for item in log.items] + [signal.text for signal in log.signals if signal.text]
-    texts = list(dict.fromkeys(written))
-    vectors = dict(zip(texts, encode(texts), strict=True))
-    places = {item.id: row for row, item in enumerate(log.items)}
-    items = np.stack([vectors[item.text] for item in log.items])
+    places = {item_id: row for row, item_id in enumerate(item_ids)}
     events: dict[int, list[Evidence]] = {}
-    for signal in log.signals:
-        row = places.get(signal.item_id)
-        vector = _joined(vectors.get(signal.text), None if row is None else items[row])
-        events.setdefault(signal.user, []).append(replace(signal.evidence, vector=vector))
+    for user, event in signals:
+        events.setdefault(user, []).append(event)
     users = [
         _user_log(user, own, places, History.of(own, settings, items.shape[1], contexts), settings)
-        for user, own in events.items()
+        for user, own in sorted(events.items())
     ]
     kept = tuple(user for user in users if len(user.history))
     if not kept:
         raise InvalidInput.at("signals", "are none that can be read: give signals with a text or on items listed")
     return SequenceLog(items, kept)
+
+
+def prepared_log(prepared: Prepared, texts: Vectors, rows: NDArray[np.intp]) -> SequenceLog:
+    """The log of some signals of a prepared folder, by vectors (t, d) of its texts. Raises as `sequence_log` does."""
+    columns = prepared.signals
+    items = texts[prepared.items]
+    contexts = {
+        columns["id"][row]: {"surface": columns["surface"][row], "device": columns["device"][row]} for row in rows
+    }
+    # Signals lie by (time, id).
+    signals = ((columns["user"][row], evidence(prepared, row, texts, items)) for row in np.sort(rows).tolist())
+    return sequence_log(prepared.item_ids, items, signals, prepared.manifest.interests, contexts)
 
 
 def _user_log(
@@ -118,15 +124,8 @@ def _user_log(
     return UserLog(user, history, rows, first & (history.weights > 0) & (rows >= 0))
 
 
-def _joined(own: Vectors | None, item: Vectors | None) -> Vectors | None:
-    if own is None or item is None:
-        return item if own is None else own
-    total = own + item
-    return np.asarray(total / max(float(np.linalg.norm(total)), 1e-12), dtype=np.float32)
-
-
-def queries(log: SequenceLog, start: int, end: int) -> list[Query]:
-    """One query a user and day with fresh items, days from `start` up to `end` (µs).
+def queries(log: SequenceLog, start: int | Mapping[int, int], end: int) -> list[Query]:
+    """One query a user and day with fresh items from `start` up to `end` (µs); `start` may be each user's own.
 
     By day, since bulk marks on one day would otherwise foretell each other.
     """
@@ -134,12 +133,16 @@ def queries(log: SequenceLog, start: int, end: int) -> list[Query]:
     for user in log.users:
         times = user.history.times
         days = times // MICROS_PER_DAY
-        asked = user.fresh & (times >= start) & (times < end)
+        asked = user.fresh & (times >= _start(user, start)) & (times < end)
         for day in np.unique(days[asked]):
             known = int(np.searchsorted(times, day * MICROS_PER_DAY))
             if known:
                 found.append(Query(user, known, user.rows[asked & (days == day)]))
     return found
+
+
+def _start(user: UserLog, start: int | Mapping[int, int]) -> int:
+    return start if isinstance(start, int) else start[user.user]
 
 
 Scorer = Callable[[Sequence[Query]], Vectors]

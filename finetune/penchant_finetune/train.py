@@ -26,11 +26,13 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
 from penchant_finetune.adversarial import InputNoise
-from penchant_finetune.base import cores, open_base
+from penchant_finetune.base import open_base
 from penchant_finetune.lora import add_lora, load_lora, save_lora
 from penchant_finetune.losses import UserAwareRankingLoss
 from penchant_finetune.pairs import Pairs
 from penchant_finetune.prepare import MANIFEST, Prepared
+from penchant_finetune.validation import METRIC, NextItems
+from penchant_pipelines.encoder.batching import cores
 from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import InvalidInput, WrongState
 
@@ -40,10 +42,11 @@ if TYPE_CHECKING:
 ADAPTER = "adapter"
 RUN = "run.json"
 CHECKPOINTS = "checkpoints"
-EVALUATIONS = 10
+EVALUATIONS = 5
 """How often in a run the validation part is asked, at most."""
-PATIENCE = 3
-"""Evaluations without a better loss after which a run stops."""
+PATIENCE = 2
+"""Evaluations without a better recall after which a run stops."""
+_METRIC = f"eval_{METRIC}"
 
 
 class TrainSettings(BaseModel):
@@ -55,7 +58,7 @@ class TrainSettings(BaseModel):
     epochs: float = Field(default=2.0, gt=0)
     batch_size: int = Field(default=256, ge=2)
     micro_batch_size: int = Field(default=256, ge=1)
-    learning_rate: float = Field(default=5e-4, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
     temperature: float = Field(default=0.05, gt=0)
     rank: int = Field(default=16, ge=1, le=1024)
     dropout: float = Field(default=0.05, ge=0, lt=1)
@@ -76,8 +79,11 @@ class Run(BaseModel):
     base: str
     processes: int
     steps: int
-    best_loss: float
-    untuned_loss: float
+    best_step: int
+    """The step whose weights were kept; 0: none found more next items than the untuned encoder, which was kept."""
+    untuned_recall: float
+    best_recall: float
+    """Of next items on the validation part, as `validation.NextItems` counts it."""
     seconds: float
     versions: dict[str, str]
 
@@ -108,19 +114,26 @@ def train(prepared: Prepared, settings: TrainSettings, folder: Path) -> Run:
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     set_seed(settings.seed)
     add_lora(model, settings.rank, settings.dropout)
-    trainer = _trainer(model, prepared, settings, folder)
+    validation = NextItems(prepared, encoder)
+    untuned = validation.untuned()
+    trainer = _trainer(model, prepared, settings, folder, validation)
     checkpoints = folder / CHECKPOINTS
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None  # type: ignore[no-untyped-call]
     trainer.train(resume_from_checkpoint=last)
-    losses = [entry["eval_pairs_loss"] for entry in trainer.state.log_history if "eval_pairs_loss" in entry]
+    recalls = {int(entry["step"]): entry[_METRIC] for entry in trainer.state.log_history if _METRIC in entry}
+    best = max(recalls, key=lambda step: (recalls[step], -step))
+    if recalls[best] <= untuned:
+        best, recalls[0] = 0, untuned
+        _forget(model)
     run = Run(
         settings=settings,
         prepared=file_sha256(prepared.folder / MANIFEST),
         base=encoder.space_id,
         processes=trainer.args.world_size,
         steps=trainer.state.global_step,
-        best_loss=min(losses),
-        untuned_loss=losses[0],
+        best_step=best,
+        untuned_recall=untuned,
+        best_recall=recalls[best],
         seconds=round(time.monotonic() - started, 1),
         versions={name: importlib.metadata.version(name) for name in ("torch", "peft", "sentence-transformers")},
     )
@@ -170,7 +183,9 @@ class AdapterTrainer(SentenceTransformerTrainer):
         return model
 
 
-def _trainer(model: SentenceTransformer, prepared: Prepared, settings: TrainSettings, folder: Path) -> AdapterTrainer:
+def _trainer(
+    model: SentenceTransformer, prepared: Prepared, settings: TrainSettings, folder: Path, validation: NextItems
+) -> AdapterTrainer:
     pairs = prepared.train
     if settings.control == "random-pairs":
         order = np.random.default_rng(settings.seed).permutation(len(pairs))
@@ -178,7 +193,7 @@ def _trainer(model: SentenceTransformer, prepared: Prepared, settings: TrainSett
     ranking = UserAwareRankingLoss(
         model,
         prepared.touched,
-        np.stack([pairs.anchors, pairs.positives], axis=1),
+        np.stack([pairs.anchors, pairs.positives, pairs.negatives], axis=1),
         len(prepared.texts),
         settings.temperature,
         settings.micro_batch_size,
@@ -196,14 +211,15 @@ def _trainer(model: SentenceTransformer, prepared: Prepared, settings: TrainSett
     if settings.control is None:
         data["graded"] = _graded_data(prepared)
     data = {name: part for name, part in data.items() if len(part)}
-    steps = sum(-(-len(part) // settings.batch_size) for part in data.values()) * settings.epochs
-    every = max(1, round(steps / EVALUATIONS))
+    together = settings.batch_size * _processes()
+    steps = sum(-(-len(part) // together) for part in data.values()) * settings.epochs
+    every = max(1, int(steps / EVALUATIONS))
     trainer = AdapterTrainer(
         model=model,
         args=_arguments(model, settings, folder, every),
         train_dataset=data,
-        eval_dataset={"pairs": _pairs_data(prepared.texts, prepared.validation)},
-        loss={name: losses[name] for name in {*data, "pairs"}},
+        evaluator=validation,
+        loss={name: losses[name] for name in data},
         callbacks=[EarlyStoppingCallback(early_stopping_patience=PATIENCE)],
     )
     # It prints every line of the log; TensorBoard has them, and the command tells how it ended.
@@ -217,25 +233,35 @@ def _trainer(model: SentenceTransformer, prepared: Prepared, settings: TrainSett
     return trainer
 
 
+def _processes() -> int:
+    """How many processes train together: `accelerate launch` and torchrun tell each."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _forget(model: SentenceTransformer) -> None:
+    """Take back what the LoRA layers learnt: with B at zero they change nothing."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_B." in name:
+                parameter.zero_()
+
+
 def _arguments(
     model: SentenceTransformer, settings: TrainSettings, folder: Path, every: int
 ) -> SentenceTransformerTrainingArguments:
     prompt = model.prompts.get(model.default_prompt_name or "", "")
     on_cpu = model.device.type == "cpu"
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     return SentenceTransformerTrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
         report_to="none",
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         warmup_steps=0.1,
         bf16=settings.bf16,
         use_cpu=on_cpu,
-        ddp_backend="gloo" if on_cpu and several else None,
+        ddp_backend="gloo" if on_cpu and _processes() > 1 else None,
         seed=settings.seed,
-        eval_on_start=True,
         eval_strategy="steps",
         eval_steps=every,
         save_strategy="steps",
@@ -243,8 +269,8 @@ def _arguments(
         save_total_limit=2,
         logging_steps=every,
         load_best_model_at_end=True,
-        metric_for_best_model="eval_pairs_loss",
-        greater_is_better=False,
+        metric_for_best_model=_METRIC,
+        greater_is_better=True,
         prompts=prompt or None,
         disable_tqdm=True,
     )

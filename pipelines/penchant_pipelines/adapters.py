@@ -33,6 +33,8 @@ from penchant_pipelines.interests import Blender, InterestSettings, Recipe
 from penchant_pipelines.interests.calibration import calibrate
 from penchant_pipelines.jobs import Job, Jobs, Progress
 from penchant_pipelines.model import now
+from penchant_pipelines.recommend.sequence import FILE as SEQUENCE
+from penchant_pipelines.recommend.sequence import SequenceModel
 from penchant_pipelines.record import Record, schema
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.reembed import Origin, Reembedding, drop_rows
@@ -63,6 +65,7 @@ class Adapter:
 
     id: str
     encoder: Encoder
+    sequence: SequenceModel | None = None
     sha256: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
     load_time: int = field(default_factory=now)
@@ -313,7 +316,16 @@ class Adapters:
 
     def _open(self, adapter: Adapter, key: int, measured: float | None, keeps_profiles: bool) -> Space:
         similarity = _chosen(self._shared.interests, measured)
-        adapter.space = Space(key, adapter.id, adapter.encoder, similarity, self._shared, self._on_lost, keeps_profiles)
+        adapter.space = Space(
+            key,
+            adapter.id,
+            adapter.encoder,
+            similarity,
+            self._shared,
+            self._on_lost,
+            keeps_profiles,
+            adapter.sequence,
+        )
         return adapter.space
 
     def _activation(self, adapter: Adapter, standby: bool, job_id: str) -> Callable[[Progress], Awaitable[None]]:
@@ -473,7 +485,7 @@ def take_stock(
     table = schema.spaces
     with record.read() as connection:
         rows = connection.execute(sa.select(table).where(table.c.state != DROPPING).order_by(table.c.key)).all()
-    adapters = {"": Adapter("", home)}
+    adapters = {"": Adapter("", home, _sequence(settings.adapter, home))}
     usable: list[int] = []
     live: int | None = None
     lost: int | None = None
@@ -550,7 +562,14 @@ def open_folder(settings: EncoderSettings, folder: Path, adapter_id: str, home: 
         raise WrongState("ADAPTER_UNSAFE", f"adapter {adapter_id!r} is a link that leads out of the adapter directory")
     encoder = open_adapter(settings, path, home)
     manifest = read_manifest(path)
-    return Adapter(adapter_id, encoder, manifest.files[WEIGHTS], manifest.metrics)
+    return Adapter(adapter_id, encoder, _sequence(path, encoder), manifest.files[WEIGHTS], manifest.metrics)
+
+
+def _sequence(folder: Path | None, encoder: Encoder) -> SequenceModel | None:
+    """The sequence model beside an adapter, if there is one. Raises WrongState where it does not fit."""
+    if folder is None or not (folder / SEQUENCE).is_file():
+        return None
+    return SequenceModel.load(folder / SEQUENCE, encoder.space_id, encoder.dimensions)
 
 
 def _chosen(interests: InterestSettings, measured: float | None) -> float:

@@ -25,7 +25,7 @@ from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
 from penchant_pipelines.errors import InvalidInput, NotFound, WrongState
 from penchant_pipelines.experiment import Experiment, Report
-from penchant_pipelines.index import IndexSettings, open_index_store
+from penchant_pipelines.index import IndexSettings, IndexStore, open_index_store
 from penchant_pipelines.interests import InterestSettings, ProfileView
 from penchant_pipelines.interests.labels import Label, name_interests
 from penchant_pipelines.jobs import Job, Jobs, Progress
@@ -64,7 +64,9 @@ class Engine:
     What compares vectors is asked of a `Space`, which `serve` gives; what is written goes into every space.
     """
 
-    def __init__(self, settings: EngineSettings, record: Record, stock: Stock, catalog: Catalog) -> None:
+    def __init__(
+        self, settings: EngineSettings, record: Record, stock: Stock, catalog: Catalog, store: IndexStore
+    ) -> None:
         self.settings = settings
         self.record = record
         self.catalog = catalog
@@ -77,7 +79,7 @@ class Engine:
         self.writer: Writer[Ledger] = Writer(record.engine, self._ledger)
         self.jobs = Jobs(record, self.writer)
         self._reader = Reader(TextPipeline(settings.text, record.folder / "cache"))
-        self._store = open_index_store(settings.index, record.folder / "index")
+        self._store = store
         shared = Shared(
             record,
             self.writer,
@@ -98,10 +100,15 @@ class Engine:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, settings: EngineSettings, folder: Path, encoder: Encoder | None = None
+        cls,
+        settings: EngineSettings,
+        folder: Path,
+        encoder: Encoder | None = None,
+        store: IndexStore | None = None,
     ) -> AsyncIterator[Engine]:
         """Open a data folder, creating it if need be, and close it in good order.
 
+        `encoder` and `store` stand in for those that the settings name, `store` only in an empty folder.
         Where the encoder of its vectors is not to be had any more, all is brought into the space of the settings'
         encoder first. Raises WrongState where the folder is in use or the model can't be loaded.
         """
@@ -113,7 +120,8 @@ class Engine:
             stock = await asyncio.to_thread(take_stock, record, settings.encoder, settings.interests, adapters, home)
             dimensions = {row.key: row.dimensions for row in stock.rows}
             catalog = await asyncio.to_thread(Catalog.load, record, dimensions, settings.interests, now())
-            engine = cls(settings, record, stock, catalog)
+            index = store or open_index_store(settings.index, record.folder / "index")
+            engine = cls(settings, record, stock, catalog, index)
             try:
                 await engine._start()
                 yield engine

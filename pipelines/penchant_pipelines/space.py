@@ -25,6 +25,7 @@ from penchant_pipelines.model import now
 from penchant_pipelines.profiles import Profiles, Reason, Stored
 from penchant_pipelines.recommend.candidates import Candidates
 from penchant_pipelines.recommend.recommender import Candidate, Match, Query, Ranking, Recommender
+from penchant_pipelines.recommend.sequence import SequenceModel
 from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.record import Record, Writer
 from penchant_pipelines.record.ledger import Ledger
@@ -56,6 +57,7 @@ class Space:
         shared: Shared,
         on_lost: Callable[[Space], None],
         keeps_profiles: bool,
+        sequence: SequenceModel | None,
     ) -> None:
         self.key = key
         self.adapter_id = adapter_id
@@ -72,10 +74,11 @@ class Space:
         self.profiles = Profiles(shared.record, key, self.blender)
         self.relay = Relay(shared.record, shared.writer, shared.store, key, encoder.dimensions, lambda: on_lost(self))
         self._reader = shared.reader
+        self._sequence = sequence if shared.recommend.sequence_share else None
         self._recommender = Recommender(
             shared.catalog,
             key,
-            Candidates(shared.catalog, key, self.relay),
+            Candidates(shared.catalog, key, self.relay, shared.recommend.sequence_share),
             self.relay,
             self.profiles,
             recipe.similarity,
@@ -128,11 +131,11 @@ class Space:
         document = await asyncio.to_thread(self._reader.document, text, "", field)
         return (await self.encoder.encode([document.text]))[0] if document.text else None
 
-    async def recommend(self, user_id: str, query: Query) -> tuple[Ranking, Stored | None]:
-        """Rank the catalogue for a user; an unknown one gets what is popular."""
-        minute = _minute(now())
-        stored = await asyncio.to_thread(self.profiles.find, user_id, present=minute)
-        return await self._recommender.recommend(stored, query, minute), stored
+    async def recommend(self, user_id: str, query: Query, present: int | None = None) -> tuple[Ranking, Stored | None]:
+        """Rank the catalogue for a user; an unknown one gets what is popular. `present` (µs): now, unless given."""
+        minute = _minute(now() if present is None else present)
+        stored, ahead = await asyncio.to_thread(self._look_ahead, user_id, minute)
+        return await self._recommender.recommend(stored, query, minute, ahead), stored
 
     async def rerank(
         self,
@@ -142,12 +145,22 @@ class Space:
         prior_weight: float,
         diversity: float | None,
         query: NDArray[np.float32] | None,
+        present: int | None = None,
     ) -> tuple[Ranking, tuple[str, ...], Stored | None]:
         """Rank the caller's own candidates. Second value: ids of candidates that nothing is known about."""
-        minute = _minute(now())
-        stored = await asyncio.to_thread(self.profiles.find, user_id, present=minute)
-        ranking, missing = self._recommender.rerank(stored, candidates, limit, prior_weight, diversity, query, minute)
+        minute = _minute(now() if present is None else present)
+        stored, ahead = await asyncio.to_thread(self._look_ahead, user_id, minute)
+        ranking, missing = self._recommender.rerank(
+            stored, candidates, limit, prior_weight, diversity, query, minute, ahead
+        )
         return ranking, missing, stored
+
+    def _look_ahead(self, user_id: str, present: int) -> tuple[Stored | None, NDArray[np.float32] | None]:
+        """A user's profile, and (m, d) where the sequence model, if there is one, expects the next signals; blocks."""
+        stored = self.profiles.find(user_id, present=present)
+        if stored is None or self._sequence is None:
+            return stored, None
+        return stored, self._sequence.next_vectors(self.profiles.history(stored.key, self._sequence.dimensions))
 
     async def reasons(self, stored: Stored, ranking: Ranking, limit: int = 3) -> list[list[Reason]]:
         """The user's own signals behind each place of a ranking."""

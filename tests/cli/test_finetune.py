@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ from typer.testing import CliRunner
 
 from penchant import convert, jsonl
 from penchant.cli import app
+from penchant_finetune.export import worse
+from penchant_finetune.sequence import SequenceSettings
+from penchant_pipelines.encoder.adapter import WEIGHTS
+from penchant_pipelines.encoder.sentence import file_sha256
 
 ROOT = Path(__file__).parents[2]
 QUICK = ["--epochs", "6", "--batch-size", "64", "--learning-rate", "5e-3", "--threads", "1"]
@@ -80,7 +85,9 @@ def test_what_is_not_there_is_said_in_one_line(folder: Path, tmp_path: Path) -> 
     assert "line 1: user_id: must not be empty" in err
 
 
-def test_the_steps_one_by_one(folder: Path, tmp_path: Path) -> None:
+def test_the_steps_one_by_one(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = partial(SequenceSettings, width=16, batch=8, positions=8, negatives=64, steps=10, check_every=5)
+    monkeypatch.setattr("penchant_finetune.sequence_run.SequenceSettings", short)
     files: list[str | Path] = ["--items", folder / "items.jsonl", "--signals", folder / "signals.jsonl"]
     model = ["--set", f"encoder.model={folder / 'model'}", "--set", "encoder.device=cpu"]
     code, out, err = run("prepare", tmp_path / "prepared", *files, *model, *EARLY)
@@ -89,22 +96,32 @@ def test_the_steps_one_by_one(folder: Path, tmp_path: Path) -> None:
     assert "split by time, for model-" in out
     code, out, err = run("train", tmp_path / "prepared", tmp_path / "run", *QUICK)
     assert code == 0, err
-    assert "validation loss" in out
+    assert "next items found" in out
     code, _, err = run("export", tmp_path / "prepared", tmp_path / "run", tmp_path / "adapter")
     assert code == 1
     assert "was not evaluated" in err
+    adapter = file_sha256(tmp_path / "run" / "adapter" / WEIGHTS)
+    code, out, err = run("train", tmp_path / "prepared", tmp_path / "run", "--sequence", "--threads", "1")
+    assert code == 0, err
+    assert "sequence model in" in out
+    assert "next items found" not in out
+    assert file_sha256(tmp_path / "run" / "adapter" / WEIGHTS) == adapter
     code, out, err = run("evaluate", tmp_path / "prepared", tmp_path / "run", "--json")
     assert code == 0, err
     (report,) = json.loads(out)["runs"]
     assert report["difference"]["recall@10"][1] > 0
-    code, _, err = run("export", tmp_path / "prepared", tmp_path / "run", tmp_path / "adapter")
+    with_sequence = report["sequence"]
+    assert with_sequence["next items"]["users"] == report["protocol"]["users"]
+    assert with_sequence["next items"]["queries"] == report["protocol"]["days"]
+    assert with_sequence["tuned"]["mrr"] != report["tuned"]["mrr"]
+    code, out, err = run("export", tmp_path / "prepared", tmp_path / "run", tmp_path / "adapter")
     assert code == 0, err
-    assert {path.name for path in (tmp_path / "adapter").iterdir()} == {
-        "adapter_config.json",
-        "adapter_model.safetensors",
-        "penchant.json",
-        "README.md",
-    }
+    expected = {"adapter_config.json", "adapter_model.safetensors", "penchant.json", "README.md"}
+    if worse(with_sequence["difference"], "the adapter's alone"):
+        assert "without the sequence model: its recall" in out
+    else:
+        expected.add("sequence.safetensors")
+    assert {path.name for path in (tmp_path / "adapter").iterdir()} == expected
     (tmp_path / "prepared" / "pairs.parquet").write_bytes(b"")
     code, _, err = run("evaluate", tmp_path / "prepared", tmp_path / "run")
     assert code == 1
@@ -155,5 +172,5 @@ def test_several_processes_train_one_run(folder: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     saved = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert saved["best_loss"] < saved["untuned_loss"]
+    assert saved["best_recall"] > saved["untuned_recall"]
     assert saved["processes"] == 2

@@ -34,6 +34,7 @@ from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.interest_service_pb2 import Interest
 from penchant.v1.recommendation_service_pb2 import FindUsersRequest
 from penchant.v1.signal_pb2 import Post, Signal
+from penchant_finetune.log import live_encoder
 from penchant_pipelines.encoder import Encoder, EncoderSettings, Vectors
 from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter
 from penchant_pipelines.experiment import Experiment
@@ -374,7 +375,10 @@ async def test_a_live_adapter_is_served_after_a_restart_and_left_when_it_is_gone
     async with start() as server:
         await seed(server, items=20, signals=30)
         await server.client.load_adapter("books")
+        assert live_encoder(data, EncoderSettings()).adapter is None
         await activated(server, "books")
+        # What is fine-tuned next has to beat the adapter that serves now.
+        assert live_encoder(data, EncoderSettings()).adapter == shelf / "books"
         await server.client.unload_adapter("")
     async with start() as server:
         assert (await server.client.server_info()).space_id == adapted.space_id

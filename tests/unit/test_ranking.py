@@ -42,9 +42,10 @@ def taste(
     support: float = 1e9,
     fresh: NDArray[np.float32] | None = None,
     drifting: bool = False,
+    ahead: Vectors | None = None,
 ) -> Taste:
     report = DriftReport(drifting, 0.0, None, True, 0)
-    return Taste.of(ProfileView(NOW, interests, report, fresh, support, ()), DIMENSIONS)
+    return Taste.of(ProfileView(NOW, interests, report, fresh, support, ()), DIMENSIONS, ahead)
 
 
 STRANGER = Taste.of(None, DIMENSIONS)
@@ -138,6 +139,17 @@ def test_fresh_taste_leads_while_drifting() -> None:
     drifting = rate(taste(interest(0, 1.0), fresh=axis(1), drifting=True), items).scores
     np.testing.assert_allclose(calm, [0.7, 0.3], atol=1e-6)
     np.testing.assert_allclose(drifting, [0.4, 0.6], atol=1e-6)
+
+
+def test_what_is_expected_next_shares_the_score_by_the_nearest() -> None:
+    items = [axis(0), axis(1), axis(2), axis(3)]
+    ahead = np.stack([axis(1), axis(2)])
+    found = rate(taste(interest(0, 1.0), ahead=ahead), items, sequence_share=0.25)
+    np.testing.assert_allclose(found.scores, [0.75, 0.25, 0.25, 0], atol=1e-6)
+    assert found.interest.tolist() == [0, 0, 0, 0]
+    # Who likes nothing yet gets no more of what was disliked.
+    averse = taste(interest(0, -1.0, sign=-1), ahead=ahead)
+    assert rate(averse, items).scores.tolist() == rate(taste(interest(0, -1.0, sign=-1)), items).scores.tolist()
 
 
 def test_query_words_share_the_score() -> None:

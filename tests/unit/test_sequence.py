@@ -103,7 +103,7 @@ def test_it_learns_an_order_that_a_mean_can_not_see(tmp_path: Path) -> None:
     # One item in forty of the right group is the one: 10 places out of ~35 unseen find it about every fourth time.
     assert ours > 3 * mean
     assert report["methods"]["sequence"]["recall@50"][0] > 0.9
-    loaded = SequenceModel.load(tmp_path / "sequence.safetensors", "space-1")
+    loaded = SequenceModel.load(tmp_path / "sequence.safetensors", "space-1", D)
     probe = log.users[0].history
     np.testing.assert_allclose(loaded.next_vectors(probe), trained.next_vectors(probe), atol=1e-6)
 
@@ -213,6 +213,13 @@ def test_vectors_of_another_size_are_refused(model: SequenceModel) -> None:
         model.next_vectors(history(3, dimensions=8))
 
 
+def test_a_file_serves_an_adapter_under_any_name_of_its_folder(model: SequenceModel, tmp_path: Path) -> None:
+    SequenceModel(model.network, "base-0123abc").save(tmp_path / "sequence.safetensors")
+    told = history(9)
+    loaded = SequenceModel.load(tmp_path / "sequence.safetensors", "base-films-0123abc", D)
+    np.testing.assert_allclose(loaded.next_vectors(told), model.next_vectors(told), atol=1e-6)
+
+
 def test_a_file_is_refused_that_does_not_fit(model: SequenceModel, tmp_path: Path) -> None:
     path = tmp_path / "sequence.safetensors"
     model.save(path)
@@ -220,12 +227,14 @@ def test_a_file_is_refused_that_does_not_fit(model: SequenceModel, tmp_path: Pat
     shape = '{"dimensions": 16, "width": 32, "heads": 2, "layers": 2, "outputs": 2}'
     whole = load_file(path)
     with pytest.raises(WrongState, match="space-2"):
-        SequenceModel.load(path, "space-2")
+        SequenceModel.load(path, "space-2", D)
+    with pytest.raises(WrongState, match="these are 32"):
+        SequenceModel.load(path, "space-1", 32)
 
     def refused(weights: dict[str, NDArray[np.float32]], header: dict[str, str], why: str) -> None:
         save_file(weights, path, metadata=header)
         with pytest.raises(WrongState, match=why):
-            SequenceModel.load(path, "space-1")
+            SequenceModel.load(path, "space-1", D)
 
     refused(whole, {**about, "shape": shape.replace("32", "64")}, "do not fit")
     refused(whole, {**about, "shape": shape.replace("32", "-1")}, "impossible sizes")
@@ -235,9 +244,9 @@ def test_a_file_is_refused_that_does_not_fit(model: SequenceModel, tmp_path: Pat
     refused({k: v for k, v in whole.items() if k != "shift.bias"}, {**about, "shape": shape}, "do not fit")
     path.write_bytes(b"\x80\x04pickle")
     with pytest.raises(WrongState, match="no safetensors"):
-        SequenceModel.load(path, "space-1")
+        SequenceModel.load(path, "space-1", D)
     with pytest.raises(WrongState, match="no safetensors"):
-        SequenceModel.load(tmp_path / "absent", "space-1")
+        SequenceModel.load(tmp_path / "absent", "space-1", D)
 
 
 def test_a_query_knows_the_days_before_only_and_wants_what_is_new() -> None:

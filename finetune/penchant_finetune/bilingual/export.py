@@ -24,12 +24,13 @@ model is configured.
 ## Method
 
 jieba's words are the tokens: {words} words and characters are added to the WordPiece vocabulary, Chinese is cut into
-them by jieba's own algorithm over this very list, and each new row starts at the mean input embedding of the word's
-English glosses. The rows and a LoRA of rank {rank} on attention and feed-forward layers are then trained for {steps}
-steps by InfoNCE and cosine distillation towards the English model (translations, glosses, bags of related words),
-InfoNCE on paraphrases and passages of one document, CoSENT on graded pairs, and an anchor that holds English texts in
-place. Rows are kept in 8 bits, the LoRA in 16. `finetune/runs/bilingual.sh` makes it; `run.json` holds the run's
-configuration.
+them by jieba's own algorithm over this very list, and each new row starts at the mean input embedding of what is
+telling in the word's English glosses, scaled to the length of an English row. The rows and a LoRA of rank {rank} on
+attention and feed-forward layers are then trained by InfoNCE and cosine distillation towards the English model
+(translations, English put word for word into Chinese, glosses, bags of related words), InfoNCE on paraphrases and
+passages of one document, CoSENT on graded pairs, and an anchor that holds English texts in place; the state that did
+best on development data was kept, that of step {steps}. Rows are kept in 8 bits, the LoRA in 16.
+`finetune/runs/bilingual.sh` makes it; `run.json` holds the run's configuration.
 
 ## Data
 

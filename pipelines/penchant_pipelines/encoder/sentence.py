@@ -197,10 +197,8 @@ def merge_adapter(model: SentenceTransformer, folder: Path) -> str:
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import SafetensorError, safe_open
 
-    digest = ""
     if (folder / WORDS_FILE).is_file():
         add_words(model, WordVocabulary.load(folder / WORDS_FILE), load_rows(folder / ROWS_FILE))
-        digest = file_sha256(folder / WORDS_FILE) + file_sha256(folder / ROWS_FILE)
     transformer = model[0]
     try:
         with warnings.catch_warnings():
@@ -220,5 +218,12 @@ def merge_adapter(model: SentenceTransformer, folder: Path) -> str:
             f"it, {min(wrong)} among them",
         )
     transformer.auto_model = adapted.merge_and_unload()
+    return adapter_digest(folder)
+
+
+def adapter_digest(folder: Path) -> str:
+    """Digest of all of an adapter that its vectors depend on."""
+    words = [WORDS_FILE, ROWS_FILE] if (folder / WORDS_FILE).is_file() else []
     # The same weights at another alpha make another model.
-    return digest + file_sha256(weights) + file_sha256(folder / "adapter_config.json")
+    files = [*words, "adapter_model.safetensors", "adapter_config.json"]
+    return "".join(file_sha256(folder / name) for name in files)

@@ -25,10 +25,11 @@ INDEX_LAG = "index_unavailable"
 class Candidates:
     """Finds candidates through the index, or exactly where a filter is narrow or the index is away."""
 
-    def __init__(self, catalog: Catalog, space: int, relay: Relay) -> None:
+    def __init__(self, catalog: Catalog, space: int, relay: Relay, sequence_share: float) -> None:
         self._catalog = catalog
         self._space = space
         self._relay = relay
+        self._sequence_share = sequence_share
         self._filtered: LRUCache[tuple[str, int], Rows] = LRUCache(maxsize=64)
 
     async def find(
@@ -41,8 +42,10 @@ class Candidates:
         expression: str,
     ) -> tuple[Rows, list[str]]:
         """Rows of visible items that pass the filter and aren't left out, and why the answer is degraded."""
-        targets = taste.centroids if query is None else np.vstack([taste.centroids, query[None, :]])
-        places = quotas(taste.shares, limit) + ([limit] if query is not None else [])
+        ahead = len(taste.ahead)
+        targets = np.vstack([taste.centroids, taste.ahead, *([] if query is None else [query[None, :]])])
+        places = quotas(np.concatenate([taste.shares, np.full(ahead, self._sequence_share / max(ahead, 1))]), limit)
+        places += [limit] if query is not None else []
         catalog = self._catalog
         out = {catalog.entries[item_id].row for item_id in left_out if item_id in catalog.entries}
         if not condition.is_empty:

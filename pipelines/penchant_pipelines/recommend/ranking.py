@@ -29,12 +29,17 @@ class Taste:
     muted: Vectors
     """(m, d) of muted interests alone."""
     fresh: NDArray[np.float32] | None
+    ahead: Vectors
+    """(m, d) where a sequence model expects the next signals; (0, d) without one."""
     support: float
     drifting: bool
 
     @classmethod
-    def of(cls, profile: ProfileView | None, dimensions: int) -> Taste:
-        """Split a profile; None gives the taste of a stranger."""
+    def of(cls, profile: ProfileView | None, dimensions: int, ahead: Vectors | None = None) -> Taste:
+        """Split a profile; None gives the taste of a stranger.
+
+        `ahead` (m, d) counts only where something is known that the user likes: it may foretell dislikes otherwise.
+        """
         interests = profile.interests if profile else ()
         liked = [i for i in interests if i.sign > 0 and not i.steering.muted and i.mass > 0]
         muted = [i for i in interests if i.steering.muted]
@@ -47,6 +52,7 @@ class Taste:
             avoided=_stack([i.vector for i in [*avoided, *muted]], dimensions),
             muted=_stack([i.vector for i in muted], dimensions),
             fresh=profile.fresh if profile else None,
+            ahead=ahead if ahead is not None and liked else _stack([], dimensions),
             support=(profile.support if profile else 0.0) + sum(i.mass for i in liked if i.signal_count == 0),
             drifting=bool(profile and profile.drift.detected),
         )
@@ -76,9 +82,9 @@ def score(
 ) -> Scored:
     """Score items, (n, d) unit vectors with creation times (µs, 0 = unknown) and decayed popularity.
 
-    s(v) = (1−α)·τ·log Σ π_k·e^(cos(v,c_k)/τ) + α·cos(v, fresh) − β·max cos(v, avoided)₊
-           + γ·2^(−age/h) + η·pop(v):
-    the soft maximum follows the multi-interest scoring of PinnerSage and ComiRec.
+    s(v) = (1−σ)·[(1−α)·τ·log Σ π_k·e^(cos(v,c_k)/τ) + α·cos(v, fresh)] + σ·max cos(v, ahead)
+           − β·max cos(v, avoided)₊ + γ·2^(−age/h) + η·pop(v):
+    the soft maximum follows the multi-interest scoring of PinnerSage and ComiRec. σ is 0 without a sequence model.
     """
     count = len(vectors)
     total = np.zeros(count)
@@ -91,6 +97,9 @@ def score(
         speaks_for = pull.argmax(axis=1)
         alpha = settings.drift_fresh_weight if taste.drifting else settings.fresh_weight
         total = soft if taste.fresh is None else (1 - alpha) * soft + alpha * (vectors @ taste.fresh)
+    if len(taste.ahead):
+        share = settings.sequence_share
+        total = (1 - share) * total + share * (vectors @ taste.ahead.T).max(axis=1)
     if query is not None:
         total = (1 - settings.query_weight) * total + settings.query_weight * (vectors @ query)
     if len(taste.avoided):

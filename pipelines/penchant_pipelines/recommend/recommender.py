@@ -96,8 +96,11 @@ class Recommender:
         self._similarity = similarity
         self._settings = settings
 
-    async def recommend(self, stored: Stored | None, query: Query, as_of: int) -> Ranking:
-        """Rank the catalogue for a user (None: a stranger) at a time (µs)."""
+    async def recommend(self, stored: Stored | None, query: Query, as_of: int, ahead: Vectors | None = None) -> Ranking:
+        """Rank the catalogue for a user (None: a stranger) at a time (µs).
+
+        `ahead` (m, d): where a sequence model expects the user's next signals.
+        """
         try:
             condition = Filter.parse(query.filter)
         except FilterError as error:
@@ -105,7 +108,7 @@ class Recommender:
         left_out = set(query.excluded)
         if stored is not None and not query.include_seen:
             left_out |= await asyncio.to_thread(self._profiles.seen, stored.key)
-        taste = Taste.of(stored.view if stored else None, self._catalog.vectors[self._space].shape[1])
+        taste = Taste.of(stored.view if stored else None, self._catalog.vectors[self._space].shape[1], ahead)
         reasons: list[str] = [] if len(self._catalog) else [EMPTY_CATALOG]
         if taste.is_empty and query.vector is None:
             rows = await self._candidates.matching(condition, query.filter, left_out)
@@ -138,11 +141,12 @@ class Recommender:
         diversity: float | None,
         query: NDArray[np.float32] | None,
         as_of: int,
+        ahead: Vectors | None = None,
     ) -> tuple[Ranking, tuple[str, ...]]:
         """Rank the caller's candidates; second value: ids neither in the catalogue nor given with text."""
         known = [c for c in candidates if c.vector is not None or c.item_id in self._catalog.entries]
         missing = tuple(c.item_id for c in candidates if c.vector is None and c.item_id not in self._catalog.entries)
-        taste = Taste.of(stored.view if stored else None, self._catalog.vectors[self._space].shape[1])
+        taste = Taste.of(stored.view if stored else None, self._catalog.vectors[self._space].shape[1], ahead)
         reasons = (COLD_USER,) if taste.is_empty else ()
         if not known:
             return Ranking((), reasons), missing

@@ -99,8 +99,12 @@ class SequenceModel:
         return self.network.shape.dimensions
 
     @classmethod
-    def load(cls, path: Path, space_id: str) -> SequenceModel:
-        """Load `sequence.safetensors`; blocks. Raises WrongState where it is not whole or made for another space."""
+    def load(cls, path: Path, space_id: str, dimensions: int) -> SequenceModel:
+        """Load `sequence.safetensors`; blocks. Raises WrongState where it is not whole or made for another space.
+
+        A space id holds the name of the adapter's folder, which says nothing of its vectors; its end, the digest of
+        the weights, is what must agree.
+        """
         import torch
         from safetensors import SafetensorError, safe_open
 
@@ -113,11 +117,12 @@ class SequenceModel:
         except (OSError, SafetensorError) as error:
             raise WrongState("SEQUENCE_UNREADABLE", f"{str(path)!r} is no safetensors file: {error}") from error
         shape = _shape(about, path)
-        if about.get("space_id") != space_id:
+        trained_on = about.get("space_id", "")
+        if trained_on.rpartition("-")[2] != space_id.rpartition("-")[2] or shape.dimensions != dimensions:
             raise WrongState(
                 "SEQUENCE_MISMATCH",
-                f"the sequence model {str(path)!r} was trained on vectors of {about.get('space_id')!r}, "
-                f"these are {space_id!r}; train it again on the adapter it is to serve with",
+                f"the sequence model {str(path)!r} was trained on {shape.dimensions} dimensions of {trained_on!r}, "
+                f"these are {dimensions} of {space_id!r}; train it again on the adapter it is to serve with",
             )
         with torch.device("meta"):
             network = Network(shape)
@@ -165,12 +170,15 @@ class SequenceModel:
 def readable(events: Sequence[Evidence], settings: InterestSettings) -> list[tuple[Evidence, float]]:
     """The signals that the model reads, each with its signed mass: not undone, with a vector and a weight."""
     undone = undone_ids(events)
-    told = [
-        (event, weighing(event, settings).weight)
-        for event in events
-        if event.vector is not None and event.action is not Action.UNDO and event.id not in undone
-    ]
+    told = [(event, mass(event, settings)) for event in events if event.id not in undone]
     return [(event, weight) for event, weight in told if weight]
+
+
+def mass(event: Evidence, settings: InterestSettings) -> float:
+    """What a signal says to the model, signed; 0 where it says nothing: it has no vector, or takes another back."""
+    if event.vector is None or event.action is Action.UNDO:
+        return 0.0
+    return weighing(event, settings).weight
 
 
 def to_batch(histories: Sequence[History]) -> Batch:

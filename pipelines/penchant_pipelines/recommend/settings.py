@@ -15,6 +15,12 @@ class RecommendSettings(Section):
     )
     fresh_weight: float = Field(default=0.3, ge=0, le=1, description="Share of the short horizon in the score.")
     drift_fresh_weight: float = Field(default=0.6, ge=0, le=1, description="That share while drift is detected.")
+    sequence_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Share of what the adapter's sequence model expects next, among candidates and in the score.",
+    )
     dislike_weight: float = Field(default=0.5, ge=0, description="Penalty for nearness to what the user wants less of.")
     recency_weight: float = Field(default=0.1, ge=0, description="Bonus of a brand-new item.")
     recency_half_life_days: float = Field(default=30.0, gt=0, description="Days in which that bonus halves.")

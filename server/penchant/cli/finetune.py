@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from importlib.util import find_spec
@@ -101,7 +102,7 @@ def prepare(
     test_from: Annotated[float, typer.Option(help="Share of the log before the test part.")] = 0.9,
     window_days: Annotated[float, typer.Option(help="Days within which two items count as taken to together.")] = 7.0,
     max_pairs: Annotated[int, typer.Option(min=8, help="Most pairs to train on.")] = 10_000,
-    negatives: Annotated[bool, typer.Option(help="Mine hard negatives.")] = True,
+    negatives: Annotated[bool, typer.Option(help="Mine hard negatives.")] = False,
     augment: Annotated[list[Augmentation] | None, typer.Option(help="Add synthetic data; repeatable.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
     config: Config = None,
@@ -109,7 +110,7 @@ def prepare(
 ) -> None:
     """Make pairs to train on from items and signals, or from a server's data folder."""
     from penchant_finetune.base import open_base
-    from penchant_finetune.log import read_record
+    from penchant_finetune.log import live_encoder, read_record
     from penchant_finetune.prepare import PrepareSettings
     from penchant_finetune.prepare import prepare as make
     from penchant_pipelines.text import TextPipeline
@@ -128,12 +129,13 @@ def prepare(
     )
     if data is not None and not (items or signals):
         log = read_record(data, given.text)
+        live = live_encoder(data, given.encoder)
     elif items and signals and data is None:
-        log = _read_files(items, signals, given)
+        log, live = _read_files(items, signals, given), given.encoder
     else:
         raise typer.BadParameter("give --items and --signals, or --data", param_hint="--items")
     encoder, _ = open_base(given.encoder)
-    manifest = make(log, TextPipeline(given.text), encoder, given.encoder, given.interests, wanted, output)
+    manifest = make(log, TextPipeline(given.text), encoder, live, given.interests, wanted, output)
     print_table(("what", "count"), manifest.counts.items(), empty="")
     print_line(f"in {output}, split by {manifest.split}, for {manifest.space_id}")
 
@@ -148,7 +150,7 @@ def train(
     micro_batch_size: Annotated[
         int, typer.Option(help="Texts in memory at once; gradients are cached where the batch is larger.")
     ] = 256,
-    learning_rate: Annotated[float, typer.Option(help="Highest rate of learning.")] = 5e-4,
+    learning_rate: Annotated[float, typer.Option(help="Highest rate of learning.")] = 2e-3,
     temperature: Annotated[float, typer.Option(help="Temperature of the contrastive loss.")] = 0.05,
     rank: Annotated[int, typer.Option(help="Rank of the LoRA layers.")] = 16,
     matryoshka: Annotated[
@@ -159,10 +161,13 @@ def train(
     control: Annotated[
         Control | None, typer.Option(help="Train on pairs shuffled at random, which must not help.")
     ] = None,
+    sequence: Annotated[
+        bool, typer.Option("--sequence", help="Then a model of users' next signals; a finished run keeps its adapter.")
+    ] = False,
 ) -> None:
-    """Train LoRA layers; writes RUN/adapter, run.json and TensorBoard logs."""
+    """Train LoRA layers; writes RUN/adapter, run.json and TensorBoard logs, with --sequence sequence.safetensors."""
     from penchant_finetune.prepare import load_prepared
-    from penchant_finetune.train import TrainSettings
+    from penchant_finetune.train import RUN, TrainSettings
     from penchant_finetune.train import train as make
 
     try:
@@ -185,11 +190,20 @@ def train(
         threads=threads,
         control=control.value if control else None,
     )
-    done = make(load_prepared(prepared), settings, run)
-    print_line(
-        f"{done.steps} steps in {done.seconds:.0f} s; validation loss {done.untuned_loss:.4f} before, "
-        f"{done.best_loss:.4f} after; in {run}"
-    )
+    loaded = load_prepared(prepared)
+    if not (sequence and (run / RUN).is_file()):
+        done = make(loaded, settings, run)
+        tuned = f"{done.best_recall:.4f} after step {done.best_step}" if done.best_step else "no step beat it"
+        print_line(
+            f"{done.steps} steps in {done.seconds:.0f} s; next items found in the validation part: "
+            f"{done.untuned_recall:.4f} untuned, {tuned}; in {run}"
+        )
+    # Of several processes one is enough: the model is small.
+    if sequence and os.environ.get("RANK", "0") == "0":
+        from penchant_finetune.sequence_run import train_run_sequence
+
+        train_run_sequence(loaded, run, seed, threads)
+        print_line(f"sequence model in {run}")
 
 
 @finetune.command()
@@ -199,8 +213,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure runs against the live encoder on the test part: next items, ranked among the whole catalogue."""
-    from penchant_finetune.evaluate import METRICS
     from penchant_finetune.evaluate import evaluate as measure
+    from penchant_finetune.next_items import METRICS
     from penchant_finetune.prepare import load_prepared
 
     reports, together = measure(load_prepared(prepared), runs)
@@ -213,7 +227,18 @@ def evaluate(
         name = str(report["run"]) + (f" ({report['control']})" if report["control"] else "")
         rows.append((name, *(_mean(report["tuned"][metric]) for metric in METRICS)))
         rows.append(("  less live", *(_difference(report["difference"][metric]) for metric in METRICS)))
+        with_sequence = report.get("sequence")
+        if with_sequence:
+            rows.append(("  with sequence", *(_mean(with_sequence["tuned"][metric]) for metric in METRICS)))
+            rows.append(("  less without", *(_difference(with_sequence["difference"][metric]) for metric in METRICS)))
     print_table(("run", *METRICS), rows, empty="")
+    for report in reports:
+        if report["sequence"]:
+            alone = report["sequence"]["next items"]
+            print_line(
+                f"{report['run']}: sequence model by itself, less the mean of the last {alone['mean_length']} signals: "
+                + ", ".join(f"{name} {_difference(values)}" for name, values in alone["against"]["mean"].items())
+            )
 
 
 @finetune.command()
@@ -226,7 +251,9 @@ def export(
     from penchant_finetune.export import export as make
     from penchant_finetune.prepare import load_prepared
 
-    make(load_prepared(prepared), run, adapter)
+    left_out = make(load_prepared(prepared), run, adapter)
+    if left_out:
+        print_line(f"without the sequence model: {left_out}")
     print_line(f"adapter in {adapter}; fill in the licence in its README.md")
 
 

@@ -1,0 +1,52 @@
+"""`train --sequence`: the sequence model of a run, on the vectors of the run's adapter."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from penchant_finetune.corpus import TEST
+from penchant_finetune.evaluate import open_tuned, run_of
+from penchant_finetune.next_items import encode_signals
+from penchant_finetune.prepare import Prepared
+from penchant_finetune.sequence import SequenceSettings, train_sequence
+from penchant_finetune.sequence_data import prepared_log
+from penchant_pipelines.encoder.batching import cores
+
+ABOUT = "sequence.json"
+
+
+def train_run_sequence(prepared: Prepared, folder: Path, seed: int = 0, threads: int = 0) -> None:
+    """Train on all but the test part and write sequence.safetensors and sequence.json into the run's folder.
+
+    The validation part says when to stop. Raises WrongState where the folder holds no run of this prepared folder,
+    InvalidInput where the log is too short.
+    """
+    started = time.monotonic()
+    run_of(prepared, folder)
+    encoder = open_tuned(prepared, folder)
+    rows = np.flatnonzero(np.array(prepared.signals["part"]) != TEST)
+    log = prepared_log(prepared, encode_signals(prepared, rows, encoder), rows)
+    chosen = prepared.manifest.settings
+    settings = SequenceSettings(seed=seed, validation_share=1 - chosen.validation_from / chosen.test_from)
+    torch.set_num_threads(threads or cores())
+    with SummaryWriter(str(folder / "tensorboard")) as writer:
+
+        def report(step: int, values: dict[str, float]) -> None:
+            for name, value in values.items():
+                writer.add_scalar(f"sequence/{name}", value, step)
+
+        train_sequence(log, encoder.space_id, folder, settings, report)
+    about = {
+        "settings": asdict(settings),
+        "space_id": encoder.space_id,
+        "users": len(log.users),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,86 @@
+"""Next items of the validation part: the figure that says which state of a run is the best."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sentence_transformers.base.evaluation import BaseEvaluator
+
+from penchant_finetune.corpus import VALIDATION
+from penchant_finetune.next_items import METRICS, Asked, encode_signals, measure, questions, similarity_of
+from penchant_finetune.pairs import Vectors
+from penchant_finetune.prepare import Prepared
+from penchant_pipelines.encoder import Encoder
+from penchant_pipelines.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from sentence_transformers.base.model import BaseModel
+
+METRIC = "recall@50"
+USERS = 150
+"""Most users asked about: it is done again and again while training."""
+ITEMS = 2000
+"""Items ranked, unless the users touched more: a sample of the catalogue tells two states of one encoder apart."""
+
+
+class NextItems(BaseEvaluator):
+    """Recall@50 of next items on the validation part, by the encoder whose model is being trained.
+
+    Raises InvalidInput where the part holds nothing to ask for.
+    """
+
+    def __init__(self, prepared: Prepared, encoder: Encoder) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._encoder = encoder
+        rng = np.random.default_rng(prepared.manifest.settings.seed)
+        asked = questions(prepared, VALIDATION)
+        if not asked.questions:
+            raise InvalidInput.at("signals", "leave nothing to validate by: earlier --validation-from is needed")
+        users = set(rng.permutation(sorted(asked.signals))[:USERS].tolist())
+        self._asked = Asked(
+            {user: rows for user, rows in asked.signals.items() if user in users},
+            [question for question in asked.questions if question.user in users],
+        )
+        self._prepared = _with_fewer_items(prepared, self._asked, rng)
+
+    def untuned(self) -> float:
+        """Recall of the encoder as it was before training."""
+        return self._recall(self._prepared.base, self._prepared.manifest.similarity)
+
+    def __call__(
+        self, model: BaseModel, output_path: str | None = None, epoch: float = -1, steps: int = -1
+    ) -> dict[str, float]:
+        """Recall of the model's present state."""
+        training = model.training
+        model.eval()
+        rows = np.concatenate(list(self._asked.signals.values()))
+        vectors = encode_signals(self._prepared, rows, self._encoder)
+        recall = self._recall(vectors, similarity_of(self._prepared, self._encoder))
+        model.train(training)
+        return {METRIC: recall}
+
+    def _recall(self, texts: Vectors, similarity: float) -> float:
+        figures = measure(self._prepared, self._asked, texts, similarity)
+        return float(np.mean([values[METRICS.index(METRIC)] for values in figures.values()]))
+
+
+def _with_fewer_items(prepared: Prepared, asked: Asked, rng: np.random.Generator) -> Prepared:
+    """The catalogue cut to what the users touched and a sample of the rest."""
+    item_of = np.array(prepared.signals["item"], dtype=np.int64)
+    touched = np.unique(item_of[np.concatenate(list(asked.signals.values()))])
+    others = rng.permutation(np.setdiff1d(np.arange(len(prepared.items)), touched))
+    kept = np.sort(np.concatenate([touched[touched >= 0], others[: max(ITEMS - len(touched), 0)]]))
+    place = np.full(len(prepared.items) + 1, -1)
+    place[kept] = np.arange(len(kept))
+    rows = place[item_of].tolist()
+    for number, question in enumerate(asked.questions):
+        asked.questions[number] = replace(question, new=place[question.new], asked=place[question.asked])
+    return replace(
+        prepared,
+        items=prepared.items[kept],
+        item_ids=[prepared.item_ids[row] for row in kept],
+        created=prepared.created[kept],
+        signals={**prepared.signals, "item": rows},
+    )

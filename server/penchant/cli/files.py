@@ -1,0 +1,97 @@
+"""Settings, items and signals for commands that work in this process, without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+from google.protobuf.message import Message
+
+from penchant import jsonl
+from penchant.cli.errors import describe
+from penchant.cli.output import plain, progress, stderr
+from penchant.exceptions import InvalidInputError
+
+# The domain takes seconds to load.
+if TYPE_CHECKING:
+    from penchant.settings import Settings
+    from penchant_pipelines.model import Item, Signal
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting of the server, such as encoder.model=…; repeatable."),
+]
+Config = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", exists=True, dir_okay=False, help="The server's settings.")
+]
+
+
+def read_settings(config: Path | None, assignments: list[str] | None) -> Settings:
+    """Load the server's settings from a file and KEY=VALUE assignments."""
+    from penchant.settings import load_settings
+
+    overrides: dict[str, str] = {}
+    for assignment in assignments or []:
+        key, equals, value = assignment.partition("=")
+        if not (key and equals):
+            raise typer.BadParameter(f"{assignment!r} is not KEY=VALUE", param_hint="--set")
+        overrides[key.strip()] = value.strip()
+    return load_settings(config=config, overrides=overrides)
+
+
+class Refusals:
+    """Lines that the server would refuse: counted, the first ones told on stderr."""
+
+    _LISTED = 5
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, file: Path, line: int, why: str) -> None:
+        """Count a line."""
+        self.count += 1
+        if self.count <= self._LISTED:
+            stderr.print(
+                plain(f"left out: {file.name} line {line}: {why}"), markup=False, highlight=False, soft_wrap=True
+            )
+
+
+def read_files(
+    items: Path, signals: Path, settings: Settings, refusals: Refusals
+) -> tuple[Iterator[Item], Iterator[Signal]]:
+    """Read items and signals as they are asked for, without the lines that the server would refuse."""
+    from penchant import convert
+    from penchant.v1.catalog_service_pb2 import Item
+    from penchant.v1.signal_pb2 import Signal
+    from penchant.validation import Limits, Validator
+
+    limits = settings.limits
+    check = Validator(Limits(limits.text_bytes, limits.batch_size, limits.page_size)).check
+    return (
+        _messages(items, Item, convert.to_item, check, refusals),
+        _messages(signals, Signal, convert.to_signal, check, refusals),
+    )
+
+
+def _messages(
+    file: Path, kind: type[M], read: Callable[[M], T], check: Callable[[M], None], refusals: Refusals
+) -> Iterator[T]:
+    from penchant_pipelines.errors import InvalidInput
+
+    with jsonl.open_source(file) as source, progress(f"reading {file.name}", source.size) as moved:
+        for line in jsonl.read_messages(source, kind):
+            if isinstance(line.content, InvalidInputError):
+                refusals.add(file, line.number, describe(line.content))
+                continue
+            try:
+                check(line.content)
+            except InvalidInput as error:
+                refusals.add(file, line.number, error.message)
+                continue
+            yield read(line.content)
+            moved(source.position)
