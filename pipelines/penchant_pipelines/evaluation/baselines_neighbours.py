@@ -1,0 +1,139 @@
+"""Who took to what, without any text: neighbours, and factors of the matrix of users and items."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from implicit.cpu.als import AlternatingLeastSquares
+from scipy import sparse
+
+from penchant_pipelines.evaluation.baselines_vectors import HALF_LIVES, faded
+from penchant_pipelines.evaluation.log import Past
+from penchant_pipelines.evaluation.methods import Floats, Refit, Scorer
+from penchant_pipelines.evaluation.protocol import Question
+from penchant_pipelines.model import MICROS_PER_DAY
+
+
+class UserNeighbours(Scorer):
+    """What the most similar users took to, the newer the more (Herlocker et al. 1999, by cosine)."""
+
+    name = "user-knn"
+    neighbours = (20, 100)
+    half_lives = (30.0, 365.0, np.inf)
+    settings = tuple(f"k={k} half_life_days={days:g}" for k, days in itertools.product(neighbours, half_lives))
+
+    def learn(self, past: Past) -> None:
+        """Let what everybody took to fade."""
+        taken = past.favours
+        places = (past.users[taken], past.rows[taken])
+        shape = (past.user_count, len(past.catalogue))
+        age = (past.times[-1] - past.times[taken]) / MICROS_PER_DAY if len(past) else np.zeros(0)
+        self._faded = [sparse.csr_array((2.0 ** (-age / days), places), shape=shape) for days in self.half_lives]
+
+    def score(self, past: Past, question: Question) -> Floats:
+        """Sum over the nearest users."""
+        matrix = past.matrix
+        sizes = matrix.sum(axis=1)
+        own = matrix[[question.user]]
+        cosines = (matrix @ own.T).toarray()[:, 0] / np.sqrt(np.maximum(sizes * sizes[question.user], 1.0))
+        cosines[question.user] = 0.0
+        order = np.argsort(-cosines, kind="stable")
+        lines = []
+        for count in self.neighbours:
+            nearest = order[:count]
+            lines += [cosines[nearest] @ taken[nearest] for taken in self._faded]
+        return np.stack(lines)
+
+
+class ItemNeighbours(Scorer):
+    """Items taken to by the same users as the user's own, the newer of these the more (Sarwar et al. 2001)."""
+
+    name = "item-knn"
+    settings = tuple(f"half_life_days={days}" for days in HALF_LIVES)
+
+    def score(self, past: Past, question: Question) -> Floats:
+        """Sum cosines with the user's items."""
+        norms = np.sqrt(np.maximum(past.matrix.sum(axis=0), 1.0))
+        own = _history(past, question) / norms
+        found: Floats = (past.matrix.T @ (past.matrix @ own.T)).T / norms
+        return found
+
+
+class Ease(Scorer):
+    """A linear autoencoder with a zero diagonal, in closed form (Steck 2019).
+
+    Its inverse has a row an item; by the Woodbury identity one with a row a user gives the same, which here is less.
+    """
+
+    name = "ease"
+    strengths = (10.0, 100.0, 1000.0)
+    settings = tuple(f"lambda={strength:g}" for strength in strengths)
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self._refit = Refit(1.01)
+
+    def learn(self, past: Past) -> None:
+        """Invert, once the log has grown by a hundredth."""
+        if not self._refit.due(len(past)):
+            return
+        self._matrix = past.matrix
+        overlap = (self._matrix @ self._matrix.T).toarray()
+        self._inverses = [np.linalg.inv(overlap + strength * np.eye(len(overlap))) for strength in self.strengths]
+        self._diagonals = []
+        for inverse, strength in zip(self._inverses, self.strengths, strict=True):
+            inner = self._matrix.multiply(inverse @ self._matrix).sum(axis=0)
+            self._diagonals.append((1 - np.asarray(inner).ravel()) / strength)
+
+    def score(self, past: Past, question: Question) -> Floats:
+        """Reconstruct the user's row."""
+        own = past.matrix[[question.user]].toarray()[0]
+        lines = []
+        for inverse, diagonal, strength in zip(self._inverses, self._diagonals, self.strengths, strict=True):
+            product = (own - self._matrix.T @ (inverse @ (self._matrix @ own))) / strength
+            lines.append(own - product / diagonal)
+        return np.stack(lines)
+
+
+class Als(Scorer):
+    """Factors by alternating least squares for implicit feedback (Hu, Koren & Volinsky 2008), by `implicit`.
+
+    Items' factors are fitted when the log has grown by a tenth; the user's own follow from them at each question.
+    """
+
+    name = "als"
+    factors = (16, 64)
+    strengths = (0.01, 1.0)
+    settings = tuple(f"factors={f} lambda={s:g}" for f, s in itertools.product(factors, strengths))
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self._refit = Refit(1.1)
+
+    def learn(self, past: Past) -> None:
+        """Fit, if it is time."""
+        if not self._refit.due(len(past)):
+            return
+        matrix = sparse.csr_matrix(past.matrix, dtype=np.float32)
+        self._models = []
+        for factors, strength in itertools.product(self.factors, self.strengths):
+            model = AlternatingLeastSquares(
+                factors=factors, regularization=strength, alpha=10.0, random_state=self.seed, num_threads=1
+            )
+            model.fit(matrix, show_progress=False)
+            self._models.append(model)
+
+    def score(self, past: Past, question: Question) -> Floats:
+        """Multiply the user's factors with the items'."""
+        own = sparse.csr_matrix(past.matrix[[question.user]], dtype=np.float32)
+        lines = [model.item_factors @ model.recalculate_user(question.user, own).ravel() for model in self._models]
+        return np.stack(lines).astype(np.float64)
+
+
+def _history(past: Past, question: Question) -> Floats:
+    """The user's items by mass and age: (half-lives, m)."""
+    liked = past.liked(question.user)
+    liked = liked[past.rows[liked] >= 0]
+    masses = faded(past, liked, question.present)
+    return np.stack([np.bincount(past.rows[liked], mass, minlength=len(past.catalogue)) for mass in masses])

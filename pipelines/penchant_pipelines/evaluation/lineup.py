@@ -1,0 +1,105 @@
+"""Who takes part, and the race itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import joblib
+import structlog
+
+from penchant_pipelines.encoder import EncoderSettings, open_encoder
+from penchant_pipelines.engine import EngineSettings
+from penchant_pipelines.errors import InvalidInput
+from penchant_pipelines.evaluation.baselines_neighbours import Als, Ease, ItemNeighbours, UserNeighbours
+from penchant_pipelines.evaluation.baselines_sequences import SequenceBaseline
+from penchant_pipelines.evaluation.baselines_simple import Popularity, Random
+from penchant_pipelines.evaluation.baselines_vectors import Ewma, LastPost, MeanOfLast
+from penchant_pipelines.evaluation.baselines_words import Bm25, Svm, TfidfEwma, Trees
+from penchant_pipelines.evaluation.log import Log
+from penchant_pipelines.evaluation.methods import Method, Run, run
+from penchant_pipelines.evaluation.protocol import Query
+from penchant_pipelines.evaluation.replay import Penchant
+from penchant_pipelines.evaluation.report import OURS
+from penchant_pipelines.evaluation.vector_cache import CachedEncoder
+
+
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """A method by name; `make` gives it from a seed, and `by_chance` says that the seed matters."""
+
+    name: str
+    make: Callable[[int], Method]
+    by_chance: bool = False
+
+
+BASELINES = (
+    Entrant("random", Random, by_chance=True),
+    Entrant("popularity", Popularity),
+    Entrant("popularity-30d", partial(Popularity, days=30)),
+    Entrant("popularity-7d", partial(Popularity, days=7)),
+    Entrant("last-post", LastPost),
+    Entrant("mean-of-last", MeanOfLast),
+    Entrant("ewma", Ewma),
+    Entrant("bm25", Bm25),
+    Entrant("tfidf", TfidfEwma),
+    Entrant("svm", Svm, by_chance=True),
+    Entrant("trees", Trees, by_chance=True),
+    Entrant("user-knn", UserNeighbours),
+    Entrant("item-knn", ItemNeighbours),
+    Entrant("ease", Ease),
+    Entrant("als", Als, by_chance=True),
+    Entrant("sasrec", partial(SequenceBaseline, name="sasrec", by="ids"), by_chance=True),
+    Entrant("gru-text", partial(SequenceBaseline, name="gru-text", by="text", body="gru"), by_chance=True),
+    Entrant("sasrec-text", partial(SequenceBaseline, name="sasrec-text", by="text"), by_chance=True),
+)
+UNTUNED = "penchant-untuned"
+"""The engine with the encoder as it was before its adapter; takes part where the settings name an adapter."""
+NAMES = (OURS, UNTUNED, *(entrant.name for entrant in BASELINES))
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise InvalidInput for a name that is no method's."""
+    unknown = sorted(set(names) - set(NAMES))
+    if unknown:
+        raise InvalidInput.at("only", f"there is no method {unknown[0]!r}; choose from {', '.join(NAMES)}")
+
+
+def line_up(log: Log, settings: EngineSettings, cache: Path, only: Sequence[str] = ()) -> list[Entrant]:
+    """All who take part, or only those named. Raises InvalidInput for a name that is none."""
+    check_names(only)
+    entrants = [_engine(OURS, log, settings, cache)]
+    if settings.encoder.adapter is not None:
+        plain = settings.encoder.model_copy(update={"adapter": None})
+        entrants.append(_engine(UNTUNED, log, settings.model_copy(update={"encoder": plain}), cache))
+    return [entrant for entrant in (*entrants, *BASELINES) if not only or entrant.name in only]
+
+
+def _engine(name: str, log: Log, settings: EngineSettings, cache: Path) -> Entrant:
+    encoder = partial(open_cached, settings.encoder, cache)
+    return Entrant(name, partial(Penchant, log.catalogue, settings, encoder, name))
+
+
+def open_cached(settings: EncoderSettings, cache: Path) -> CachedEncoder:
+    """Open the encoder behind the cache."""
+    return CachedEncoder(open_encoder(settings), cache)
+
+
+def race(log: Log, asked: list[Query], entrants: Sequence[Entrant], seeds: Sequence[int]) -> Iterator[tuple[str, Run]]:
+    """Run every method through the log, those that depend on chance once a seed; as they finish, on all free cores."""
+    starts = [(entrant, seed) for entrant in entrants for seed in (seeds if entrant.by_chance else seeds[:1])]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = joblib.Parallel(n_jobs=min(cores, len(starts)), return_as="generator")
+    found = workers(joblib.delayed(_run)(entrant, log, asked, seed) for entrant, seed in starts)
+    for (entrant, _), each in zip(starts, found, strict=True):
+        yield entrant.name, each
+
+
+def _run(entrant: Entrant, log: Log, asked: list[Query], seed: int) -> Run:
+    # A worker's output is the command's: the engine's log lines would stand among the figures.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    return run(partial(entrant.make, seed), log, asked)

@@ -1,0 +1,166 @@
+"""The interface of everything that is compared, and how a method is run through a log."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penchant_pipelines.evaluation.log import Log, Past, Rows
+from penchant_pipelines.evaluation.metrics import ndcg
+from penchant_pipelines.evaluation.protocol import Phase, Query, Question, replay
+
+DEPTH = 50
+"""Places of a list that are looked at."""
+YARDSTICK = 200
+"""Random items that a score is compared with, so that scores of different days can be compared."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a method says to a question, a row for each of its settings.
+
+    `top` (s, DEPTH) int64: rows of the catalogue, best first, −1 where there are no more. `ratings` (s, r) float64, for
+    each row of `Question.rated`: 0…1, the share of random items that score lower.
+    """
+
+    top: Rows
+    ratings: Floats
+
+
+class Method(ABC):
+    """Foretells what a user will take to. Several settings of it run side by side; see `run`."""
+
+    name: str
+    settings: Sequence[str] = ("",)
+    """Names of the settings, the one to begin with in the middle."""
+
+    def learn(self, past: Past) -> None:  # noqa: B027 - most have nothing to do here
+        """Learn from what is known by now; called before the questions of each moment."""
+
+    @abstractmethod
+    def answer(self, past: Past, question: Question) -> Answer:
+        """Answer a question from what is known."""
+
+    def close(self) -> None:  # noqa: B027
+        """Let go of what the method holds."""
+
+
+class Scorer(Method):
+    """A method that scores the whole catalogue."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    @abstractmethod
+    def score(self, past: Past, question: Question) -> Floats:
+        """Scores, (s, m) float64, higher is better; equal where nothing is known."""
+
+    def answer(self, past: Past, question: Question) -> Answer:
+        """Rank by score; what scores alike ranks by popularity, so that strangers get what is popular."""
+        scores = np.atleast_2d(self.score(past, question)).astype(np.float64)
+        spread = scores.max(axis=1, keepdims=True) - scores.min(axis=1, keepdims=True)
+        crowd = past.popularity / max(past.popularity.max(), 1.0)
+        scores = scores + 1e-9 * np.where(spread > 0, spread, 1.0) * crowd
+        places = np.random.default_rng(self.seed).integers(0, scores.shape[1], YARDSTICK)
+        rated, compared = scores[:, question.rated, None], scores[:, None, places]
+        ratings = (rated > compared).mean(axis=2) + 0.5 * (rated == compared).mean(axis=2)
+        scores[:, question.excluded] = -np.inf
+        return Answer(np.stack([best(line) for line in scores]), ratings)
+
+
+def best(scores: Floats) -> Rows:
+    """Rows of the DEPTH highest scores, best first, ties by row; −1 in place of those at −∞."""
+    wanted = min(DEPTH, len(scores))
+    found = np.argpartition(-scores, wanted - 1)[:wanted]
+    found = found[np.lexsort((found, -scores[found]))]
+    found = np.where(np.isfinite(scores[found]), found, -1)
+    return np.pad(found, (0, DEPTH - wanted), constant_values=-1)
+
+
+class Refit:
+    """Says when a costly fit is due: at the first call, and whenever there is so many times as much to learn from."""
+
+    def __init__(self, growth: float) -> None:
+        self._growth = growth
+        self._fitted = 0
+
+    def due(self, count: int) -> bool:
+        """Ask with so many signals at hand; who is told yes is taken to fit."""
+        if count and count >= self._growth * self._fitted:
+            self._fitted = count
+            return True
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The answers of a method with the setting that was best so far, q queries in order of time.
+
+    `top` (q, DEPTH) int64; `ratings`: (r,) float64 for each query; `chosen`: (q,) int64, the setting that each answer
+    is of; `by_setting`: (q, s) float64, NDCG@10 of each setting.
+    """
+
+    name: str
+    settings: tuple[str, ...]
+    top: Rows
+    ratings: tuple[Floats, ...]
+    chosen: NDArray[np.int64]
+    by_setting: Floats
+
+
+def run(make: Callable[[], Method], log: Log, asked: list[Query], tick: Callable[[int], None] | None = None) -> Run:
+    """Run a method through a log.
+
+    Its settings are chosen as time goes by: each answer is of the setting that ranked best by NDCG@10, meant over
+    users, on all queries of earlier moments. `tick` hears how many queries are answered.
+    """
+    method = make()
+    board = _Board(len(log.user_ids), len(method.settings))
+    tops, ratings, chosen, measured = [], list[Floats](), [], []
+    try:
+        for past, moment in replay(log, asked):
+            method.learn(past)
+            setting = board.leader()
+            for query in moment:
+                answer = method.answer(past, query.question)
+                found = np.array([ndcg(top, query.relevant, 10) for top in answer.top])
+                tops.append(answer.top[setting])
+                ratings.append(answer.ratings[setting])
+                chosen.append(setting)
+                measured.append(found)
+            board.add(moment, measured[-len(moment) :])
+            if tick is not None:
+                tick(len(tops))
+    finally:
+        method.close()
+    return Run(
+        method.name, tuple(method.settings), np.stack(tops), tuple(ratings), np.array(chosen), np.stack(measured)
+    )
+
+
+class _Board:
+    """How the settings did so far."""
+
+    def __init__(self, users: int, settings: int) -> None:
+        self._sums = np.zeros((users, settings))
+        self._counts = np.zeros(users)
+
+    def add(self, moment: Sequence[Query], measured: Sequence[Floats]) -> None:
+        """Count the queries of a moment that has passed; a cut's answers lie too far ahead to be known yet."""
+        for query, found in zip(moment, measured, strict=True):
+            if query.phase is not Phase.CUT and len(query.relevant):
+                self._sums[query.question.user] += found
+                self._counts[query.question.user] += 1
+
+    def leader(self) -> int:
+        """Find the best setting; the one in the middle until there is a difference."""
+        heard = self._counts > 0
+        means = (self._sums[heard] / self._counts[heard, None]).mean(axis=0) if heard.any() else self._sums[0]
+        middle = len(means) // 2
+        return middle if means[middle] >= means.max() else int(means.argmax())

@@ -1,0 +1,135 @@
+"""The report as a page for people: one file with everything in it, plots included."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import matplotlib as mpl
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from penchant_pipelines.evaluation.report import OURS
+
+SCORE = "ndcg@10"
+METRICS = (
+    "ndcg@10", "recall@10", "recall@50", "mrr@50", "diversity@10", "novelty@10", "calibration_kl@10", "coverage@10",
+    "verdict_auc", "verdict_f1",
+)  # fmt: skip
+SURE = 0.05
+"""Highest p that is called more than chance."""
+FEWEST_USERS = 10
+"""Users of a group below which nothing is said of who is ahead."""
+_BLUE, _GREY, _GREEN, _RED = "#0b5fa5", "#7a8194", "#17713a", "#b3261e"
+
+
+def page(report: Mapping[str, Any]) -> str:
+    """Make the page of a report; the same report gives the same page, byte by byte."""
+    methods = report["methods"]
+    scores = {name: told[SCORE][0] for name, told in methods.items() if told[SCORE][0] is not None}
+    ranked = sorted(scores, key=lambda name: -scores[name])
+    against = report["against"]
+    headline, sureness = _said(ranked, against)
+    told = {name: against[name][SCORE] for name in ranked if name in against and None not in against[name][SCORE]}
+    jinja = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = jinja.from_string(resources.files(__package__).joinpath("page.html").read_text("utf-8"))
+    return template.render(
+        headline=headline,
+        sureness=sureness,
+        protocol=report["protocol"],
+        ranking=_plot({name: methods[name][SCORE] for name in ranked}, "NDCG@10", _of_method),
+        differences=_plot(told, "Penchant's lead in NDCG@10", _of_lead) if told else "",
+        groups=[_group(name, group) for name, group in report["groups"].items()] if told else [],
+        metrics=METRICS,
+        rows=[{"name": name, "figures": [_figure(methods[name][metric][0]) for metric in METRICS]} for name in ranked],
+        settings=[
+            {"method": method, "setting": name, "chosen": f"{told['chosen']:.0%}", "alone": _figure(told[SCORE])}
+            for method, names in report["settings"].items()
+            for name, told in names.items()
+        ],
+        fine_print=json.dumps(report["protocol"], indent=1, ensure_ascii=False),
+    )
+
+
+def _said(ranked: Sequence[str], against: Mapping[str, Any]) -> tuple[str, str]:
+    others = [name for name in ranked if name != OURS]
+    if OURS not in ranked or not others:
+        return f"{ranked[0]} foretells best what users take to next", f"{len(ranked)} methods took part."
+    rival = others[0]
+    lead, low, high, p = against[rival][SCORE]
+    ahead = sum(_verdict(against[name][SCORE]) > 0 for name in others)
+    counted = f"Beyond chance it is ahead of {ahead} of the {len(others)} other methods."
+    chance = f"lead {lead:+.4f}, with 95 % certainty between {low:+.4f} and {high:+.4f}, p = {p:.3f}"
+    verdict = _verdict(against[rival][SCORE])
+    if verdict > 0:
+        return "Penchant foretells best what users take to next", f"The next best is {rival} ({chance}). {counted}"
+    if verdict < 0:
+        return f"{rival} foretells better than Penchant", f"That is more than chance ({chance}). {counted}"
+    title = "Penchant is ahead, but not for sure" if lead > 0 else f"{rival} is ahead of Penchant, but not for sure"
+    return title, f"The difference from {rival} may be chance ({chance}). {counted}"
+
+
+def _verdict(difference: Sequence[float | None]) -> int:
+    """Tell whether Penchant is ahead (1), behind (−1), or neither beyond chance, after correction for many methods."""
+    lead, _, _, p = difference
+    if lead is None or p is None or p >= SURE:
+        return 0
+    return 1 if lead > 0 else -1
+
+
+def _group(name: str, group: Mapping[str, Any]) -> dict[str, Any]:
+    scores = {method: told[SCORE][0] for method, told in group["methods"].items() if told[SCORE][0] is not None}
+    ours = scores.pop(OURS)
+    rival = max(scores, key=lambda method: scores[method])
+    difference = group["against"][rival][SCORE]
+    verdict, tone = {1: ("ahead", "good"), -1: ("behind", "bad"), 0: (f"open ({difference[0]:+.4f})", "open")}[
+        _verdict(difference)
+    ]
+    if group["users"] < FEWEST_USERS:
+        verdict, tone = "too few users to tell", "note"
+    return {
+        "name": name.replace("_", " "), "users": group["users"], "queries": group["queries"], "ours": _figure(ours),
+        "other": rival, "theirs": _figure(scores[rival]), "verdict": verdict, "tone": tone,
+    }  # fmt: skip
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
+
+
+def _of_method(name: str, _: Sequence[float]) -> str:
+    return _BLUE if name == OURS else _GREY
+
+
+def _of_lead(_: str, told: Sequence[float]) -> str:
+    return {1: _GREEN, -1: _RED, 0: _GREY}[_verdict(told)]
+
+
+def _plot(figures: Mapping[str, Sequence[float]], axis: str, colour: Any) -> Markup:
+    """Dots with intervals, a line a method, as inline SVG."""
+    # Ids in the SVG are random otherwise, and the same report would give another page.
+    with mpl.rc_context({"svg.hashsalt": "penchant", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure = Figure(figsize=(8.5, 0.6 + 0.3 * len(figures)), layout="constrained")
+        axes = figure.subplots()
+        for line, (name, told) in enumerate(figures.items()):
+            mean, low, high = told[:3]
+            axes.plot([low, high], [line, line], color=colour(name, told), linewidth=2.5, alpha=0.5)
+            axes.plot([mean], [line], "o", color=colour(name, told), markersize=7)
+        axes.set_yticks(range(len(figures)), list(figures))
+        axes.invert_yaxis()
+        axes.axvline(0, color="#c9cedb", linewidth=1, zorder=0)
+        axes.grid(axis="x", color="#eceef3")
+        axes.set_axisbelow(True)
+        axes.set_xlabel(axis)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        file = io.StringIO()
+        figure.savefig(
+            file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")), transparent=True
+        )
+    drawn = file.getvalue()
+    return Markup(drawn[drawn.index("<svg") :])  # noqa: S704 - names of methods are ours, and matplotlib escapes them

@@ -1,0 +1,162 @@
+"""The protocol: test, then learn. Which questions are asked, when, and what the right answers are.
+
+Prequential evaluation (Gama et al. 2013): in order of time, each user's day is foretold from what came before it, of
+this user and of all others, and only then learnt from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penchant_pipelines.errors import InvalidInput
+from penchant_pipelines.evaluation.log import Log, Past, Rows, places_by_user
+from penchant_pipelines.model import MICROS_PER_DAY
+
+TEST_SHARE = 0.3
+"""The last share of a user's signals, which figures are taken from."""
+TUNING_SHARE = 0.3
+"""The share before it, which settings of methods are chosen by."""
+MOST_TUNING_QUERIES = 1000
+CUT_QUANTILE = 0.9
+FEWEST_USERS_OF_A_CUT = 100
+
+
+class Phase(StrEnum):
+    """What a query is for."""
+
+    TUNING = "tuning"
+    TEST = "test"
+    CUT = "cut"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a method is told: who asks, and when. It answers with items other than those excluded."""
+
+    user: int
+    user_id: str
+    present: int
+    """µs; the beginning of the day."""
+    excluded: Rows
+    """Rows that the user touched before, and those not created yet, ascending."""
+    unborn: Rows
+    """Those of them that were not created yet."""
+    rated: Rows
+    """Rows to give a score each, ascending; which of them the user came to like is not told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question with its right answers."""
+
+    question: Question
+    phase: Phase
+    known: int
+    """How many signals of the log came before."""
+    history: int
+    """How many of them are the user's own."""
+    relevant: Rows
+    """New items of the day that the user did not dislike, ascending."""
+    cold: Rows
+    """Those of them that nobody touched before."""
+    liked: NDArray[np.bool_]
+    """(len(rated),) the verdicts."""
+    language: str
+    """The most frequent language of the user's own signals."""
+
+
+def queries(log: Log) -> list[Query]:
+    """All queries in order of time. Raises InvalidInput where the log leaves nothing to test on.
+
+    One a user and active UTC day, so that bulk days count once: a test for each day that holds one of the last 30 % of
+    the user's signals, and for tuning those of the 30 % before. A user without any earlier signal is not asked about.
+    """
+    own = places_by_user(log)
+    found = [query for user in range(len(own)) for query in _of_user(log, user, own[user])]
+    found = [query for query in found if len(query.relevant) or len(query.liked)]
+    tests = [query for query in found if query.phase is Phase.TEST]
+    tuning = [query for query in found if query.phase is Phase.TUNING]
+    if not any(len(query.relevant) for query in tests):
+        raise InvalidInput.at(
+            "signals", "leave nothing to test on: some users need signals on new items of the catalogue on later days"
+        )
+    if len(tuning) > MOST_TUNING_QUERIES:
+        tuning = [tuning[i] for i in np.linspace(0, len(tuning) - 1, MOST_TUNING_QUERIES).astype(int)]
+    asked = tests + tuning + single_cut(log, own)
+    return sorted(_with_cold(log, asked), key=lambda query: (query.question.present, query.known, query.question.user))
+
+
+def single_cut(log: Log, own: list[Rows]) -> list[Query]:
+    """One query a user at the 0.9 quantile of time: all that came after; none where that leaves under 100 users."""
+    end = int(np.searchsorted(log.times, np.quantile(log.times, CUT_QUANTILE, method="higher")))
+    present = int(log.times[end])
+    found = []
+    for user, places in enumerate(own):
+        split = int(np.searchsorted(places, end))
+        if 0 < split < len(places):
+            query = _query(log, user, places[:split], places[split:], present, Phase.CUT, until=2**62)
+            found += [query] if len(query.relevant) else []
+    return found if len(found) >= FEWEST_USERS_OF_A_CUT else []
+
+
+def _of_user(log: Log, user: int, places: Rows) -> Iterator[Query]:
+    days = log.days[places]
+    count = len(places)
+    test_day = days[min(int((1 - TEST_SHARE) * count), count - 1)]
+    tuning_day = days[min(int((1 - TEST_SHARE - TUNING_SHARE) * count), count - 1)]
+    for day in np.unique(days[days >= tuning_day]):
+        begin, end = np.searchsorted(days, [day, day + 1])
+        if begin:
+            phase = Phase.TEST if day >= test_day else Phase.TUNING
+            present = int(day) * MICROS_PER_DAY
+            yield _query(log, user, places[:begin], places[begin:end], present, phase, present + MICROS_PER_DAY)
+
+
+def _query(log: Log, user: int, before: Rows, after: Rows, present: int, phase: Phase, until: int) -> Query:
+    seen = np.unique(log.rows[before])
+    unborn = np.flatnonzero(log.catalogue.created >= until)
+    excluded = np.union1d(seen[seen >= 0], unborn)
+    new = np.setdiff1d(log.rows[after], np.append(excluded, -1))
+    disliked = log.rows[after][log.weights[after] < 0]
+    rating = after[log.verdicts[after] >= 0]
+    # The last word counts where an item was rated twice.
+    verdicts = dict(zip(log.rows[rating].tolist(), (log.verdicts[rating] == 1).tolist(), strict=True))
+    rated = new[np.isin(new, list(verdicts))]
+    spoken, counts = np.unique([log.languages[place] for place in before], return_counts=True)
+    return Query(
+        Question(user, log.user_ids[user], present, excluded, unborn, rated),
+        phase,
+        int(np.searchsorted(log.times, present)),
+        len(before),
+        np.setdiff1d(new, disliked),
+        np.zeros(0, dtype=np.int64),
+        np.array([verdicts[row] for row in rated.tolist()], dtype=bool),
+        str(spoken[counts.argmax()]),
+    )
+
+
+def _with_cold(log: Log, asked: list[Query]) -> list[Query]:
+    first = np.full(len(log.catalogue), len(log.rows), dtype=np.int64)
+    touching = np.flatnonzero(log.rows >= 0)[::-1]
+    first[log.rows[touching]] = touching
+    return [replace(query, cold=query.relevant[first[query.relevant] >= query.known]) for query in asked]
+
+
+def replay(log: Log, asked: list[Query]) -> Iterator[tuple[Past, list[Query]]]:
+    """The moments of questions, oldest first: what is known by then, and who asks."""
+    own = places_by_user(log)
+    start = 0
+    while start < len(asked):
+        end = start
+        while end < len(asked) and (asked[end].question.present, asked[end].known) == (
+            asked[start].question.present,
+            asked[start].known,
+        ):
+            end += 1
+        yield Past(log, asked[start].known, own), asked[start:end]
+        start = end

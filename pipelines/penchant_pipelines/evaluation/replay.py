@@ -1,0 +1,110 @@
+"""The engine itself as a method: the code that serves, on a temporary data folder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from penchant_pipelines.encoder import Encoder
+from penchant_pipelines.engine import Engine, EngineSettings
+from penchant_pipelines.errors import PenchantError
+from penchant_pipelines.evaluation.log import Catalogue, Past
+from penchant_pipelines.evaluation.methods import DEPTH, YARDSTICK, Answer, Floats, Method
+from penchant_pipelines.evaluation.protocol import Question
+from penchant_pipelines.index import ExactStore
+from penchant_pipelines.recommend.recommender import Candidate, Query
+
+CHUNK = 500
+_SETTLE_SECONDS = 0.02
+
+
+class Penchant(Method):
+    """Captures signals as the server does, and recommends as the server does, at the time of each question.
+
+    The index is exact: what an approximate one finds depends on how its threads took turns, and a report must not.
+    """
+
+    def __init__(
+        self, catalogue: Catalogue, settings: EngineSettings, open_encoder: Callable[[], Encoder], name: str, seed: int
+    ) -> None:
+        self.name = name
+        self._catalogue = catalogue
+        self._rows = {item.id: row for row, item in enumerate(catalogue.items)}
+        self._captured = 0
+        self._yardstick = np.random.default_rng(seed).integers(0, len(catalogue), YARDSTICK)
+        self._runner = asyncio.Runner()
+        self._stack = AsyncExitStack()
+        self._folder = TemporaryDirectory(prefix="penchant-evaluate-")
+        try:
+            self._engine = self._runner.run(self._open(settings, open_encoder()))
+        except BaseException:
+            self.close()
+            raise
+
+    async def _open(self, settings: EngineSettings, encoder: Encoder) -> Engine:
+        opened = Engine.open(settings, Path(self._folder.name), encoder, ExactStore())
+        engine = await self._stack.enter_async_context(opened)
+        items = self._catalogue.items
+        for start in range(0, len(items), CHUNK):
+            _raise_first(await engine.upsert_items(items[start : start + CHUNK]))
+        while await asyncio.to_thread(engine.live.relay.lag):  # noqa: ASYNC110 - the relay tells nobody
+            await asyncio.sleep(_SETTLE_SECONDS)
+        return engine
+
+    def learn(self, past: Past) -> None:
+        """Capture what is new."""
+        self._runner.run(self._capture(past))
+
+    async def _capture(self, past: Past) -> None:
+        while self._captured < len(past):
+            part = past.signals[self._captured : self._captured + CHUNK]
+            _raise_first(await self._engine.capture(part))
+            self._captured += len(part)
+
+    def answer(self, past: Past, question: Question) -> Answer:
+        """Recommend, and re-rank what was rated among random items."""
+        return self._runner.run(self._answer(question))
+
+    async def _answer(self, question: Question) -> Answer:
+        unborn = frozenset(self._catalogue.items[row].id for row in question.unborn)
+        ranking, _ = await self._engine.live.recommend(
+            question.user_id, Query(DEPTH, excluded=unborn), question.present
+        )
+        found = [self._rows[place.item_id] for place in ranking.places]
+        top = np.pad(np.array(found, dtype=np.int64), (0, DEPTH - len(found)), constant_values=-1)
+        return Answer(top[None], await self._ratings(question))
+
+    async def _ratings(self, question: Question) -> Floats:
+        if not len(question.rated):
+            return np.zeros((1, 0))
+        rows = np.unique(np.concatenate([question.rated, self._yardstick]))
+        candidates = [Candidate(self._catalogue.items[row].id, 0.0) for row in rows]
+        ranking, _, _ = await self._engine.live.rerank(
+            question.user_id, candidates, len(candidates), 0.0, 0.0, None, question.present
+        )
+        scores = np.zeros(len(self._catalogue))
+        for place in ranking.places:
+            scores[self._rows[place.item_id]] = place.score
+        rated, compared = scores[question.rated][:, None], scores[self._yardstick][None]
+        ratings: Floats = ((rated > compared).mean(axis=1) + 0.5 * (rated == compared).mean(axis=1))[None]
+        return ratings
+
+    def close(self) -> None:
+        """Close the engine and remove its folder."""
+        try:
+            self._runner.run(self._stack.aclose())
+        finally:
+            self._runner.close()
+            self._folder.cleanup()
+
+
+def _raise_first(outcomes: Sequence[object]) -> None:
+    """Raise the first refusal: a replay that leaves something out is none."""
+    for outcome in outcomes:
+        if isinstance(outcome, PenchantError):
+            raise outcome

@@ -1,0 +1,67 @@
+"""How sure a figure is: bootstrap over users, paired, and correction for many comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+DRAWS = 5000
+
+
+class Bootstrap:
+    """Resamples the same users for everything that is asked, so that differences are paired (Efron & Tibshirani 1993).
+
+    Users, not queries: those of one user are not independent.
+    """
+
+    def __init__(self, users: int, seed: int, draws: int = DRAWS) -> None:
+        dice = np.random.default_rng(seed)
+        self._times = dice.multinomial(users, np.full(users, 1 / users), size=draws).astype(np.float64)
+
+    def interval(self, values: Floats) -> tuple[float, float, float]:
+        """Mean of (users,) values and its 95 % interval; NaN values are left out. NaN where none is left."""
+        means = self._means(values)
+        if means is None:
+            return (float("nan"),) * 3
+        low, high = np.quantile(means, (0.025, 0.975))
+        return float(np.nanmean(values)), float(low), float(high)
+
+    def difference(self, ours: Floats, theirs: Floats) -> tuple[float, float, float, float]:
+        """Mean of ours − theirs, its 95 % interval, and p, two-sided, that there is none."""
+        gain = ours - theirs
+        means = self._means(gain)
+        if means is None:
+            return (float("nan"),) * 4
+        low, high = np.quantile(means, (0.025, 0.975))
+        tail = min((means <= 0).sum(), (means >= 0).sum())
+        return float(np.nanmean(gain)), float(low), float(high), min(1.0, float(2 * (tail + 1) / (len(means) + 1)))
+
+    def _means(self, values: Floats) -> Floats | None:
+        known = ~np.isnan(values)
+        if not known.any():
+            return None
+        counts = self._times @ known
+        means: Floats = (self._times @ np.where(known, values, 0.0))[counts > 0] / counts[counts > 0]
+        return means
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Correct p values for their number (Holm 1979); NaN stays and does not count."""
+    told = {name: p for name, p in p_values.items() if not np.isnan(p)}
+    corrected, highest = dict(p_values), 0.0
+    for rank, name in enumerate(sorted(told, key=lambda key: (told[key], key))):
+        highest = max(highest, min(1.0, (len(told) - rank) * told[name]))
+        corrected[name] = highest
+    return corrected
+
+
+def by_user(values: Floats, users: NDArray[np.int64], count: int) -> Floats:
+    """Mean of each user's values, (count,), NaN ones left out; NaN for users without any."""
+    known = ~np.isnan(values)
+    sums = np.bincount(users[known], values[known], minlength=count)
+    numbers = np.bincount(users[known], minlength=count)
+    means: Floats = np.divide(sums, numbers, out=np.full(count, np.nan), where=numbers > 0)
+    return means

@@ -1,0 +1,75 @@
+"""An encoder that encodes each text once and keeps its vector on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from penchant_pipelines.encoder import Encoder, Vectors
+
+CHUNK = 512
+_AT_ONCE = 500
+
+
+class CachedEncoder:
+    """Looks texts up by hash in `vectors.sqlite3`, a table an embedding space; see Encoder. Safe among threads.
+
+    The file holds no text. Vectors are kept bit by bit, so that a run from the cache equals the one that filled it.
+    """
+
+    def __init__(self, encoder: Encoder, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._encoder = encoder
+        self.report: Callable[[int, str, int], None] | None = None
+        """Hears how many of how many texts are encoded."""
+        self._lock = threading.Lock()
+        self._file = sqlite3.connect(folder / "vectors.sqlite3", check_same_thread=False, isolation_level=None)
+        self._table = "space_" + hashlib.sha256(encoder.space_id.encode()).hexdigest()[:16]
+        with self._lock:
+            self._file.execute("PRAGMA journal_mode = WAL")
+            self._file.execute(
+                f"CREATE TABLE IF NOT EXISTS {self._table} (key BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID"
+            )
+        self.space_id = encoder.space_id
+        self.dimensions = encoder.dimensions
+        self.base_model = encoder.base_model
+        self.adapter_id = encoder.adapter_id
+        self.device = encoder.device
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """See Encoder."""
+        keys = [hashlib.sha256(text.encode()).digest() for text in texts]
+        found = self._look_up(keys)
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
+        waiting = list(missing.items())
+        for start in range(0, len(waiting), CHUNK):
+            part = waiting[start : start + CHUNK]
+            vectors = self._encoder.encode([text for _, text in part])
+            lines = [(key, vector.tobytes()) for (key, _), vector in zip(part, vectors, strict=True)]
+            with self._lock:
+                self._file.executemany(f"INSERT OR IGNORE INTO {self._table} VALUES (?, ?)", lines)  # noqa: S608
+            found.update(lines)
+            if self.report is not None:
+                self.report(start + len(part), "encoding", len(waiting))
+        joined = b"".join(found[key] for key in keys)
+        return np.frombuffer(joined, dtype=np.float32).reshape(len(texts), self.dimensions).copy()
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._file.close()
+
+    def _look_up(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = {}
+        with self._lock:
+            for start in range(0, len(keys), _AT_ONCE):
+                part = keys[start : start + _AT_ONCE]
+                marks = ",".join("?" * len(part))
+                query = f"SELECT key, vector FROM {self._table} WHERE key IN ({marks})"  # noqa: S608 - marks only
+                found.update(self._file.execute(query, part).fetchall())
+        return found

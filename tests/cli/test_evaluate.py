@@ -1,0 +1,133 @@
+"""`evaluate` on a tiny model and a log that can be learnt from."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models
+from typer.testing import CliRunner
+
+from penchant import convert, jsonl
+from penchant.cli import app
+
+FEW = ["penchant", "ewma", "popularity", "random"]
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model, and the small log as files."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    tiny_models.tiny_bert(folder / "model")
+    items, signals = tiny_models.small_log()
+    (folder / "items.jsonl").write_text("".join(f"{jsonl.to_json(convert.from_item(item))}\n" for item in items))
+    lines = [f"{jsonl.to_json(convert.from_signal(signal))}\n" for signal in signals]
+    (folder / "signals.jsonl").write_text("".join([*lines, '{"id": "nobody", "behavior": {"item_id": "0-1"}}\n']))
+    return folder
+
+
+def run(folder: Path, name: str, *arguments: str) -> tuple[int, str, str]:
+    files = ["--items", folder / "items.jsonl", "--signals", folder / "signals.jsonl", "--report", folder / name]
+    settings = ["--set", f"encoder.model={folder / 'model'}", "--cache", folder / "cache"]
+    command = ["evaluate", *map(str, [*files, *settings]), *arguments]
+    result = runner.invoke(app, command, env={"COLUMNS": "200", "NO_COLOR": "1"})
+    return result.exit_code, result.stdout, result.stderr
+
+
+class References(HTMLParser):
+    """Collects all that a page would load or lead to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.found += [
+            value or "" for name, value in attrs if name in {"src", "href", "xlink:href", "srcset", "action"}
+        ]
+
+
+def check_figures(report: dict[str, Any]) -> None:
+    assert set(report) >= {"protocol", "methods", "against", "groups"}
+    assert set(report["methods"]) == set(FEW)
+    assert set(report["against"]) == set(FEW) - {"penchant"}
+    for values in report["methods"].values():
+        for metric in ("ndcg@10", "recall@10", "recall@50", "mrr@50"):
+            mean, low, high = values[metric]
+            assert 0 <= low <= mean <= high <= 1
+    for name, values in report["against"].items():
+        difference, low, high, p = values["ndcg@10"]
+        assert low <= difference <= high
+        assert 0 < p <= 1
+        ours, theirs = (report["methods"][each]["ndcg@10"][0] for each in ("penchant", name))
+        assert difference == pytest.approx(ours - theirs, abs=2e-6)
+
+
+@pytest.mark.slow
+def test_a_log_is_replayed_and_reported_the_same_each_time(folder: Path) -> None:
+    only = [word for name in FEW for word in ("--only", name)]
+    pages = [folder / "first.html", folder / "second.html"]
+    code, out, err = run(folder, "first.json", *only, "--seed", "3", "--html", str(pages[0]))
+    assert code == 0, err
+    assert "left out: signals.jsonl line 421: user_id: must not be empty" in err
+    assert "30 users" in out
+    assert all(name in out for name in FEW)
+    report = json.loads((folder / "first.json").read_text())
+    check_figures(report)
+    # Users keep to a topic that titles tell.
+    assert report["against"]["random"]["ndcg@10"][1] > 0
+    assert report["protocol"]["left_out"] == 1
+    assert len(report["seeds"]["random"]) == report["protocol"]["seeds"] == 2
+
+    run(folder, "second.json", *only, "--seed", "3", "--html", str(pages[1]))
+    run(folder, "other.json", "--only", "random", "--seed", "4")
+    first, second, other = ((folder / f"{name}.json").read_bytes() for name in ("first", "second", "other"))
+    assert first == second
+    assert pages[0].read_bytes() == pages[1].read_bytes()
+    told = json.loads(other)["methods"]
+    assert told["random"] != report["methods"]["random"]
+
+    text = pages[0].read_text()
+    references = References()
+    references.feed(text)
+    assert all(reference.startswith("#") for reference in references.found)
+    assert not references.tags & {"script", "link", "img", "iframe", "object", "embed"}
+    assert not re.findall(r"url\((?!#)|@import", text)
+    assert text.count("<svg") == 2
+    assert all(name in text for name in FEW)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--only", "magic"], 1, "there is no method 'magic'; choose from penchant, "),
+        (["--set", "encoder.model"], 2, "KEY=VALUE"),
+        (["--seeds", "0"], 2, "--seeds"),
+    ],
+)
+def test_wrong_usage_says_what_is_wrong(folder: Path, arguments: list[str], code: int, said: str) -> None:
+    found, _, err = run(folder, "unwritten.json", *arguments)
+    assert found == code
+    assert said in err
+    assert not (folder / "unwritten.json").exists()
+
+
+def test_a_log_without_later_days_is_refused(folder: Path) -> None:
+    lines = (folder / "signals.jsonl").read_text().splitlines(keepends=True)
+    first_days = [line for line in lines if json.loads(line)["id"].endswith("-0")]
+    short = folder / "short"
+    short.mkdir()
+    for name in ("items.jsonl", "model"):
+        (short / name).symlink_to(folder / name)
+    (short / "signals.jsonl").write_text("".join(first_days))
+    code, _, err = run(short, "unwritten.json")
+    assert code == 1
+    assert "signals: leave nothing to test on" in err

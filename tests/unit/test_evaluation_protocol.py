@@ -1,0 +1,181 @@
+"""Which questions are asked, and that nobody who answers them knows what is to come."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small_logs import START, like, read
+
+from penchant_pipelines.errors import InvalidInput
+from penchant_pipelines.evaluation.log import Past
+from penchant_pipelines.evaluation.methods import Floats, Scorer, run
+from penchant_pipelines.evaluation.protocol import Phase, Query, Question, queries, replay
+from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal
+
+ITEMS = [Item(id=f"i{number}", title=f"title {number}") for number in range(30)]
+
+
+def only_tests(asked: list[Query]) -> list[Query]:
+    return [query for query in asked if query.phase is Phase.TEST]
+
+
+def test_a_day_is_one_question_however_much_happens_on_it() -> None:
+    signals = [like("u", day, f"i{day}") for day in range(7)]
+    signals += [like("u", 7 + hour / 24, f"i{7 + hour}") for hour in range(3)]
+    log = read(ITEMS, signals)
+    (only,) = only_tests(queries(log))
+    assert only.question.present == START + 7 * MICROS_PER_DAY
+    assert {log.catalogue.items[row].id for row in only.relevant} == {"i7", "i8", "i9"}
+    assert (only.known, only.history) == (7, 7)
+    assert {log.catalogue.items[row].id for row in only.question.excluded} == {f"i{n}" for n in range(7)}
+
+
+def test_targets_are_new_and_not_disliked() -> None:
+    signals = [like("u", day, f"i{day}") for day in range(8)]
+    signals += [
+        like("u", 9.1, "i3"),
+        like("u", 9.2, "i20", -1.0),
+        like("u", 9.3, "i21"),
+        like("u", 9.4, "i22"),
+        like("u", 9.5, "i22", action=Action.DISLIKE),
+        like("u", 9.6, "not in the catalogue"),
+    ]
+    log = read(ITEMS, signals)
+    last = only_tests(queries(log))[-1]
+    assert [log.catalogue.items[row].id for row in last.relevant] == ["i21"]
+    told = {log.catalogue.items[row].id: bool(kind) for row, kind in zip(last.question.rated, last.liked, strict=True)}
+    assert told == {"i20": False, "i22": False}
+
+
+def test_cold_targets_are_those_that_nobody_touched_before() -> None:
+    signals = [like("u", day, f"i{day}") for day in range(9)] + [like("v", 1, "i20")]
+    signals += [like("u", 10, "i20"), like("u", 10, "i21")]
+    log = read(ITEMS, signals)
+    last = only_tests(queries(log))[-1]
+    assert [log.catalogue.items[row].id for row in last.cold] == ["i21"]
+
+
+def test_an_item_not_created_yet_is_no_candidate() -> None:
+    late = Item(id="late", title="late", create_time=START + 100 * MICROS_PER_DAY)
+    log = read([*ITEMS, late], [like("u", day, f"i{day}") for day in range(10)])
+    for query in queries(log):
+        assert [log.catalogue.items[row].id for row in query.question.unborn] == ["late"]
+        assert set(query.question.unborn) <= set(query.question.excluded)
+
+
+def test_a_user_without_a_past_is_not_asked_about() -> None:
+    signals = [like("u", day, f"i{day}") for day in range(10)] + [like("once", 4, "i3")]
+    assert {query.question.user_id for query in queries(read(ITEMS, signals))} == {"u"}
+
+
+def test_nothing_to_test_on_is_said() -> None:
+    with pytest.raises(InvalidInput, match="nothing to test on"):
+        queries(read(ITEMS, [like("u", 0, "i1"), like("v", 0, "i2")]))
+
+
+def test_the_single_cut_needs_a_hundred_users() -> None:
+    def signals(users: int) -> list[Signal]:
+        return [like(f"u{user}", day + user / 1000, f"i{day}") for user in range(users) for day in range(10)]
+
+    def cuts(users: int) -> list[Query]:
+        return [query for query in queries(read(ITEMS, signals(users))) if query.phase is Phase.CUT]
+
+    assert cuts(99) == []
+    found = cuts(100)
+    assert len(found) == 100
+    assert len({query.question.present for query in found}) == 1
+    assert all(len(query.relevant) for query in found)
+
+
+class Snoop(Scorer):
+    """Looks at all that it is shown."""
+
+    name = "snoop"
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.latest: list[tuple[int, int]] = []
+
+    def _look(self, past: Past) -> int:
+        shown = [len(past.rows), len(past.weights), len(past.vectors), len(past.words), len(past.signals)]
+        shown += [len(past.languages), len(past.users)]
+        assert set(shown) == {len(past)}
+        places = [past.of(user) for user in range(past.user_count)]
+        assert sum(map(len, places)) == len(past)
+        assert past.popularity.sum() == len(past.favours)
+        assert past.matrix.sum() <= len(past.favours)
+        return int(past.times.max(initial=-1))
+
+    def learn(self, past: Past) -> None:
+        self.learnt = self._look(past)
+
+    def score(self, past: Past, question: Question) -> Floats:
+        self.latest.append((question.present, max(self.learnt, self._look(past))))
+        return np.zeros((1, len(past.catalogue)))
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.integers(0, 12), st.integers(0, 23), st.integers(0, 29)),
+        min_size=12,
+        max_size=60,
+        unique=True,
+    )
+)
+def test_no_method_is_shown_a_signal_of_the_day_asked_about_or_later(
+    drawn: list[tuple[str, int, int, int]],
+) -> None:
+    log = read(ITEMS, [like(user, day + hour / 24, f"i{item}") for user, day, hour, item in drawn])
+    try:
+        asked = queries(log)
+    except InvalidInput:
+        return
+    snoop = Snoop(0)
+    run(lambda: snoop, log, asked)
+    assert len(snoop.latest) == len(asked)
+    for present, latest in snoop.latest:
+        assert present % MICROS_PER_DAY == 0
+        assert latest < present
+    for past, moment in replay(log, asked):
+        for query in moment:
+            user, present = query.question.user, query.question.present
+            before = log.rows[(log.users == user) & (log.times < present)]
+            after = log.rows[(log.users == user) & (log.times // MICROS_PER_DAY == present // MICROS_PER_DAY)]
+            assert len(past) == (log.times < present).sum()
+            assert set(query.relevant) == set(after) - set(before)
+
+
+def test_settings_are_chosen_by_earlier_days_only() -> None:
+    """One setting is right on every odd day, the other on every even one: who knew the day would always be right."""
+
+    class Turns(Scorer):
+        name = "turns"
+        settings = ("odd", "even")
+
+        def score(self, past: Past, question: Question) -> Floats:
+            day = question.present // MICROS_PER_DAY
+            rows = {item.id: row for row, item in enumerate(past.catalogue.items)}
+            scores = np.zeros((2, len(past.catalogue)))
+            scores[1 - day % 2, rows[f"i{day - START // MICROS_PER_DAY}"]] = 1.0
+            return scores
+
+    log = read(ITEMS, [like("u", day, f"i{day}") for day in range(30)])
+    asked = queries(log)
+    found = run(lambda: Turns(0), log, asked)
+    assert found.by_setting.max(axis=1).tolist() == [1.0] * len(asked)
+    means = np.cumsum(found.by_setting, axis=0)
+    for place in range(1, len(asked)):
+        before = means[place - 1]
+        assert before[found.chosen[place]] == before.max()
+
+
+def test_what_capture_would_refuse_is_left_out() -> None:
+    signals = [like("u", day, f"i{day}") for day in range(10)]
+    empty = Signal("empty", "u", Post("https://example.org"), START)
+    log = read([*ITEMS, Item(id="nameless")], [*signals, empty])
+    assert log.left_out == 2
+    assert len(log.signals) == 10
+    with pytest.raises(InvalidInput, match="time"):
+        read(ITEMS, [Signal("s", "u", Behavior("i1", Action.LIKE))])

@@ -1,0 +1,62 @@
+"""Intervals, p values and their correction."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from penchant_pipelines.evaluation.statistics import Bootstrap, by_user, holm
+
+
+def test_the_interval_is_that_of_theory_for_normal_values() -> None:
+    values = np.random.default_rng(1).normal(0.3, 1.0, 400)
+    mean, low, high = Bootstrap(400, seed=0).interval(values)
+    assert mean == pytest.approx(values.mean())
+    error = values.std() / math.sqrt(400)
+    assert low == pytest.approx(mean - 1.96 * error, abs=0.01)
+    assert high == pytest.approx(mean + 1.96 * error, abs=0.01)
+
+
+def test_differences_are_paired() -> None:
+    """Users differ widely, the methods by little but always: unpaired this could not be seen."""
+    dice = np.random.default_rng(2)
+    theirs = dice.normal(0, 10, 100)
+    ours = theirs + dice.normal(0.5, 0.5, 100)
+    draws = Bootstrap(100, seed=0)
+    gain, low, high, p = draws.difference(ours, theirs)
+    assert 0 < low < gain < high
+    assert p < 0.001
+    back = draws.difference(theirs, ours)
+    assert back[:3] == pytest.approx((-gain, -high, -low))
+    assert draws.difference(ours, ours)[3] == 1.0
+
+
+def test_p_agrees_with_the_t_test() -> None:
+    gain = np.random.default_rng(3).normal(0.2, 1.0, 120)
+    p = Bootstrap(120, seed=0, draws=20_000).difference(gain, np.zeros(120))[3]
+    assert p == pytest.approx(stats.ttest_1samp(gain, 0).pvalue, abs=0.02)
+
+
+def test_users_without_a_value_are_left_out() -> None:
+    values = np.array([0.2, np.nan, 0.4, np.nan])
+    mean, low, high = Bootstrap(4, seed=0).interval(values)
+    assert (mean, low, high) == pytest.approx((0.3, 0.2, 0.4))
+    assert all(math.isnan(n) for n in Bootstrap(4, seed=0).difference(values, np.full(4, np.nan)))
+
+
+def test_holm_by_hand() -> None:
+    corrected = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": math.nan, "e": 0.5})
+    assert corrected["a"] == pytest.approx(0.04)
+    assert corrected["c"] == pytest.approx(0.09)
+    assert corrected["b"] == pytest.approx(0.09)  # 2 × .04 = .08, but never below the one before
+    assert corrected["e"] == pytest.approx(0.5)
+    assert math.isnan(corrected["d"])
+
+
+def test_means_by_user_leave_out_what_is_not_there() -> None:
+    found = by_user(np.array([1.0, 0.0, np.nan, 3.0]), np.array([0, 0, 0, 2]), 3)
+    assert found[[0, 2]] == pytest.approx([0.5, 3.0])
+    assert math.isnan(found[1])
