@@ -12,10 +12,16 @@ import pytest
 # gRPC's core writes to stderr by itself, into what other tests capture. It reads this when it is first used.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
+import hypothesis
+
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
 from penchant_pipelines.encoder.adapter import write_manifest
 from penchant_pipelines.encoder.sentence import SentenceEncoder
 from penchant_pipelines.interests.calibration import calibrate
+
+# An example may wait for a core that another test has.
+hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session")

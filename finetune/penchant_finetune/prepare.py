@@ -58,7 +58,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     settings: PrepareSettings
     encoder: EncoderSettings
     interests: InterestSettings
