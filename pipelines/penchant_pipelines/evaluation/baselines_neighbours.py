@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 from implicit.cpu.als import AlternatingLeastSquares
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 from penchant_pipelines.evaluation.baselines_vectors import HALF_LIVES, faded
 from penchant_pipelines.evaluation.log import Past
@@ -117,12 +118,14 @@ class Als(Scorer):
             return
         matrix = sparse.csr_matrix(past.matrix, dtype=np.float32)
         self._models = []
-        for factors, strength in itertools.product(self.factors, self.strengths):
-            model = AlternatingLeastSquares(
-                factors=factors, regularization=strength, alpha=10.0, random_state=self.seed, num_threads=1
-            )
-            model.fit(matrix, show_progress=False)
-            self._models.append(model)
+        # The library warns where both it and BLAS have threads; problems this small want none.
+        with threadpool_limits(1, "blas"):
+            for factors, strength in itertools.product(self.factors, self.strengths):
+                model = AlternatingLeastSquares(
+                    factors=factors, regularization=strength, alpha=10.0, random_state=self.seed, num_threads=1
+                )
+                model.fit(matrix, show_progress=False)
+                self._models.append(model)
 
     def score(self, past: Past, question: Question) -> Floats:
         """Multiply the user's factors with the items'."""
