@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 
 from penchant import jsonl
 from penchant.cli.errors import describe, fail
+from penchant.cli.files import Assignments, Config, read_settings
 from penchant.cli.options import Commands, Json
 from penchant.cli.output import print_line, print_table, progress, write_line
 from penchant.exceptions import InvalidInputError
@@ -58,13 +59,6 @@ class Control(StrEnum):
 
 Prepared = Annotated[
     Path, typer.Argument(metavar="PREPARED", exists=True, file_okay=False, help="Folder that `prepare` made.")
-]
-Assignments = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A setting of the server, such as encoder.model=…; repeatable."),
-]
-Config = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", exists=True, dir_okay=False, help="The server's settings.")
 ]
 
 
@@ -115,7 +109,7 @@ def prepare(
     from penchant_finetune.prepare import prepare as make
     from penchant_pipelines.text import TextPipeline
 
-    given = _settings(config, assignments)
+    given = read_settings(config, assignments)
     wanted = _checked(
         PrepareSettings,
         split=None if split is Split.AUTO else split.value,
@@ -255,18 +249,6 @@ def export(
     if left_out:
         print_line(f"without the sequence model: {left_out}")
     print_line(f"adapter in {adapter}; fill in the licence in its README.md")
-
-
-def _settings(config: Path | None, assignments: list[str] | None) -> Settings:
-    from penchant.settings import load_settings
-
-    overrides: dict[str, str] = {}
-    for assignment in assignments or []:
-        key, equals, value = assignment.partition("=")
-        if not (key and equals):
-            raise typer.BadParameter(f"{assignment!r} is not KEY=VALUE", param_hint="--set")
-        overrides[key.strip()] = value.strip()
-    return load_settings(config=config, overrides=overrides)
 
 
 def _checked(kind: Callable[..., T], **values: Any) -> T:
