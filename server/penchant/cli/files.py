@@ -35,13 +35,18 @@ def read_settings(config: Path | None, assignments: list[str] | None) -> Setting
     """Load the server's settings from a file and KEY=VALUE assignments."""
     from penchant.settings import load_settings
 
+    return load_settings(config=config, overrides=read_assignments(assignments))
+
+
+def read_assignments(assignments: list[str] | None) -> dict[str, str]:
+    """Settings by key from KEY=VALUE."""
     overrides: dict[str, str] = {}
     for assignment in assignments or []:
         key, equals, value = assignment.partition("=")
         if not (key and equals):
             raise typer.BadParameter(f"{assignment!r} is not KEY=VALUE", param_hint="--set")
         overrides[key.strip()] = value.strip()
-    return load_settings(config=config, overrides=overrides)
+    return overrides
 
 
 class Refusals:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from penchant.cli.files import read_assignments
 from penchant.cli.options import Commands
 from penchant.cli.output import write_line
 
@@ -36,12 +37,7 @@ def serve(
     ] = None,
 ) -> None:
     """Run the server until it is told to stop (Ctrl-C, SIGTERM)."""
-    overrides: dict[str, str] = {}
-    for assignment in assignments or []:
-        key, equals, value = assignment.partition("=")
-        if not (key and equals):
-            raise typer.BadParameter(f"{assignment!r} is not KEY=VALUE", param_hint="--set")
-        overrides[key.strip()] = value.strip()
+    overrides = read_assignments(assignments)
     if data is not None:
         overrides["data"] = str(data)
     if listen is not None:
