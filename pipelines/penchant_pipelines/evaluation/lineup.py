@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ import joblib
 import structlog
 
 from penchant_pipelines.encoder import EncoderSettings, open_encoder
+from penchant_pipelines.encoder.batching import cores
 from penchant_pipelines.engine import EngineSettings
 from penchant_pipelines.errors import InvalidInput
 from penchant_pipelines.evaluation.baselines_neighbours import Als, Ease, ItemNeighbours, UserNeighbours
@@ -92,8 +92,7 @@ def open_cached(settings: EncoderSettings, cache: Path) -> CachedEncoder:
 def race(log: Log, asked: list[Query], entrants: Sequence[Entrant], seeds: Sequence[int]) -> Iterator[tuple[str, Run]]:
     """Run every method through the log, those that depend on chance once a seed; as they finish, on all free cores."""
     starts = [(entrant, seed) for entrant in entrants for seed in (seeds if entrant.by_chance else seeds[:1])]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = joblib.Parallel(n_jobs=min(cores, len(starts)), return_as="generator")
+    workers = joblib.Parallel(n_jobs=min(cores(), len(starts)), return_as="generator")
     found = workers(joblib.delayed(_run)(entrant, log, asked, seed) for entrant, seed in starts)
     for (entrant, _), each in zip(starts, found, strict=True):
         yield entrant.name, each
