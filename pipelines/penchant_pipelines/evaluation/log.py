@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -61,9 +61,9 @@ class Log:
     times: NDArray[np.int64]
     """(n,) µs."""
     weights: NDArray[np.float64]
-    """(n,) signed mass by the settings of the interests; 0 for UNDO."""
+    """(n,) signed mass by the settings of the interests, as capture gives it; 0 for UNDO."""
     verdicts: NDArray[np.int8]
-    """(n,) 1 where a rating says liked, 0 where it says not liked, −1 without one."""
+    """(n,) 1 where the user's own rating says liked, 0 where it says not liked, −1 without one."""
     vectors: Vectors
     """(n, d) float32 unit rows, as capture makes them: the text's joined with the item's; zeros for neither."""
     words: tuple[tuple[str, ...], ...]
@@ -151,8 +151,8 @@ def read_log(
     reader = Reader(text)
     known = {item.id: item for item in items}
     given = sorted({signal.id: signal for signal in signals}.values(), key=lambda s: (_time(s), s.id))
-    described = _read(lambda item: item_document(item, reader), [known[key] for key in sorted(known)])
-    said = _read(lambda signal: _document(signal, reader), given)
+    described = _read(lambda item: (item, item_document(item, reader)), [known[key] for key in sorted(known)])
+    said = _read(lambda signal: _signal(signal, reader), given)
     if not described or not said:
         raise InvalidInput.at("items" if said else "signals", "are none: there is nothing to evaluate on")
     described = [described[row] for row in np.random.default_rng(seed).permutation(len(described))]
@@ -197,22 +197,22 @@ def _time(signal: Signal) -> int:
     return signal.time
 
 
-def _read(read: Callable[[T], Document], given: Iterable[T]) -> list[tuple[T, Document]]:
+def _read(read: Callable[[T], tuple[T, Document]], given: Iterable[T]) -> list[tuple[T, Document]]:
     """Read what capture would not refuse."""
     found = []
     for each in given:
         with contextlib.suppress(InvalidInput):
-            found.append((each, read(each)))
+            found.append(read(each))
     return found
 
 
-def _document(signal: Signal, reader: Reader) -> Document:
+def _signal(signal: Signal, reader: Reader) -> tuple[Signal, Document]:
     if not isinstance(signal.evidence, Post):
-        return NOTHING
-    document = reader.document(signal.evidence.text, signal.evidence.language, "post.text")
+        return signal, NOTHING
+    document, post = reader.post(signal.evidence)
     if not document.text and not signal.item_id:
         raise InvalidInput.at("post.text", "holds nothing to read")
-    return document
+    return replace(signal, evidence=post), document
 
 
 def _weights(signals: Sequence[Signal], settings: InterestSettings) -> NDArray[np.float64]:
@@ -220,7 +220,7 @@ def _weights(signals: Sequence[Signal], settings: InterestSettings) -> NDArray[n
     for place, signal in enumerate(signals):
         evidence = signal.evidence
         action, value, rating = (
-            (None, None, evidence.rating) if isinstance(evidence, Post) else (evidence.action, evidence.value, None)
+            (None, None, evidence.verdict) if isinstance(evidence, Post) else (evidence.action, evidence.value, None)
         )
         if action is not Action.UNDO:
             told = Evidence(signal.id, signal.time or 0, None, action, value, rating)
@@ -232,6 +232,7 @@ def _verdict(signal: Signal) -> int:
     evidence = signal.evidence
     if isinstance(evidence, Behavior) and evidence.action is Action.DISLIKE:
         return 0
+    # Not what a text is taken to tell of a rating: methods are measured by what was said.
     rating = evidence.rating if isinstance(evidence, Post) else evidence.value if evidence.action in _RATED else None
     return -1 if rating is None else int(rating >= LIKED_FROM)
 
