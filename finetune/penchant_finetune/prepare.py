@@ -32,6 +32,7 @@ from penchant_pipelines.errors import InvalidInput, WrongState
 from penchant_pipelines.interests import Evidence, InterestSettings
 from penchant_pipelines.interests.calibration import calibrate
 from penchant_pipelines.model import Action
+from penchant_pipelines.record.ledger import mean_direction
 from penchant_pipelines.text import TextPipeline
 
 MANIFEST = "prepare.json"
@@ -212,8 +213,7 @@ def joined(written: Vectors | None, item: Vectors | None) -> Vectors | None:
     """What was written joined with what it is about, (d,) float32 of length 1; None where there is neither."""
     if written is None or item is None:
         return item if written is None else written
-    total = written + item
-    return np.asarray(total / max(float(np.linalg.norm(total)), 1e-12), dtype=np.float32)
+    return mean_direction(written, item)
 
 
 def _signal_columns(log: Log, corpus: Corpus) -> dict[str, Any]:
