@@ -74,7 +74,7 @@ def evaluate(
             with progress("encoding", None, counted=True) as moved:
                 encoder.report = moved
                 log = read_log(
-                    *read_files(items, signals, settings, refusals),
+                    *read_files(items, signals, settings, refusals.add),
                     TextPipeline(settings.text, kept),
                     encoder.encode,
                     settings.interests,

@@ -66,10 +66,14 @@ class Refusals:
             )
 
 
+Refuse = Callable[[Path, int, str], object]
+"""What to do with a line that the server would refuse: its file, its number, and why."""
+
+
 def read_files(
-    items: Path, signals: Path, settings: Settings, refusals: Refusals
+    items: Path, signals: Path, settings: Settings, refused: Refuse
 ) -> tuple[Iterator[Item], Iterator[Signal]]:
-    """Read items and signals as they are asked for, without the lines that the server would refuse."""
+    """Read items and signals as they are asked for; lines that the server would refuse go to `refused` instead."""
     from penchant import convert
     from penchant.v1.catalog_service_pb2 import Item
     from penchant.v1.signal_pb2 import Signal
@@ -78,25 +82,25 @@ def read_files(
     limits = settings.limits
     check = Validator(Limits(limits.text_bytes, limits.batch_size, limits.page_size)).check
     return (
-        _messages(items, Item, convert.to_item, check, refusals),
-        _messages(signals, Signal, convert.to_signal, check, refusals),
+        _messages(items, Item, convert.to_item, check, refused),
+        _messages(signals, Signal, convert.to_signal, check, refused),
     )
 
 
 def _messages(
-    file: Path, kind: type[M], read: Callable[[M], T], check: Callable[[M], None], refusals: Refusals
+    file: Path, kind: type[M], read: Callable[[M], T], check: Callable[[M], None], refused: Refuse
 ) -> Iterator[T]:
     from penchant_pipelines.errors import InvalidInput
 
     with jsonl.open_source(file) as source, progress(f"reading {file.name}", source.size) as moved:
         for line in jsonl.read_messages(source, kind):
             if isinstance(line.content, InvalidInputError):
-                refusals.add(file, line.number, describe(line.content))
+                refused(file, line.number, describe(line.content))
                 continue
             try:
                 check(line.content)
             except InvalidInput as error:
-                refusals.add(file, line.number, error.message)
+                refused(file, line.number, error.message)
                 continue
             yield read(line.content)
             moved(source.position)

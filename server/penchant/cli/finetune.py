@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
-from google.protobuf.message import Message
 
-from penchant import jsonl
-from penchant.cli.errors import describe, fail
-from penchant.cli.files import Assignments, Config, read_settings
+from penchant.cli.errors import fail
+from penchant.cli.files import Assignments, Config, read_files, read_settings
 from penchant.cli.options import Commands, Json
-from penchant.cli.output import print_line, print_table, progress, write_line
-from penchant.exceptions import InvalidInputError
+from penchant.cli.output import print_line, print_table, write_line
 
-# The training libraries take seconds to load and may not be installed: every command imports them for itself.
-if TYPE_CHECKING:
-    from penchant.settings import Settings
-    from penchant_finetune.log import Log
-
-M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
+# The training libraries take seconds to load and may not be installed: every command imports them for itself.
 finetune = typer.Typer(
     no_args_is_help=True,
     help="Fine-tune the encoder on your own log: prepare, train, evaluate, export. "
@@ -104,7 +96,7 @@ def prepare(
 ) -> None:
     """Make pairs to train on from items and signals, or from a server's data folder."""
     from penchant_finetune.base import open_base
-    from penchant_finetune.log import live_encoder, read_record
+    from penchant_finetune.log import live_encoder, read_log, read_record
     from penchant_finetune.prepare import PrepareSettings
     from penchant_finetune.prepare import prepare as make
     from penchant_pipelines.text import TextPipeline
@@ -121,15 +113,16 @@ def prepare(
         augment=tuple(kind.value for kind in augment or ()),
         seed=seed,
     )
+    text = TextPipeline(given.text)
     if data is not None and not (items or signals):
         log = read_record(data, given.text)
         live = live_encoder(data, given.encoder)
     elif items and signals and data is None:
-        log, live = _read_files(items, signals, given), given.encoder
+        log, live = read_log(*read_files(items, signals, given, _refused), text), given.encoder
     else:
         raise typer.BadParameter("give --items and --signals, or --data", param_hint="--items")
     encoder, _ = open_base(given.encoder)
-    manifest = make(log, TextPipeline(given.text), encoder, live, given.interests, wanted, output)
+    manifest = make(log, text, encoder, live, given.interests, wanted, output)
     print_table(("what", "count"), manifest.counts.items(), empty="")
     print_line(f"in {output}, split by {manifest.split}, for {manifest.space_id}")
 
@@ -262,37 +255,8 @@ def _checked(kind: Callable[..., T], **values: Any) -> T:
         raise typer.BadParameter(problem["msg"], param_hint=f"--{name}") from None
 
 
-def _read_files(items: Path, signals: Path, settings: Settings) -> Log:
-    from penchant import convert
-    from penchant.v1.catalog_service_pb2 import Item
-    from penchant.v1.signal_pb2 import Signal
-    from penchant.validation import Limits, Validator
-    from penchant_finetune.log import read_log
-    from penchant_pipelines.text import TextPipeline
-
-    limits = settings.limits
-    validator = Validator(Limits(limits.text_bytes, limits.batch_size, limits.page_size))
-    return read_log(
-        _messages(items, Item, convert.to_item, validator.check),
-        _messages(signals, Signal, convert.to_signal, validator.check),
-        TextPipeline(settings.text),
-    )
-
-
-def _messages(file: Path, kind: type[M], read: Callable[[M], T], check: Callable[[M], None]) -> Iterator[T]:
-    """Read the messages of a file; the first line that the server would refuse ends the command."""
-    from penchant_pipelines.errors import InvalidInput
-
-    with jsonl.open_source(file) as source, progress(f"reading {file.name}", source.size) as moved:
-        for line in jsonl.read_messages(source, kind):
-            if isinstance(line.content, InvalidInputError):
-                fail(f"{file} line {line.number}: {describe(line.content)}")
-            try:
-                check(line.content)
-            except InvalidInput as error:
-                fail(f"{file} line {line.number}: {error.message}")
-            yield read(line.content)
-            moved(source.position)
+def _refused(file: Path, line: int, why: str) -> NoReturn:
+    fail(f"{file} line {line}: {why}")
 
 
 def _mean(values: list[float]) -> str:
