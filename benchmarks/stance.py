@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/stance.py --signals REVIEWS.jsonl.gz [MORE.jsonl.gz …]
 
-Every fourth author and the latest fifth of the reviews are held back from training, calibration and thresholds. Prints
+Every fourth author and the latest fifth of the reviews are held back from training and thresholds. Prints
 for each language how many reviews there are, the area under the ROC curve with its 95 % interval, and what the reviews
 are that the head is sure of.
 """

@@ -11,7 +11,7 @@ import argparse
 import json
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,7 @@ def make_examples(reviews: Sequence[Review], language: str) -> Examples:
 
 
 def fit(examples: Examples) -> Head:
-    """Fit a head, uncalibrated and sure of nothing; likes and dislikes weigh alike."""
+    """Fit a head, sure of nothing; likes and dislikes weigh alike."""
     known = np.unique(examples.ngrams.indices)
     matrix = sparse.hstack([sparse.csr_matrix(examples.counts[:, 1:]), examples.ngrams[:, known]]).tocsr()
     weights = np.where(examples.clear, 1.0, LUKEWARM_WEIGHT)
@@ -143,11 +143,11 @@ def fit(examples: Examples) -> Head:
     counts = np.array([model.intercept_[0], *learnt[: COUNTS - 1]], dtype=np.float32)
     ngrams = np.zeros(BUCKETS, dtype=np.float16)
     ngrams[known] = learnt[COUNTS - 1 :]
-    return Head(ngrams, counts, np.array([1, 0], dtype=np.float32), np.array([-np.inf, 0], dtype=np.float32))
+    return Head(ngrams, counts, np.array([-np.inf, 0], dtype=np.float32))
 
 
 def scores(head: Head, examples: Examples) -> Values:
-    """Scores of a head before calibration."""
+    """Scores of a head."""
     return np.asarray(examples.ngrams @ head.ngrams.astype(np.float64) + examples.counts @ head.counts, np.float64)
 
 
@@ -160,17 +160,10 @@ def unseen_scores(examples: Examples) -> Values:
     return found
 
 
-def calibrated(examples: Examples) -> Head:
-    """Fit a head; calibrate it (Platt 1999), and find where it is sure, on scores of unseen authors' reviews."""
-    clear, unseen = examples.clear, unseen_scores(examples)
-    found, liked = unseen[clear], examples.liked[clear]
-    # Platt's targets keep few examples from making it over-sure.
-    weights = np.where(liked, 0.5 / liked.sum(), 0.5 / (~liked).sum()) * len(liked)
-    model = LogisticRegression(C=1.0).fit(found[:, None], liked, sample_weight=weights)
-    calibration = [max(float(model.coef_[0, 0]), 0.0), float(model.intercept_[0])]
-    head = fit(examples)
-    blame = np.array(sure_blame(unseen, examples.ratings), dtype=np.float32)
-    return Head(head.ngrams, head.counts, np.array(calibration, dtype=np.float32), blame)
+def fit_with_blame(examples: Examples) -> Head:
+    """Fit a head, and find where it is sure on scores of unseen authors' reviews."""
+    blame = sure_blame(unseen_scores(examples), examples.ratings)
+    return replace(fit(examples), blame=np.array(blame, dtype=np.float32))
 
 
 def sure_blame(values: Values, ratings: Values) -> tuple[float, float]:
@@ -200,7 +193,7 @@ def measure(examples: Examples) -> Report:
     held = held_back(examples)
     train, test = examples.part(~held), examples.part(held)
     try:
-        head = calibrated(train)
+        head = fit_with_blame(train)
     except ValueError as error:
         raise InvalidInput.at("signals", f"leave too few likes or dislikes to train on: {error}") from error
     found, clear, unseen = scores(head, test), test.clear, unseen_scores(examples)
@@ -263,7 +256,7 @@ def train_stance(reviews: Sequence[Review], folder: Path | None = None) -> tuple
             report[language] = {"refused": error.message}
             refused = error
             continue
-        heads[language] = calibrated(examples)
+        heads[language] = fit_with_blame(examples)
     if not heads and refused is not None:
         raise refused
     stance = Stance(heads)

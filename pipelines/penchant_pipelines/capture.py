@@ -46,7 +46,8 @@ class Reader:
     def post(self, post: Post) -> tuple[Document, Post]:
         """Read a post, and where it has no rating, what its text tells of one; blocks. Raises InvalidInput."""
         document = self.document(post.text, post.language, "post.text")
-        if post.rating is None and document.text:
+        # Segmenting is the costly part.
+        if post.rating is None and document.text and open_stance().can_blame(document.language):
             blame = open_stance().blame(self._text.segment(document.text), document.language)
             post = replace(post, inferred_rating=blame)
         return document, post

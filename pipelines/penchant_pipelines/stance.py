@@ -57,13 +57,11 @@ class Head:
     """(BUCKETS,)"""
     counts: NDArray[np.float32]
     """(COUNTS,)"""
-    calibration: NDArray[np.float32]
-    """(2,): slope, not below 0, and offset"""
     blame: NDArray[np.float32]
     """(2,): score up to which the head is sure that a text is no praise (−inf: never), and the mean rating there"""
 
     def score(self, words: Words) -> float:
-        """Score before calibration; more is better liked."""
+        """Score of a text; more is better liked."""
         total = float(self.ngrams[words.buckets].astype(np.float32).sum()) / math.sqrt(max(len(words.buckets), 1))
         return total + float(self.counts @ words.counts)
 
@@ -109,13 +107,10 @@ class Stance:
         }
         save_file(weights, path, metadata={"format": FORMAT, "languages": json.dumps(list(self.heads))})
 
-    def probability(self, words: Sequence[str], language: str) -> float | None:
-        """Probability that the author likes it, were likes and dislikes equally frequent; None: language not learnt."""
+    def can_blame(self, language: str) -> bool:
+        """Whether any text of a language could be surely no praise; if not, there is no need to segment it."""
         head = self.heads.get(_primary(language))
-        if head is None:
-            return None
-        slope, offset = head.calibration.tolist()
-        return 1 / (1 + math.exp(-max(-50.0, min(slope * head.score(read_words(words)) + offset, 50.0))))
+        return head is not None and bool(head.blame[0] > -np.inf)
 
     def blame(self, words: Sequence[str], language: str) -> float | None:
         """Rating −1…1 to expect of a text that surely is no praise; None for all others.
@@ -181,16 +176,16 @@ def _primary(language: str) -> str:
 
 
 def _checked(head: Head) -> Head:
-    shapes = (head.ngrams.shape, head.counts.shape, head.calibration.shape, head.blame.shape)
-    if shapes != ((BUCKETS,), (COUNTS,), (2,), (2,)):
+    shapes = (head.ngrams.shape, head.counts.shape, head.blame.shape)
+    if shapes != ((BUCKETS,), (COUNTS,), (2,)):
         raise ValueError(f"shapes {shapes}")
     for field in fields(Head):
         weights = getattr(head, field.name)
         if weights.dtype != (np.float16 if field.name == "ngrams" else np.float32):
             raise ValueError(f"{field.name} must be floating-point numbers of the right width")
-    finite = (head.ngrams, head.counts, head.calibration, head.blame[1:])
+    finite = (head.ngrams, head.counts, head.blame[1:])
     if not all(np.isfinite(weights).all() for weights in finite) or np.isnan(head.blame[0]):
         raise ValueError("weights must be finite")
-    if head.calibration[0] < 0 or not -1 <= head.blame[1] <= 1:
-        raise ValueError("calibration must not fall, and a rating lies between -1 and 1")
+    if not -1 <= head.blame[1] <= 1:
+        raise ValueError("a rating lies between -1 and 1")
     return head

@@ -52,19 +52,16 @@ def test_it_learns_what_reviews_tell(trained: Trained) -> None:
     blame = stance.blame(("the", "plot", "quib"), "en-GB")
     assert blame is not None
     assert -1 <= blame < 0
-    good, bad = (stance.probability(("the", "plot", word), "en") for word in ("zorp", "quib"))
-    assert good is not None
-    assert bad is not None
-    assert bad < 0.3 < 0.7 < good
+    good, bad = (stance.heads["en"].score(read_words(("the", "plot", word))) for word in ("zorp", "quib"))
+    assert bad < 0 < good
 
 
-def constant_head(score: float, slope: float = 1.0, offset: float = 0.0) -> Head:
-    """A head whose score is the same whatever it reads, sure of blame up to −1."""
+def constant_head(score: float, limit: float = -1.0) -> Head:
+    """A head whose score is the same whatever it reads, sure of blame up to a limit."""
     return Head(
         np.zeros(BUCKETS, dtype=np.float16),
         np.array([score, 0, 0, 0], dtype=np.float32),
-        np.array([slope, offset], dtype=np.float32),
-        np.array([-1, -0.5], dtype=np.float32),
+        np.array([limit, -0.5], dtype=np.float32),
     )
 
 
@@ -77,7 +74,14 @@ def test_it_says_nothing_without_words_or_in_a_language_not_learnt(trained: Trai
     stance = trained[0]
     assert stance.blame((), "en") is None
     assert stance.blame(("quib",), "zh") is None
-    assert stance.probability(("quib",), "de") is None
+    assert not stance.can_blame("zh")
+    assert stance.can_blame("en-GB")
+
+
+def test_a_head_that_is_never_sure_needs_no_words() -> None:
+    stance = Stance({"en": constant_head(-30, limit=-np.inf)})
+    assert not stance.can_blame("en")
+    assert stance.blame(("words",), "en") is None
 
 
 def test_it_is_sure_only_where_ratings_are_low_on_the_mean() -> None:
@@ -96,16 +100,8 @@ def test_saved_and_loaded_it_answers_the_same(trained: Trained) -> None:
     assert path.stat().st_size < 300_000
     for review in made_up_reviews(40):
         assert loaded.blame(review.words, "en") == stance.blame(review.words, "en")
-        assert loaded.probability(review.words, "en") == stance.probability(review.words, "en")
-
-
-@given(scores=st.lists(st.floats(-20, 20), min_size=2, max_size=20), slope=st.floats(0, 5), offset=st.floats(-5, 5))
-def test_calibration_never_turns_an_order_round(scores: list[float], slope: float, offset: float) -> None:
-    found = []
-    for score in sorted(scores):
-        found.append(Stance({"en": constant_head(score, slope, offset)}).probability((), "en") or 0.0)
-    assert found == sorted(found)
-    assert all(0 <= probability <= 1 for probability in found)
+        read = read_words(review.words)
+        assert loaded.heads["en"].score(read) == stance.heads["en"].score(read)
 
 
 def test_the_heads_that_ship_tell_a_damning_review_from_a_question() -> None:
@@ -116,10 +112,9 @@ def test_the_heads_that_ship_tell_a_damning_review_from_a_question() -> None:
         ("Which lens is best for the night sky?", False),
     ):
         assert (stance.blame(TEXT.segment(text), "en") is not None) == damns
-    bad, good = (
-        stance.probability(TEXT.segment(text), "zh") or 0.0 for text in ("太难看了，浪费时间", "太好看了，推荐")
-    )
-    assert bad < 0.2 < 0.7 < good
+    texts = ("太难看了，浪费时间", "太好看了，推荐")
+    bad, good = (stance.heads["zh"].score(read_words(TEXT.segment(text))) for text in texts)
+    assert bad < 0 < good
 
 
 @pytest.mark.parametrize(
@@ -204,7 +199,7 @@ def test_broken_weights_are_refused(trained: Trained, tmp_path: Path) -> None:
     refused({k: v for k, v in whole.items() if k != "en.counts"}, header)
     refused({**whole, "en.counts": whole["en.counts"] * np.nan}, header)
     refused({**whole, "en.counts": whole["en.counts"][:2]}, header)
-    refused({**whole, "en.calibration": np.array([-1, 0], dtype=np.float32)}, header)
+    refused({**whole, "en.strange": whole["en.blame"]}, header)
     refused({**whole, "en.blame": np.array([0, 3], dtype=np.float32)}, header)
     path.write_bytes(b"\x80\x04pickle")
     with pytest.raises(WrongState):
