@@ -32,9 +32,9 @@ from penchant_pipelines.encoder.sentence import SentenceEncoder, adapter_digest,
 from penchant_pipelines.errors import WrongState
 from penchant_pipelines.recommend.sequence import FILE as SEQUENCE
 from penchant_pipelines.recommend.sequence import SequenceModel
+from penchant_pipelines.statistics import Bootstrap
 
 EVALUATION = "evaluation.json"
-RESAMPLES = 2000
 
 Report = dict[str, Any]
 
@@ -146,18 +146,14 @@ def compare(live: Mapping[int, Values], tuned: Mapping[int, Values]) -> dict[str
     users = sorted(live)
     before, after = (np.stack([figures[user] for user in users]) for figures in (live, tuned))
     named = {"live": before, "tuned": after, "difference": after - before}
+    draws = Bootstrap(len(users))
     return {
-        name: {metric: interval(values[:, column]) for column, metric in enumerate(METRICS)}
+        name: {
+            metric: [round(value, 6) for value in draws.interval(values[:, column])]
+            for column, metric in enumerate(METRICS)
+        }
         for name, values in named.items()
     }
-
-
-def interval(values: Values) -> list[float]:
-    """Mean of (u,) users' figures, and a 95 % interval by bootstrap over them (percentiles)."""
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return [round(float(value), 6) for value in (values.mean(), low, high)]
 
 
 def open_tuned(prepared: Prepared, run: Path) -> Encoder:

@@ -23,7 +23,6 @@ from penchant_finetune.sequence_data import (
     SequenceLog,
     UserLog,
     by_user,
-    interval,
     queries,
     rank,
 )
@@ -31,6 +30,7 @@ from penchant_pipelines.errors import InvalidInput
 from penchant_pipelines.model import MICROS_PER_DAY
 from penchant_pipelines.recommend.sequence import FILE, LATEST, SequenceModel, to_batch
 from penchant_pipelines.recommend.sequence_network import Network, Shape
+from penchant_pipelines.statistics import Bootstrap
 
 VALIDATION_SHARE = 0.15
 _NONE = np.zeros(0, dtype=np.int64)
@@ -256,7 +256,8 @@ def evaluate_sequence(
 
 def figures(values: NDArray[np.float64]) -> dict[str, list[float]]:
     """Each metric's mean and interval over users."""
-    return {name: list(interval(values[:, column])) for column, name in enumerate(METRICS)}
+    draws = Bootstrap(len(values))
+    return {name: list(draws.interval(values[:, column])) for column, name in enumerate(METRICS)}
 
 
 def _pace(done: float, steps: int) -> float:

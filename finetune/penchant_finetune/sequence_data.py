@@ -182,12 +182,3 @@ def by_user(asked: Sequence[Query], measured: NDArray[np.float64]) -> NDArray[np
     _, places = np.unique(names, return_inverse=True)
     counts = np.bincount(places)
     return np.stack([np.bincount(places, column) / counts for column in measured.T], axis=1)
-
-
-def interval(values: Iterable[float], seed: int = 0, draws: int = 5000) -> tuple[float, float, float]:
-    """Mean and its 95 % interval by bootstrap over users; of paired differences, give the differences."""
-    numbers = np.fromiter(values, dtype=np.float64)
-    dice = np.random.default_rng(seed)
-    means = numbers[dice.integers(0, len(numbers), (draws, len(numbers)))].mean(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(numbers.mean()), float(low), float(high)

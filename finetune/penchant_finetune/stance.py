@@ -27,6 +27,7 @@ from penchant.v1.signal_pb2 import Signal as SignalMessage
 from penchant_pipelines.errors import InvalidInput
 from penchant_pipelines.model import Post, Signal
 from penchant_pipelines.stance import BUCKETS, COUNTS, FILE, LANGUAGES, Head, Stance, read_words
+from penchant_pipelines.statistics import middle, resamples
 from penchant_pipelines.text import TextPipeline, TextSettings
 from penchant_pipelines.text.language import resolve_language
 
@@ -44,6 +45,7 @@ STRENGTH = 0.3
 FOLDS = 5
 LEAST_SURE = 20
 """Reviews that a threshold must rest on."""
+RESAMPLES = 1000
 HELD_USERS, HELD_TIME = 4, 0.2
 """Every fourth author is held back, and the latest fifth of each language's time span in reviews."""
 
@@ -208,21 +210,16 @@ def measure(examples: Examples) -> Report:
     }
 
 
-def auc(liked: NDArray[np.bool_], values: Values, draws: int = 1000) -> list[float] | None:
+def auc(liked: NDArray[np.bool_], values: Values) -> list[float] | None:
     """Area under the ROC curve with its interval, None where one side is missing."""
     if liked.all() or not liked.any():
         return None
-    dice = np.random.default_rng(0)
     # The area is the mean over pairs of one that likes and one that does not (Mann & Whitney 1947).
     good, bad = values[liked][:, None], values[~liked][None, :]
     right = (good > bad) + 0.5 * (good == bad)
-    found = []
-    for _ in range(draws):
-        rows = dice.multinomial(right.shape[0], np.full(right.shape[0], 1 / right.shape[0]))
-        columns = dice.multinomial(right.shape[1], np.full(right.shape[1], 1 / right.shape[1]))
-        found.append(rows @ right @ columns / right.size)
-    low, high = np.quantile(found, (0.025, 0.975))
-    return [round(float(number), 3) for number in (right.mean(), low, high)]
+    drawn = zip(resamples(len(good), 0, RESAMPLES), resamples(bad.size, 1, RESAMPLES), strict=True)
+    low, high = middle(np.array([rows @ right @ columns / right.size for rows, columns in drawn]))
+    return [round(number, 3) for number in (float(right.mean()), low, high)]
 
 
 def _sure(sure: NDArray[np.bool_], examples: Examples, head: Head) -> Report:

@@ -18,6 +18,7 @@ from penchant_pipelines.interests.evidence import weighing
 from penchant_pipelines.model import Action
 from penchant_pipelines.record import Record
 from penchant_pipelines.record.schema import experiments, signals
+from penchant_pipelines.statistics import middle, resamples
 
 TAG_LENGTH = 8
 RESAMPLES = 1000
@@ -116,8 +117,7 @@ def report(record: Record, experiment: Experiment, settings: InterestSettings) -
                 row.user_key, row.attribution_token, weighing(evidence, settings).weight
             )
     control, trial = (tables[_tag(key)] for key in (experiment.control_space_id, experiment.trial_space_id))
-    random = np.random.default_rng(0)
-    resampled = [control.resampled(random), trial.resampled(random)]
+    resampled = [control.resampled(0), trial.resampled(1)]
     rates = [control.rates(), trial.rates()]
     return Report(
         control.arm(experiment.control_space_id, resampled[0]),
@@ -145,14 +145,14 @@ class _Feedback:
 
     def rates(self) -> NDArray[np.float64]:
         """(2,) share of positive and of negative signals."""
-        return _rates(self._counts())
+        return _rates(self._counts().sum(axis=0))
 
-    def resampled(self, random: np.random.Generator) -> NDArray[np.float64]:
+    def resampled(self, seed: int) -> NDArray[np.float64]:
         """(RESAMPLES, 2) rates, each over users drawn anew; none where there are too few to draw from."""
         counts = self._counts()
         if len(counts) < 2:
             return np.full((RESAMPLES, 2), np.nan)
-        return np.stack([_rates(counts[random.integers(len(counts), size=len(counts))]) for _ in range(RESAMPLES)])
+        return np.stack([_rates(times @ counts) for times in resamples(len(counts), seed, RESAMPLES)])
 
     def arm(self, space_id: str, resampled: NDArray[np.float64]) -> Arm:
         rates = self.rates()
@@ -164,17 +164,15 @@ class _Feedback:
         return np.array(list(self._users.values()), dtype=np.int64).reshape(-1, 3)
 
 
-def _rates(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    total = counts.sum(axis=0)
-    rates: NDArray[np.float64] = total[:2] / max(int(total[2]), 1)
+def _rates(totals: NDArray[np.integer] | NDArray[np.float64]) -> NDArray[np.float64]:
+    rates: NDArray[np.float64] = totals[:2] / max(int(totals[2]), 1)
     return rates
 
 
 def _interval(value: float, resampled: NDArray[np.float64], least: float) -> Interval:
     if np.isnan(resampled).any():
         return float(value), least, 1.0
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return float(value), float(low), float(high)
+    return float(value), *middle(resampled)
 
 
 def _tag(space_id: str) -> str:

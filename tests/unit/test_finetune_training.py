@@ -20,7 +20,7 @@ from penchant_finetune.adversarial import RADIUS, InputNoise
 from penchant_finetune.augment import Augmentation
 from penchant_finetune.base import open_base
 from penchant_finetune.corpus import VALIDATION
-from penchant_finetune.evaluate import evaluate, interval, open_tuned
+from penchant_finetune.evaluate import evaluate, open_tuned
 from penchant_finetune.export import export, refusal
 from penchant_finetune.log import read_log
 from penchant_finetune.lora import add_lora, target_modules
@@ -408,15 +408,6 @@ def test_the_gate(changes: dict[str, list[float]], said: str | None) -> None:
     difference = {metric: [0.1, 0.05, 0.2] for metric in ("recall@10", "recall@50", "ndcg@10", "mrr")} | changes
     found = refusal({"control": None, "difference": difference})
     assert (found is None) if said is None else (found is not None and said in found)
-
-
-def test_an_interval_narrows_with_more_users() -> None:
-    draw = np.random.default_rng(1)
-    few, many = (interval(draw.normal(0.3, 1.0, count)) for count in (20, 2000))
-    for mean, low, high in (few, many):
-        assert low < mean < high
-    assert many[1] == pytest.approx(0.3 - 1.96 / 2000**0.5, abs=0.05)
-    assert many[2] - many[1] < (few[2] - few[1]) / 4
 
 
 def test_a_run_belongs_to_its_prepared_folder(make: Make, run: Path) -> None:

@@ -19,7 +19,7 @@ from penchant_finetune.sequence import (
     evaluate_sequence,
     train_sequence,
 )
-from penchant_finetune.sequence_data import SequenceLog, UserLog, interval, queries, rank
+from penchant_finetune.sequence_data import SequenceLog, UserLog, queries, rank
 from penchant_pipelines.errors import InvalidInput, WrongState
 from penchant_pipelines.interests import Evidence, InterestSettings
 from penchant_pipelines.model import MICROS_PER_DAY, Action
@@ -272,9 +272,3 @@ def test_ranking_measures_as_computed_by_hand() -> None:
     line[query.seen] = 3
     (measured,) = rank(log, [query], lambda part: np.repeat(line[None], len(part), axis=0))
     assert measured.tolist() == [1, 1, 1]
-
-
-def test_an_interval_holds_the_mean() -> None:
-    mean, low, high = interval(np.arange(100) / 100)
-    assert low < mean < high
-    assert high - low == pytest.approx(2 * 1.96 * np.arange(100).std() / 1000, rel=0.1)

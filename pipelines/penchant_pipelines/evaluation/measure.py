@@ -13,7 +13,7 @@ from penchant_pipelines.evaluation import metrics
 from penchant_pipelines.evaluation.log import Catalogue, Log
 from penchant_pipelines.evaluation.methods import Run
 from penchant_pipelines.evaluation.protocol import Phase, Query, replay
-from penchant_pipelines.evaluation.statistics import by_user
+from penchant_pipelines.statistics import by_user
 
 Floats = NDArray[np.float64]
 ACCURACY = ("ndcg@10", "recall@10", "recall@50", "mrr@50")

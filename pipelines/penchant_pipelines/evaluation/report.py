@@ -13,7 +13,7 @@ from penchant_pipelines.evaluation.log import Log
 from penchant_pipelines.evaluation.measure import COLD, Measured, beyond, group_masks, measure
 from penchant_pipelines.evaluation.methods import DEPTH, Floats, Run
 from penchant_pipelines.evaluation.protocol import Phase, Query
-from penchant_pipelines.evaluation.statistics import Bootstrap, by_user, holm
+from penchant_pipelines.statistics import Bootstrap, by_user, holm
 
 OURS = "penchant"
 DIGITS = 6

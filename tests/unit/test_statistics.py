@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from penchant_pipelines.evaluation.statistics import Bootstrap, by_user, holm
+from penchant_pipelines.statistics import Bootstrap, by_user, holm
 
 
 def test_the_interval_is_that_of_theory_for_normal_values() -> None:
@@ -18,6 +18,15 @@ def test_the_interval_is_that_of_theory_for_normal_values() -> None:
     error = values.std() / math.sqrt(400)
     assert low == pytest.approx(mean - 1.96 * error, abs=0.01)
     assert high == pytest.approx(mean + 1.96 * error, abs=0.01)
+
+
+def test_an_interval_narrows_with_more_users() -> None:
+    draw = np.random.default_rng(1)
+    few, many = (Bootstrap(count).interval(draw.normal(0.3, 1.0, count)) for count in (20, 2000))
+    for mean, low, high in (few, many):
+        assert low < mean < high
+    assert many[1] == pytest.approx(0.3 - 1.96 / 2000**0.5, abs=0.05)
+    assert many[2] - many[1] < (few[2] - few[1]) / 4
 
 
 def test_differences_are_paired() -> None:
