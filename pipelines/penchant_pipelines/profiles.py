@@ -105,8 +105,11 @@ class Profiles:
         with self._record.read() as connection:
             return set(connection.execute(query.distinct()).scalars())
 
-    def history(self, user_key: int, dimensions: int) -> History:
-        """The latest of a user's signals, as many as a sequence model reads, oldest first; vectors (n, dimensions)."""
+    def history(self, user_key: int, dimensions: int, until: int | None = None) -> History:
+        """The latest of a user's signals, as many as a sequence model reads, oldest first; vectors (n, dimensions).
+
+        None later than `until` (µs, inclusive); what was taken back is left out, whenever that was.
+        """
         signals, vectors = schema.signals, schema.signal_vectors
         query = (
             sa.select(*rows.EVIDENCE_COLUMNS, signals.c.context, vectors.c.vector)
@@ -115,6 +118,8 @@ class Profiles:
             .order_by(signals.c.time.desc(), signals.c.id.desc())
             .execution_options(yield_per=LATEST)
         )
+        if until is not None:
+            query = query.where(signals.c.time <= until)
         settings = self._blender.recipe.settings
         latest: list[Evidence] = []
         contexts: dict[str, dict[str, str]] = {}

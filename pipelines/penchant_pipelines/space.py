@@ -134,7 +134,7 @@ class Space:
     async def recommend(self, user_id: str, query: Query, present: int | None = None) -> tuple[Ranking, Stored | None]:
         """Rank the catalogue for a user; an unknown one gets what is popular. `present` (µs): now, unless given."""
         minute = _minute(now() if present is None else present)
-        stored, ahead = await asyncio.to_thread(self._look_ahead, user_id, minute)
+        stored, ahead = await asyncio.to_thread(self._look_ahead, user_id, minute, present)
         return await self._recommender.recommend(stored, query, minute, ahead), stored
 
     async def rerank(
@@ -149,18 +149,24 @@ class Space:
     ) -> tuple[Ranking, tuple[str, ...], Stored | None]:
         """Rank the caller's own candidates. Second value: ids of candidates that nothing is known about."""
         minute = _minute(now() if present is None else present)
-        stored, ahead = await asyncio.to_thread(self._look_ahead, user_id, minute)
+        stored, ahead = await asyncio.to_thread(self._look_ahead, user_id, minute, present)
         ranking, missing = self._recommender.rerank(
             stored, candidates, limit, prior_weight, diversity, query, minute, ahead
         )
         return ranking, missing, stored
 
-    def _look_ahead(self, user_id: str, present: int) -> tuple[Stored | None, NDArray[np.float32] | None]:
-        """A user's profile, and (m, d) where the sequence model, if there is one, expects the next signals; blocks."""
-        stored = self.profiles.find(user_id, present=present)
+    def _look_ahead(
+        self, user_id: str, minute: int, until: int | None
+    ) -> tuple[Stored | None, NDArray[np.float32] | None]:
+        """A user's profile, and (m, d) where the sequence model, if there is one, expects the next signals; blocks.
+
+        The model reads no signal later than `until` (µs).
+        """
+        stored = self.profiles.find(user_id, present=minute)
         if stored is None or self._sequence is None:
             return stored, None
-        return stored, self._sequence.next_vectors(self.profiles.history(stored.key, self._sequence.dimensions))
+        history = self.profiles.history(stored.key, self._sequence.dimensions, until)
+        return stored, self._sequence.next_vectors(history)
 
     async def reasons(self, stored: Stored, ranking: Ranking, limit: int = 3) -> list[list[Reason]]:
         """The user's own signals behind each place of a ranking."""

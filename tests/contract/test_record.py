@@ -594,3 +594,12 @@ async def test_a_profile_as_of_then_knows_nothing_later(store: Store) -> None:
     assert then.signal_count == 3
     assert {int(np.argmax(interest.vector)) for interest in then.view.interests} == {0, 1, 2}
     assert store.profiles.get("ann", as_of=0 - DAY).view.interests == ()
+
+
+async def test_a_history_as_of_then_knows_nothing_later(store: Store) -> None:
+    await store.capture(*(post(f"p{n}", topic=n, day=n) for n in range(1, 5)))
+    key = store.profiles.get("ann").key
+    for until, days in ((None, [1, 2, 3, 4]), (2 * DAY, [1, 2]), (DAY - 1, [])):
+        found = store.profiles.history(key, DIMENSIONS, until)
+        assert found.times.tolist() == [day * DAY for day in days]
+        assert found.vectors.tolist() == [axis(day).tolist() for day in days]
