@@ -39,11 +39,11 @@ class NextItems(BaseEvaluator):
         if not asked.questions:
             raise InvalidInput.at("signals", "leave nothing to validate by: earlier --validation-from is needed")
         users = set(rng.permutation(sorted(asked.signals))[:USERS].tolist())
-        self._asked = Asked(
+        chosen = Asked(
             {user: rows for user, rows in asked.signals.items() if user in users},
             [question for question in asked.questions if question.user in users],
         )
-        self._prepared = _with_fewer_items(prepared, self._asked, rng)
+        self._prepared, self._asked = _with_fewer_items(prepared, chosen, rng)
 
     def untuned(self) -> float:
         """Recall of the encoder as it was before training."""
@@ -66,21 +66,20 @@ class NextItems(BaseEvaluator):
         return float(np.mean([values[METRICS.index(METRIC)] for values in figures.values()]))
 
 
-def _with_fewer_items(prepared: Prepared, asked: Asked, rng: np.random.Generator) -> Prepared:
-    """The catalogue cut to what the users touched and a sample of the rest."""
+def _with_fewer_items(prepared: Prepared, asked: Asked, rng: np.random.Generator) -> tuple[Prepared, Asked]:
+    """The catalogue cut to what the users touched and a sample of the rest, and the questions by its new rows."""
     item_of = np.array(prepared.signals["item"], dtype=np.int64)
     touched = np.unique(item_of[np.concatenate(list(asked.signals.values()))])
     others = rng.permutation(np.setdiff1d(np.arange(len(prepared.items)), touched))
     kept = np.sort(np.concatenate([touched[touched >= 0], others[: max(ITEMS - len(touched), 0)]]))
     place = np.full(len(prepared.items) + 1, -1)
     place[kept] = np.arange(len(kept))
-    rows = place[item_of].tolist()
-    for number, question in enumerate(asked.questions):
-        asked.questions[number] = replace(question, new=place[question.new], asked=place[question.asked])
-    return replace(
+    fewer = replace(
         prepared,
         items=prepared.items[kept],
         item_ids=[prepared.item_ids[row] for row in kept],
         created=prepared.created[kept],
-        signals={**prepared.signals, "item": rows},
+        signals={**prepared.signals, "item": place[item_of].tolist()},
     )
+    moved = [replace(each, new=place[each.new], asked=place[each.asked]) for each in asked.questions]
+    return fewer, replace(asked, questions=moved)
