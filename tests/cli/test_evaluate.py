@@ -9,35 +9,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_models
-from typer.testing import CliRunner
-
-from penchant import convert, jsonl
-from penchant.cli import app
+from command_line import run, write_small_log
 
 FEW = ["penchant", "ewma", "popularity", "random"]
-
-runner = CliRunner()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model, and the small log as files."""
     folder = tmp_path_factory.mktemp("evaluate")
-    tiny_models.tiny_bert(folder / "model")
-    items, signals = tiny_models.small_log()
-    (folder / "items.jsonl").write_text("".join(f"{jsonl.to_json(convert.from_item(item))}\n" for item in items))
-    lines = [f"{jsonl.to_json(convert.from_signal(signal))}\n" for signal in signals]
-    (folder / "signals.jsonl").write_text("".join([*lines, '{"id": "nobody", "behavior": {"item_id": "0-1"}}\n']))
+    write_small_log(folder)
+    with (folder / "signals.jsonl").open("a") as file:
+        file.write('{"id": "nobody", "behavior": {"item_id": "0-1"}}\n')
     return folder
 
 
-def run(folder: Path, name: str, *arguments: str) -> tuple[int, str, str]:
-    files = ["--items", folder / "items.jsonl", "--signals", folder / "signals.jsonl", "--report", folder / name]
-    settings = ["--set", f"encoder.model={folder / 'model'}", "--cache", folder / "cache"]
-    command = ["evaluate", *map(str, [*files, *settings]), *arguments]
-    result = runner.invoke(app, command, env={"COLUMNS": "200", "NO_COLOR": "1"})
-    return result.exit_code, result.stdout, result.stderr
+def evaluate(folder: Path, name: str, *arguments: str) -> tuple[int, str, str]:
+    files: list[str | Path] = [
+        "--items",
+        folder / "items.jsonl",
+        "--signals",
+        folder / "signals.jsonl",
+        "--report",
+        folder / name,
+    ]
+    settings: list[str | Path] = ["--set", f"encoder.model={folder / 'model'}", "--cache", folder / "cache"]
+    return run("evaluate", *files, *settings, *arguments)
 
 
 class References(HTMLParser):
@@ -75,7 +72,7 @@ def check_figures(report: dict[str, Any]) -> None:
 def test_a_log_is_replayed_and_reported_the_same_each_time(folder: Path) -> None:
     only = [word for name in FEW for word in ("--only", name)]
     pages = [folder / "first.html", folder / "second.html"]
-    code, out, err = run(folder, "first.json", *only, "--seed", "3", "--html", str(pages[0]))
+    code, out, err = evaluate(folder, "first.json", *only, "--seed", "3", "--html", str(pages[0]))
     assert code == 0, err
     assert "left out: signals.jsonl line 421: user_id: must not be empty" in err
     assert "30 users" in out
@@ -87,8 +84,8 @@ def test_a_log_is_replayed_and_reported_the_same_each_time(folder: Path) -> None
     assert report["protocol"]["left_out"] == 1
     assert len(report["seeds"]["random"]) == report["protocol"]["seeds"] == 2
 
-    run(folder, "second.json", *only, "--seed", "3", "--html", str(pages[1]))
-    run(folder, "other.json", "--only", "random", "--seed", "4")
+    evaluate(folder, "second.json", *only, "--seed", "3", "--html", str(pages[1]))
+    evaluate(folder, "other.json", "--only", "random", "--seed", "4")
     first, second, other = ((folder / f"{name}.json").read_bytes() for name in ("first", "second", "other"))
     assert first == second
     assert pages[0].read_bytes() == pages[1].read_bytes()
@@ -114,7 +111,7 @@ def test_a_log_is_replayed_and_reported_the_same_each_time(folder: Path) -> None
     ],
 )
 def test_wrong_usage_says_what_is_wrong(folder: Path, arguments: list[str], code: int, said: str) -> None:
-    found, _, err = run(folder, "unwritten.json", *arguments)
+    found, _, err = evaluate(folder, "unwritten.json", *arguments)
     assert found == code
     assert said in err
     assert not (folder / "unwritten.json").exists()
@@ -128,6 +125,6 @@ def test_a_log_without_later_days_is_refused(folder: Path) -> None:
     for name in ("items.jsonl", "model"):
         (short / name).symlink_to(folder / name)
     (short / "signals.jsonl").write_text("".join(first_days))
-    code, _, err = run(short, "unwritten.json")
+    code, _, err = evaluate(short, "unwritten.json")
     assert code == 1
     assert "signals: leave nothing to test on" in err

@@ -10,11 +10,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import tiny_models
-from typer.testing import CliRunner
+from command_line import run, write_small_log
 
-from penchant import convert, jsonl
-from penchant.cli import app
 from penchant_finetune.export import worse
 from penchant_finetune.sequence import SequenceSettings
 from penchant_pipelines.encoder.adapter import WEIGHTS
@@ -24,25 +21,15 @@ ROOT = Path(__file__).parents[2]
 QUICK = ["--epochs", "6", "--batch-size", "64", "--learning-rate", "5e-3", "--threads", "1"]
 EARLY = ["--validation-from", "0.7", "--test-from", "0.8", "--max-pairs", "1000"]
 
-runner = CliRunner()
+finetune = partial(run, "finetune")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model, and the small log as files."""
     folder = tmp_path_factory.mktemp("finetune")
-    tiny_models.tiny_bert(folder / "model")
-    items, signals = tiny_models.small_log()
-    (folder / "items.jsonl").write_text("".join(f"{jsonl.to_json(convert.from_item(item))}\n" for item in items))
-    (folder / "signals.jsonl").write_text(
-        "".join(f"{jsonl.to_json(convert.from_signal(signal))}\n" for signal in signals)
-    )
+    write_small_log(folder)
     return folder
-
-
-def run(*arguments: str | Path) -> tuple[int, str, str]:
-    result = runner.invoke(app, ["finetune", *map(str, arguments)], env={"COLUMNS": "200", "NO_COLOR": "1"})
-    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.mark.parametrize(
@@ -62,7 +49,7 @@ def run(*arguments: str | Path) -> tuple[int, str, str]:
     ],
 )
 def test_wrong_usage_exits_2_and_says_what_is_wrong(arguments: list[str], said: str) -> None:
-    code, out, err = run(*arguments)
+    code, out, err = finetune(*arguments)
     assert code == 2
     assert said in err
     assert out == ""
@@ -74,13 +61,13 @@ def test_what_is_not_there_is_said_in_one_line(folder: Path, tmp_path: Path) -> 
         (["prepare", tmp_path / "out", "--data", tmp_path], "no record.sqlite3"),
     ]
     for arguments, said in cases:
-        code, _, err = run(*arguments)
+        code, _, err = finetune(*arguments)
         assert code == 1
         assert said in err
         assert len(err.splitlines()) == 1
     broken = tmp_path / "signals.jsonl"
     broken.write_text('{"id": "s", "user_id": "", "time": "2026-01-01T00:00:00Z", "post": {"text": "hi"}}\n')
-    code, _, err = run("prepare", tmp_path / "out", "--items", folder / "items.jsonl", "--signals", broken)
+    code, _, err = finetune("prepare", tmp_path / "out", "--items", folder / "items.jsonl", "--signals", broken)
     assert code == 1
     assert "line 1: user_id: must not be empty" in err
 
@@ -90,23 +77,23 @@ def test_the_steps_one_by_one(folder: Path, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("penchant_finetune.sequence_run.SequenceSettings", short)
     files: list[str | Path] = ["--items", folder / "items.jsonl", "--signals", folder / "signals.jsonl"]
     model = ["--set", f"encoder.model={folder / 'model'}", "--set", "encoder.device=cpu"]
-    code, out, err = run("prepare", tmp_path / "prepared", *files, *model, *EARLY)
+    code, out, err = finetune("prepare", tmp_path / "prepared", *files, *model, *EARLY)
     assert code == 0, err
     assert "co-engagement pairs" in out
     assert "split by time, for model-" in out
-    code, out, err = run("train", tmp_path / "prepared", tmp_path / "run", *QUICK)
+    code, out, err = finetune("train", tmp_path / "prepared", tmp_path / "run", *QUICK)
     assert code == 0, err
     assert "next items found" in out
-    code, _, err = run("export", tmp_path / "prepared", tmp_path / "run", tmp_path / "adapter")
+    code, _, err = finetune("export", tmp_path / "prepared", tmp_path / "run", tmp_path / "adapter")
     assert code == 1
     assert "was not evaluated" in err
     adapter = file_sha256(tmp_path / "run" / "adapter" / WEIGHTS)
-    code, out, err = run("train", tmp_path / "prepared", tmp_path / "run", "--sequence", "--threads", "1")
+    code, out, err = finetune("train", tmp_path / "prepared", tmp_path / "run", "--sequence", "--threads", "1")
     assert code == 0, err
     assert "sequence model in" in out
     assert "next items found" not in out
     assert file_sha256(tmp_path / "run" / "adapter" / WEIGHTS) == adapter
-    code, out, err = run("evaluate", tmp_path / "prepared", tmp_path / "run", "--json")
+    code, out, err = finetune("evaluate", tmp_path / "prepared", tmp_path / "run", "--json")
     assert code == 0, err
     (report,) = json.loads(out)["runs"]
     assert report["difference"]["recall@10"][1] > 0
@@ -114,7 +101,7 @@ def test_the_steps_one_by_one(folder: Path, tmp_path: Path, monkeypatch: pytest.
     assert with_sequence["next items"]["users"] == report["protocol"]["users"]
     assert with_sequence["next items"]["queries"] == report["protocol"]["days"]
     assert with_sequence["tuned"]["mrr"] != report["tuned"]["mrr"]
-    code, out, err = run("export", tmp_path / "prepared", tmp_path / "run", tmp_path / "adapter")
+    code, out, err = finetune("export", tmp_path / "prepared", tmp_path / "run", tmp_path / "adapter")
     assert code == 0, err
     expected = {"adapter_config.json", "adapter_model.safetensors", "penchant.json", "README.md"}
     if worse(with_sequence["difference"], "the adapter's alone"):
@@ -123,7 +110,7 @@ def test_the_steps_one_by_one(folder: Path, tmp_path: Path, monkeypatch: pytest.
         expected.add("sequence.safetensors")
     assert {path.name for path in (tmp_path / "adapter").iterdir()} == expected
     (tmp_path / "prepared" / "pairs.parquet").write_bytes(b"")
-    code, _, err = run("evaluate", tmp_path / "prepared", tmp_path / "run")
+    code, _, err = finetune("evaluate", tmp_path / "prepared", tmp_path / "run")
     assert code == 1
     assert "pairs.parquet" in err
 
@@ -158,7 +145,7 @@ def test_the_recipe(folder: Path, tmp_path: Path) -> None:
 def test_several_processes_train_one_run(folder: Path, tmp_path: Path) -> None:
     files: list[str | Path] = ["--items", folder / "items.jsonl", "--signals", folder / "signals.jsonl"]
     model = ["--set", f"encoder.model={folder / 'model'}", "--set", "encoder.device=cpu"]
-    code, _, err = run("prepare", tmp_path / "prepared", *files, *model, *EARLY)
+    code, _, err = finetune("prepare", tmp_path / "prepared", *files, *model, *EARLY)
     assert code == 0, err
     # `accelerate launch` starts several processes on GPUs only; on them it sets the same variables as torchrun.
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from command_line import run
 from typer.testing import CliRunner
 
 from penchant.cli import app
@@ -41,10 +42,10 @@ runner = CliRunner()
     ],
 )
 def test_wrong_usage_exits_2_and_says_what_is_wrong(arguments: list[str], said: str) -> None:
-    result = runner.invoke(app, arguments, env={"COLUMNS": "200", "NO_COLOR": "1"})
-    assert result.exit_code == 2
-    assert said in result.stderr
-    assert result.stdout == ""
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert said in err
+    assert out == ""
 
 
 @pytest.mark.parametrize(

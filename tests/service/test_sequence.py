@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 import pytest
 from harness import Server, catalogue, connected, refused, topics
+from sequence_logs import likes_daily
 
 from penchant.app import serve
 from penchant.exceptions import WrongStateError
@@ -18,11 +19,10 @@ from penchant.settings import load_settings
 from penchant.v1.admin_service_pb2 import JobState, LoadAdapterRequest
 from penchant.v1.recommendation_service_pb2 import Candidate, RecommendResponse, RerankResponse
 from penchant_finetune.sequence import SequenceSettings, train_sequence
-from penchant_finetune.sequence_data import SequenceLog, UserLog
+from penchant_finetune.sequence_data import SequenceLog
 from penchant_pipelines.encoder import Encoder, EncoderSettings
 from penchant_pipelines.encoder.adapter import open_adapter, write_manifest
-from penchant_pipelines.model import MICROS_PER_DAY, Action
-from penchant_pipelines.recommend.sequence import FILE, History, SequenceModel
+from penchant_pipelines.recommend.sequence import FILE, SequenceModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
@@ -39,18 +39,8 @@ def turning_log(encoder: Encoder, users: int = 24, days: int = 12) -> SequenceLo
     dice = np.random.default_rng(0)
     logs = []
     for user in range(users):
-        day = np.arange(days)
-        rows = np.array([dice.choice(np.flatnonzero(subject == (user + d) % len(ORDER))) for d in day])
-        first = np.zeros(days, dtype=bool)
-        first[np.unique(rows, return_index=True)[1]] = True
-        history = History(
-            items[rows],
-            (day * MICROS_PER_DAY).astype(np.int64),
-            np.full(days, int(Action.LIKE)),
-            np.ones(days, dtype=np.float32),
-            np.zeros((days, 2), dtype=np.int64),
-        )
-        logs.append(UserLog(user, history, rows, first))
+        rows = [dice.choice(np.flatnonzero(subject == (user + day) % len(ORDER))) for day in range(days)]
+        logs.append(likes_daily(user, items, np.array(rows)))
     return SequenceLog(items, tuple(logs))
 
 

@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
+from sequence_logs import likes_daily
 
 from penchant_finetune.sequence import (
     SequenceSettings,
     evaluate_sequence,
     train_sequence,
 )
-from penchant_finetune.sequence_data import SequenceLog, UserLog, queries, rank
+from penchant_finetune.sequence_data import SequenceLog, queries, rank
 from penchant_pipelines.errors import InvalidInput, WrongState
 from penchant_pipelines.interests import Evidence, InterestSettings
 from penchant_pipelines.model import MICROS_PER_DAY, Action
@@ -68,19 +69,9 @@ def cyclic_log(users: int = 24, days: int = 24) -> SequenceLog:
     items = unit(groups[member] + 0.1 * dice.normal(size=(320, D)))
     logs = []
     for user in range(users):
-        day = np.arange(days)
-        group = (int(dice.integers(8)) + day) % 8
+        group = (int(dice.integers(8)) + np.arange(days)) % 8
         rows = np.array([dice.choice(np.flatnonzero(member == g)) for g in group])
-        first = np.zeros(days, dtype=bool)
-        first[np.unique(rows, return_index=True)[1]] = True
-        told = History(
-            items[rows],
-            (day * MICROS_PER_DAY).astype(np.int64),
-            np.full(days, int(Action.LIKE)),
-            np.ones(days, dtype=np.float32),
-            np.zeros((days, 2), dtype=np.int64),
-        )
-        logs.append(UserLog(user, told, rows, first))
+        logs.append(likes_daily(user, items, rows))
     return SequenceLog(items, tuple(logs))
 
 
