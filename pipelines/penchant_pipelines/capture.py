@@ -23,6 +23,8 @@ from penchant_pipelines.stance import open_stance
 from penchant_pipelines.text import Document, TextError, TextPipeline
 
 NOTHING = Document(text="", language="und", terms=())
+LONGEST_OF_WORDS = 6_000
+"""Characters of an item whose words are kept: what an item is about is said early."""
 Result = TypeVar("Result")
 
 
@@ -35,6 +37,15 @@ class _Read:
     document: Document
     known: bool
     """Its id was captured before: there is nothing to encode."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadItem:
+    """An item with what its text says, and all its words."""
+
+    item: Item
+    document: Document
+    words: tuple[str, ...]
 
 
 class Reader:
@@ -51,6 +62,11 @@ class Reader:
             blame = open_stance().blame(self._text.segment(document.text), document.language)
             post = replace(post, inferred_rating=blame)
         return document, post
+
+    def words(self, document: Document) -> tuple[str, ...]:
+        """All words of a text in lower case, without marks; blocks."""
+        cut = self._text.segment(document.text[:LONGEST_OF_WORDS])
+        return tuple(word.lower() for word in cut if word.isalnum())
 
     def document(self, text: str, language: str, field: str) -> Document:
         """Clean one text; blocks. Raises InvalidInput that names the field."""
@@ -151,16 +167,19 @@ class Capture:
 
     async def upsert_items(self, items: Sequence[Item]) -> list[PenchantError | None]:
         """Add or replace items; each succeeds or fails alone. Fields are named relative to the item."""
-        prepared = await asyncio.to_thread(lambda: [self._item_document(item) for item in items])
-        sound = [(item, doc) for item, doc in zip(items, prepared, strict=True) if isinstance(doc, Document)]
+        prepared = await asyncio.to_thread(lambda: [self._read_item(item) for item in items])
+        sound = [entry for entry in prepared if isinstance(entry, _ReadItem)]
         if sound:
             await self.write(
-                [document for _, document in sound],
+                [entry.document for entry in sound],
                 lambda ledger, readings: ledger.upsert_items(
-                    [(item, reading) for (item, _), reading in zip(sound, readings, strict=True)]
+                    [
+                        (entry.item, replace(reading, words=entry.words))
+                        for entry, reading in zip(sound, readings, strict=True)
+                    ]
                 ),
             )
-        return [None if isinstance(entry, Document) else entry for entry in prepared]
+        return [None if isinstance(entry, _ReadItem) else entry for entry in prepared]
 
     def _prepare(self, signals: Sequence[Signal], arrived: int) -> list[_Read | PenchantError]:
         known = self._known_ids([signal.id for signal in signals if signal.id])
@@ -193,11 +212,12 @@ class Capture:
                 found.update(connection.execute(query).scalars())
         return found
 
-    def _item_document(self, item: Item) -> Document | InvalidInput:
+    def _read_item(self, item: Item) -> _ReadItem | InvalidInput:
         try:
-            return item_document(item, self._reader)
+            document = item_document(item, self._reader)
         except InvalidInput as error:
             return error
+        return _ReadItem(item, document, self._reader.words(document))
 
 
 def item_document(item: Item, reader: Reader) -> Document:

@@ -1,7 +1,8 @@
 """The catalogue in memory: items with their vectors and what the crowd makes of them.
 
 A mirror of the record for ranking and filters, changed only after a commit, on the event loop. Costs
-about 2 KB an item at 384 dimensions, and 1.5 KB more for each further embedding space.
+about 2 KB an item at 384 dimensions, 1.5 KB more for each further embedding space, and as much again for what
+people wrote about it where that is used.
 """
 
 from __future__ import annotations
@@ -12,15 +13,22 @@ from dataclasses import dataclass
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
+from sqlalchemy import Connection
 
 from penchant_pipelines.interests import Evidence, InterestSettings
 from penchant_pipelines.interests.evidence import weighing
-from penchant_pipelines.model import MICROS_PER_DAY, Action, Item
+from penchant_pipelines.model import Action, Item
+from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS, Crowd
+from penchant_pipelines.recommend.voices import Voices
+from penchant_pipelines.recommend.words import Words
 from penchant_pipelines.record import Record, rows, schema
 from penchant_pipelines.record.ledger import Commit
 from penchant_pipelines.record.rows import Vector
 
 POPULARITY_HALF_LIFE_DAYS = 30.0
+_POPULARITY = CROWD_HALF_LIVES_DAYS.index(POPULARITY_HALF_LIFE_DAYS)
+MOST_POSTS = 200_000
+"""Posts about items, the latest, whose vectors are read at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +43,8 @@ class Entry:
 class Catalog:
     """Items by id, vectors by space and row. Not thread-safe: the event loop alone changes it."""
 
-    def __init__(self, dimensions: Mapping[int, int], settings: InterestSettings, landmark: int) -> None:
+    def __init__(self, dimensions: Mapping[int, int], settings: InterestSettings) -> None:
         self._settings = settings
-        self._landmark = landmark
         self.entries: dict[str, Entry] = {}
         self.vectors: dict[int, NDArray[np.float32]] = {}
         """(rows, d) float32 by the key of the space; zeros for what a space that is being built lacks."""
@@ -46,11 +53,15 @@ class Catalog:
         self.visible: NDArray[np.bool_] = np.zeros(1024, dtype=bool)
         """Rows that hold an item that may be recommended."""
         self._language: NDArray[np.str_] = np.zeros(1024, dtype="<U8")
-        self._crowd: NDArray[np.float64] = np.zeros(1024)
+        self.crowd = Crowd()
+        self.words = Words()
+        self.voices: dict[int, Voices] = {}
+        """By space, for those that have begun to `listen`."""
         self.version = 0
         """Grows with every change of an item."""
         self._ids: list[str | None] = []
         self._free: list[int] = []
+        self._spread: tuple[int, int, NDArray[np.intp]] | None = None
         for space, length in dimensions.items():
             self.add_space(space, length)
 
@@ -59,13 +70,13 @@ class Catalog:
         return len(self.entries)
 
     @classmethod
-    def load(cls, record: Record, dimensions: Mapping[int, int], settings: InterestSettings, landmark: int) -> Catalog:
+    def load(cls, record: Record, dimensions: Mapping[int, int], settings: InterestSettings) -> Catalog:
         """Read all items, their vectors in these spaces (by dimensions), and what was done with them; blocks."""
-        catalog = cls(dimensions, settings, landmark)
+        catalog = cls(dimensions, settings)
         held = schema.item_vectors
         with record.read() as connection:
             for row in connection.execute(sa.select(schema.items).order_by(schema.items.c.id)):
-                catalog.upsert(rows.to_item(row), row.language, {})
+                catalog.upsert(rows.to_item(row), row.language, {}, rows.words_of_item(row))
             for row in connection.execute(sa.select(held).where(held.c.space.in_(dimensions))):
                 catalog.embed(row.space, row.item_id, np.frombuffer(row.vector, dtype=np.float32))
         catalog.recount(record)
@@ -78,13 +89,17 @@ class Catalog:
     def drop_space(self, space: int) -> None:
         """Forget the vectors of a space."""
         self.vectors.pop(space, None)
+        self.voices.pop(space, None)
 
     def embed(self, space: int, item_id: str, vector: Vector) -> None:
         """Set the vector of an item in one space, if both are there."""
         if item_id in self.entries and space in self.vectors:
-            self.vectors[space][self.entries[item_id].row] = vector
+            row = self.entries[item_id].row
+            if space in self.voices:
+                self.voices[space].add(row, vector - self.vectors[space][row])
+            self.vectors[space][row] = vector
 
-    def upsert(self, item: Item, language: str, vectors: Mapping[int, Vector]) -> None:
+    def upsert(self, item: Item, language: str, vectors: Mapping[int, Vector], words: Sequence[str] = ()) -> None:
         """Add or replace an item; its popularity stays."""
         self.version += 1
         known = self.entries.get(item.id)
@@ -96,6 +111,7 @@ class Catalog:
         self.created[row] = item.create_time or 0
         self.visible[row] = not item.hidden
         self._language[row] = language[:8]
+        self.words.put(row, words)
 
     def delete(self, item_id: str) -> None:
         """Remove an item; unknown ids are fine."""
@@ -103,52 +119,83 @@ class Catalog:
         if entry is not None:
             self.version += 1
             self._ids[entry.row] = None
-            self._crowd[entry.row] = 0.0
+            self.words.drop(entry.row)
             self.visible[entry.row] = False
             for vectors in self.vectors.values():
                 vectors[entry.row] = 0.0
+            self._forget(np.array([entry.row]))
             self._free.append(entry.row)
 
     def apply(self, commit: Commit) -> None:
         """Follow a committed transaction, all but its recounts."""
         for space, item_id, vector in commit.embedded:
             self.embed(space, item_id, vector)
-        for item, language, vectors in commit.upserted:
+        for item, language, vectors, words in commit.upserted:
             if item.id not in self.entries:
                 # It may have been here before, and its popularity with it.
                 commit.recount.add(item.id)
-            self.upsert(item, language, vectors)
+            self.upsert(item, language, vectors, words)
         for item_id in commit.deleted_items:
             self.delete(item_id)
-        for item_id, _, evidence in commit.touched:
-            self._count(item_id, evidence)
+        for item_id, user, evidence, vectors in commit.touched:
+            self._count(item_id, user, evidence)
+            if evidence.action is None:
+                for space, vector in vectors.items():
+                    self._hear(space, item_id, evidence, vector)
 
     def recount(self, record: Record, item_ids: Iterable[str] | None = None, last_signal: int | None = None) -> None:
-        """Count popularity anew from the record, for some items or all; blocks.
+        """Count anew from the record who favoured some items or all, and what was said of them; blocks.
 
         Signals after the last one named are left out: the record may have gone on, and their commits are
         to come.
         """
         signals = schema.signals
         wanted = None if item_ids is None else list(item_ids)
-        query = sa.select(*rows.EVIDENCE_COLUMNS).where(signals.c.item_id != "", sa.not_(signals.c.undone))
+        query = sa.select(*rows.EVIDENCE_COLUMNS, signals.c.user_key).where(
+            signals.c.item_id != "", sa.not_(signals.c.undone)
+        )
         if last_signal is not None:
             query = query.where(signals.c.seq <= last_signal)
         with record.read() as connection:
             chunks = [None] if wanted is None else [wanted[i : i + 500] for i in range(0, len(wanted), 500)]
             for chunk in chunks:
-                for item_id in self.entries if chunk is None else chunk:
-                    if item_id in self.entries:
-                        self._crowd[self.entries[item_id].row] = 0.0
+                known = self.entries if chunk is None else [item_id for item_id in chunk if item_id in self.entries]
+                self._forget(np.array([self.entries[item_id].row for item_id in known], dtype=np.int64))
                 part = query if chunk is None else query.where(signals.c.item_id.in_(chunk))
                 for row in connection.execute(part.order_by(signals.c.seq)):
-                    self._count(row.item_id, rows.to_evidence(row))
+                    self._count(row.item_id, row.user_key, rows.to_evidence(row))
+                for space in self.voices:
+                    self._hear_again(connection, space, chunk, last_signal)
+
+    def unheard(self, space: int) -> Catalog:
+        """Make one with the same items, in one space, that has heard of no signal yet: for a replay in a thread."""
+        found = Catalog({}, self._settings)
+        found.entries = dict(self.entries)
+        found.vectors = {space: self.vectors[space]}
+        found.created, found.visible = self.created.copy(), self.visible.copy()
+        found.version = self.version
+        found._language = self._language
+        found._ids = list(self._ids)
+        found.words = self.words.copy()
+        found.voices = {space: Voices(self.vectors[space])}
+        return found
+
+    def witness(self, user: int, evidence: Evidence, space: int) -> None:
+        """Take in a signal (by the user's key) with its vector in a space, as `apply` does with committed ones."""
+        if evidence.item_id:
+            self._count(evidence.item_id, user, evidence)
+            if evidence.action is None and evidence.vector is not None:
+                self._hear(space, evidence.item_id, evidence, evidence.vector)
+
+    def listen(self, record: Record, space: int) -> None:
+        """Begin to keep what posts say of items in a space; blocks."""
+        self.voices[space] = Voices(self.vectors[space])
+        with record.read() as connection:
+            self._hear_again(connection, space, None, None)
 
     def popularity(self, rows_wanted: Sequence[int] | NDArray[np.intp], as_of: int) -> NDArray[np.float64]:
         """Decayed positive mass of what users did with the items in these rows, at a time (µs)."""
-        faded: NDArray[np.float64] = self._crowd[rows_wanted] * 2.0 ** (
-            -(as_of - self._landmark) / (POPULARITY_HALF_LIFE_DAYS * MICROS_PER_DAY)
-        )
+        faded: NDArray[np.float64] = self.crowd.popularity(self.size, as_of)[_POPULARITY, rows_wanted]
         return faded
 
     def most_popular(self, limit: int, language: str = "", within: NDArray[np.intp] | None = None) -> list[str]:
@@ -158,7 +205,8 @@ class Catalog:
         """
         chosen = np.flatnonzero(self.visible) if within is None else within[self.visible[within]]
         foreign = self._language[chosen] != language if language else np.zeros(len(chosen), dtype=bool)
-        order = np.lexsort((chosen, -self.created[chosen], -self._crowd[chosen], foreign))[:limit]
+        crowd = self.popularity(chosen, self.crowd.landmark)
+        order = np.lexsort((chosen, -self.created[chosen], -crowd, foreign))[:limit]
         return [self.id_at(row) for row in chosen[order]]
 
     def id_at(self, row: int) -> str:
@@ -167,27 +215,67 @@ class Catalog:
         assert item_id is not None  # noqa: S101 - callers take rows from entries or `visible`
         return item_id
 
-    def _count(self, item_id: str, evidence: Evidence) -> None:
+    @property
+    def size(self) -> int:
+        """Count the rows, those of deleted items too."""
+        return len(self._ids)
+
+    def spread(self, count: int) -> NDArray[np.intp]:
+        """Rows of up to `count` visible items, evenly spaced."""
+        if self._spread is None or self._spread[:2] != (self.version, count):
+            rows_held = np.flatnonzero(self.visible)
+            chosen = np.linspace(0, len(rows_held) - 1, min(count, len(rows_held))).astype(np.intp)
+            self._spread = (self.version, count, rows_held[chosen])
+        return self._spread[2]
+
+    def _forget(self, rows_held: NDArray[np.int64]) -> None:
+        self.crowd.clear(rows_held)
+        for space, voices in self.voices.items():
+            voices.reset(rows_held, self.vectors[space][rows_held])
+
+    def _hear(self, space: int, item_id: str, evidence: Evidence, vector: Vector) -> None:
+        entry = self.entries.get(item_id)
+        if entry is not None and space in self.voices and weighing(evidence, self._settings).weight > 0:
+            self.voices[space].add(entry.row, vector)
+
+    def _hear_again(
+        self, connection: Connection, space: int, item_ids: Sequence[str] | None, last_signal: int | None
+    ) -> None:
+        signals, vectors = schema.signals, schema.signal_vectors
+        query = (
+            sa.select(*rows.EVIDENCE_COLUMNS, vectors.c.vector)
+            .join(vectors, (vectors.c.seq == signals.c.seq) & (vectors.c.space == space))
+            .where(signals.c.item_id != "", signals.c.action.is_(None), vectors.c.vector.is_not(None))
+            .order_by(signals.c.seq.desc())
+            .limit(MOST_POSTS)
+            .execution_options(yield_per=1000)
+        )
+        if item_ids is not None:
+            query = query.where(signals.c.item_id.in_(item_ids))
+        if last_signal is not None:
+            query = query.where(signals.c.seq <= last_signal)
+        for row in connection.execute(query):
+            self._hear(space, row.item_id, rows.to_evidence(row), np.frombuffer(row.vector, dtype=np.float32))
+
+    def _count(self, item_id: str, user: int, evidence: Evidence) -> None:
         entry = self.entries.get(item_id)
         if entry is None or evidence.action is Action.UNDO:
             return
         weight = weighing(evidence, self._settings).weight
         if weight > 0:
-            # Forward decay from one landmark: sums need no update as time passes. Exponents stay small,
-            # since the half-life is a month and the landmark is the start of the process.
-            self._crowd[entry.row] += weight * 2.0 ** (
-                (evidence.time - self._landmark) / (POPULARITY_HALF_LIFE_DAYS * MICROS_PER_DAY)
-            )
+            self.crowd.add(user, entry.row, evidence.time, weight)
 
     def _new_row(self) -> int:
         if self._free:
             return self._free.pop()
         row = len(self._ids)
         if row == len(self.created):
-            for name in ("created", "visible", "_language", "_crowd"):
+            for name in ("created", "visible", "_language"):
                 array = getattr(self, name)
                 setattr(self, name, np.concatenate([array, np.zeros_like(array)]))
             for space, vectors in self.vectors.items():
                 self.vectors[space] = np.concatenate([vectors, np.zeros_like(vectors)])
+            for voices in self.voices.values():
+                voices.grow()
         self._ids.append(None)
         return row

@@ -29,6 +29,7 @@ from penchant_pipelines.index import IndexSettings, IndexStore, open_index_store
 from penchant_pipelines.interests import InterestSettings, ProfileView
 from penchant_pipelines.interests.labels import Label, name_interests
 from penchant_pipelines.jobs import Job, Jobs, Progress
+from penchant_pipelines.mixes import Mixes
 from penchant_pipelines.model import Item, Steering, now
 from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.record import Record, Writer, schema
@@ -42,6 +43,8 @@ log = structlog.get_logger(__name__)
 
 REBUILD = "rebuild_index"
 PROFILES_AT_HAND = 2_000
+LEARNING_PAUSE_SECONDS = 600.0
+"""Pause between looks whether a new mix is due."""
 HEAL_SECONDS = 30.0
 """Pause between attempts to rebuild an index that is away."""
 PURGE_SECONDS = 60.0
@@ -80,6 +83,7 @@ class Engine:
         self.jobs = Jobs(record, self.writer)
         self._reader = Reader(TextPipeline(settings.text, record.folder / "cache"))
         self._store = store
+        self.mixes = Mixes(record, self.writer, self.jobs, catalog)
         shared = Shared(
             record,
             self.writer,
@@ -89,6 +93,7 @@ class Engine:
             settings.encoder,
             settings.interests,
             settings.recommend,
+            self.mixes,
         )
         self.adapters = Adapters(stock, shared, self.jobs, _adapter_folder(settings, record.folder), self._heal_index)
         self.serve = self.adapters.serve
@@ -119,7 +124,7 @@ class Engine:
             adapters = _adapter_folder(settings, folder)
             stock = await asyncio.to_thread(take_stock, record, settings.encoder, settings.interests, adapters, home)
             dimensions = {row.key: row.dimensions for row in stock.rows}
-            catalog = await asyncio.to_thread(Catalog.load, record, dimensions, settings.interests, now())
+            catalog = await asyncio.to_thread(Catalog.load, record, dimensions, settings.interests)
             index = store or open_index_store(settings.index, record.folder / "index")
             engine = cls(settings, record, stock, catalog, index)
             try:
@@ -137,6 +142,7 @@ class Engine:
 
     async def _start(self) -> None:
         await self.jobs.recover()
+        await asyncio.to_thread(self.mixes.start)
         await self.adapters.start()
         for space in self._indexed():
             if await space.relay.start():
@@ -147,6 +153,7 @@ class Engine:
             else:
                 self._heal_index(space)
         await self.adapters.resume()
+        self._in_background("learn-mixes", self._keep_learning())
 
     async def _close(self) -> None:
         for task in list(self._background):
@@ -240,6 +247,21 @@ class Engine:
                 await space.relay.rebuild(progress)
 
         return await self.jobs.start(REBUILD, rebuild)
+
+    async def learn_mix(self) -> Job:
+        """Start a job that learns from the record how to mix the sources of recommendations.
+
+        Raises WrongState if one runs.
+        """
+        return await self.mixes.learn(lambda: self.live.teacher())
+
+    async def _keep_learning(self) -> None:
+        """Learn a mix whenever the record has grown enough."""
+        while True:
+            await asyncio.sleep(LEARNING_PAUSE_SECONDS)
+            if self.mixes.is_due():
+                with contextlib.suppress(WrongState):  # somebody else has just started one
+                    await self.learn_mix()
 
     async def experiment(self, name: str) -> tuple[Experiment, Report]:
         """Read an experiment (an empty name: the newest) and evaluate its feedback. Raises NotFound."""

@@ -21,9 +21,12 @@ from penchant_pipelines.index import IndexStore
 from penchant_pipelines.index.relay import Relay
 from penchant_pipelines.interests import Blender, InterestSettings, ProfileView, Recipe
 from penchant_pipelines.interests.labels import Label, candidates, name_interests
+from penchant_pipelines.mixes import Mixes
 from penchant_pipelines.model import now
 from penchant_pipelines.profiles import Profiles, Reason, Stored
 from penchant_pipelines.recommend.candidates import Candidates
+from penchant_pipelines.recommend.lessons import Teacher
+from penchant_pipelines.recommend.mix import Mix
 from penchant_pipelines.recommend.recommender import Candidate, Match, Query, Ranking, Recommender
 from penchant_pipelines.recommend.sequence import SequenceModel
 from penchant_pipelines.recommend.settings import RecommendSettings
@@ -43,6 +46,7 @@ class Shared:
     encoder: EncoderSettings
     interests: InterestSettings
     recommend: RecommendSettings
+    mixes: Mixes
 
 
 class Space:
@@ -83,7 +87,24 @@ class Space:
             self.profiles,
             recipe.similarity,
             shared.recommend,
+            self._mix,
         )
+        self._shared = shared
+
+    def _mix(self) -> Mix | None:
+        """The live mix, if any; what it reads of this space is read from the record when it is first asked for."""
+        live = self._shared.mixes.live
+        if live is None:
+            return None
+        if self.key not in self._shared.catalog.voices:
+            self._shared.catalog.listen(self._shared.record, self.key)
+        return live.mix
+
+    def teacher(self) -> Teacher:
+        """Who draws lessons for a mix from the record, in this space."""
+        shared = self._shared
+        catalog = shared.catalog.unheard(self.key)
+        return Teacher(shared.record, self.key, self.blender, catalog, shared.recommend, self._sequence)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

@@ -35,7 +35,7 @@ def axis(index: int) -> NDArray[np.float32]:
 
 @pytest.fixture
 def catalog() -> Catalog:
-    found = Catalog({1: D}, InterestSettings(), 0)
+    found = Catalog({1: D}, InterestSettings())
     rows = np.random.default_rng(0).normal(size=(ITEMS, D))
     for number, row in enumerate(rows / np.linalg.norm(rows, axis=1, keepdims=True)):
         found.upsert(Item(f"i{number}"), "en", {1: row.astype(np.float32)})

@@ -26,11 +26,11 @@ def axis(index: int) -> NDArray[np.float32]:
 
 
 def catalog() -> Catalog:
-    return Catalog({1: DIMENSIONS}, InterestSettings(), NOW)
+    return Catalog({1: DIMENSIONS}, InterestSettings())
 
 
 def like(item_id: str, time: int = NOW, action: Action = Action.LIKE) -> Commit:
-    return Commit(touched=[(item_id, 1, Evidence("s", time, axis(0), action, item_id=item_id))])
+    return Commit(touched=[(item_id, 1, Evidence("s", time, axis(0), action, item_id=item_id), {})])
 
 
 def popularity(found: Catalog, as_of: int = NOW) -> dict[str, float]:
@@ -112,7 +112,7 @@ class Live:
 
     def __init__(self, folder: Path) -> None:
         self.record = Record(folder)
-        self.catalog = Catalog.load(self.record, {1: DIMENSIONS}, InterestSettings(), NOW)
+        self.catalog = Catalog.load(self.record, {1: DIMENSIONS}, InterestSettings())
         self.commits: list[Commit] = []
         space = KeptSpace(1, "space", Blender(Recipe(InterestSettings(), 0.5, "space")))
         cache: ProfileCache = ProfileCache(maxsize=10)
@@ -143,7 +143,7 @@ class Live:
 
     def is_true(self) -> bool:
         """Whether following the commits gave what reading the record anew gives."""
-        anew = Catalog.load(self.record, {1: DIMENSIONS}, InterestSettings(), NOW)
+        anew = Catalog.load(self.record, {1: DIMENSIONS}, InterestSettings())
         return popularity(self.catalog) == pytest.approx(popularity(anew))
 
 

@@ -17,6 +17,7 @@ from penchant_pipelines.evaluation.log import Catalogue, Past
 from penchant_pipelines.evaluation.methods import DEPTH, YARDSTICK, Answer, Floats, Method
 from penchant_pipelines.evaluation.protocol import Question
 from penchant_pipelines.index import ExactStore
+from penchant_pipelines.mixes import LEARN
 from penchant_pipelines.recommend.recommender import Candidate, Query
 
 CHUNK = 500
@@ -59,12 +60,19 @@ class Penchant(Method):
     def learn(self, past: Past) -> None:
         """Capture what is new."""
         self._runner.run(self._capture(past))
+        self._runner.run(self._learn_mix())
 
     async def _capture(self, past: Past) -> None:
         while self._captured < len(past):
             part = past.signals[self._captured : self._captured + CHUNK]
             _raise_first(await self._engine.capture(part))
             self._captured += len(part)
+
+    async def _learn_mix(self) -> None:
+        """Learn a mix when the server would, and wait for it: a report must not depend on how fast that went."""
+        if self._engine.mixes.is_due():
+            await self._engine.learn_mix()
+            await self._engine.jobs.ended(LEARN)
 
     def answer(self, past: Past, question: Question) -> Answer:
         """Recommend, and re-rank what was rated among random items."""

@@ -18,6 +18,7 @@ from penchant_pipelines.interests.evidence import Evidence, SteeringEvent, Vecto
 from penchant_pipelines.interests.settings import InterestSettings
 from penchant_pipelines.interests.state import (
     FOREVER,
+    HORIZON_DAYS,
     SHORT,
     Interest,
     Profile,
@@ -97,6 +98,7 @@ class Blender:
             self._observe(profile, vector, evidence.time)
             profile.fresh = _added(profile.fresh, vector, mass)
             profile.long = _added(profile.long, vector, mass)
+            self._extend_horizons(profile, vector, mass, evidence.time)
         profile.fresh_count += 1
         profile.support += mass
         if evidence.language not in ("", "und"):
@@ -158,6 +160,18 @@ class Blender:
         if long < 0.999:
             profile.languages = {name: mass * float(long) for name, mass in profile.languages.items()}
         profile.updated = max(profile.updated, time)
+
+    def _extend_horizons(self, profile: Profile, vector: Vector, mass: float, time: int) -> None:
+        """Add a signal to the horizons, which fade from one liked signal to the next, not by the calendar.
+
+        After a long pause all would be as good as nothing otherwise.
+        """
+        if profile.horizons is None:
+            profile.horizons = np.zeros((len(HORIZON_DAYS), len(vector)), dtype=np.float32)
+        elapsed = (time - profile.horizons_at) / MICROS_PER_DAY
+        fade = np.exp2(-max(elapsed, 0.0) / np.array(HORIZON_DAYS)).astype(np.float32)
+        profile.horizons = profile.horizons * fade[:, None] + np.float32(mass) * vector
+        profile.horizons_at = time
 
     def _nearest(self, interests: Sequence[Interest], vector: Vector, sign: int) -> tuple[Interest | None, float]:
         """Find the interest of this sign (0: any) with the highest cosine."""

@@ -24,6 +24,8 @@ SHORT = -2
 """Column of the short horizon in `Interest.mass`."""
 FOREVER = -1
 """Column of the mass that never fades."""
+HORIZON_DAYS = (2.0, 7.0, 30.0, 90.0, 365.0)
+"""Half-lives under which the whole past is kept as one vector, side by side: which is best differs by catalogue."""
 
 
 class Interest(msgspec.Struct):
@@ -59,6 +61,10 @@ class Profile(msgspec.Struct):
     """(d,) decayed sum of positive signals at the short half-life, as of `updated`; not of unit length."""
     long: Vector | None = None
     """The same at the long half-life of posts."""
+    horizons: NDArray[np.float32] | None = None
+    """(h, d) the same at each of `HORIZON_DAYS`, as of `horizons_at`."""
+    horizons_at: int = 0
+    """Time of the last signal in the horizons."""
     updated: int = 0
     fresh_count: float = 0.0
     """Decayed number of signals at the short half-life."""
@@ -98,7 +104,10 @@ def pack(profile: Profile) -> bytes:
 
 def unpack(data: bytes) -> Profile:
     """Read back what `pack` wrote."""
-    return _DECODER.decode(data)
+    profile = _DECODER.decode(data)
+    if profile.horizons is not None:
+        profile.horizons = profile.horizons.reshape(len(HORIZON_DAYS), -1)
+    return profile
 
 
 def _encode_array(value: Any) -> Any:

@@ -65,6 +65,8 @@ class ProfileView:
     """Decayed mass of all signals: how much is known about the user."""
     languages: tuple[str, ...]
     """Languages of the user's signals, most used first."""
+    horizons: NDArray[np.float32] | None = field(default=None, repr=False)
+    """(h, d) unit vectors: the liked past as one vector under each of `HORIZON_DAYS`; None while there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,16 @@ def view(profile: Profile, as_of: int, blender: Blender) -> ProfileView:
         fresh=profile.fresh / np.float32(norm) if profile.fresh is not None and norm > 1e-12 else None,
         support=profile.support * float(long_fade),
         languages=tuple(sorted(profile.languages, key=lambda name: (-profile.languages[name], name))),
+        horizons=_directions(profile.horizons),
     )
+
+
+def _directions(sums: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+    if sums is None:
+        return None
+    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+    units: NDArray[np.float32] = sums / np.maximum(lengths, np.float32(1e-12))
+    return units
 
 
 def _interest_view(

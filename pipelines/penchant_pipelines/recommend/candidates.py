@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.index.relay import Relay
 from penchant_pipelines.recommend.filters import Filter
-from penchant_pipelines.recommend.ranking import Taste, Vectors, quotas
+from penchant_pipelines.recommend.ranking import Floats, Taste, Vectors, quotas
 
 Rows = NDArray[np.intp]
 OVERSAMPLE = 4
@@ -40,22 +40,30 @@ class Candidates:
         left_out: set[str],
         condition: Filter,
         expression: str,
+        by_row: Floats | None = None,
     ) -> tuple[Rows, list[str]]:
-        """Rows of visible items that pass the filter and aren't left out, and why the answer is degraded."""
+        """Rows of visible items that pass the filter and aren't left out, and why the answer is degraded.
+
+        With `by_row` (r, rows), what sources that read no vectors make of the catalogue, each of these brings its best
+        too, and so does each horizon of the taste.
+        """
         ahead = len(taste.ahead)
-        targets = np.vstack([taste.centroids, taste.ahead, *([] if query is None else [query[None, :]])])
+        horizons = taste.horizons if by_row is not None and taste.horizons is not None else taste.ahead[:0]
+        targets = np.vstack([taste.centroids, taste.ahead, horizons, *([] if query is None else [query[None, :]])])
         places = quotas(np.concatenate([taste.shares, np.full(ahead, self._sequence_share / max(ahead, 1))]), limit)
-        places += [limit] if query is not None else []
+        places += [limit] * (len(horizons) + (query is not None))
         catalog = self._catalog
         out = {catalog.entries[item_id].row for item_id in left_out if item_id in catalog.entries}
         if not condition.is_empty:
-            rows = await self._matching(condition, expression)
-            return self._exact(targets, places, _without(rows, out)), []
+            rows = _without(await self._matching(condition, expression), out)
+            return _joined(self._exact(targets, places, rows), by_row, rows, limit), []
         hits_wanted = min(MOST_HITS, OVERSAMPLE * max(places) + min(len(out), 100))
         found = await self._relay.query("items", targets, hits_wanted)
         if found is None:
-            return self._exact(targets, places, self._visible(out)), [INDEX_LAG]
+            rows = self._visible(out)
+            return _joined(self._exact(targets, places, rows), by_row, rows, limit), [INDEX_LAG]
         rows = self._pick([[hit.id for hit in hits] for hits in found], places, out)
+        rows = _joined(rows, by_row, self._visible(out), limit) if by_row is not None else rows
         if len(rows) >= min(limit, int(catalog.visible.sum()) - len(out)):
             return rows, []
         return self._exact(targets, places, self._visible(out)), []
@@ -106,6 +114,18 @@ class Candidates:
             rows = np.array(sorted(matched), dtype=np.intp)
             self._filtered[key] = rows
         return rows
+
+
+def _joined(rows: Rows, by_row: Floats | None, allowed: Rows, limit: int) -> Rows:
+    """Add the best of each source, (r, all rows), among the allowed ones; what scores 0 is nobody's best."""
+    if by_row is None or not len(allowed):
+        return rows
+    wanted = min(OVERSAMPLE * limit, len(allowed))
+    picked = [rows]
+    for line in by_row[:, allowed]:
+        best = np.argpartition(-line, wanted - 1)[:wanted]
+        picked.append(allowed[best[line[best] > 0]])
+    return np.unique(np.concatenate(picked)).astype(np.intp)
 
 
 def _without(rows: Rows, out: set[int]) -> Rows:

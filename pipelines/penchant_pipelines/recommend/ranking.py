@@ -31,8 +31,12 @@ class Taste:
     fresh: NDArray[np.float32] | None
     ahead: Vectors
     """(m, d) where a sequence model expects the next signals; (0, d) without one."""
+    horizons: Vectors | None
+    """(h, d) the liked past as one vector, under several half-lives; None without any."""
     support: float
     drifting: bool
+    steered: bool
+    """The user asked for more of something."""
 
     @classmethod
     def of(cls, profile: ProfileView | None, dimensions: int, ahead: Vectors | None = None) -> Taste:
@@ -53,8 +57,10 @@ class Taste:
             muted=_stack([i.vector for i in muted], dimensions),
             fresh=profile.fresh if profile else None,
             ahead=ahead if ahead is not None and liked else _stack([], dimensions),
+            horizons=profile.horizons if profile and liked else None,
             support=(profile.support if profile else 0.0) + sum(i.mass for i in liked if i.signal_count == 0),
             drifting=bool(profile and profile.drift.detected),
+            steered=any(i.steering.bias > 0 or i.steering.pinned for i in liked),
         )
 
     @property
@@ -86,17 +92,7 @@ def score(
            − β·max cos(v, avoided)₊ + γ·2^(−age/h) + η·pop(v):
     the soft maximum follows the multi-interest scoring of PinnerSage and ComiRec. σ is 0 without a sequence model.
     """
-    count = len(vectors)
-    total = np.zeros(count)
-    speaks_for = np.full(count, -1, dtype=np.intp)
-    if not taste.is_empty:
-        cosines = (vectors @ taste.centroids.T).astype(np.float64)
-        pull = cosines / settings.temperature + np.log(np.maximum(taste.shares, 1e-9))
-        peak = pull.max(axis=1)
-        soft = settings.temperature * (peak + np.log(np.exp(pull - peak[:, None]).sum(axis=1)))
-        speaks_for = pull.argmax(axis=1)
-        alpha = settings.drift_fresh_weight if taste.drifting else settings.fresh_weight
-        total = soft if taste.fresh is None else (1 - alpha) * soft + alpha * (vectors @ taste.fresh)
+    total, speaks_for = affinity(taste, vectors, settings)
     if len(taste.ahead):
         share = settings.sequence_share
         total = (1 - share) * total + share * (vectors @ taste.ahead.T).max(axis=1)
@@ -113,6 +109,25 @@ def score(
     cold = settings.cold_support / (settings.cold_support + taste.support) if settings.cold_support else 0.0
     total = total + (cold * (1 if taste.is_empty else 0.2) + (1 - cold) * settings.popularity_weight) * crowd
     return Scored(np.asarray(total, dtype=np.float64), speaks_for)
+
+
+def affinity(taste: Taste, vectors: Vectors, settings: RecommendSettings) -> tuple[Floats, NDArray[np.intp]]:
+    """How near items (n, d) are to the interests, by soft maximum and the short horizon; and to which, −1 for none."""
+    count = len(vectors)
+    if taste.is_empty:
+        return np.zeros(count), np.full(count, -1, dtype=np.intp)
+    soft, nearest = soft_maximum(vectors @ taste.centroids.T, taste.shares, settings.temperature)
+    alpha = settings.drift_fresh_weight if taste.drifting else settings.fresh_weight
+    total = soft if taste.fresh is None else (1 - alpha) * soft + alpha * (vectors @ taste.fresh)
+    return np.asarray(total, dtype=np.float64), nearest
+
+
+def soft_maximum(cosines: Vectors, shares: Floats, temperature: float) -> tuple[Floats, NDArray[np.intp]]:
+    """τ·log Σ π_k·e^(cos_k/τ) of cosines (n, k) with k interests of these shares: (n,), and which leads."""
+    pull = cosines.astype(np.float64) / temperature + np.log(np.maximum(shares, 1e-9))
+    peak = pull.max(axis=1)
+    soft: Floats = temperature * (peak + np.log(np.exp(pull - peak[:, None]).sum(axis=1)))
+    return soft, pull.argmax(axis=1)
 
 
 def is_muted(taste: Taste, vectors: Vectors, similarity: float) -> NDArray[np.bool_]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,8 +17,10 @@ from penchant_pipelines.interests import ProfileView
 from penchant_pipelines.profiles import Profiles, Stored
 from penchant_pipelines.recommend.candidates import INDEX_LAG, Candidates, Rows
 from penchant_pipelines.recommend.filters import Filter, FilterError
-from penchant_pipelines.recommend.ranking import Taste, Vectors, diversify, is_muted, score
+from penchant_pipelines.recommend.mix import Mix
+from penchant_pipelines.recommend.ranking import Scored, Taste, Vectors, affinity, diversify, is_muted, score
 from penchant_pipelines.recommend.settings import RecommendSettings
+from penchant_pipelines.recommend.sources import Asker, Sources
 
 COLD_USER = "cold_user"
 EMPTY_CATALOG = "empty_catalog"
@@ -75,6 +77,15 @@ class Match:
     profile: ProfileView
 
 
+@dataclass(frozen=True, slots=True)
+class _Mixed:
+    """A mix with what it is asked for; `by_row` (r, rows): see `Sources`."""
+
+    mix: Mix
+    asker: Asker
+    by_row: NDArray[np.float64]
+
+
 class Recommender:
     """Turns interests into ranked items, and items into interested users; in one embedding space."""
 
@@ -87,6 +98,7 @@ class Recommender:
         profiles: Profiles,
         similarity: float,
         settings: RecommendSettings,
+        mix: Callable[[], Mix | None],
     ) -> None:
         self._catalog = catalog
         self._space = space
@@ -95,6 +107,8 @@ class Recommender:
         self._profiles = profiles
         self._similarity = similarity
         self._settings = settings
+        self._mix = mix
+        self._sources = Sources(catalog, space, settings)
 
     async def recommend(self, stored: Stored | None, query: Query, as_of: int, ahead: Vectors | None = None) -> Ranking:
         """Rank the catalogue for a user (None: a stranger) at a time (µs).
@@ -110,12 +124,15 @@ class Recommender:
             left_out |= await asyncio.to_thread(self._profiles.seen, stored.key)
         taste = Taste.of(stored.view if stored else None, self._catalog.vectors[self._space].shape[1], ahead)
         reasons: list[str] = [] if len(self._catalog) else [EMPTY_CATALOG]
+        mixed: _Mixed | None = None
         if taste.is_empty and query.vector is None:
             rows = await self._candidates.matching(condition, query.filter, left_out)
             reasons.append(COLD_USER)
         else:
+            mixed = self._mixed(stored, taste, as_of)
+            by_row = None if mixed is None else mixed.by_row
             rows, degraded = await self._candidates.find(
-                taste, query.vector, query.limit, left_out, condition, query.filter
+                taste, query.vector, query.limit, left_out, condition, query.filter, by_row
             )
             reasons += degraded
             if taste.is_empty:
@@ -124,7 +141,7 @@ class Recommender:
         rows = self._pool(taste, rows, query, language)
         exploration = self._settings.exploration if query.exploration is None else query.exploration
         diversity = self._settings.diversity if query.diversity is None else query.diversity
-        places = self._rank(taste, rows, query, diversity, as_of)
+        places = self._rank(taste, rows, query, diversity, as_of, mixed)
         explored = round(exploration * query.limit)
         if explored:
             everything = await self._candidates.matching(condition, query.filter, left_out)
@@ -158,9 +175,17 @@ class Recommender:
             ]
         )
         held = np.array(rows) >= 0
-        created = np.where(held, self._catalog.created[rows], 0)
-        popularity = np.where(held, self._catalog.popularity(rows, as_of), 0.0)
-        scored = score(taste, vectors, query, created, popularity, as_of, self._settings)
+        mixed = self._mixed(stored, taste, as_of)
+        if mixed is None:
+            created = np.where(held, self._catalog.created[rows], 0)
+            popularity = np.where(held, self._catalog.popularity(rows, as_of), 0.0)
+            scored = score(taste, vectors, query, created, popularity, as_of, self._settings)
+        else:
+            # What the catalogue doesn't hold comes last, as sources answer.
+            held_first = np.argsort(~held, kind="stable")
+            mixed_up = self._mixed_score(mixed, np.array(rows, dtype=np.intp)[held], vectors[held_first], query)
+            back = np.argsort(held_first, kind="stable")
+            scored = Scored(mixed_up.scores[back], mixed_up.interest[back])
         own, prior = _scaled(scored.scores), _scaled(np.array([c.prior for c in known]))
         blended = (1 - prior_weight) * own + prior_weight * prior
         blended = np.where(is_muted(taste, vectors, self._similarity), blended - 1.0, blended)
@@ -215,22 +240,42 @@ class Recommender:
             return np.array([self._catalog.entries[item_id].row for item_id in popular], dtype=np.intp)
         return rows
 
-    def _rank(self, taste: Taste, rows: Rows, query: Query, diversity: float, as_of: int) -> list[Ranked]:
+    def _mixed(self, stored: Stored | None, taste: Taste, as_of: int) -> _Mixed | None:
+        """What the live mix needs, if there is one and the user is no stranger."""
+        mix = self._mix()
+        if mix is None or stored is None or taste.is_empty:
+            return None
+        asker = Asker(stored.key, taste, as_of)
+        return _Mixed(mix.steered() if taste.steered else mix, asker, self._sources.by_row(asker))
+
+    def _mixed_score(self, mixed: _Mixed, rows: Rows, vectors: Vectors, query: NDArray[np.float32] | None) -> Scored:
+        """Score by the mix: rows of the catalogue, then foreign items; `vectors` (n, d) of all, in this order.
+
+        Query words and what the user wants less of count as in `score`.
+        """
+        taste, settings = mixed.asker.taste, self._settings
+        total = mixed.mix.scores(self._sources.scores(mixed.asker, rows, vectors[len(rows) :], mixed.by_row))
+        if query is not None:
+            asked = self._sources.standing(query[None], vectors)
+            total = (1 - settings.query_weight) * total + settings.query_weight * asked
+        if len(taste.avoided):
+            total = total - settings.dislike_weight * np.maximum(self._sources.standing(taste.avoided, vectors), 0.0)
+        return Scored(total, affinity(taste, vectors, settings)[1])
+
+    def _rank(
+        self, taste: Taste, rows: Rows, query: Query, diversity: float, as_of: int, mixed: _Mixed | None
+    ) -> list[Ranked]:
         if not len(rows):
             return []
         # Rows in order of id: equal scores then rank the same whatever the history of the catalogue.
         rows = np.array(sorted(rows, key=lambda row: self._catalog.id_at(int(row))), dtype=np.intp)
         catalog = self._catalog
         vectors = catalog.vectors[self._space][rows]
-        scored = score(
-            taste,
-            vectors,
-            query.vector,
-            catalog.created[rows],
-            catalog.popularity(rows, as_of),
-            as_of,
-            self._settings,
-        )
+        if mixed is None:
+            popularity = catalog.popularity(rows, as_of)
+            scored = score(taste, vectors, query.vector, catalog.created[rows], popularity, as_of, self._settings)
+        else:
+            scored = self._mixed_score(mixed, rows, vectors, query.vector)
         order = diversify(scored.scores, vectors, query.limit, diversity)
         return [
             Ranked(

@@ -78,6 +78,8 @@ class Reading:
     vectors: Mapping[int, Vector] = field(default_factory=dict)
     language: str = "und"
     terms: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    """All words of an item, for finding others with the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +130,13 @@ class Commit:
     """All that others want to know of a committed transaction."""
 
     changes: list[Change] = field(default_factory=list)
-    upserted: list[tuple[Item, str, Mapping[int, Vector]]] = field(default_factory=list)
+    upserted: list[tuple[Item, str, Mapping[int, Vector], tuple[str, ...]]] = field(default_factory=list)
+    """Item, language, vectors by space, words."""
     embedded: list[tuple[int, str, Vector]] = field(default_factory=list)
     """Space, item id and vector of items that were brought into a space."""
     deleted_items: list[str] = field(default_factory=list)
-    touched: list[tuple[str, int, Evidence]] = field(default_factory=list)
-    """Item id, user key and evidence of each new signal that names an item."""
+    touched: list[tuple[str, int, Evidence, Mapping[int, Vector]]] = field(default_factory=list)
+    """Item id, user key, evidence, and vectors by space, of each new signal that names an item."""
     recount: set[str] = field(default_factory=set)
     """Items whose popularity must be counted again: signals on them were undone or erased."""
     last_signal: int = 0
@@ -215,7 +218,8 @@ class Ledger:
         taken_by: str | None = None
         serving = self._serving(state.user_id)
         if signal.item_id:
-            self._commit.touched.append((signal.item_id, state.key, _evidence(signal, time, reading, serving.key)))
+            evidence = _evidence(signal, time, reading, serving.key)
+            self._commit.touched.append((signal.item_id, state.key, evidence, reading.vectors))
         if position < state.latest or getattr(signal.evidence, "action", None) is Action.UNDO:
             state.stale = True
         if not state.stale:
@@ -430,14 +434,14 @@ class Ledger:
         table = schema.items
         waiting = self._waiting_signals([item.id for item, _ in batch])
         for item, reading in batch:
-            values = rows.item_values(item, reading.language, reading.terms)
+            values = rows.item_values(item, reading.language, reading.terms, reading.words)
             statement = insert(table).values(values)
             self.connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
             vectors = {space.key: reading.vectors[space.key] for space in self._spaces}
             for key, vector in vectors.items():
                 self._put_item_vector(key, item.id, vector)
             self._outbox[ITEM, item.id] = None
-            self._commit.upserted.append((item, reading.language, vectors))
+            self._commit.upserted.append((item, reading.language, vectors, reading.words))
             if item.id in waiting:
                 self._commit.recount.add(item.id)
             for row in waiting.get(item.id, []):

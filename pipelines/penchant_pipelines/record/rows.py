@@ -105,7 +105,7 @@ def to_evidence(row: Row[*tuple[Any, ...]], vector: Vector | None = None) -> Evi
     )
 
 
-def item_values(item: Item, language: str, terms: tuple[str, ...]) -> dict[str, Any]:
+def item_values(item: Item, language: str, terms: tuple[str, ...], words: tuple[str, ...]) -> dict[str, Any]:
     """Columns of an item."""
     return {
         "id": item.id,
@@ -117,6 +117,7 @@ def item_values(item: Item, language: str, terms: tuple[str, ...]) -> dict[str, 
         "hidden": item.hidden,
         "language": language,
         "terms": to_json(list(terms)),
+        "words": to_json(list(words)),
     }
 
 
@@ -132,6 +133,13 @@ def to_item(row: Row[Any]) -> Item:
         attributes=attributes,
         hidden=row.hidden,
     )
+
+
+def words_of_item(row: Row[Any]) -> tuple[str, ...]:
+    """All words of an item, from a row of `items`; those of its title where it was written before words were kept."""
+    if row.words is None:
+        return tuple(word for word in row.title.lower().split() if word.isalnum())
+    return tuple(json.loads(row.words))
 
 
 def item_words(connection: Connection, item_id: str) -> tuple[tuple[str, ...], str] | None:

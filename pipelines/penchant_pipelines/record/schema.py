@@ -79,6 +79,23 @@ items = Table(
     Column("hidden", Boolean, nullable=False),
     Column("language", String, nullable=False),
     Column("terms", Text, nullable=False),  # JSON list
+    Column("words", Text),  # JSON list; null in rows that were written before words were kept
+)
+
+mixes = Table(
+    "mixes",
+    metadata,
+    Column("seq", Key, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("create_time", BigInteger, nullable=False),
+    Column("weights", Text, nullable=False),  # JSON object: weight by source
+    # How many signals in favour of items the record held when it was learnt.
+    Column("favour_count", BigInteger, nullable=False),
+    Column("lesson_count", BigInteger, nullable=False),
+    # NDCG@10 on the latest lessons, and of what was live before on the same.
+    Column("quality", Float, nullable=False),
+    Column("quality_before", Float, nullable=False),
+    Column("live", Boolean, nullable=False),
 )
 
 steerings = Table(

@@ -1,0 +1,182 @@
+"""Mixes: how sources are weighed, learnt from the record by a job, kept in versions, one of them live."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+
+from penchant_pipelines.catalog import Catalog
+from penchant_pipelines.errors import NotFound, WrongState
+from penchant_pipelines.jobs import Job, Jobs, Progress
+from penchant_pipelines.model import now
+from penchant_pipelines.recommend.lessons import MOST_LESSONS, Teacher
+from penchant_pipelines.recommend.mix import Lesson, Mix, by_user, learn, quality
+from penchant_pipelines.recommend.sources import INTERESTS
+from penchant_pipelines.record import Record, Writer
+from penchant_pipelines.record.ledger import Ledger
+from penchant_pipelines.record.schema import mixes as table
+
+log = structlog.get_logger(__name__)
+
+LEARN = "learn_mix"
+FEWEST_LESSONS = 40
+FEWEST_FAVOURS = 200
+"""Signals in favour of items from which a mix is learnt without being asked for."""
+GROWTH = 1.5
+"""How much the record must have grown since the last time."""
+JUDGING_SHARE = 0.25
+"""The latest lessons, by which a new mix is judged before it is learnt from all."""
+INTERESTS_ALONE = Mix.of({INTERESTS: 1.0})
+
+
+@dataclass(frozen=True, slots=True)
+class MixVersion:
+    """A mix as it is kept. `create_time` in µs; `quality` and `quality_before`: NDCG@10 on the latest lessons."""
+
+    id: str
+    create_time: int
+    mix: Mix
+    favour_count: int
+    """Signals in favour of items that the record held."""
+    lesson_count: int
+    quality: float
+    quality_before: float
+    """Of what was live, on the same lessons."""
+    live: bool
+
+
+class Mixes:
+    """Learns mixes and keeps them. Belongs to one event loop."""
+
+    def __init__(self, record: Record, writer: Writer[Ledger], jobs: Jobs, catalog: Catalog) -> None:
+        self._record = record
+        self._writer = writer
+        self._jobs = jobs
+        self._catalog = catalog
+        self.live: MixVersion | None = None
+        """None: interests alone rank, by the formula of the settings."""
+        self._tried_at = 0
+
+    def start(self) -> None:
+        """Read what is live; blocks."""
+        self.live = next((version for version in self._read(1, live=True)), None)
+        self._tried_at = self.live.favour_count if self.live else 0
+
+    async def learn(self, teacher: Callable[[], Teacher]) -> Job:
+        """Start a job that learns from lessons, and puts to use what ranks no worse than what is live.
+
+        Raises WrongState if one runs. The job fails where there are fewer than 40 lessons.
+        """
+        self._tried_at = len(self._catalog.crowd)
+
+        async def work(progress: Progress) -> None:
+            with ThreadPoolExecutor(1, thread_name_prefix="lessons") as thread:
+                lessons = await self._lessons(teacher(), thread, progress)
+                version = await asyncio.get_running_loop().run_in_executor(thread, self._judged, lessons)
+            await self._writer.submit(lambda ledger: _insert(ledger, version))
+            if version.live:
+                self.live = version
+            log.info("mix.learnt", mix=version.id, live=version.live, quality=version.quality)
+
+        return await self._jobs.start(LEARN, work)
+
+    def is_due(self) -> bool:
+        """Tell whether the record has grown enough since the last time to learn anew."""
+        return len(self._catalog.crowd) >= max(FEWEST_FAVOURS, GROWTH * self._tried_at)
+
+    async def versions(self, limit: int) -> Sequence[MixVersion]:
+        """The newest versions, newest first."""
+        return await asyncio.to_thread(self._read, limit)
+
+    async def use(self, mix_id: str) -> MixVersion | None:
+        """Put a version to use at once; an empty id: none, interests alone rank. Raises NotFound."""
+        found = await asyncio.to_thread(self._read, 1, mix_id=mix_id) if mix_id else []
+        if mix_id and not found:
+            raise NotFound("mix", mix_id)
+        await self._writer.submit(lambda ledger: _use(ledger, mix_id))
+        self.live = replace(found[0], live=True) if found else None
+        return self.live
+
+    async def _lessons(self, teacher: Teacher, thread: ThreadPoolExecutor, progress: Progress) -> list[Lesson]:
+        loop, lessons, source = asyncio.get_running_loop(), list[Lesson](), teacher.lessons()
+        try:
+            while (lesson := await loop.run_in_executor(thread, next, source, None)) is not None:
+                lessons.append(lesson)
+                await progress(len(lessons), MOST_LESSONS)
+        finally:
+            await loop.run_in_executor(thread, source.close)
+        await progress(len(lessons), len(lessons))
+        return lessons
+
+    def _judged(self, lessons: Sequence[Lesson]) -> MixVersion:
+        if len(lessons) < FEWEST_LESSONS:
+            raise WrongState(
+                "TOO_FEW_LESSONS",
+                f"the record holds {len(lessons)} days on which a known user took to new items; a mix needs "
+                f"{FEWEST_LESSONS}",
+            )
+        live = self.live.mix if self.live else INTERESTS_ALONE
+        cut = int((1 - JUDGING_SHARE) * len(lessons))
+        trial, recent = learn(lessons[:cut]), lessons[cut:]
+        before, after = (by_user(recent, quality(recent, mix)) for mix in (live, trial))
+        return MixVersion(
+            "m-" + uuid.uuid4().hex[:12],
+            now(),
+            learn(lessons),
+            len(self._catalog.crowd),
+            len(lessons),
+            after,
+            before,
+            after >= before,
+        )
+
+    def _read(self, limit: int, live: bool = False, mix_id: str = "") -> list[MixVersion]:
+        query = sa.select(table).order_by(table.c.seq.desc()).limit(limit)
+        query = query.where(table.c.live) if live else query
+        query = query.where(table.c.id == mix_id) if mix_id else query
+        with self._record.read() as connection:
+            return [_version(row) for row in connection.execute(query)]
+
+
+def _version(row: sa.Row[Any]) -> MixVersion:
+    return MixVersion(
+        row.id,
+        row.create_time,
+        Mix.of(json.loads(row.weights)),
+        row.favour_count,
+        row.lesson_count,
+        row.quality,
+        row.quality_before,
+        row.live,
+    )
+
+
+def _insert(ledger: Ledger, version: MixVersion) -> Callable[[], None]:
+    if version.live:
+        ledger.connection.execute(table.update().values(live=False))
+    ledger.connection.execute(
+        table.insert().values(
+            id=version.id,
+            create_time=version.create_time,
+            weights=json.dumps(version.mix.named()),
+            favour_count=version.favour_count,
+            lesson_count=version.lesson_count,
+            quality=version.quality,
+            quality_before=version.quality_before,
+            live=version.live,
+        )
+    )
+    return lambda: None
+
+
+def _use(ledger: Ledger, mix_id: str) -> Callable[[], None]:
+    ledger.connection.execute(table.update().values(live=table.c.id == mix_id))
+    return lambda: None

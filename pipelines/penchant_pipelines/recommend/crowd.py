@@ -1,0 +1,188 @@
+"""What the crowd takes to: who favoured which item and when, as arrays in memory.
+
+A mirror of the record's favours, kept by rows of the catalogue. Popularity fades from sums that are kept as signals
+come; what people have in common is read from a sparse matrix that is made anew once enough has come in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from penchant_pipelines.interests.state import HORIZON_DAYS
+from penchant_pipelines.model import MICROS_PER_DAY
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+CROWD_HALF_LIVES_DAYS = (7.0, 30.0, 365.0)
+"""Under which what everybody does is looked at."""
+NEIGHBOURS = 100
+_PENDING_SHARE, _PENDING = 0.005, 32
+"""Favours that may wait outside the matrix: a share of all, and some more."""
+_REBASE_HALF_LIVES = 200.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Matrix:
+    """Users × items as of the first `count` favours: ones, and at the same places the time of the latest favour."""
+
+    users: Rows
+    """(u,) keys, ascending."""
+    favours: sparse.csr_array
+    times: sparse.csr_array
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What a user favoured: `rows` (n,) ascending; `masses` (5, n), faded under each half-life of a history."""
+
+    rows: Rows
+    masses: Floats
+
+
+class Crowd:
+    """Who favoured what. Belongs to one event loop, as the catalogue whose rows it speaks of."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._users = np.zeros(1024, dtype=np.int64)
+        self._rows = np.zeros(1024, dtype=np.int64)
+        self._times = np.zeros(1024, dtype=np.int64)
+        self._lives = np.array(CROWD_HALF_LIVES_DAYS) * MICROS_PER_DAY
+        self.landmark = 0
+        """Time (µs) that fading sums are kept for."""
+        self._faded = np.zeros((1024, len(self._lives)))
+        self._ever = np.zeros(1024)
+        self._matrix: _Matrix | None = None
+
+    def __len__(self) -> int:
+        """Count the favours."""
+        return self._count
+
+    def add(self, user: int, row: int, time: int, mass: float) -> None:
+        """Count a favour: a user's key, the item's row, the event time (µs), a mass above 0."""
+        if self._count == len(self._users):
+            for name in ("_users", "_rows", "_times"):
+                setattr(self, name, np.concatenate([getattr(self, name), np.zeros(self._count, dtype=np.int64)]))
+        self._users[self._count], self._rows[self._count], self._times[self._count] = user, row, time
+        self._count += 1
+        while row >= len(self._ever):
+            self._ever = np.concatenate([self._ever, np.zeros_like(self._ever)])
+            self._faded = np.concatenate([self._faded, np.zeros_like(self._faded)])
+        self._rebase(time)
+        self._faded[row] += mass * np.exp2((time - self.landmark) / self._lives)
+        self._ever[row] += mass
+
+    def clear(self, rows: Rows) -> None:
+        """Forget all favours of these items."""
+        if not len(rows):
+            return
+        known = rows[rows < len(self._ever)]
+        self._faded[known] = 0.0
+        self._ever[known] = 0.0
+        kept = ~np.isin(self._rows[: self._count], rows)
+        if kept.all():
+            return
+        for name in ("_users", "_rows", "_times"):
+            array = getattr(self, name)
+            array[: int(kept.sum())] = array[: self._count][kept]
+        self._count = int(kept.sum())
+        self._matrix = None
+
+    def popularity(self, size: int, as_of: int) -> Floats:
+        """Mass of favours as of a time (µs) under each half-life of the crowd, then unfaded: (4, size) by row."""
+        found = np.zeros((len(self._lives) + 1, size))
+        known = min(size, len(self._ever))
+        found[:-1, :known] = (self._faded[:known] * np.exp2(-(as_of - self.landmark) / self._lives)).T
+        found[-1, :known] = self._ever[:known]
+        return found
+
+    def own(self, user: int, as_of: int) -> Own:
+        """What a user favoured, each item once, by the latest favour; the newest counts whole."""
+        matrix = self._current()
+        rows, times = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+        place = int(np.searchsorted(matrix.users, user))
+        if place < len(matrix.users) and matrix.users[place] == user:
+            span = slice(matrix.times.indptr[place], matrix.times.indptr[place + 1])
+            rows.append(matrix.times.indices[span].astype(np.int64))
+            times.append(matrix.times.data[span])
+        pending = slice(matrix.count, self._count)
+        new = self._users[pending] == user
+        rows.append(self._rows[pending][new])
+        times.append(self._times[pending][new])
+        every, when = np.concatenate(rows), np.concatenate(times)
+        order = np.lexsort((when, every))
+        latest = order[np.append(every[order][1:] != every[order][:-1], True)] if len(order) else order
+        age = np.maximum(as_of - when[latest], 0) / MICROS_PER_DAY
+        # After a long pause all would be as good as nothing otherwise.
+        age = age - (age.min() if len(age) else 0.0)
+        return Own(every[latest], np.exp2(-age / np.array(HORIZON_DAYS)[:, None]))
+
+    def alike_items(self, own: Own, size: int) -> Floats:
+        """Cosines with the user's own items by who favoured both (Sarwar et al. 2001), summed: (5, size)."""
+        matrix = self._current()
+        found = np.zeros((len(own.masses), size))
+        known = min(size, matrix.favours.shape[1])
+        norms = np.sqrt(np.maximum(matrix.favours.sum(axis=0), 1.0))
+        held = own.rows < known
+        spread = np.zeros((len(own.masses), matrix.favours.shape[1]))
+        spread[:, own.rows[held]] = own.masses[:, held] / norms[own.rows[held]]
+        found[:, :known] = (((matrix.favours @ spread.T).T @ matrix.favours) / norms)[:, :known]
+        return found
+
+    def alike_users(self, user: int, own: Own, size: int, as_of: int) -> Floats:
+        """What the most similar users favoured, faded under each half-life of the crowd, then unfaded: (4, size).
+
+        Similar by the cosine of what both favoured (Herlocker et al. 1999).
+        """
+        matrix = self._current()
+        found = np.zeros((len(self._lives) + 1, size))
+        if not len(matrix.users) or not len(own.rows):
+            return found
+        mine = np.zeros(matrix.favours.shape[1])
+        mine[own.rows[own.rows < len(mine)]] = 1.0
+        sizes = np.diff(matrix.favours.indptr)
+        cosines = (matrix.favours @ mine) / np.sqrt(np.maximum(sizes * len(own.rows), 1.0))
+        cosines[matrix.users == user] = 0.0
+        nearest = np.argsort(-cosines, kind="stable")[:NEIGHBOURS]
+        nearest = nearest[cosines[nearest] > 0]
+        near = matrix.times[nearest]
+        ages = np.maximum(as_of - near.data, 0)
+        known = min(size, near.shape[1])
+        for line, life in enumerate([*self._lives, np.inf]):
+            faded = sparse.csr_array((np.exp2(-ages / life), near.indices, near.indptr), shape=near.shape)
+            found[line, :known] = (cosines[nearest] @ faded)[:known]
+        return found
+
+    def _rebase(self, time: int) -> None:
+        """Move the landmark along: 2^(Δ/h) over decades at a half-life of days overflows a double."""
+        if self._count == 1:
+            self.landmark = time
+        elif abs(time - self.landmark) > _REBASE_HALF_LIVES * self._lives.min() and time > self.landmark:
+            self._faded *= np.exp2(-(time - self.landmark) / self._lives)
+            self.landmark = time
+
+    def _current(self) -> _Matrix:
+        matrix = self._matrix
+        waiting = self._count - (matrix.count if matrix else 0)
+        if matrix is None or waiting > _PENDING + _PENDING_SHARE * self._count:
+            matrix = self._matrix = self._made()
+        return matrix
+
+    def _made(self) -> _Matrix:
+        users, places = np.unique(self._users[: self._count], return_inverse=True)
+        rows, times = self._rows[: self._count], self._times[: self._count]
+        order = np.lexsort((times, rows, places))
+        places, rows, times = places[order], rows[order], times[order]
+        changes = (places[1:] != places[:-1]) | (rows[1:] != rows[:-1])
+        latest = np.append(changes, True) if len(places) else np.zeros(0, dtype=bool)
+        indptr = np.searchsorted(places[latest], np.arange(len(users) + 1))
+        shape = (len(users), len(self._ever))
+        indices = rows[latest]
+        favours = sparse.csr_array((np.ones(len(indices)), indices, indptr), shape=shape)
+        return _Matrix(users, favours, sparse.csr_array((times[latest], indices, indptr), shape=shape), self._count)

@@ -1,0 +1,180 @@
+"""Lessons for the mix: the record replayed day by day, to see what each source said before the user chose.
+
+The same blending, crowd and sources as in serving, fed in order of event time: a lesson knows nothing of its own day.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from penchant_pipelines.catalog import Catalog
+from penchant_pipelines.interests import Blender, Evidence, Profile, view
+from penchant_pipelines.interests.evidence import weighing
+from penchant_pipelines.model import MICROS_PER_DAY, Action
+from penchant_pipelines.recommend.mix import Lesson
+from penchant_pipelines.recommend.ranking import Taste
+from penchant_pipelines.recommend.sequence import LATEST, History, SequenceModel
+from penchant_pipelines.recommend.settings import RecommendSettings
+from penchant_pipelines.recommend.sources import Asker, Sources
+from penchant_pipelines.record import Record, rows, schema
+
+MOST_SIGNALS = 200_000
+"""Signals that are replayed: the latest."""
+MOST_LESSONS = 800
+"""Lessons that are drawn: the latest."""
+MOST_ITEMS = 20_000
+"""Items that a lesson compares; of a larger catalogue a random part, and what was taken to."""
+CANDIDATES = 50
+"""Items that each source puts forward."""
+TAUGHT_SHARE = 0.6
+"""The last share of a user's signals, whose days are asked about: before that too little is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Touch:
+    """A signal as lessons see it; `row` of the catalogue, −1 for none."""
+
+    user: int
+    time: int
+    row: int
+    weight: float
+
+    @property
+    def day(self) -> int:
+        return self.time // MICROS_PER_DAY
+
+
+class Teacher:
+    """Draws lessons from the record, in one embedding space. `catalog` is its own to fill; see `Catalog.unheard`."""
+
+    def __init__(
+        self,
+        record: Record,
+        space: int,
+        blender: Blender,
+        catalog: Catalog,
+        settings: RecommendSettings,
+        sequence: SequenceModel | None,
+    ) -> None:
+        self._record = record
+        self._space = space
+        self._blender = blender
+        self._catalog = catalog
+        self._sources = Sources(catalog, space, settings)
+        self._sequence = sequence
+        self._profiles: dict[int, Profile] = defaultdict(Profile)
+        self._seen: dict[int, set[int]] = defaultdict(set)
+        self._latest: dict[int, deque[Evidence]] = defaultdict(lambda: deque(maxlen=LATEST))
+
+    def lessons(self) -> Generator[Lesson, None, None]:
+        """Replay, oldest day first; blocks."""
+        touches = self._touches()
+        if not touches:
+            return
+        asked = _asked(touches)
+        for day, events in groupby(self._events(touches[0].time), key=lambda event: event[1].time // MICROS_PER_DAY):
+            today = list(events)
+            for user in dict.fromkeys(user for user, _ in today):
+                taken = asked.get((user, day))
+                if taken and user in self._profiles:
+                    lesson = self._lesson(user, int(day) * MICROS_PER_DAY, taken - self._seen[user])
+                    if lesson is not None:
+                        yield lesson
+            for user, evidence in today:
+                self._learn(user, evidence)
+
+    def _touches(self) -> list[_Touch]:
+        signals = schema.signals
+        query = (
+            sa.select(*rows.EVIDENCE_COLUMNS, signals.c.user_key)
+            .where(sa.not_(signals.c.undone))
+            .order_by(signals.c.time.desc(), signals.c.id.desc())
+            .limit(MOST_SIGNALS)
+        )
+        found = []
+        with self._record.read() as connection:
+            for row in connection.execute(query):
+                evidence = rows.to_evidence(row)
+                found.append(_Touch(row.user_key, row.time, self._row(evidence.item_id), self._weight(evidence)))
+        return found[::-1]
+
+    def _events(self, since: int) -> Iterator[tuple[int, Evidence]]:
+        signals, vectors = schema.signals, schema.signal_vectors
+        query = (
+            sa.select(*rows.EVIDENCE_COLUMNS, signals.c.user_key, vectors.c.vector)
+            .outerjoin(vectors, (vectors.c.seq == signals.c.seq) & (vectors.c.space == self._space))
+            .where(sa.not_(signals.c.undone), signals.c.time >= since)
+            .order_by(signals.c.time, signals.c.id)
+            .execution_options(yield_per=1000)
+        )
+        with self._record.read() as connection:
+            for row in connection.execute(query):
+                yield row.user_key, rows.to_evidence(row, rows.to_vector(row.vector))
+
+    def _learn(self, user: int, evidence: Evidence) -> None:
+        self._blender.add(self._profiles[user], evidence)
+        self._latest[user].append(evidence)
+        self._catalog.witness(user, evidence, self._space)
+        row = self._row(evidence.item_id)
+        if row >= 0:
+            self._seen[user].add(row)
+
+    def _lesson(self, user: int, as_of: int, taken: set[int]) -> Lesson | None:
+        ahead = None
+        settings = self._blender.settings
+        if self._sequence is not None:
+            history = History.of(list(self._latest[user]), settings, self._sequence.dimensions)
+            ahead = self._sequence.next_vectors(history)
+        dimensions = self._catalog.vectors[self._space].shape[1]
+        taste = Taste.of(view(self._profiles[user], as_of, self._blender), dimensions, ahead)
+        if not taken or taste.is_empty:
+            return None
+        compared = self._compared(user, as_of, taken)
+        scores = self._sources.scores(Asker(user, taste, as_of), compared).astype(np.float32)
+        chosen = np.isin(compared, sorted(taken))
+        for line in scores:
+            wanted = min(CANDIDATES, len(line))
+            chosen[np.argpartition(-line, wanted - 1)[:wanted]] = True
+        return Lesson(user, scores[:, chosen], np.isin(compared[chosen], sorted(taken)))
+
+    def _compared(self, user: int, as_of: int, taken: set[int]) -> NDArray[np.intp]:
+        catalog = self._catalog
+        born = catalog.created[: catalog.size] < as_of + MICROS_PER_DAY
+        rows_held = np.flatnonzero(catalog.visible[: catalog.size] & born)
+        rows_held = np.setdiff1d(rows_held, sorted(self._seen[user] - taken))
+        if len(rows_held) > MOST_ITEMS:
+            draw = np.random.default_rng([user % 2**32, as_of // MICROS_PER_DAY])
+            rows_held = np.union1d(draw.choice(rows_held, MOST_ITEMS, replace=False), sorted(taken))
+        return rows_held.astype(np.intp)
+
+    def _row(self, item_id: str) -> int:
+        entry = self._catalog.entries.get(item_id)
+        return entry.row if entry is not None and self._catalog.visible[entry.row] else -1
+
+    def _weight(self, evidence: Evidence) -> float:
+        return 0.0 if evidence.action is Action.UNDO else weighing(evidence, self._blender.settings).weight
+
+
+def _asked(touches: Sequence[_Touch]) -> dict[tuple[int, int], set[int]]:
+    """The latest days of users, with what each took to that day and did not dislike; not yet less what was seen."""
+    own: dict[int, list[_Touch]] = defaultdict(list)
+    for touch in touches:
+        own[touch.user].append(touch)
+    found: dict[tuple[int, int], set[int]] = {}
+    for user, mine in own.items():
+        first = mine[min(int((1 - TAUGHT_SHARE) * len(mine)), len(mine) - 1)].day
+        for day, today in groupby((touch for touch in mine if touch.day >= first), key=lambda touch: touch.day):
+            marked = list(today)
+            disliked = {touch.row for touch in marked if touch.weight < 0}
+            taken = {touch.row for touch in marked if touch.row >= 0 and touch.weight > 0} - disliked
+            if taken and day > mine[0].day:
+                found[user, day] = taken
+    latest = sorted(found, key=lambda key: (key[1], key[0]))[-MOST_LESSONS:]
+    return {key: found[key] for key in latest}

@@ -1,0 +1,125 @@
+"""How the sources are mixed: a weight each, learnt from what users took to next.
+
+Weights are those of a conditional logit (McFadden 1974): the item that was taken to should have the highest weighted
+sum among the candidates. None is below 0, and all are held towards one common weight, since standings summed as they
+are make a strong list already (CombSUM; Fox & Shaw 1994) and a short log can tell little of each source alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from penchant_pipelines.recommend.sources import INTERESTS, SOURCES
+
+Floats = NDArray[np.float64]
+
+COMMON_WEIGHT = 0.1
+"""What a source weighs before anything is learnt; the scale only matters against `SHRINKAGE`."""
+SHRINKAGE = 1.5
+"""How many lessons' worth of likelihood a source costs that weighs nothing, or twice as much."""
+MOST_STEPS = 60
+PLACES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A user's day: what sources said of the candidates (s, n) float32, and which of them the user then took to."""
+
+    user: int
+    scores: NDArray[np.float32]
+    taken: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """A weight for each source. `weights` (s,) float64 in the order of `SOURCES`."""
+
+    weights: Floats
+
+    @classmethod
+    def of(cls, named: Mapping[str, float]) -> Mix:
+        """Read weights by name; what isn't named weighs nothing, and names of former sources are passed over."""
+        return cls(np.array([float(named.get(name, 0.0)) for name in SOURCES]))
+
+    def named(self) -> dict[str, float]:
+        """Weights by source, heaviest first; those that weigh nothing left out."""
+        order = np.argsort(-self.weights, kind="stable")
+        return {SOURCES[place]: round(float(self.weights[place]), 6) for place in order if self.weights[place] > 0}
+
+    def steered(self) -> Mix:
+        """The same with interests as heavy as all the rest: the user's own word is in them."""
+        weights, place = self.weights.copy(), SOURCES.index(INTERESTS)
+        weights[place] = max(weights[place], weights.sum() - weights[place])
+        return Mix(weights)
+
+    def scores(self, standings: Floats) -> Floats:
+        """Weighted mean of standings (s, n): (n,)."""
+        mixed: Floats = self.weights @ standings / max(float(self.weights.sum()), 1e-12)
+        return mixed
+
+
+def learn(lessons: Sequence[Lesson]) -> Mix:
+    """Find the weights under which what was taken to stands out most, every user counting alike."""
+    told = [lesson for lesson in lessons if lesson.taken.any() and not lesson.taken.all()]
+    if not told:
+        return Mix(np.full(len(SOURCES), COMMON_WEIGHT))
+    shares = _shares(told) * len(told)
+    split = [(lesson.scores[:, lesson.taken], lesson.scores[:, ~lesson.taken]) for lesson in told]
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        light = weights.astype(np.float32)
+        total, slope = 0.0, np.zeros(len(weights))
+        for share, (taken, others) in zip(shares, split, strict=True):
+            value, gradient = _surprise(light, taken, others)
+            total += share * value
+            slope += share * gradient
+        away = (weights - COMMON_WEIGHT) / COMMON_WEIGHT
+        return total + SHRINKAGE * float(away @ away), slope + 2 * SHRINKAGE * away / COMMON_WEIGHT
+
+    start = np.full(len(SOURCES), COMMON_WEIGHT)
+    bounds = [(0.0, None)] * len(SOURCES)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": MOST_STEPS})
+    return Mix(np.asarray(found.x, dtype=np.float64))
+
+
+def _surprise(
+    weights: NDArray[np.float32], taken: NDArray[np.float32], others: NDArray[np.float32]
+) -> tuple[float, Floats]:
+    """Mean −log probability of each item taken to against all the others, and its gradient (s,)."""
+    high, low = (weights @ taken).astype(np.float64), (weights @ others).astype(np.float64)
+    peak = max(float(high.max()), float(low.max()))
+    rest = np.exp(low - peak)
+    whole = np.exp(high - peak) + rest.sum()
+    value = float(np.mean(np.log(whole) - (high - peak)))
+    missing = 1.0 - np.exp(high - peak) / whole
+    gradient = others @ rest * np.mean(1.0 / whole) - (taken * missing).mean(axis=1)
+    return value, np.asarray(gradient, dtype=np.float64)
+
+
+def quality(lessons: Sequence[Lesson], mix: Mix) -> Floats:
+    """NDCG@10 of each lesson under a mix (q,)."""
+    return np.array([_ndcg(lesson, mix.scores(lesson.scores.astype(np.float64))) for lesson in lessons])
+
+
+def by_user(lessons: Sequence[Lesson], values: Floats) -> float:
+    """Mean of values of lessons (q,), every user counting alike."""
+    return float(_shares(lessons) @ values)
+
+
+def _ndcg(lesson: Lesson, scores: Floats) -> float:
+    order = np.argsort(-scores, kind="stable")[:PLACES]
+    discounts = 1 / np.log2(np.arange(2, PLACES + 2))
+    best = discounts[: min(int(lesson.taken.sum()), PLACES)].sum()
+    return float(discounts[: len(order)] @ lesson.taken[order] / best) if best else 0.0
+
+
+def _shares(lessons: Sequence[Lesson]) -> Floats:
+    _, places, counts = np.unique([lesson.user for lesson in lessons], return_inverse=True, return_counts=True)
+    shares = 1.0 / counts[places]
+    whole: Floats = shares / shares.sum()
+    return whole

@@ -1,0 +1,152 @@
+"""Sources of evidence for a recommendation: each scores the items in its own way, all on one scale.
+
+A source says by how many standard deviations an item stands out of the catalogue. So sources of any kind can be
+summed, and one that has nothing to say about a user says 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penchant_pipelines.catalog import Catalog
+from penchant_pipelines.interests.state import HORIZON_DAYS
+from penchant_pipelines.model import MICROS_PER_DAY
+from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS
+from penchant_pipelines.recommend.ranking import Taste, Vectors, soft_maximum
+from penchant_pipelines.recommend.settings import RecommendSettings
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.intp]
+
+_OWN = [f"{days:g}d" for days in HORIZON_DAYS]
+_ALL = [f"{days:g}d" for days in CROWD_HALF_LIVES_DAYS] + ["ever"]
+INTERESTS, SEQUENCE, NEW = "interests", "sequence", "new"
+_BY_ROW = (
+    *(f"words_{life}" for life in _OWN),
+    *(f"alike_items_{life}" for life in _OWN),
+    *(f"alike_users_{life}" for life in _ALL),
+    *(f"popular_{life}" for life in _ALL),
+    NEW,
+)
+_BY_VECTOR = (
+    INTERESTS,
+    SEQUENCE,
+    *(f"text_{life}" for life in _OWN),
+    *(f"said_{life}" for life in _OWN),
+)
+SOURCES = _BY_VECTOR + _BY_ROW
+"""Names, in the order of every array of scores and weights.
+
+`interests`: the soft maximum over interests; `sequence`: what the adapter's sequence model expects next; `text`: the
+user's fading past as one vector, under several half-lives; `said`: the same against an item enriched by what others
+wrote about it; `words`: TF-IDF; `alike_items`: favoured by the same people as the user's own; `alike_users`: favoured
+by similar people; `popular`; `new`: how recent the item is.
+"""
+_GATHERED_SHARE = 0.25
+REFERENCE = 2048
+"""Items by which the scale of a source that reads vectors is taken: evenly spaced ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Whom items are scored for, and when (µs). `user` is a key of the record, None for a stranger."""
+
+    user: int | None
+    taste: Taste
+    as_of: int
+
+
+class Sources:
+    """Scores items by every source, in one embedding space."""
+
+    def __init__(self, catalog: Catalog, space: int, settings: RecommendSettings) -> None:
+        self._catalog = catalog
+        self._space = space
+        self._settings = settings
+
+    def scores(self, asker: Asker, rows: Rows, foreign: Vectors | None = None, by_row: Floats | None = None) -> Floats:
+        """Deviations from the catalogue's mean: (s, n + f) in the order of `SOURCES`.
+
+        `rows` (n,) of the catalogue; `foreign` (f, d) float32 vectors of items that it does not hold; `by_row` where
+        it is at hand already.
+        """
+        reference = self._catalog.spread(REFERENCE)
+        strange = np.zeros((0, self._vectors.shape[1]), dtype=np.float32) if foreign is None else foreign
+        compared = self._by_vector(asker.taste, np.concatenate([rows, reference]), strange)
+        asked = np.r_[: len(rows), len(rows) + len(reference) : compared.shape[1]]
+        near = _standing(compared[:, asked], compared[:, len(rows) : len(rows) + len(reference)])
+        every = self.by_row(asker) if by_row is None else by_row
+        visible = every[:, np.flatnonzero(self._catalog.visible[: every.shape[1]])]
+        return np.concatenate([near, _standing(np.pad(every[:, rows], ((0, 0), (0, len(strange)))), visible)])
+
+    def by_row(self, asker: Asker) -> Floats:
+        """Raw scores of the whole catalogue by the sources that read no vectors, in their order: (r, rows)."""
+        catalog, as_of = self._catalog, asker.as_of
+        size, crowd = catalog.size, catalog.crowd
+        if asker.user is None:
+            own_words, alike_items = np.zeros((2, len(_OWN), size))
+            alike_users = np.zeros((len(_ALL), size))
+        else:
+            own = crowd.own(asker.user, as_of)
+            own_words = catalog.words.alike(own, size)
+            alike_items = crowd.alike_items(own, size)
+            alike_users = crowd.alike_users(asker.user, own, size, as_of)
+        age = np.maximum(as_of - catalog.created[:size], 0) / MICROS_PER_DAY
+        new = np.where(catalog.created[:size] > 0, np.exp2(-age / self._settings.recency_half_life_days), 0.0)
+        return np.concatenate([own_words, alike_items, alike_users, crowd.popularity(size, as_of), new[None]])
+
+    def standing(self, targets: Vectors, vectors: Vectors) -> Floats:
+        """Deviations of the cosine with the nearest of some targets (t, d) from the catalogue's mean: (n,)."""
+        reference = self._vectors[self._catalog.spread(REFERENCE)]
+        near, usual = ((v @ targets.T).max(axis=1).astype(np.float64)[None] for v in (vectors, reference))
+        found: Floats = _standing(near, usual)[0]
+        return found
+
+    @property
+    def _vectors(self) -> Vectors:
+        return self._catalog.vectors[self._space]
+
+    def _by_vector(self, taste: Taste, rows: Rows, foreign: Vectors) -> Floats:
+        """Raw scores of items in the catalogue, then of foreign ones, by the sources that read vectors."""
+        found = np.zeros((len(_BY_VECTOR), len(rows) + len(foreign)))
+        if taste.is_empty:
+            return found
+        horizons = taste.horizons if taste.horizons is not None else taste.centroids[:0]
+        targets = np.vstack([taste.centroids, taste.ahead, horizons])
+        cosines = np.hstack([self._gathered(self._vectors, targets, rows), targets @ foreign.T])
+        liked, ahead, past = np.split(cosines, np.cumsum([len(taste.centroids), len(taste.ahead)]))
+        found[0] = soft_maximum(liked.T, taste.shares, self._settings.temperature)[0]
+        if len(ahead):
+            found[1] = ahead.max(axis=0)
+        if len(past):
+            count = len(past)
+            found[2 : 2 + count] = found[2 + count :] = past
+            voices = self._catalog.voices.get(self._space)
+            if voices is not None:
+                whole = len(rows) > self._catalog.size * _GATHERED_SHARE
+                said = voices.cosines(horizons, slice(0, self._catalog.size) if whole else rows)
+                found[2 + count :, : len(rows)] = said[:, rows] if whole else said
+        return found
+
+    def _gathered(self, vectors: Vectors, targets: Vectors, rows: Rows) -> Vectors:
+        """Cosines of targets (t, d) with rows: (t, n). Of many rows all are multiplied: gathering them costs more."""
+        if len(rows) > self._catalog.size * _GATHERED_SHARE:
+            whole: Vectors = targets @ vectors[: self._catalog.size].T
+            return whole[:, rows]
+        gathered: Vectors = targets @ vectors[rows].T
+        return gathered
+
+
+def _standing(scores: Floats, reference: Floats) -> Floats:
+    """Standard deviations above the mean of a reference, 0 where that is all alike."""
+    if not reference.shape[1]:
+        return np.zeros_like(scores)
+    mean, deviation = reference.mean(axis=1, keepdims=True), reference.std(axis=1, keepdims=True)
+    standing: Floats = np.where(deviation > 1e-9, (scores - mean) / np.maximum(deviation, 1e-9), 0.0)
+    return standing
+
+
+__all__ = ["INTERESTS", "NEW", "SEQUENCE", "SOURCES", "Asker", "Sources"]

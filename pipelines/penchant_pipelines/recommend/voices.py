@@ -1,0 +1,37 @@
+"""Items as people speak of them: an item's vector, enriched by what favourable posts said of it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.float32]
+
+
+class Voices:
+    """Enriched vectors in one embedding space, by row of the catalogue. Belongs to one event loop."""
+
+    def __init__(self, vectors: Vectors) -> None:
+        self.sums = vectors.copy()
+        """(rows, d) float32: the item's own vector and those of the posts, summed."""
+        self.lengths = np.linalg.norm(self.sums, axis=1)
+
+    def add(self, row: int, vector: Vectors) -> None:
+        """Take in what a post (d,) said of an item; or, where its own vector changes, the difference."""
+        self.sums[row] += vector
+        self.lengths[row] = np.linalg.norm(self.sums[row])
+
+    def reset(self, rows: NDArray[np.int64], vectors: Vectors) -> None:
+        """Leave items with their own vectors (n, d) alone."""
+        self.sums[rows] = vectors
+        self.lengths[rows] = np.linalg.norm(vectors, axis=1)
+
+    def grow(self) -> None:
+        """Make room for as many rows again."""
+        self.sums = np.concatenate([self.sums, np.zeros_like(self.sums)])
+        self.lengths = np.concatenate([self.lengths, np.zeros_like(self.lengths)])
+
+    def cosines(self, targets: Vectors, rows: NDArray[np.intp] | slice) -> NDArray[np.float64]:
+        """Cosines of targets (t, d) with items: (t, n)."""
+        found: NDArray[np.float64] = (self.sums[rows] @ targets.T).T / np.maximum(self.lengths[rows], 1e-9)
+        return found
