@@ -27,8 +27,8 @@ from penchant_pipelines.record import Record, rows, schema
 
 MOST_SIGNALS = 200_000
 """Signals that are replayed: the latest."""
-MOST_LESSONS = 800
-"""Lessons that are drawn: the latest."""
+MOST_LESSONS = 600
+"""Lessons that a mix is learnt from: the latest."""
 MOST_ITEMS = 20_000
 """Items that a lesson compares; of a larger catalogue a random part, and what was taken to."""
 CANDIDATES = 50
@@ -73,12 +73,12 @@ class Teacher:
         self._seen: dict[int, set[int]] = defaultdict(set)
         self._latest: dict[int, deque[Evidence]] = defaultdict(lambda: deque(maxlen=LATEST))
 
-    def lessons(self) -> Generator[Lesson, None, None]:
-        """Replay, oldest day first; blocks."""
+    def lessons(self, most: int = MOST_LESSONS) -> Generator[Lesson, None, None]:
+        """Replay, and draw up to `most` lessons of the latest days, oldest first; blocks."""
         touches = self._touches()
         if not touches:
             return
-        asked = _asked(touches)
+        asked = _asked(touches, most)
         for day, events in groupby(self._events(touches[0].time), key=lambda event: event[1].time // MICROS_PER_DAY):
             today = list(events)
             for user in dict.fromkeys(user for user, _ in today):
@@ -162,7 +162,7 @@ class Teacher:
         return 0.0 if evidence.action is Action.UNDO else weighing(evidence, self._blender.settings).weight
 
 
-def _asked(touches: Sequence[_Touch]) -> dict[tuple[int, int], set[int]]:
+def _asked(touches: Sequence[_Touch], most: int) -> dict[tuple[int, int], set[int]]:
     """The latest days of users, with what each took to that day and did not dislike; not yet less what was seen."""
     own: dict[int, list[_Touch]] = defaultdict(list)
     for touch in touches:
@@ -176,5 +176,5 @@ def _asked(touches: Sequence[_Touch]) -> dict[tuple[int, int], set[int]]:
             taken = {touch.row for touch in marked if touch.row >= 0 and touch.weight > 0} - disliked
             if taken and day > mine[0].day:
                 found[user, day] = taken
-    latest = sorted(found, key=lambda key: (key[1], key[0]))[-MOST_LESSONS:]
+    latest = sorted(found, key=lambda key: (key[1], key[0]))[-most:]
     return {key: found[key] for key in latest}

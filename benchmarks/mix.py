@@ -1,0 +1,103 @@
+"""What each source of recommendations is worth, and whether learning their mix pays: an ablation on real logs.
+
+    .venv/bin/python benchmarks/mix.py --items FILE --signals FILE [--cache FOLDER] [--lessons 3000]
+
+Captures the log as the server does, draws lessons from the record (days of users, what every source said before), and
+learns the mix as time goes by: each lesson is ranked by weights that were learnt from earlier ones alone. Prints
+NDCG@10 by user, and the difference to the whole with its 95 % interval by bootstrap over users, as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penchant.cli.evaluate import read_settings
+from penchant.cli.files import read_files
+from penchant.cli.intake import Refusals
+from penchant_pipelines.engine import Engine, EngineSettings
+from penchant_pipelines.evaluation.lineup import open_cached
+from penchant_pipelines.index import ExactStore
+from penchant_pipelines.mixes import GROWTH
+from penchant_pipelines.recommend.lessons import MOST_LESSONS
+from penchant_pipelines.recommend.mix import COMMON_WEIGHT, Lesson, Mix, learn, quality
+from penchant_pipelines.recommend.sources import SOURCES
+from penchant_pipelines.statistics import Bootstrap, by_user
+
+FIRST = 100
+"""Lessons that are learnt from before the first is asked about."""
+FAMILIES = ("interests", "sequence", "text", "said", "words", "alike_items", "alike_users", "popular", "new")
+Floats = NDArray[np.float64]
+
+
+def main() -> int:
+    """Draw lessons, rank them by each variant, print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=Path, required=True)
+    parser.add_argument("--signals", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, help="folder that keeps vectors for the next run")
+    parser.add_argument("--lessons", type=int, default=3000, help="most lessons to draw, the latest")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        lessons = asyncio.run(_lessons(options, Path(scratch)))
+    users = np.unique([lesson.user for lesson in lessons], return_inverse=True)[1]
+    asked = np.arange(len(lessons)) >= FIRST
+    bootstrap = Bootstrap(int(users.max()) + 1)
+
+    def meant(values: Floats) -> Floats:
+        return by_user(values[asked], users[asked], int(users.max()) + 1)
+
+    whole = meant(_as_time_goes_by(lessons))
+    told = {"all, learnt": list(bootstrap.interval(whole))}
+    equal = Mix(np.full(len(SOURCES), COMMON_WEIGHT))
+    variants = {"all, alike": quality(lessons, equal)}
+    for name in FAMILIES:
+        variants[f"without {name}"] = _as_time_goes_by([_only(lesson, name, False) for lesson in lessons])
+        variants[f"{name} alone"] = _as_time_goes_by([_only(lesson, name, True) for lesson in lessons])
+    for name, values in variants.items():
+        found = meant(values)
+        told[name] = [float(np.nanmean(found)), *bootstrap.difference(found, whole)]
+    weights = learn(lessons[-MOST_LESSONS:]).named()
+    print(json.dumps({"lessons": len(lessons), "users": len(whole), "ndcg@10": told, "weights": weights}, indent=1))
+    return 0
+
+
+async def _lessons(options: argparse.Namespace, folder: Path) -> list[Lesson]:
+    settings = read_settings(None, None)
+    engine_settings = EngineSettings(**{name: getattr(settings, name) for name in EngineSettings.model_fields})
+    encoder = open_cached(settings.encoder, options.cache or folder / "cache")
+    items, signals = read_files(options.items, options.signals, settings, Refusals().add)
+    async with Engine.open(engine_settings, folder / "data", encoder, ExactStore()) as engine:
+        await engine.upsert_items(list(items))
+        # In order of time, as they came: whatever comes late calls for a replay of its user.
+        await engine.capture(sorted(signals, key=lambda signal: (signal.time or 0, signal.id)))
+        return list(engine.live.teacher().lessons(options.lessons))
+
+
+def _as_time_goes_by(lessons: Sequence[Lesson]) -> Floats:
+    """NDCG@10 of each lesson (q,) by weights learnt from those before it."""
+    values, begin = np.zeros(len(lessons)), 0
+    while begin < len(lessons):
+        mix = learn(lessons[max(0, begin - MOST_LESSONS) : begin])
+        end = max(int(begin * GROWTH), FIRST) if begin else FIRST
+        values[begin:end] = quality(lessons[begin:end], mix)
+        begin = min(end, len(lessons))
+    return values
+
+
+def _only(lesson: Lesson, family: str, alone: bool) -> Lesson:
+    """Silence the sources of a family, or all others."""
+    named = np.array([source == family or source.startswith(family + "_") for source in SOURCES])
+    return replace(lesson, scores=np.where((named == alone)[:, None], lesson.scores, np.float32(0)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
