@@ -1,12 +1,12 @@
 """Drift: whether a user still writes about what the record says they care for.
 
-Signals are vectors, and a change of interests is a shift of their mean. Two statistics look for it, and their sum alarms:
+A change of interests shifts the mean of the signals' vectors. Two statistics look for it, and their sum alarms:
 - CUSUM on how far each signal lies from the mean of those before, standardised by the user's own past (Page 1954):
   it sees at once that what comes is foreign;
 - a multivariate EWMA of the deviations from that mean (Lowry et al. 1992), as a U-statistic: only what deviations have
   in common counts, so that it sees that what comes is foreign *in one direction*. One odd signal has nothing in common.
-An alarm starts both over against what is new. Interests are never deleted by drift; the short horizon is trusted more
-for a while.
+Both count signals, not days: of the days between two signals a change says nothing. An alarm starts them over against
+what is new. Interests are never deleted by drift; the newest signals are trusted more for a while.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ KEPT = 0.7
 """Share of the way to what is new that the mean stays behind at an alarm: a false one must not cost what is known."""
 MOST_DEVIATIONS = 4.0
 """One signal is not told from another by more: the oddest text is still one."""
+NEWEST = 0.2
+"""Weight of the newest signal in what the newest ones are about."""
 PRIOR_SIGNALS = 20
 """How many signals the two priors below are worth against the user's own."""
 PRIOR_DEVIATION = 0.08
@@ -52,7 +54,7 @@ class DriftSettings(Section):
     shift_weight: float = Field(
         default=2.0, ge=0, description="Weight of what recent signals have in common, against that of surprise."
     )
-    threshold: float = Field(default=8.0, gt=0, description="Sum of both, in deviations, at which drift is told.")
+    threshold: float = Field(default=8.3, gt=0, description="Sum of both, in deviations, at which drift is told.")
     memory_signals: int = Field(
         default=200, ge=20, description="Signals that the mean reaches back, so that slow change passes for none."
     )
@@ -72,6 +74,8 @@ class DriftState(msgspec.Struct):
     """(d,) decayed sum of deviations from the mean."""
     alone: float = 0.0
     """What |recent|² would be if the deviations had nothing in common."""
+    now: Vector | None = None
+    """(d,) what the newest signals are about: their mean, each weighing less than the next."""
     run: int = 0
     """Deviations in `recent`."""
     pending: list[tuple[float, float]] = []
@@ -84,6 +88,8 @@ class DriftState(msgspec.Struct):
     spread: float = 0.0
     """Sum of squared shared deviations."""
     cusum: float = 0.0
+    evidence: float = 0.0
+    """What speaks for drift, in deviations."""
     onset: int | None = None
     """Event time (µs) at which the CUSUM last left zero."""
     since: int | None = None
@@ -100,6 +106,8 @@ class DriftReport(NamedTuple):
     since: int | None
     enough_evidence: bool
     recent_signal_count: int
+    trust: float = 0.0
+    """0…1, see `trust`."""
 
 
 def observe(state: DriftState, vector: Vector, time: int, settings: DriftSettings) -> None:
@@ -109,10 +117,14 @@ def observe(state: DriftState, vector: Vector, time: int, settings: DriftSetting
         if state.remaining == 0:
             state.since = None
     state.count += 1
-    if state.mean is not None and state.held >= LEAST and _evidence(state, vector, time, settings) >= settings.threshold:
-        state.since = state.onset if state.onset is not None else time
-        state.remaining = settings.trust_signals
-        _start_over(state, settings)
+    share = np.float32(NEWEST)
+    state.now = vector.copy() if state.now is None else state.now + share * (vector - state.now)
+    if state.mean is not None and state.held >= LEAST:
+        state.evidence = _evidence(state, state.mean, vector, time, settings)
+        if state.evidence >= settings.threshold:
+            state.since = state.onset if state.onset is not None else time
+            state.remaining = settings.trust_signals
+            _start_over(state, settings)
     state.held = min(state.held + 1, settings.memory_signals)
     if state.mean is None:
         state.mean = vector.copy()
@@ -120,11 +132,10 @@ def observe(state: DriftState, vector: Vector, time: int, settings: DriftSetting
         state.mean = state.mean + (vector - state.mean) / np.float32(state.held)
 
 
-def _evidence(state: DriftState, vector: Vector, time: int, settings: DriftSettings) -> float:
+def _evidence(state: DriftState, mean: Vector, vector: Vector, time: int, settings: DriftSettings) -> float:
     """Compare a signal with those before; how much speaks for drift, in deviations. 0 while there is too little."""
-    assert state.mean is not None
-    deviation = vector - state.mean
-    surprise = 1.0 - float(vector @ state.mean)
+    deviation = vector - mean
+    surprise = 1.0 - float(vector @ mean)
     kept = 1.0 - settings.newest_share
     shared = 0.0
     if state.recent is None:
@@ -170,12 +181,20 @@ def _learn(state: DriftState, surprise: float, shared: float) -> None:
 
 def _start_over(state: DriftState, settings: DriftSettings) -> None:
     """Make what is new the baseline, so that the same change is not told twice."""
-    assert state.mean is not None and state.recent is not None
-    kept = 1.0 - settings.newest_share
-    state.mean = state.mean + state.recent / np.float32(_series(kept, state.run)) * np.float32(1 - KEPT)
+    if state.mean is not None and state.recent is not None:
+        weights = _series(1.0 - settings.newest_share, state.run)
+        state.mean = state.mean + np.float32((1 - KEPT) / weights) * state.recent
     state.held = min(state.held, RESTART)
     state.recent, state.alone, state.run = None, 0.0, 0
-    state.pending, state.cusum, state.onset = [], 0.0, None
+    state.pending, state.cusum, state.onset, state.evidence = [], 0.0, None, 0.0
+
+
+def trust(state: DriftState, settings: DriftSettings) -> float:
+    """How far what is newest should lead, 0…1: wholly while drift is told, and before in step with the evidence.
+
+    The square root makes it lead early: that helps where a change is under way and costs nothing measurable elsewhere.
+    """
+    return 1.0 if state.remaining else math.sqrt(min(1.0, max(0.0, state.evidence / settings.threshold)))
 
 
 def report(
@@ -188,4 +207,5 @@ def report(
         since=state.since if state.remaining > 0 else None,
         enough_evidence=state.count >= settings.min_signals,
         recent_signal_count=recent_signal_count,
+        trust=trust(state, settings),
     )

@@ -32,7 +32,8 @@ class Taste:
     ahead: Vectors
     """(m, d) where a sequence model expects the next signals; (0, d) without one."""
     support: float
-    drifting: bool
+    trust: float
+    """0…1: how far the fresh horizon leads because of drift."""
 
     @classmethod
     def of(cls, profile: ProfileView | None, dimensions: int, ahead: Vectors | None = None) -> Taste:
@@ -54,7 +55,7 @@ class Taste:
             fresh=profile.fresh if profile else None,
             ahead=ahead if ahead is not None and liked else _stack([], dimensions),
             support=(profile.support if profile else 0.0) + sum(i.mass for i in liked if i.signal_count == 0),
-            drifting=bool(profile and profile.drift.detected),
+            trust=profile.drift.trust if profile else 0.0,
         )
 
     @property
@@ -95,7 +96,7 @@ def score(
         peak = pull.max(axis=1)
         soft = settings.temperature * (peak + np.log(np.exp(pull - peak[:, None]).sum(axis=1)))
         speaks_for = pull.argmax(axis=1)
-        alpha = settings.drift_fresh_weight if taste.drifting else settings.fresh_weight
+        alpha = (1 - taste.trust) * settings.fresh_weight + taste.trust * settings.drift_fresh_weight
         total = soft if taste.fresh is None else (1 - alpha) * soft + alpha * (vectors @ taste.fresh)
     if len(taste.ahead):
         share = settings.sequence_share
