@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penchant.cli.evaluate import read_settings
-from penchant.cli.files import read_files
-from penchant.cli.intake import Refusals
+from penchant.cli.files import Refusals, read_files
 from penchant_pipelines.engine import Engine, EngineSettings
 from penchant_pipelines.evaluation.lineup import open_cached
 from penchant_pipelines.index import ExactStore
@@ -34,7 +33,7 @@ from penchant_pipelines.statistics import Bootstrap, by_user
 
 FIRST = 100
 """Lessons that are learnt from before the first is asked about."""
-FAMILIES = ("interests", "sequence", "text", "said", "words", "alike_items", "alike_users", "popular", "new")
+FAMILIES = ("interests", "fresh", "sequence", "text", "said", "words", "alike_items", "alike_users", "popular", "new")
 Floats = NDArray[np.float64]
 
 

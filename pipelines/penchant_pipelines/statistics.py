@@ -49,6 +49,15 @@ class Bootstrap:
         tail = min((means <= 0).sum(), (means >= 0).sum())
         return float(np.nanmean(gain)), *middle(means), min(1.0, float(2 * (tail + 1) / (len(means) + 1)))
 
+    def ratio(self, numerators: Floats, denominators: Floats) -> tuple[float, float, float]:
+        """Sum over users of one by that of the other, both (users,), and its 95 % interval; NaN where that is 0/0."""
+        whole = float(denominators.sum())
+        sums, wholes = self._times @ numerators, self._times @ denominators
+        if not whole or not (wholes > 0).any():
+            return (float("nan"),) * 3
+        low, high = np.quantile(sums[wholes > 0] / wholes[wholes > 0], (0.025, 0.975))
+        return float(numerators.sum() / whole), float(low), float(high)
+
     def _means(self, values: Floats) -> Floats | None:
         known = ~np.isnan(values)
         if not known.any():

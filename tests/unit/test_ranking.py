@@ -41,10 +41,10 @@ def taste(
     *interests: InterestView,
     support: float = 1e9,
     fresh: NDArray[np.float32] | None = None,
-    drifting: bool = False,
+    trust: float = 0.0,
     ahead: Vectors | None = None,
 ) -> Taste:
-    report = DriftReport(drifting, 0.0, None, True, 0)
+    report = DriftReport(trust == 1, 0.0, None, True, 0, trust)
     return Taste.of(ProfileView(NOW, interests, report, fresh, support, ()), DIMENSIONS, ahead)
 
 
@@ -133,12 +133,13 @@ def test_strangers_get_what_is_popular_and_the_known_what_is_theirs() -> None:
     assert pull[0] > 0 > pull[2]
 
 
-def test_fresh_taste_leads_while_drifting() -> None:
+def test_fresh_taste_leads_the_more_the_likelier_drift_is() -> None:
     items = [axis(0), axis(1)]
-    calm = rate(taste(interest(0, 1.0), fresh=axis(1)), items).scores
-    drifting = rate(taste(interest(0, 1.0), fresh=axis(1), drifting=True), items).scores
-    np.testing.assert_allclose(calm, [0.7, 0.3], atol=1e-6)
-    np.testing.assert_allclose(drifting, [0.4, 0.6], atol=1e-6)
+    scores = [
+        rate(taste(interest(0, 1.0), fresh=axis(1), trust=trust), items, drift_fresh_weight=0.9).scores
+        for trust in (0.0, 0.5, 1.0)
+    ]
+    np.testing.assert_allclose(scores, [[0.7, 0.3], [0.4, 0.6], [0.1, 0.9]], atol=1e-6)
 
 
 def test_what_is_expected_next_shares_the_score_by_the_nearest() -> None:

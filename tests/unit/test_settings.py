@@ -53,7 +53,7 @@ def test_dotted_keys_reach_every_level(monkeypatch: pytest.MonkeyPatch) -> None:
             "listen": "127.0.0.1:0",
             "interests.actions.like.weight": "2",
             "interests.actions.purchase.half_life_days": "10",
-            "interests.drift.window": "8",
+            "interests.drift.trust_signals": "8",
             "limits.page_size": 7,
         }
     )
@@ -64,7 +64,7 @@ def test_dotted_keys_reach_every_level(monkeypatch: pytest.MonkeyPatch) -> None:
         found.interests.actions["purchase"].half_life_days,
     ) == (1.5, 10)
     assert len(found.interests.actions) == 13
-    assert (found.interests.drift.window, found.limits.page_size) == (8, 7)
+    assert (found.interests.drift.trust_signals, found.limits.page_size) == (8, 7)
     monkeypatch.setenv("PENCHANT_INTERESTS__ACTIONS__VIEW__WEIGHT", "0.2")
     assert load_settings().interests.actions["view"].weight == 0.2
 
@@ -76,7 +76,7 @@ def test_dotted_keys_reach_every_level(monkeypatch: pytest.MonkeyPatch) -> None:
         "text.max_term",
         "encoder.modle",
         "interests.floors",
-        "interests.drift.windows",
+        "interests.drift.trust_signal",
         "interests.post.half_life",
         "interests.actions.like.half_life",
         "index.pth",

@@ -69,3 +69,15 @@ def test_means_by_user_leave_out_what_is_not_there() -> None:
     found = by_user(np.array([1.0, 0.0, np.nan, 3.0]), np.array([0, 0, 0, 2]), 3)
     assert found[[0, 2]] == pytest.approx([0.5, 3.0])
     assert math.isnan(found[1])
+
+
+def test_a_ratio_is_that_of_the_sums_and_its_interval_that_of_theory() -> None:
+    dice = np.random.default_rng(4)
+    signals = dice.integers(50, 150, 400).astype(float)
+    alarms = dice.poisson(signals * 0.02).astype(float)
+    ratio, low, high = Bootstrap(400, seed=0).ratio(alarms, signals)
+    assert ratio == alarms.sum() / signals.sum()
+    error = math.sqrt(alarms.sum()) / signals.sum()
+    assert low == pytest.approx(ratio - 1.96 * error, rel=0.03)
+    assert high == pytest.approx(ratio + 1.96 * error, rel=0.03)
+    assert all(math.isnan(value) for value in Bootstrap(2, seed=0).ratio(np.zeros(2), np.zeros(2)))

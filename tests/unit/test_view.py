@@ -280,3 +280,14 @@ def test_half_lives_come_from_the_settings() -> None:
     mixer = blender(post=Weighing(weight=2.0, half_life_days=10), floor=0.0)
     profile: Profile = mixer.replay(daily(0, [0]))
     assert view(profile, 20 * DAY, mixer).interests[0].mass == pytest.approx(0.5)
+
+
+def test_the_newest_signals_lead_once_drift_is_likely_however_close_in_time() -> None:
+    minute = DAY // 1440
+    events = [post(f"{n:03}", n * minute, axis(0 if n < 60 else 1)) for n in range(72)]
+    calm, changed = read(events[:60], DAY), read(events, DAY)
+    assert calm.fresh is not None
+    assert changed.fresh is not None
+    assert (calm.drift.detected, changed.drift.detected) == (False, True)
+    assert calm.fresh @ axis(0) > 0.99
+    assert changed.fresh @ axis(1) > 0.9

@@ -30,6 +30,8 @@ from penchant_pipelines.model import MICROS_PER_DAY, Action, Steering
 
 MAX_TERMS = 40
 OPENING_CLOSENESS = 0.5
+VERSION = 2
+"""Raised whenever the same events and settings make another profile than before."""
 STEERED_MASS = 1.0
 """Mass of a full steer (bias ±1): as much as one post, but it never fades."""
 
@@ -53,7 +55,7 @@ class Recipe:
     def digest(self) -> str:
         """Changes whenever stored profiles must be made anew."""
         return hashlib.sha256(
-            f"{self.space_id}|{self.similarity!r}|{self.settings.model_dump_json()}".encode()
+            f"{VERSION}|{self.space_id}|{self.similarity!r}|{self.settings.model_dump_json()}".encode()
         ).hexdigest()[:16]
 
 
@@ -95,7 +97,7 @@ class Blender:
         self._advance(profile, evidence.time)
         nearest, cosine = self._nearest(profile.interests, vector, sign)
         if sign > 0:
-            self._observe(profile, vector, evidence.time)
+            drift.observe(profile.drift, vector, evidence.time, self.settings.drift)
             profile.fresh = _added(profile.fresh, vector, mass)
             profile.long = _added(profile.long, vector, mass)
             self._extend_horizons(profile, vector, mass, evidence.time)
@@ -105,9 +107,7 @@ class Blender:
             profile.languages[evidence.language] = profile.languages.get(evidence.language, 0.0) + mass
         if nearest is None or cosine < self.recipe.similarity:
             nearest, cosine = self._opened(evidence.id, sign, vector, evidence.time), 1.0
-            nearest.opened_at = profile.blended
             profile.interests.append(nearest)
-        profile.blended += 1
         self._join(nearest, vector, mass, self._columns[rule.half_life_days * MICROS_PER_DAY], cosine, evidence)
         taken_by = nearest.id
         if len(profile.interests) > self.settings.max_interests:
@@ -128,7 +128,6 @@ class Blender:
             best, cosine = self._nearest(profile.interests, event.vector, 0)
         if best is None or cosine < self.recipe.similarity:
             best = self._opened(event.id, -1 if wants_less else 1, event.vector, event.time)
-            best.opened_at = profile.blended
             profile.interests.append(best)
         neutral = event.steering == Steering()
         best.steering = None if neutral else event.steering
@@ -181,14 +180,6 @@ class Blender:
         cosines = np.stack([interest.centroid for interest in fitting]) @ vector
         best = int(np.argmax(cosines))
         return fitting[best], float(cosines[best])
-
-    def _observe(self, profile: Profile, vector: Vector, time: int) -> None:
-        """Measure the surprise against what was established before; see `drift`."""
-        settled = profile.blended - self.settings.drift.settle_signals
-        established = [interest for interest in profile.interests if interest.opened_at <= settled]
-        nearest, cosine = self._nearest(established, vector, 1)
-        if nearest is not None:
-            drift.observe(profile.drift, 1.0 - cosine, time, self.horizon_distance(profile), self.settings.drift)
 
     def _opened(self, key: str, sign: int, vector: Vector, time: int) -> Interest:
         return Interest(
@@ -275,7 +266,6 @@ class Blender:
         kept.mass = kept.mass + other
         kept.updated = now
         kept.first, kept.last = min(kept.first, gone.first), max(kept.last, gone.last)
-        kept.opened_at = min(kept.opened_at, gone.opened_at)
         kept.signal_count += gone.signal_count
         kept.day_count += gone.day_count
         kept.agreement += gone.agreement

@@ -40,8 +40,6 @@ class Interest(msgspec.Struct):
     updated: int
     first: int
     last: int
-    opened_at: int = 0
-    """How many signals the profile had blended when the interest opened."""
     signal_count: int = 0
     day_count: int = 0
     """Distinct days (UTC) with a signal."""
@@ -71,8 +69,6 @@ class Profile(msgspec.Struct):
     support: float = 0.0
     """Decayed absolute mass of all signals at the long half-life: how much is known."""
     languages: dict[str, float] = {}
-    blended: int = 0
-    """Signals blended so far."""
     drift: DriftState = msgspec.field(default_factory=DriftState)
 
     def find(self, interest_id: str) -> Interest | None:

@@ -60,7 +60,7 @@ class ProfileView:
     interests: tuple[InterestView, ...]
     drift: DriftReport
     fresh: Vector | None = field(repr=False)
-    """(d,) unit vector of the short horizon, None while empty."""
+    """(d,) unit vector of the short horizon, or of the newest signals so far as drift is likely; None while empty."""
     support: float
     """Decayed mass of all signals: how much is known about the user."""
     languages: tuple[str, ...]
@@ -93,12 +93,11 @@ def view(profile: Profile, as_of: int, blender: Blender) -> ProfileView:
     distance = blender.horizon_distance(profile)
     fresh_fade, long_fade = decay(as_of - profile.updated, np.array([blender.lives[SHORT], blender.long_life]))
     recent = round(profile.fresh_count * float(fresh_fade))
-    norm = float(np.linalg.norm(profile.fresh)) if profile.fresh is not None else 0.0
     return ProfileView(
         as_of=as_of,
         interests=tuple(views),
         drift=drift.report(profile.drift, distance, recent, blender.settings.drift),
-        fresh=profile.fresh / np.float32(norm) if profile.fresh is not None and norm > 1e-12 else None,
+        fresh=_fresh(profile, blender),
         support=profile.support * float(long_fade),
         languages=tuple(sorted(profile.languages, key=lambda name: (-profile.languages[name], name))),
         horizons=_directions(profile.horizons),
@@ -111,6 +110,20 @@ def _directions(sums: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
     units: NDArray[np.float32] = sums / np.maximum(lengths, np.float32(1e-12))
     return units
+
+
+def _fresh(profile: Profile, blender: Blender) -> Vector | None:
+    """What the user is at: the short horizon, and the newest signals so far as they are trusted to lead."""
+    trust = drift.trust(profile.drift, blender.settings.drift)
+    short, newest = _unit(profile.fresh), _unit(profile.drift.now)
+    if short is None or newest is None:
+        return short
+    return _unit(np.float32(1 - trust) * short + np.float32(trust) * newest)
+
+
+def _unit(vector: Vector | None) -> Vector | None:
+    norm = 0.0 if vector is None else float(np.linalg.norm(vector))
+    return None if vector is None or norm <= 1e-12 else np.asarray(vector / np.float32(norm), dtype=np.float32)
 
 
 def _interest_view(

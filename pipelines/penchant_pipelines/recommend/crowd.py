@@ -157,7 +157,22 @@ class Crowd:
         for line, life in enumerate([*self._lives, np.inf]):
             faded = sparse.csr_array((np.exp2(-ages / life), near.indices, near.indptr), shape=near.shape)
             found[line, :known] = (cosines[nearest] @ faded)[:known]
+        self._add_latest(found, matrix, cosines, nearest, as_of)
         return found
+
+    def _add_latest(
+        self, found: Floats, matrix: _Matrix, cosines: Floats, nearest: NDArray[np.intp], as_of: int
+    ) -> None:
+        """Add what neighbours favoured since the matrix was made: the newest may be what counts most."""
+        near = np.zeros(len(matrix.users))
+        near[nearest] = cosines[nearest]
+        users, rows = self._users[matrix.count : self._count], self._rows[matrix.count : self._count]
+        places = np.minimum(np.searchsorted(matrix.users, users), len(matrix.users) - 1)
+        pull = np.where(matrix.users[places] == users, near[places], 0.0)
+        inside = rows < found.shape[1]
+        ages = np.maximum(as_of - self._times[matrix.count : self._count], 0)
+        for line, life in enumerate([*self._lives, np.inf]):
+            np.add.at(found[line], rows[inside], (pull * np.exp2(-ages / life))[inside])
 
     def _rebase(self, time: int) -> None:
         """Move the landmark along: 2^(Δ/h) over decades at a half-life of days overflows a double."""

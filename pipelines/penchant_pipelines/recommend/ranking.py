@@ -34,9 +34,10 @@ class Taste:
     horizons: Vectors | None
     """(h, d) the liked past as one vector, under several half-lives; None without any."""
     support: float
-    drifting: bool
     steered: bool
     """The user asked for more of something."""
+    trust: float
+    """0…1: how far the fresh horizon leads because of drift."""
 
     @classmethod
     def of(cls, profile: ProfileView | None, dimensions: int, ahead: Vectors | None = None) -> Taste:
@@ -59,8 +60,8 @@ class Taste:
             ahead=ahead if ahead is not None and liked else _stack([], dimensions),
             horizons=profile.horizons if profile and liked else None,
             support=(profile.support if profile else 0.0) + sum(i.mass for i in liked if i.signal_count == 0),
-            drifting=bool(profile and profile.drift.detected),
             steered=any(i.steering.bias > 0 or i.steering.pinned for i in liked),
+            trust=profile.drift.trust if profile else 0.0,
         )
 
     @property
@@ -117,7 +118,7 @@ def affinity(taste: Taste, vectors: Vectors, settings: RecommendSettings) -> tup
     if taste.is_empty:
         return np.zeros(count), np.full(count, -1, dtype=np.intp)
     soft, nearest = soft_maximum(vectors @ taste.centroids.T, taste.shares, settings.temperature)
-    alpha = settings.drift_fresh_weight if taste.drifting else settings.fresh_weight
+    alpha = (1 - taste.trust) * settings.fresh_weight + taste.trust * settings.drift_fresh_weight
     total = soft if taste.fresh is None else (1 - alpha) * soft + alpha * (vectors @ taste.fresh)
     return np.asarray(total, dtype=np.float64), nearest
 

@@ -14,7 +14,9 @@ class RecommendSettings(Section):
         default=0.05, gt=0, description="How sharply the interest nearest to an item outweighs the others."
     )
     fresh_weight: float = Field(default=0.3, ge=0, le=1, description="Share of the short horizon in the score.")
-    drift_fresh_weight: float = Field(default=0.6, ge=0, le=1, description="That share while drift is detected.")
+    drift_fresh_weight: float = Field(
+        default=1.0, ge=0, le=1, description="That share while drift is told; in between while evidence for it gathers."
+    )
     sequence_share: float = Field(
         default=0.5,
         ge=0,

@@ -23,7 +23,7 @@ Rows = NDArray[np.intp]
 
 _OWN = [f"{days:g}d" for days in HORIZON_DAYS]
 _ALL = [f"{days:g}d" for days in CROWD_HALF_LIVES_DAYS] + ["ever"]
-INTERESTS, SEQUENCE, NEW = "interests", "sequence", "new"
+INTERESTS, FRESH, SEQUENCE, NEW = "interests", "fresh", "sequence", "new"
 _BY_ROW = (
     *(f"words_{life}" for life in _OWN),
     *(f"alike_items_{life}" for life in _OWN),
@@ -33,6 +33,7 @@ _BY_ROW = (
 )
 _BY_VECTOR = (
     INTERESTS,
+    FRESH,
     SEQUENCE,
     *(f"text_{life}" for life in _OWN),
     *(f"said_{life}" for life in _OWN),
@@ -40,10 +41,10 @@ _BY_VECTOR = (
 SOURCES = _BY_VECTOR + _BY_ROW
 """Names, in the order of every array of scores and weights.
 
-`interests`: the soft maximum over interests; `sequence`: what the adapter's sequence model expects next; `text`: the
-user's fading past as one vector, under several half-lives; `said`: the same against an item enriched by what others
-wrote about it; `words`: TF-IDF; `alike_items`: favoured by the same people as the user's own; `alike_users`: favoured
-by similar people; `popular`; `new`: how recent the item is.
+`interests`: the soft maximum over interests; `fresh`: what the user is at right now; `sequence`: what the adapter's
+sequence model expects next; `text`: the user's fading past as one vector, under several half-lives; `said`: the same
+against an item enriched by what others wrote about it; `words`: TF-IDF; `alike_items`: favoured by the same people as
+the user's own; `alike_users`: favoured by similar people; `popular`; `new`: how recent the item is.
 """
 _GATHERED_SHARE = 0.25
 REFERENCE = 2048
@@ -115,20 +116,23 @@ class Sources:
         if taste.is_empty:
             return found
         horizons = taste.horizons if taste.horizons is not None else taste.centroids[:0]
-        targets = np.vstack([taste.centroids, taste.ahead, horizons])
+        fresh = taste.centroids[:0] if taste.fresh is None else taste.fresh[None]
+        targets = np.vstack([taste.centroids, fresh, taste.ahead, horizons])
         cosines = np.hstack([self._gathered(self._vectors, targets, rows), targets @ foreign.T])
-        liked, ahead, past = np.split(cosines, np.cumsum([len(taste.centroids), len(taste.ahead)]))
+        liked, now, ahead, past = np.split(cosines, np.cumsum([len(taste.centroids), len(fresh), len(taste.ahead)]))
         found[0] = soft_maximum(liked.T, taste.shares, self._settings.temperature)[0]
+        if len(now):
+            found[1] = now[0]
         if len(ahead):
-            found[1] = ahead.max(axis=0)
+            found[2] = ahead.max(axis=0)
         if len(past):
             count = len(past)
-            found[2 : 2 + count] = found[2 + count :] = past
+            found[3 : 3 + count] = found[3 + count :] = past
             voices = self._catalog.voices.get(self._space)
             if voices is not None:
                 whole = len(rows) > self._catalog.size * _GATHERED_SHARE
                 said = voices.cosines(horizons, slice(0, self._catalog.size) if whole else rows)
-                found[2 + count :, : len(rows)] = said[:, rows] if whole else said
+                found[3 + count :, : len(rows)] = said[:, rows] if whole else said
         return found
 
     def _gathered(self, vectors: Vectors, targets: Vectors, rows: Rows) -> Vectors:
@@ -149,4 +153,4 @@ def _standing(scores: Floats, reference: Floats) -> Floats:
     return standing
 
 
-__all__ = ["INTERESTS", "NEW", "SEQUENCE", "SOURCES", "Asker", "Sources"]
+__all__ = ["FRESH", "INTERESTS", "NEW", "SEQUENCE", "SOURCES", "Asker", "Sources"]

@@ -1,0 +1,123 @@
+"""Drift: told soon where interests change, not where they don't, and never on thin evidence."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from penchant_pipelines.drift import DriftReport, DriftSettings, DriftState, observe, report
+
+DIMENSIONS = 64
+RULES = DriftSettings()
+HOUR = 3_600_000_000
+Vectors = NDArray[np.float32]
+law = settings(max_examples=25, deadline=None)
+
+
+def texts(topics: list[int], count: int, seed: int) -> Vectors:
+    """Texts about topics in turn, as an encoder gives them: near .45 to the topic's centre, all over the place else."""
+    dice = np.random.default_rng(seed)
+    centres = np.eye(DIMENSIONS)[[topics[place % len(topics)] for place in range(count)]]
+    noise = dice.standard_normal((count, DIMENSIONS)) / np.sqrt(DIMENSIONS)
+    rows = 0.5 * centres + noise
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+
+
+def told(vectors: Vectors, times: list[int] | None = None) -> list[DriftReport]:
+    """What is told after each signal; one an hour unless `times` says otherwise."""
+    state, found = DriftState(), []
+    for place, vector in enumerate(vectors):
+        observe(state, vector, times[place] if times else place * HOUR, RULES)
+        found.append(report(state, 0.2, 3, RULES))
+    return found
+
+
+@pytest.mark.parametrize("topics", [[0], [0, 1], [0, 1, 2]])
+def test_who_keeps_to_their_topics_is_hardly_ever_accused(topics: list[int]) -> None:
+    alarms = 0
+    for seed in range(60):
+        detected = [one.detected for one in told(texts(topics, 120, seed))]
+        alarms += sum(now and not before for before, now in pairwise(detected))
+    assert alarms <= 60 * 100 / 500
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("change", [30, 90])
+@pytest.mark.parametrize("after", [[3], [3, 4]])
+def test_a_new_topic_is_told_soon_with_its_beginning(seed: int, change: int, after: list[int]) -> None:
+    stream = np.concatenate([texts([0], change, seed), texts(after, 20, seed + 1)])
+    found = told(stream)
+    first = next(place for place in range(change, len(stream)) if found[place].detected)
+    assert first < change + 15
+    since = found[first].since
+    assert since is not None
+    assert (change - 10) * HOUR <= since <= first * HOUR
+
+
+def test_most_changes_are_told_within_five_signals() -> None:
+    delays = []
+    for seed in range(40):
+        found = told(np.concatenate([texts([0], 50, seed), texts([3], 20, seed + 1000)]))
+        delays.append(next(place for place in range(50, 70) if found[place].detected) - 49)
+    assert float(np.median(delays)) <= 5
+
+
+def test_one_odd_text_is_no_drift() -> None:
+    for seed in range(20):
+        stream = texts([0], 60, seed)
+        stream[50] = texts([7], 1, seed)[0]
+        calm = told(texts([0], 60, seed))
+        assert [one.detected for one in told(stream)[50:52]] == [one.detected for one in calm[50:52]]
+
+
+@law
+@given(st.integers(0, 10_000), st.integers(1, RULES.min_signals - 1))
+def test_thin_evidence_is_admitted(seed: int, count: int) -> None:
+    found = told(np.concatenate([texts([0], count, seed), texts([3], RULES.min_signals, seed)]))
+    for place, one in enumerate(found, start=1):
+        assert one.enough_evidence == (place >= RULES.min_signals)
+        assert one.enough_evidence or not (one.detected or one.trust)
+
+
+@law
+@given(st.integers(0, 10_000), st.lists(st.integers(1, 400), min_size=80, max_size=80))
+def test_signals_count_and_not_days(seed: int, hours: list[int]) -> None:
+    stream = np.concatenate([texts([0], 50, seed), texts([3], 30, seed)])
+    times = [int(time) * HOUR for time in np.cumsum(hours)]
+    assert [one.detected for one in told(stream, times)] == [one.detected for one in told(stream)]
+
+
+@law
+@given(st.integers(0, 10_000))
+def test_directions_have_no_names(seed: int) -> None:
+    stream = np.concatenate([texts([0], 50, seed), texts([3], 30, seed)])
+    turn, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((DIMENSIONS, DIMENSIONS)))
+    turned = [one.trust for one in told((stream @ turn).astype(np.float32))]
+    # Where the evidence lies within rounding of the threshold, either answer is right.
+    assert np.isclose(turned, [one.trust for one in told(stream)], atol=2e-2).mean() >= 0.95
+
+
+def test_an_alarm_ends_and_the_new_topic_becomes_ordinary() -> None:
+    found = told(np.concatenate([texts([0], 50, 1), texts([3], 150, 2)]))
+    detected = [one.detected for one in found]
+    assert any(detected[50:60])
+    assert not any(detected[-60:])
+    assert found[-1].since is None
+
+
+@pytest.mark.parametrize(("distance", "magnitude"), [(-0.1, 0.0), (0.4, 0.4), (1.7, 1.0)])
+def test_the_magnitude_is_a_share(distance: float, magnitude: float) -> None:
+    assert report(DriftState(), distance, 0, RULES).magnitude == magnitude
+
+
+def test_trust_grows_with_the_evidence_before_the_alarm() -> None:
+    streams = [told(np.concatenate([texts([0], 50, seed), texts([3], 20, seed + 1000)])) for seed in range(40)]
+    assert all(0 <= one.trust <= 1 for found in streams for one in found)
+    assert all(one.trust == 1 for found in streams for one in found if one.detected)
+    before, at_once, later = (float(np.mean([found[place].trust for found in streams])) for place in (49, 50, 51))
+    assert before + 0.1 < at_once < later
