@@ -47,7 +47,7 @@ class Interest(msgspec.Struct):
     first: int
     last: int
     today: NDArray[np.float64] = msgspec.field(default_factory=lambda: np.empty(0))
-    """Like `mass`, of the profile's newest day, as if the day counted whole. Empty in profiles that wait for a replay."""
+    """Like `mass`, of the profile's newest day as if it counted whole. Empty in profiles that wait for a replay."""
     opened_at: int = 0
     """How many signals the profile had blended when the interest opened."""
     signal_count: int = 0
