@@ -2,12 +2,13 @@
 
     .venv/bin/python benchmarks/labels.py --posts POSTS.jsonl.gz --keywords TITLES.jsonl.gz [--half tuning|reporting]
 
-POSTS are signals whose `context` holds the author's tags, separated by commas, under `tags`. TITLES are lines with `text`,
-`topic` and `keywords`; of them, invented users with two to four topics and ten titles on each are made. The tags and
-keywords are the reference: they are hidden from what reads the texts. Users fall into halves by a hash of their ids,
-titles by a hash of themselves. For each set: the share of interests whose label, or whose label or a keyword, meets one
-of the user's own tags (equal, or one within the other, letter case aside; 95 % by bootstrap over users), the share of
-labels that no other interest of the user has, of those in Chinese characters, and their mean length in characters.
+POSTS are signals whose `context` holds the author's tags, separated by commas, under `tags`. TITLES are lines with
+`text`, `topic` and `keywords`; of them, invented users with two to four topics and ten titles on each are made. The
+tags and keywords are the reference: they are hidden from what reads the texts. Users fall into halves by a hash of
+their ids, titles by a hash of themselves. Prints for each set the share of interests whose label, or whose label or a
+keyword, meets one of the user's own tags: equal, or one within the other, letter case aside (95 % by bootstrap over
+users); the share of labels that no other interest of the user has, and of those in Chinese characters; their mean
+length in characters.
 """
 
 from __future__ import annotations
@@ -74,9 +75,8 @@ def main() -> int:
         named = [name_all(user, reader, encoder, blender) for user in users]
         table.add_row(name, str(len(users)), str(sum(map(len, named))), *figures(users, named))
         for user, labels in list(zip(users, named, strict=True))[: options.show]:
-            print(
-                *(f"{'+' if meets([l.label], user.tags) else ' '} {' | '.join(l.keywords)}" for l in labels), sep="\n"
-            )
+            for label in labels:
+                print("+" if meets([label.label], user.tags) else " ", " | ".join(label.keywords))
             print()
     Console(width=150).print(table)
     return 0
@@ -127,9 +127,9 @@ def name_all(user: User, reader: TextPipeline, encoder: CachedEncoder, blender: 
 def figures(users: Sequence[User], named: Sequence[Sequence[Label]]) -> Iterator[str]:
     """The cells of a set's row."""
     bootstrap = Bootstrap(len(users), seed=0)
-    for words in (lambda label: [label.label], lambda label: label.keywords):
+    for most in (1, None):
         shares = [
-            np.mean([meets(words(label), user.tags) for label in labels])
+            np.mean([meets(label.keywords[:most], user.tags) for label in labels])
             for user, labels in zip(users, named, strict=True)
         ]
         mean, low, high = bootstrap.interval(np.array(shares))
