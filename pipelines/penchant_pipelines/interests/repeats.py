@@ -35,18 +35,14 @@ class Repeats(msgspec.Struct):
             self.masses[known] = float(np.copysign(held + added, mass))
             self.times[known] = time
             return added, True
-        rows = self.vectors.reshape(-1, len(vector))
-        self.vectors = np.concatenate([rows, vector[None].astype(np.float16)])[-REMEMBERED:].reshape(-1)
+        self.vectors = np.concatenate([self.vectors, vector.astype(np.float16)])[-REMEMBERED * len(vector) :]
         self.masses = [*self.masses, mass][-REMEMBERED:]
         self.times = [*self.times, time][-REMEMBERED:]
         return abs(mass), False
 
     def _find(self, vector: Vector, mass: float) -> int | None:
         """Index of the nearest text of the same sign that is as good as this one."""
-        if not self.masses:
-            return None
         cosines = self.vectors.reshape(-1, len(vector)).astype(np.float32) @ vector
         # Liking a thing and then disliking it is no repetition.
-        cosines[np.sign(self.masses) != np.sign(mass)] = -1.0
-        best = int(np.argmax(cosines))
-        return best if cosines[best] >= SAME else None
+        same = [int(row) for row in np.flatnonzero(cosines >= SAME) if self.masses[row] * mass > 0]
+        return max(same, key=lambda row: float(cosines[row]), default=None)
