@@ -68,7 +68,7 @@ class Author:
         return unit(self.topics[topic] + 1.3 * unit(self.random.standard_normal(DIMENSIONS)))
 
     def variation(self, text: Vector) -> Vector:
-        return unit(text + 0.3 * unit(self.random.standard_normal(DIMENSIONS)))
+        return unit(text + 0.2 * unit(self.random.standard_normal(DIMENSIONS)))
 
     def history(self, days: int, topics: int = 3) -> list[Evidence]:
         """A post on each day."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from penchant_pipelines.interests.evidence import Vector
 
-SAME = 0.92
+SAME = 0.95
 """Cosine from which two texts count as one: a template whose numbers change reaches it, a paraphrase does not."""
 REMEMBERED = 16
 """Distinct texts of late that a new one is compared with."""
