@@ -75,14 +75,16 @@ async def test_nothing_is_left_of_an_erased_user(start: StartServer, data: Path)
                     )
         profile = await client.profile("erased-user-7f3", include_vectors=True)
         vectors = [np.array(i.vector, dtype=np.float32).tobytes() for i in profile.interests]
+        # A page of the database may end within a vector: one of its halves is whole then.
+        halves = [(vector[: len(vector) // 2], vector[len(vector) // 2 :]) for vector in vectors]
         await client.behave(
             user_id="erased-guest-7f3", item_id="hiking-0", action="like", attribution_token="attribution-7f3"
         )
         await client.steer("erased-guest-7f3", topic="Reykjavik nightlife", bias=1)
         await client.merge_users(from_user_id="erased-guest-7f3", into_user_id="erased-user-7f3")
         await server.index_caught_up()
-        held = [*(trace.encode() for trace in traces), *vectors]
-        assert [needle for needle in held if not list(files_with(data, needle))] == []
+        assert [trace for trace in traces if not list(files_with(data, trace.encode()))] == []
+        assert all(any(list(files_with(data, half)) for half in pair) for pair in halves)
         assert {m.user_id for m in await client.find_users(text=texts[1])} == {"erased-user-7f3", "stays"}
         assert (await server.recommended("stranger", page_size=1)) == ["hiking-0"]
 
@@ -103,7 +105,7 @@ async def test_nothing_is_left_of_an_erased_user(start: StartServer, data: Path)
     assert list(files_with(data, b"Kilimanjaro"))  # the search finds what is there
     left = {needle: list(files_with(data, needle.encode())) for needle in traces}
     assert left == {needle: [] for needle in traces}
-    assert [list(files_with(data, vector)) for vector in vectors] == [[] for _ in vectors]
+    assert [half for pair in halves for half in pair if list(files_with(data, half))] == []
     async with start() as server:
         assert await server.client.delete_user("erased-user-7f3") == receipt
         assert await server.signal_count() == 3

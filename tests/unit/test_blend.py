@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -22,7 +23,7 @@ from penchant_pipelines.interests import (
     pack,
     unpack,
 )
-from penchant_pipelines.interests.blend import undone_ids
+from penchant_pipelines.interests.blend import Trace, undone_ids
 from penchant_pipelines.interests.evidence import Vector, weighing
 from penchant_pipelines.interests.state import decay, half_lives
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Steering
@@ -123,20 +124,25 @@ def test_a_profile_is_always_in_order(events: list[Event]) -> None:
 @law
 @given(streams())
 def test_merges_lose_no_mass_and_no_signal(events: list[Event]) -> None:
-    mixer = blender()
-    profile = mixer.replay(events)
+    mixer, trace = blender(), Trace()
+    profile = mixer.replay(events, trace)
     signals = blended(events, undone_ids(events))
+    assert [signal for signal, _, _ in trace.taken] == signals
     assert sum(interest.signal_count for interest in profile.interests) == len(signals)
     for sign in (1, -1):
         expected = np.zeros(len(mixer.lives))
-        for signal in signals:
+        for signal, _, mass in trace.taken:
             rule = weighing(signal, mixer.settings)
             if rule.weight * sign > 0:
                 fade = decay(profile.updated - signal.time, mixer.lives)
                 columns = [list(mixer.lives[:-2]).index(rule.half_life_days * DAY), -2, -1]
-                expected[columns] += abs(rule.weight) * fade[columns]
+                expected[columns] += trace.day_shares[signal.time // DAY] * mass * fade[columns]
         kept = sum(
-            (i.mass * decay(profile.updated - i.updated, mixer.lives) for i in profile.interests if i.sign == sign),
+            (
+                profile.mass_of(i) * decay(profile.updated - i.updated, mixer.lives)
+                for i in profile.interests
+                if i.sign == sign
+            ),
             np.zeros(len(mixer.lives)),
         )
         np.testing.assert_allclose(kept, expected, rtol=1e-9, atol=1e-300)
@@ -262,12 +268,11 @@ def test_the_cheapest_pair_merges() -> None:
     close = unit(axis(0) + axis(4) + axis(5))
     profile = Profile()
     first = mixer.add(profile, post(1, 0, axis(0)))
-    merged: list[tuple[str, str]] = []
+    trace = Trace()
     for number, vector in enumerate([axis(1), axis(2), close], start=2):
-        taken = mixer.add(profile, post(number, 0, vector), merged=lambda *pair: merged.append(pair))
+        taken = mixer.add(profile, post(number, 0, vector), trace)
     assert close @ axis(0) < mixer.recipe.similarity
-    assert len(merged) == 1
-    assert merged[0][0] == first == taken
+    assert list(trace.merged.values()) == [first] == [taken]
     assert profile.interests[0].signal_count == 2
 
 
@@ -313,16 +318,18 @@ def test_a_neutral_word_on_nothing_pushes_nothing_out() -> None:
 
 
 def test_terms_of_central_texts_count_more_and_are_bounded() -> None:
+    def said(number: int) -> Vector:
+        return unit(axis(0) + (0.45 if number % 2 else -0.45) * axis(1 + number % 5))
+
     mixer = blender()
     profile = mixer.replay(
         [post(1, 0, axis(0), None, "centre")]
-        + [post(n, n, axis(0), None, *(f"w{n}-{k}" for k in range(8))) for n in range(2, 12)]
+        + [post(n, n, said(n), None, *(f"w{n}-{k}" for k in range(8))) for n in range(2, 12)]
         + [post(20, 20, unit(0.7 * axis(0) + 0.7 * axis(1)), None, "edge")]
     )
     terms = profile.interests[0].terms
     assert len(terms) <= 40
-    assert terms["edge"] < 1
-    assert terms["w11-0"] == pytest.approx(1)
+    assert terms["edge"] < 0.8 < terms["w11-0"] < 1
     assert terms["w11-0"] > terms["w11-7"]
 
 
@@ -358,3 +365,14 @@ def test_packing_keeps_everything(events: list[Event]) -> None:
         assert (one.mass == two.mass).all()
         assert one.steering == two.steering
         assert two.centroid.flags.writeable
+
+
+def test_a_profile_of_the_first_format_can_be_read_until_it_is_replayed() -> None:
+    # The index asks stored profiles for their centroids, whatever recipe made them.
+    plain = msgspec.msgpack.decode(pack(blender().replay([post(1, 0, axis(0))])))
+    for name in ("today", "day", "day_mass", "usual_day", "days", "repeats"):
+        del plain[name]
+    for name in ("today", "text_count"):
+        del plain["interests"][0][name]
+    [interest] = unpack(msgspec.msgpack.encode(plain)).interests
+    assert (interest.centroid == axis(0)).all()

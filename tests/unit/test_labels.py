@@ -93,6 +93,20 @@ def test_words_keep_the_language_and_spelling_of_the_user() -> None:
     assert found[1].label == "espresso"
 
 
+@pytest.mark.parametrize(
+    ("name", "no_name"),
+    [("巴厘岛", "羡慕"), ("马拉松", "跑步"), ("兵馬俑", "精美"), ("华为", "不会"), ("火车站", "车站")],
+)
+def test_names_and_things_come_before_what_is_done_or_felt(name: str, no_name: str) -> None:
+    found = name_interests([interest({no_name: 1.0, name: 0.95})], nothing)
+    assert found[0].label == name
+
+
+def test_much_support_outweighs_the_kind_of_word() -> None:
+    found = name_interests([interest({"跑步": 1.0, "巴厘岛": 0.1})], nothing)
+    assert found[0].label == "跑步"
+
+
 @given(st.lists(st.dictionaries(st.sampled_from(WORDS), st.floats(0.01, 9), max_size=8), max_size=4))
 def test_labels_are_an_interests_own_words(profile: list[dict[str, float]]) -> None:
     found = name_interests([interest(terms) for terms in profile], nothing)

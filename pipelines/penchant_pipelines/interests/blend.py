@@ -2,13 +2,14 @@
 
 A signal joins the nearest interest of its sign if their cosine reaches θ, else it opens one. Above K
 interests the two whose union costs least by Ward's criterion merge (Ward 1963; as in PinnerSage, Pal et al. 2020).
+What repeats itself counts once (`repeats.py`), and no day more than a usual one (`Profile.begin`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,16 +31,25 @@ from penchant_pipelines.model import MICROS_PER_DAY, Action, Steering
 
 MAX_TERMS = 40
 OPENING_CLOSENESS = 0.5
-VERSION = 2
-"""Raised whenever the same events and settings make another profile than before."""
 STEERED_MASS = 1.0
 """Mass of a full steer (bias ±1): as much as one post, but it never fades."""
 
-Trace = Callable[[Evidence, str, float], None]
-"""Told of each blended signal: evidence, interest id, signed weight."""
-Merged = Callable[[str, str], None]
-"""Told of each merge: id of the interest kept, id of the one that went into it."""
+FORMAT = 3
+"""Of stored profiles, and of all that goes into them besides the settings: a change makes them anew."""
+
 Event = Evidence | SteeringEvent
+
+
+@dataclass(slots=True)
+class Trace:
+    """What became of each signal in a replay."""
+
+    taken: list[tuple[Evidence, str, float]] = field(default_factory=list)
+    """Evidence, id of the interest that took it, mass as if its day counted whole."""
+    merged: dict[str, str] = field(default_factory=dict)
+    """Ids of interests that went into others, to those of the latter."""
+    day_shares: dict[int, float] = field(default_factory=dict)
+    """What share of a day's mass counts, by day since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +65,7 @@ class Recipe:
     def digest(self) -> str:
         """Changes whenever stored profiles must be made anew."""
         return hashlib.sha256(
-            f"{VERSION}|{self.space_id}|{self.similarity!r}|{self.settings.model_dump_json()}".encode()
+            f"{FORMAT}|{self.space_id}|{self.similarity!r}|{self.settings.model_dump_json()}".encode()
         ).hexdigest()[:16]
 
 
@@ -70,21 +80,19 @@ class Blender:
         self.long_life = recipe.settings.post.half_life_days * MICROS_PER_DAY
         self._horizons = np.array([self.lives[SHORT], self.long_life])
 
-    def replay(self, events: Iterable[Event], trace: Trace | None = None, merged: Merged | None = None) -> Profile:
+    def replay(self, events: Iterable[Event], trace: Trace | None = None) -> Profile:
         """Make a profile from events sorted by (time, id). Undone actions leave no mark."""
         profile = Profile()
         ordered = list(events)
         undone = undone_ids(ordered)
         for event in ordered:
             if isinstance(event, SteeringEvent):
-                self.steer(profile, event, merged)
+                self.steer(profile, event, trace)
             elif event.id not in undone:
-                self.add(profile, event, trace, merged)
+                self.add(profile, event, trace)
         return profile
 
-    def add(
-        self, profile: Profile, evidence: Evidence, trace: Trace | None = None, merged: Merged | None = None
-    ) -> str | None:
+    def add(self, profile: Profile, evidence: Evidence, trace: Trace | None = None) -> str | None:
         """Blend one signal, not earlier than any before. Returns the id of the interest that took it, if any."""
         if evidence.vector is None or evidence.action is Action.UNDO:
             return None
@@ -92,33 +100,37 @@ class Blender:
         if rule.weight == 0.0:
             return None
         sign = 1 if rule.weight > 0 else -1
-        mass = abs(rule.weight)
         vector = evidence.vector
         self._advance(profile, evidence.time)
+        mass, repeated = profile.repeats.take(vector, rule.weight, evidence.time, self.long_life)
         nearest, cosine = self._nearest(profile.interests, vector, sign)
         if sign > 0:
-            drift.observe(profile.drift, vector, evidence.time, self.settings.drift)
-            profile.fresh = _added(profile.fresh, vector, mass)
-            profile.long = _added(profile.long, vector, mass)
-            self._extend_horizons(profile, vector, mass, evidence.time)
+            if not repeated:
+                drift.observe(profile.drift, vector, evidence.time, self.settings.drift)
+            profile.today = _added(profile.today, vector, mass)
+            self._extend_past(profile, vector, mass, evidence.time)
+        profile.day_mass += mass
         profile.fresh_count += 1
         profile.support += mass
         if evidence.language not in ("", "und"):
             profile.languages[evidence.language] = profile.languages.get(evidence.language, 0.0) + mass
-        if nearest is None or cosine < self.recipe.similarity:
+        if nearest is None or (cosine < self.recipe.similarity and not repeated):
             nearest, cosine = self._opened(evidence.id, sign, vector, evidence.time), 1.0
             profile.interests.append(nearest)
-        self._join(nearest, vector, mass, self._columns[rule.half_life_days * MICROS_PER_DAY], cosine, evidence)
+        nearest.text_count += not repeated
+        column = self._columns[rule.half_life_days * MICROS_PER_DAY]
+        self._join(nearest, vector, mass, profile.day_share, column, cosine, evidence)
         taken_by = nearest.id
         if len(profile.interests) > self.settings.max_interests:
-            kept, gone = self._merge_nearest(profile, merged)
+            kept, gone = self._merge_nearest(profile, trace)
             if taken_by == gone:
                 taken_by = kept
         if trace is not None:
-            trace(evidence, taken_by, rule.weight)
+            trace.taken.append((evidence, taken_by, mass))
+            trace.day_shares[evidence.time // MICROS_PER_DAY] = profile.day_share
         return taken_by
 
-    def steer(self, profile: Profile, event: SteeringEvent, merged: Merged | None = None) -> Interest:
+    def steer(self, profile: Profile, event: SteeringEvent, trace: Trace | None = None) -> Interest:
         """Put the user's word on the interest it names, else the nearest to its vector, else a new one."""
         self._advance(profile, event.time)
         wants_less = event.steering.bias < 0
@@ -136,20 +148,23 @@ class Blender:
         if event.steering.pinned:
             best.steered_mass = max(best.steered_mass, STEERED_MASS)
         if len(profile.interests) > self.settings.max_interests:
-            self._merge_nearest(profile, merged, newest=None if neutral else best)
+            self._merge_nearest(profile, trace, newest=None if neutral else best)
         for rank, term in enumerate(event.terms):
             best.terms[term] = best.terms.get(term, 0.0) + 2.0 / (1 + rank)
         return best
 
     def horizon_distance(self, profile: Profile) -> float:
         """Cosine distance between the fresh and the long horizon, 0…2; 0 while either is empty."""
-        if profile.fresh is None or profile.long is None:
+        horizons = profile.horizons()
+        if horizons is None:
             return 0.0
-        norms = float(np.linalg.norm(profile.fresh)) * float(np.linalg.norm(profile.long))
-        return 1.0 - float(profile.fresh @ profile.long) / norms if norms > 1e-12 else 0.0
+        fresh, long = horizons
+        norms = float(np.linalg.norm(fresh)) * float(np.linalg.norm(long))
+        return 1.0 - float(fresh @ long) / norms if norms > 1e-12 else 0.0
 
     def _advance(self, profile: Profile, time: int) -> None:
-        """Let the horizons fade up to `time`."""
+        """Let the horizons fade up to `time`; a new day begins there, if it does."""
+        profile.begin(time // MICROS_PER_DAY)
         fresh, long = decay(time - profile.updated, self._horizons)
         if profile.fresh is not None and profile.long is not None:
             profile.fresh *= np.float32(fresh)
@@ -160,17 +175,17 @@ class Blender:
             profile.languages = {name: mass * float(long) for name, mass in profile.languages.items()}
         profile.updated = max(profile.updated, time)
 
-    def _extend_horizons(self, profile: Profile, vector: Vector, mass: float, time: int) -> None:
-        """Add a signal to the horizons, which fade from one liked signal to the next, not by the calendar.
+    def _extend_past(self, profile: Profile, vector: Vector, mass: float, time: int) -> None:
+        """Add a signal to the past, which fades from one liked signal to the next, not by the calendar.
 
         After a long pause all would be as good as nothing otherwise.
         """
-        if profile.horizons is None:
-            profile.horizons = np.zeros((len(HORIZON_DAYS), len(vector)), dtype=np.float32)
-        elapsed = (time - profile.horizons_at) / MICROS_PER_DAY
+        if profile.past is None:
+            profile.past = np.zeros((len(HORIZON_DAYS), len(vector)), dtype=np.float32)
+        elapsed = (time - profile.past_until) / MICROS_PER_DAY
         fade = np.exp2(-max(elapsed, 0.0) / np.array(HORIZON_DAYS)).astype(np.float32)
-        profile.horizons = profile.horizons * fade[:, None] + np.float32(mass) * vector
-        profile.horizons_at = time
+        profile.past = profile.past * fade[:, None] + np.float32(mass) * vector
+        profile.past_until = time
 
     def _nearest(self, interests: Sequence[Interest], vector: Vector, sign: int) -> tuple[Interest | None, float]:
         """Find the interest of this sign (0: any) with the highest cosine."""
@@ -190,15 +205,25 @@ class Blender:
             updated=time,
             first=time,
             last=time,
+            today=np.zeros(len(self.lives)),
         )
 
     def _join(
-        self, interest: Interest, vector: Vector, mass: float, column: int, cosine: float, evidence: Evidence
+        self,
+        interest: Interest,
+        vector: Vector,
+        mass: float,
+        day_share: float,
+        column: int,
+        cosine: float,
+        evidence: Evidence,
     ) -> None:
-        interest.mass *= decay(evidence.time - interest.updated, self.lives)
-        held = total_mass(interest.mass, self.settings.floor)
-        interest.centroid = _unit(held * interest.centroid + mass * vector, interest.centroid)
-        interest.mass[[column, SHORT, FOREVER]] += mass
+        fade = decay(evidence.time - interest.updated, self.lives)
+        interest.mass *= fade
+        interest.today *= fade
+        held = total_mass(interest.mass + day_share * interest.today, self.settings.floor)
+        interest.centroid = _unit(held * interest.centroid + day_share * mass * vector, interest.centroid)
+        interest.today[[column, SHORT, FOREVER]] += mass
         day = evidence.time // MICROS_PER_DAY
         if interest.signal_count == 0 or day != interest.last // MICROS_PER_DAY:
             interest.day_count += 1
@@ -211,14 +236,12 @@ class Blender:
         # The opening text is its own centre, which says nothing; it counts like one at the usual distance.
         closeness = OPENING_CLOSENESS if interest.signal_count == 1 else max(cosine, 0.05)
         for rank, term in enumerate(evidence.terms):
-            interest.terms[term] = interest.terms.get(term, 0.0) + mass * closeness / (1 + 0.25 * rank)
+            interest.terms[term] = interest.terms.get(term, 0.0) + day_share * mass * closeness / (1 + 0.25 * rank)
         if len(interest.terms) > MAX_TERMS:
             best = sorted(interest.terms.items(), key=lambda pair: (-pair[1], pair[0]))[: MAX_TERMS // 2]
             interest.terms = dict(best)
 
-    def _merge_nearest(
-        self, profile: Profile, merged: Merged | None, newest: Interest | None = None
-    ) -> tuple[str, str]:
+    def _merge_nearest(self, profile: Profile, trace: Trace | None, newest: Interest | None = None) -> tuple[str, str]:
         """Merge the cheapest pair of one sign, sparing what the user steered. Returns (kept, gone).
 
         `newest` is what the user has just steered: it stays, whatever else must go.
@@ -226,7 +249,7 @@ class Blender:
         interests = profile.interests
         masses = np.array(
             [
-                total_mass(i.mass * decay(profile.updated - i.updated, self.lives), self.settings.floor)
+                total_mass(profile.mass_of(i) * decay(profile.updated - i.updated, self.lives), self.settings.floor)
                 + i.steered_mass
                 for i in interests
             ]
@@ -249,25 +272,28 @@ class Blender:
         kept, gone = interests[first], interests[second]
         if (steered[second], masses[second]) > (steered[first], masses[first]):
             kept, gone = gone, kept
-        self._absorb(kept, gone)
-        if merged is not None:
-            merged(kept.id, gone.id)
+        self._absorb(kept, gone, profile.day_share)
+        if trace is not None:
+            trace.merged[gone.id] = kept.id
         profile.interests = [interest for interest in interests if interest is not gone]
         return kept.id, gone.id
 
-    def _absorb(self, kept: Interest, gone: Interest) -> None:
+    def _absorb(self, kept: Interest, gone: Interest, day_share: float) -> None:
         now = max(kept.updated, gone.updated)
-        kept.mass = kept.mass * decay(now - kept.updated, self.lives)
-        other = gone.mass * decay(now - gone.updated, self.lives)
+        own, other = decay(now - kept.updated, self.lives), decay(now - gone.updated, self.lives)
         floor = self.settings.floor
         # Words name a direction even where there is no mass behind them, as with a muted topic.
-        held = total_mass(kept.mass, floor) + (STEERED_MASS if kept.steering is not None else 0.0)
-        kept.centroid = _unit(held * kept.centroid + total_mass(other, floor) * gone.centroid, kept.centroid)
-        kept.mass = kept.mass + other
+        held = total_mass(own * (kept.mass + day_share * kept.today), floor)
+        held += STEERED_MASS if kept.steering is not None else 0.0
+        joined = total_mass(other * (gone.mass + day_share * gone.today), floor)
+        kept.centroid = _unit(held * kept.centroid + joined * gone.centroid, kept.centroid)
+        kept.mass = own * kept.mass + other * gone.mass
+        kept.today = own * kept.today + other * gone.today
         kept.updated = now
+        kept.day_count += gone.day_count - _common_days(kept, gone)
+        kept.text_count += gone.text_count
         kept.first, kept.last = min(kept.first, gone.first), max(kept.last, gone.last)
         kept.signal_count += gone.signal_count
-        kept.day_count += gone.day_count
         kept.agreement += gone.agreement
         for term, score in gone.terms.items():
             kept.terms[term] = kept.terms.get(term, 0.0) + score
@@ -286,6 +312,12 @@ def undone_ids(events: Iterable[Event]) -> set[str]:
         elif stack:
             undone.add(stack.pop())
     return undone
+
+
+def _common_days(one: Interest, other: Interest) -> int:
+    """Most days that two interests can have in common: support must not grow by a merge."""
+    overlap = min(one.last, other.last) // MICROS_PER_DAY - max(one.first, other.first) // MICROS_PER_DAY + 1
+    return max(0, min(overlap, one.day_count, other.day_count))
 
 
 def _added(total: Vector | None, vector: Vector, mass: float) -> Vector:

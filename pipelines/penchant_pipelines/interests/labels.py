@@ -1,4 +1,4 @@
-"""Labels and keywords: the user's own words that lie nearest to an interest's centre."""
+"""Labels and keywords: the user's own words that lie nearest to an interest's centre, names before verbs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penchant_pipelines.interests.view import InterestView
+from penchant_pipelines.text.chinese import to_simplified
+from penchant_pipelines.text.lexicon import chinese_fitness
 
 MAX_KEYWORDS = 6
 CANDIDATES = 12
@@ -19,6 +21,7 @@ SUPPORT_SHARE = 0.4
 PHRASE_SUPPORT = 0.7
 """What a phrase's support counts against a word's: most phrases are one text's wording, few are names."""
 
+_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 _UNSPACED = re.compile(r"[\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
 
 Lookup = Callable[[str], NDArray[np.float32] | None]
@@ -61,13 +64,18 @@ def _ranked(interest: InterestView, lookup: Lookup) -> list[str]:
     for word in words:
         vector = lookup(word)
         closeness = float(vector @ interest.vector) if vector is not None else 0.0
-        scores[word] = closeness + SUPPORT_SHARE * _support(interest, word) / most
+        scores[word] = closeness + SUPPORT_SHARE * _support(interest, word) / most + _fitness(word)
     best: list[str] = []
     for word in sorted(words, key=lambda word: (-scores[word], word)):
         # "running" adds nothing next to "trail running".
         if not any(_within(word, other) or _within(other, word) for other in best):
             best.append(word)
     return best
+
+
+def _fitness(term: str) -> float:
+    # Of English words too little is known to tell names from other words.
+    return chinese_fitness(to_simplified(term)) if _HAN.search(term) else 0.0
 
 
 def _support(interest: InterestView, term: str) -> float:

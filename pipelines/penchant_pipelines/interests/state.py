@@ -1,5 +1,8 @@
 """What is kept of a user: interests, horizons, drift. Plain data; `blend.py` changes it, `view.py` reads it.
 
+The signals of the newest day are kept apart from those of the days before: no day counts more than a usual one of
+the user, so what each of its signals counts is known only when the day is over.
+
 Masses are kept per half-life, each as it stood at the interest's `updated` time: reading at a later time
 is one multiplication by 2^(−Δ/h), and nothing ticks. (Forward decay after Cormode et al. 2009, with each
 interest's last signal as landmark instead of a fixed epoch: 2^(Δ/h) over ten years at a half-life of two days
@@ -15,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penchant_pipelines.drift import DriftState
+from penchant_pipelines.interests.repeats import Repeats
 from penchant_pipelines.interests.settings import InterestSettings
 from penchant_pipelines.model import MICROS_PER_DAY, Steering
 
@@ -26,6 +30,10 @@ FOREVER = -1
 """Column of the mass that never fades."""
 HORIZON_DAYS = (2.0, 7.0, 30.0, 90.0, 365.0)
 """Half-lives under which the whole past is kept as one vector, side by side: which is best differs by catalogue."""
+FIRST_DAY = 20.0
+"""Mass that a day may count while there is none to compare it with."""
+DAYS_REMEMBERED = 30
+"""Days over which the usual day is a mean, about."""
 
 
 class Interest(msgspec.Struct):
@@ -36,11 +44,15 @@ class Interest(msgspec.Struct):
     centroid: Vector
     """Unit vector, (d,) float32."""
     mass: NDArray[np.float64]
-    """(h + 2,): mass per half-life, then of the short horizon, then unfading; as of `updated`."""
+    """(h + 2,): mass per half-life, then of the short horizon, then unfading; as of `updated`, of the days before."""
     updated: int
     first: int
     last: int
+    today: NDArray[np.float64] = msgspec.field(default_factory=lambda: np.empty(0))
+    """Like `mass`, of the profile's newest day as if it counted whole. Empty in profiles that wait for a replay."""
     signal_count: int = 0
+    text_count: int = 0
+    """Distinct texts: near-duplicates of late are one."""
     day_count: int = 0
     """Distinct days (UTC) with a signal."""
     agreement: float = 0.0
@@ -59,10 +71,21 @@ class Profile(msgspec.Struct):
     """(d,) decayed sum of positive signals at the short half-life, as of `updated`; not of unit length."""
     long: Vector | None = None
     """The same at the long half-life of posts."""
-    horizons: NDArray[np.float32] | None = None
-    """(h, d) the same at each of `HORIZON_DAYS`, as of `horizons_at`."""
-    horizons_at: int = 0
-    """Time of the last signal in the horizons."""
+    past: NDArray[np.float32] | None = None
+    """(h, d) the same at each of `HORIZON_DAYS`, as of `past_until`."""
+    past_until: int = 0
+    """Time of the last signal in `past`."""
+    today: Vector | None = None
+    """(d,) sum of the newest day's positive signals, as if the day counted whole; on top of both."""
+    day: int | None = None
+    """The newest day (UTC), in days since 1970; None before the first event."""
+    day_mass: float = 0.0
+    """Absolute mass of the newest day's signals."""
+    usual_day: float = FIRST_DAY
+    """Mass of a usual day: a mean in which no day counts more than twice what was usual before."""
+    days: int = 0
+    """Days with signals before the newest."""
+    repeats: Repeats = msgspec.field(default_factory=Repeats)
     updated: int = 0
     fresh_count: float = 0.0
     """Decayed number of signals at the short half-life."""
@@ -74,6 +97,42 @@ class Profile(msgspec.Struct):
     def find(self, interest_id: str) -> Interest | None:
         """Look up an interest by id."""
         return next((interest for interest in self.interests if interest.id == interest_id), None)
+
+    @property
+    def day_share(self) -> float:
+        """What share of the newest day's mass counts."""
+        return min(1.0, self.usual_day / self.day_mass) if self.day_mass else 1.0
+
+    def mass_of(self, interest: Interest) -> NDArray[np.float64]:
+        """(h + 2,): the masses of an interest as of its `updated`."""
+        return interest.mass + self.day_share * interest.today
+
+    def horizons(self) -> tuple[Vector, Vector] | None:
+        """The fresh and the long horizon with the newest day, None before the first positive signal."""
+        if self.today is None:
+            return None
+        today = np.float32(self.day_share) * self.today
+        if self.fresh is None or self.long is None:
+            return today, today
+        return self.fresh + today, self.long + today
+
+    def begin(self, day: int) -> None:
+        """Close the newest day, if this one is later: what it counts stands from now on."""
+        if self.day is not None and day <= self.day:
+            return
+        share, horizons = self.day_share, self.horizons()
+        for interest in self.interests:
+            interest.mass = interest.mass + share * interest.today
+            interest.today = np.zeros_like(interest.today)
+        if horizons is not None and self.today is not None:
+            # Each fades in place from now on: they must not be one array.
+            self.fresh, self.long = horizons[0], horizons[1].copy()
+            self.today = np.zeros_like(self.today)
+        if self.day_mass:
+            self.days += 1
+            mass = min(self.day_mass, 2 * self.usual_day)
+            self.usual_day += (mass - self.usual_day) / min(self.days + 1, DAYS_REMEMBERED)
+        self.day, self.day_mass = day, 0.0
 
 
 def half_lives(settings: InterestSettings) -> NDArray[np.float64]:
@@ -101,8 +160,8 @@ def pack(profile: Profile) -> bytes:
 def unpack(data: bytes) -> Profile:
     """Read back what `pack` wrote."""
     profile = _DECODER.decode(data)
-    if profile.horizons is not None:
-        profile.horizons = profile.horizons.reshape(len(HORIZON_DAYS), -1)
+    if profile.past is not None:
+        profile.past = profile.past.reshape(len(HORIZON_DAYS), -1)
     return profile
 
 
@@ -113,8 +172,8 @@ def _encode_array(value: Any) -> Any:
 
 
 def _decode_array(kind: type, value: Any) -> Any:
-    # msgspec hands over the annotation: NDArray[np.float32] or NDArray[np.float64].
-    dtype = np.float32 if "float32" in str(kind) else np.float64
+    # msgspec hands over the annotation: NDArray[np.float16], NDArray[np.float32] …
+    dtype = next(t for t in (np.float16, np.float32, np.float64) if t.__name__ in str(kind))
     return np.frombuffer(value, dtype=dtype).copy()
 
 

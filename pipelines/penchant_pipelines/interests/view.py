@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from penchant_pipelines import drift
 from penchant_pipelines.drift import DriftReport
-from penchant_pipelines.interests.blend import Blender, Event
+from penchant_pipelines.interests.blend import Blender, Event, Trace
 from penchant_pipelines.interests.evidence import Evidence, Vector, weighing
 from penchant_pipelines.interests.state import FOREVER, SHORT, Interest, Profile, decay, total_mass
 from penchant_pipelines.model import MICROS_PER_DAY, Steering
@@ -81,12 +81,12 @@ class Contribution:
 
 def view(profile: Profile, as_of: int, blender: Blender) -> ProfileView:
     """Read a profile at a time (µs) not before its last event."""
-    masses = [_mass(interest, as_of, blender) for interest in profile.interests]
+    masses = [_mass(profile, interest, as_of, blender) for interest in profile.interests]
     liked = sum(m for m, i in zip(masses, profile.interests, strict=True) if i.sign > 0)
     every = sum(masses)
     since = min((interest.first for interest in profile.interests), default=as_of)
     views = [
-        _interest_view(interest, mass, (liked if interest.sign > 0 else every) or 1.0, since, as_of, blender)
+        _interest_view(profile, interest, mass, (liked if interest.sign > 0 else every) or 1.0, since, as_of, blender)
         for interest, mass in zip(profile.interests, masses, strict=True)
     ]
     views.sort(key=lambda v: (v.sign < 0, -abs(v.weight), v.id))
@@ -100,7 +100,7 @@ def view(profile: Profile, as_of: int, blender: Blender) -> ProfileView:
         fresh=_fresh(profile, blender),
         support=profile.support * float(long_fade),
         languages=tuple(sorted(profile.languages, key=lambda name: (-profile.languages[name], name))),
-        horizons=_directions(profile.horizons),
+        horizons=_directions(profile.past),
     )
 
 
@@ -115,7 +115,8 @@ def _directions(sums: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
 def _fresh(profile: Profile, blender: Blender) -> Vector | None:
     """What the user is at: the short horizon, and the newest signals so far as they are trusted to lead."""
     trust = drift.trust(profile.drift, blender.settings.drift)
-    short, newest = _unit(profile.fresh), _unit(profile.drift.now)
+    horizons = profile.horizons()
+    short, newest = _unit(horizons[0] if horizons else None), _unit(profile.drift.now)
     if short is None or newest is None:
         return short
     return _unit(np.float32(1 - trust) * short + np.float32(trust) * newest)
@@ -127,13 +128,13 @@ def _unit(vector: Vector | None) -> Vector | None:
 
 
 def _interest_view(
-    interest: Interest, mass: float, whole: float, since: int, as_of: int, blender: Blender
+    profile: Profile, interest: Interest, mass: float, whole: float, since: int, as_of: int, blender: Blender
 ) -> InterestView:
     return InterestView(
         id=interest.id,
         weight=interest.sign * mass / whole,
         confidence=confidence(interest),
-        trend=trend(interest, since, as_of, blender),
+        trend=trend(interest, profile.mass_of(interest), since, as_of, blender),
         signal_count=interest.signal_count,
         first=interest.first,
         last=interest.last,
@@ -145,42 +146,53 @@ def _interest_view(
     )
 
 
-def _mass(interest: Interest, as_of: int, blender: Blender) -> float:
+def _mass(profile: Profile, interest: Interest, as_of: int, blender: Blender) -> float:
     """Mass at a time with the user's word applied: muted is nothing, pinned never fades."""
     steering = interest.steering or Steering()
     if steering.muted:
         return 0.0
+    held = profile.mass_of(interest)
     if steering.pinned:
-        mass = float(interest.mass[FOREVER])
+        mass = float(held[FOREVER])
     else:
-        faded = interest.mass * decay(as_of - interest.updated, blender.lives)
-        mass = total_mass(faded, blender.settings.floor)
-    return float((mass + interest.steered_mass) * BIAS_FACTOR ** (steering.bias * interest.sign))
+        mass = total_mass(held * decay(as_of - interest.updated, blender.lives), blender.settings.floor)
+    return float((mass * belief(interest) + interest.steered_mass) * BIAS_FACTOR ** (steering.bias * interest.sign))
+
+
+def belief(interest: Interest) -> float:
+    """0…1: what an interest's signals count, half with one text or one day, and half of the rest with each more."""
+    # A no is the user's explicit word, and costs little if it was a slip.
+    if interest.sign < 0:
+        return 1.0
+    return float(1.0 - 0.5 ** min(interest.text_count, interest.day_count))
 
 
 def confidence(interest: Interest) -> float:
-    """0…1: distinct days of support, times how well the signals agree with the centre."""
+    """0…1: distinct texts and days of support, times how well the signals agree with the centre."""
     if interest.signal_count == 0:
         return 1.0 if interest.steering is not None else 0.0
-    # Several signals of one day are not independent; they count with their square root.
-    support = math.sqrt(interest.day_count * interest.signal_count)
+    # Several texts of one day are not independent; they count with their square root.
+    support = math.sqrt(interest.day_count * interest.text_count)
     agreement = max(0.0, interest.agreement / interest.signal_count)
     return min(1.0, math.sqrt(agreement) * support / (support + SUPPORT_HALF))
 
 
-def trend(interest: Interest, since: int, as_of: int, blender: Blender) -> Trend:
-    """Compare the rate of signals at the short horizon with that since the user's first signal (µs)."""
+def trend(interest: Interest, masses: NDArray[np.float64], since: int, as_of: int, blender: Blender) -> Trend:
+    """Compare the rate of signals at the short horizon with that since the user's first signal (µs).
+
+    `masses` are those of the interest, (h + 2,), as of its `updated`.
+    """
     short_life = float(blender.lives[SHORT])
     age = max(as_of - since, 1)
     if as_of - interest.first <= NEW_HALF_LIVES * short_life:
         return Trend.NEW
-    faded = interest.mass * decay(as_of - interest.updated, blender.lives)
+    faded = masses * decay(as_of - interest.updated, blender.lives)
     # A window that began with the user has seen only 1 − 2^(−age/h) of its full length.
     windows = blender.lives[:FOREVER] * (1 - np.exp2(-age / blender.lives[:FOREVER]))
     rates = faded[:FOREVER] / windows
     short_rate, long_rate = float(rates[-1]), float(rates[:-1].sum())
     # One signal more than usual is chance: of a monthly habit, each would look like a rise.
-    chance = float(interest.mass[FOREVER]) / max(interest.signal_count, 1) / float(windows[-1])
+    chance = float(masses[FOREVER]) / max(interest.signal_count, 1) / float(windows[-1])
     if short_rate > 1.5 * long_rate + chance:
         return Trend.RISING
     quiet = as_of - interest.last
@@ -200,22 +212,17 @@ def explain(events: Sequence[Event], blender: Blender, as_of: int) -> tuple[Prof
     Shares follow each signal's decayed weight and are sorted, greatest first. Mass that the user's own word
     put in is a contribution with an empty signal id.
     """
-    taken: dict[str, list[tuple[Evidence, float]]] = {}
-    merged: dict[str, str] = {}
-
-    def trace(evidence: Evidence, interest_id: str, weight: float) -> None:
-        taken.setdefault(interest_id, []).append((evidence, weight))
-
-    profile = blender.replay(events, trace, lambda kept, gone: merged.__setitem__(gone, kept))
-    contributions: dict[str, list[Contribution]] = {interest.id: [] for interest in profile.interests}
-    grouped: dict[str, list[tuple[Evidence, float]]] = {}
-    for interest_id, entries in taken.items():
+    trace = Trace()
+    profile = blender.replay(events, trace)
+    grouped: dict[str, list[tuple[Evidence, float]]] = {interest.id: [] for interest in profile.interests}
+    for evidence, interest_id, mass in trace.taken:
         final = interest_id
-        while final in merged:
-            final = merged[final]
-        grouped.setdefault(final, []).extend(entries)
-    for interest in profile.interests:
-        contributions[interest.id] = list(_shares(interest, grouped.get(interest.id, []), blender, as_of))
+        while final in trace.merged:
+            final = trace.merged[final]
+        grouped[final].append((evidence, mass * trace.day_shares[evidence.time // MICROS_PER_DAY]))
+    contributions = {
+        interest.id: list(_shares(interest, grouped[interest.id], blender, as_of)) for interest in profile.interests
+    }
     return profile, contributions
 
 
@@ -224,7 +231,8 @@ def _shares(
 ) -> Iterable[Contribution]:
     floor = 0.0 if not (interest.steering and interest.steering.pinned) else 1.0
     floor = max(floor, blender.settings.floor)
-    masses = [(evidence, _kept_mass(evidence, floor, blender, as_of)) for evidence, _ in entries]
+    believed = belief(interest)
+    masses = [(e, believed * mass * _kept(e, floor, blender, as_of)) for e, mass in entries]
     whole = sum(mass for _, mass in masses) + interest.steered_mass
     found = [Contribution(e.id, e.item_id, e.time, mass / whole if whole else 0.0) for e, mass in masses]
     if interest.steered_mass:
@@ -232,10 +240,11 @@ def _shares(
     return sorted(found, key=lambda c: (-c.share, c.signal_id))
 
 
-def _kept_mass(evidence: Evidence, floor: float, blender: Blender, as_of: int) -> float:
+def _kept(evidence: Evidence, floor: float, blender: Blender, as_of: int) -> float:
+    """Share of a signal's mass that time has left."""
     rule = weighing(evidence, blender.settings)
     fade: float = 2.0 ** (-max(as_of - evidence.time, 0) / (rule.half_life_days * MICROS_PER_DAY))
-    return abs(rule.weight) * ((1 - floor) * fade + floor)
+    return (1 - floor) * fade + floor
 
 
 def matrix(interests: Sequence[InterestView]) -> NDArray[np.float32]:

@@ -17,6 +17,12 @@ _PARTS_OF_SPEECH = {
     "n": 1.0, "nr": 0.8, "vn": 0.9, "v": 0.55, "j": 1.0, "l": 0.6, "i": 0.5, "a": 0.5, "an": 0.7, "b": 0.6,
     "s": 0.7, "z": 0.4, "g": 0.5, "eng": 1.0, "x": 0.8,
 }  # fmt: skip
+_PROPER_NAMES = ("nr", "ns", "nt", "nz")
+_THINGS = "njsbtfgx"
+_NAME_BONUS = 0.1
+_NO_THING_MALUS = -0.2
+_BREVITY_MALUS = 0.1
+_LONG_ENOUGH = 4
 _CONTRACTION = re.compile(r"(?:n't|'(?:m|re|ve|ll|d|t))$")
 # In languages without a list of stop words their shortness gives them away.
 _SHORTEST_CONTENT_WORD = {"ko": 2, "ar": 4, "he": 3}
@@ -28,7 +34,12 @@ def chinese_weight(word: str, known: bool) -> float:
     """0…1 for a word in simplified characters; `known` tells words of the dictionary from guessed ones."""
     if len(word) < 2 or word in _stop_words("zh"):
         return 0.0
-    return _chinese_weights().get(word, 1.0 if known else _UNKNOWN)
+    return _chinese_words().get(word, (1.0 if known else _UNKNOWN, 0.0))[0]
+
+
+def chinese_fitness(word: str) -> float:
+    """How well a word in simplified characters names a subject, −.3…+.1: names well, verbs badly, short ones worse."""
+    return _chinese_words().get(word, (1.0, 0.0))[1] - _BREVITY_MALUS * max(1 - len(word) / _LONG_ENOUGH, 0.0)
 
 
 def spaced_weight(word: str, language: str) -> float:
@@ -78,20 +89,29 @@ def _stop_words(language: str) -> frozenset[str]:
 
 
 @functools.cache
-def _chinese_weights() -> dict[str, float]:
-    """Weights of jieba's words, by document frequency and part of speech, less those of weight 1."""
+def _chinese_words() -> dict[str, tuple[float, float]]:
+    """Weights of jieba's words, by document frequency and part of speech, and what the latter says of them as names.
+
+    Words of weight 1 of which nothing is to be said are left out.
+    """
     jieba = Path(str(resources.files("jieba")))
     rarity = {
         word: min(1.0, float(idf) / _RAREST_IDF)
         for word, idf in (line.split() for line in (jieba / "analyse" / "idf.txt").read_text("utf-8").splitlines())
     }
-    weights = {}
-    shared: dict[float, float] = {}  # one object for equal numbers: there are 200,000
+    words = {}
+    shared: dict[tuple[float, float], tuple[float, float]] = {}  # one object for equal pairs: there are 200,000
     for line in (jieba / "dict.txt").read_text("utf-8").splitlines():
         word, _, tag = line.split(" ")
         if len(word) > 1:
             speech = _PARTS_OF_SPEECH.get(tag[:2], _PARTS_OF_SPEECH.get(tag[:1], 0.0))
-            weight = round(rarity.get(word, 1.0) * speech, 2)
-            if weight != 1.0:
-                weights[word] = shared.setdefault(weight, weight)
-    return weights
+            pair = (round(rarity.get(word, 1.0) * speech, 2), _fitness(tag))
+            if pair != (1.0, 0.0):
+                words[word] = shared.setdefault(pair, pair)
+    return words
+
+
+def _fitness(tag: str) -> float:
+    if tag[:2] in _PROPER_NAMES:
+        return _NAME_BONUS
+    return 0.0 if tag[:1] in _THINGS or tag[:2] == "vn" else _NO_THING_MALUS
