@@ -461,6 +461,7 @@ async def test_every_call_is_tried_here(server: Server) -> None:
         "StreamCapture",
         "GetServerInfo",
         "ListAdapters",
+        "LearnMix",
         "RebuildIndex",
         "StopExperiment",
     }
