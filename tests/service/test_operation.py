@@ -132,7 +132,7 @@ async def test_a_second_server_gets_neither_the_folder_nor_the_port(
         assert (await server.client.server_info()).signal_count == 0
 
 
-def test_every_admin_call_is_tried_here_or_with_the_adapters() -> None:
+def test_every_admin_call_is_tried_here_or_with_adapters_or_mixes() -> None:
     tried = {"GetServerInfo", "RebuildIndex", "GetJob", "ListJobs", "CancelJob"}
     tried |= {"ListAdapters", "LoadAdapter", "ActivateAdapter", "UnloadAdapter"}
     tried |= {"LearnMix", "ListMixes", "UseMix"}
