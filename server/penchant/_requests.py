@@ -394,6 +394,27 @@ def experiment(name: str = "") -> admin.GetExperimentRequest:
     return admin.GetExperimentRequest(name=name)
 
 
+@_answering(admin.LearnMixResponse, lambda response: response.job)
+def learn_mix() -> admin.LearnMixRequest:
+    """Start learning from the record how to mix the sources of recommendations. Returns the job.
+
+    The new mix goes live where it ranks the latest days no worse than what is live.
+    """
+    return admin.LearnMixRequest()
+
+
+@_answering(admin.ListMixesResponse, lambda response: response.mixes)
+def mixes() -> admin.ListMixesRequest:
+    """Go through all mixes, newest first; pages are fetched as needed."""
+    return admin.ListMixesRequest()
+
+
+@_answering(admin.UseMixResponse, lambda response: response.mix if response.HasField("mix") else None)
+def use_mix(mix_id: str) -> admin.UseMixRequest:
+    """Put a mix to use at once; an empty id: none, interests alone rank. Returns what is live now."""
+    return admin.UseMixRequest(mix_id=mix_id)
+
+
 @_answering(admin.RebuildIndexResponse, lambda response: response.job)
 def rebuild_index() -> admin.RebuildIndexRequest:
     """Start rebuilding the vector index from the record, beside the live one. Returns the job."""

@@ -26,9 +26,11 @@ from penchant.v1.admin_service_pb2 import (
     GetExperimentRequest,
     GetJobRequest,
     ListJobsRequest,
+    ListMixesRequest,
     LoadAdapterRequest,
     StartExperimentRequest,
     UnloadAdapterRequest,
+    UseMixRequest,
 )
 from penchant.v1.catalog_service_pb2 import (
     DeleteItemsRequest,
@@ -293,6 +295,10 @@ REQUESTS: list[Bad] = [
     Bad(StartExperimentRequest(name="n", share=1.5), "share"),
     Bad(StartExperimentRequest(name="n", share=float("nan")), "share"),
     Bad(GetExperimentRequest(name="n" * 257), "name"),
+    Bad(UseMixRequest(mix_id="m" * 257), "mix_id"),
+    Bad(UseMixRequest(mix_id="m\n"), "mix_id"),
+    Bad(ListMixesRequest(page_size=-1), "page_size"),
+    Bad(ListMixesRequest(page_token="garbage"), "page_token"),
     *each_id("job_id", lambda value: GetJobRequest(job_id=value)),
     *each_id("job_id", lambda value: CancelJobRequest(job_id=value)),
     Bad(ListJobsRequest(page_size=-1), "page_size"),
@@ -313,6 +319,7 @@ MISSING: list[tuple[Message, str, str]] = [
     (MergeUsersRequest(from_user_id="nobody", into_user_id="u"), "user", "nobody"),
     (FindUsersRequest(item_id="no such item"), "item", "no such item"),
     (GetItemRequest(item_id="没有"), "item", "没有"),
+    (UseMixRequest(mix_id="m-none"), "mix", "m-none"),
     (GetJobRequest(job_id="j-none"), "job", "j-none"),
     (CancelJobRequest(job_id="j-none"), "job", "j-none"),
 ]
@@ -454,6 +461,7 @@ async def test_every_call_is_tried_here(server: Server) -> None:
         "StreamCapture",
         "GetServerInfo",
         "ListAdapters",
+        "LearnMix",
         "RebuildIndex",
         "StopExperiment",
     }

@@ -132,8 +132,9 @@ async def test_a_second_server_gets_neither_the_folder_nor_the_port(
         assert (await server.client.server_info()).signal_count == 0
 
 
-def test_every_admin_call_is_tried_here_or_with_the_adapters() -> None:
+def test_every_admin_call_is_tried_here_or_with_adapters_or_mixes() -> None:
     tried = {"GetServerInfo", "RebuildIndex", "GetJob", "ListJobs", "CancelJob"}
     tried |= {"ListAdapters", "LoadAdapter", "ActivateAdapter", "UnloadAdapter"}
+    tried |= {"LearnMix", "ListMixes", "UseMix"}
     tried |= {"StartExperiment", "StopExperiment", "GetExperiment"}
     assert tried == {m.name for m in admin.DESCRIPTOR.services_by_name["AdminService"].methods}

@@ -24,6 +24,20 @@ SHRINKAGE = 1.5
 """How many lessons' worth of likelihood a source costs that weighs nothing, or twice as much."""
 MOST_STEPS = 60
 PLACES = 10
+QUERY = "query"
+LEAST_SHARE = 0.05
+"""Of what spoke for an item: less is not worth telling."""
+_TOLD_AS = {"said": "what others say", "alike_items": "items alike", "alike_users": "people alike"}
+
+
+def _family(source: str) -> str:
+    family = source.rpartition("_")[0] or source
+    return _TOLD_AS.get(family, family)
+
+
+FAMILIES = tuple(dict.fromkeys(map(_family, SOURCES)))
+"""Sources as people are told of them: those that differ in their half-life alone are one."""
+_MEMBERS = np.array([[_family(source) == family for source in SOURCES] for family in FAMILIES], dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +75,23 @@ class Mix:
         """Weighted mean of standings (s, n): (n,)."""
         mixed: Floats = self.weights @ standings / max(float(self.weights.sum()), 1e-12)
         return mixed
+
+    def parts(self, standings: Floats) -> Floats:
+        """What each of `FAMILIES` adds to the scores of standings (s, n): (f, n); the scores are their sums."""
+        added: Floats = (_MEMBERS * self.weights) @ standings / max(float(self.weights.sum()), 1e-12)
+        return added
+
+
+def shares(parts: Floats) -> tuple[tuple[str, float], ...]:
+    """Which families spoke for an item and by what share, greatest first; what spoke against it is left out.
+
+    `parts` (f,) of one item's score, or (f + 1,) where the words of a query come last.
+    """
+    heard = np.maximum(parts, 0.0)
+    whole = max(float(heard.sum()), 1e-12)
+    names = (*FAMILIES, QUERY)
+    order = np.argsort(-heard, kind="stable")
+    return tuple((names[i], round(float(heard[i] / whole), 4)) for i in order if heard[i] / whole >= LEAST_SHARE)
 
 
 def learn(lessons: Sequence[Lesson]) -> Mix:

@@ -17,7 +17,7 @@ from penchant_pipelines.interests import ProfileView
 from penchant_pipelines.profiles import Profiles, Stored
 from penchant_pipelines.recommend.candidates import INDEX_LAG, Candidates, Rows
 from penchant_pipelines.recommend.filters import Filter, FilterError
-from penchant_pipelines.recommend.mix import Mix
+from penchant_pipelines.recommend.mix import Mix, shares
 from penchant_pipelines.recommend.ranking import Scored, Taste, Vectors, affinity, diversify, is_muted, score
 from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.recommend.sources import Asker, Sources
@@ -47,6 +47,8 @@ class Ranked:
     score: float
     interest_id: str
     vector: NDArray[np.float32]
+    sources: tuple[tuple[str, float], ...] = ()
+    """Which sources spoke for it and by what share; see `mix.shares`. Empty without a mix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,7 @@ class Recommender:
         )
         held = np.array(rows) >= 0
         mixed = self._mixed(stored, taste, as_of)
+        parts: NDArray[np.float64] | None = None
         if mixed is None:
             created = np.where(held, self._catalog.created[rows], 0)
             popularity = np.where(held, self._catalog.popularity(rows, as_of), 0.0)
@@ -183,15 +186,21 @@ class Recommender:
         else:
             # What the catalogue doesn't hold comes last, as sources answer.
             held_first = np.argsort(~held, kind="stable")
-            mixed_up = self._mixed_score(mixed, np.array(rows, dtype=np.intp)[held], vectors[held_first], query)
+            mixed_up, parts = self._mixed_score(mixed, np.array(rows, dtype=np.intp)[held], vectors[held_first], query)
             back = np.argsort(held_first, kind="stable")
-            scored = Scored(mixed_up.scores[back], mixed_up.interest[back])
+            scored, parts = Scored(mixed_up.scores[back], mixed_up.interest[back]), parts[:, back]
         own, prior = _scaled(scored.scores), _scaled(np.array([c.prior for c in known]))
         blended = (1 - prior_weight) * own + prior_weight * prior
         blended = np.where(is_muted(taste, vectors, self._similarity), blended - 1.0, blended)
         order = diversify(blended, vectors, limit, diversity or 0.0)
         places = [
-            Ranked(known[row].item_id, float(blended[row]), _interest(taste, scored.interest[row]), vectors[row])
+            Ranked(
+                known[row].item_id,
+                float(blended[row]),
+                _interest(taste, scored.interest[row]),
+                vectors[row],
+                () if parts is None else shares(parts[:, row]),
+            )
             for row in order
         ]
         return Ranking(tuple(places), reasons), missing
@@ -248,19 +257,24 @@ class Recommender:
         asker = Asker(stored.key, taste, as_of)
         return _Mixed(mix.steered() if taste.steered else mix, asker, self._sources.by_row(asker))
 
-    def _mixed_score(self, mixed: _Mixed, rows: Rows, vectors: Vectors, query: NDArray[np.float32] | None) -> Scored:
+    def _mixed_score(
+        self, mixed: _Mixed, rows: Rows, vectors: Vectors, query: NDArray[np.float32] | None
+    ) -> tuple[Scored, NDArray[np.float64]]:
         """Score by the mix: rows of the catalogue, then foreign items; `vectors` (n, d) of all, in this order.
 
-        Query words and what the user wants less of count as in `score`.
+        Query words and what the user wants less of count as in `score`. Second value: parts of the scores (f, n), as
+        `shares` takes them.
         """
         taste, settings = mixed.asker.taste, self._settings
-        total = mixed.mix.scores(self._sources.scores(mixed.asker, rows, vectors[len(rows) :], mixed.by_row))
+        standings = self._sources.scores(mixed.asker, rows, vectors[len(rows) :], mixed.by_row)
+        total, parts = mixed.mix.scores(standings), mixed.mix.parts(standings)
         if query is not None:
-            asked = self._sources.standing(query[None], vectors)
-            total = (1 - settings.query_weight) * total + settings.query_weight * asked
+            asked = settings.query_weight * self._sources.standing(query[None], vectors)
+            total = (1 - settings.query_weight) * total + asked
+            parts = np.vstack([(1 - settings.query_weight) * parts, asked])
         if len(taste.avoided):
             total = total - settings.dislike_weight * np.maximum(self._sources.standing(taste.avoided, vectors), 0.0)
-        return Scored(total, affinity(taste, vectors, settings)[1])
+        return Scored(total, affinity(taste, vectors, settings)[1]), parts
 
     def _rank(
         self, taste: Taste, rows: Rows, query: Query, diversity: float, as_of: int, mixed: _Mixed | None
@@ -271,11 +285,12 @@ class Recommender:
         rows = np.array(sorted(rows, key=lambda row: self._catalog.id_at(int(row))), dtype=np.intp)
         catalog = self._catalog
         vectors = catalog.vectors[self._space][rows]
+        parts: NDArray[np.float64] | None = None
         if mixed is None:
             popularity = catalog.popularity(rows, as_of)
             scored = score(taste, vectors, query.vector, catalog.created[rows], popularity, as_of, self._settings)
         else:
-            scored = self._mixed_score(mixed, rows, vectors, query.vector)
+            scored, parts = self._mixed_score(mixed, rows, vectors, query.vector)
         order = diversify(scored.scores, vectors, query.limit, diversity)
         return [
             Ranked(
@@ -283,6 +298,7 @@ class Recommender:
                 round(float(scored.scores[row]), 6),
                 _interest(taste, scored.interest[row]),
                 vectors[row],
+                () if parts is None else shares(parts[:, row]),
             )
             for row in order
         ]

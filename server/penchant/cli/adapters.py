@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 import typer
 
 from penchant.cli.errors import fail
+from penchant.cli.jobs import followed, show_job
 from penchant.cli.options import DEFAULT_SERVER, Commands, Json, Server, connect
-from penchant.cli.output import print_json, print_line, print_table, progress, when
-from penchant.client import Client
+from penchant.cli.output import print_json, print_line, print_table, when
 from penchant.v1.admin_service_pb2 import (
     ADAPTER_STATE_STANDBY,
-    JOB_STATE_RUNNING,
-    JOB_STATE_SUCCEEDED,
     Adapter,
     AdapterState,
     Experiment,
     GetExperimentResponse,
-    Job,
-    JobState,
     ListAdaptersRequest,
 )
 
@@ -35,7 +30,6 @@ Name = Annotated[
     ),
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the job has ended, and show how far it is.")]
-POLL_SECONDS = 0.5
 
 
 def register(app: Commands) -> None:
@@ -84,7 +78,7 @@ def activate(
         if adapter_id:
             client.load_adapter(adapter_id)
         job = client.activate_adapter(adapter_id, standby=standby)
-        _show(_followed(client, job) if wait else job, as_json)
+        show_job(followed(client, job, "activating") if wait else job, as_json)
 
 
 @adapters.command()
@@ -95,7 +89,7 @@ def rollback(server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
         if len(waiting) != 1:
             names = ", ".join(map(_name, waiting)) or "none"
             fail(f"one adapter must stand by to go back to, but there are: {names}; name it to `adapters activate`")
-        _show(_followed(client, client.activate_adapter(waiting[0])), as_json)
+        show_job(followed(client, client.activate_adapter(waiting[0]), "activating"), as_json)
 
 
 @adapters.command()
@@ -161,26 +155,6 @@ def report(
         f"trial − control: positive {_estimate(found.positive_difference)}",
         f"negative {_estimate(found.negative_difference)}",
     )
-
-
-def _followed(client: Client, job: Job) -> Job:
-    """Wait for a job and show how far it is."""
-    with progress("activating", job.total_count or None, counted=True) as moved:
-        while job.state == JOB_STATE_RUNNING:
-            time.sleep(POLL_SECONDS)
-            job = client.job(job.id)
-            moved(job.done_count, total=job.total_count or None)
-    return job
-
-
-def _show(job: Job, as_json: bool) -> None:
-    if as_json:
-        print_json(job)
-    else:
-        state = JobState.Name(job.state).removeprefix("JOB_STATE_").lower()
-        print_line(f"job {job.id}: {state}", f"{job.done_count} of {job.total_count}" * bool(job.total_count))
-    if job.state not in (JOB_STATE_RUNNING, JOB_STATE_SUCCEEDED):
-        fail(job.error.message or "the job was cancelled")
 
 
 def _show_experiment(found: Experiment, as_json: bool) -> None:

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from penchant.cli import adapters, call, capture, catalog, doctor, embed, evaluate, finetune, recommend, server, users
+from penchant.cli import (
+    adapters,
+    call,
+    capture,
+    catalog,
+    doctor,
+    embed,
+    evaluate,
+    finetune,
+    mix,
+    recommend,
+    server,
+    users,
+)
 from penchant.cli.errors import CommandGroup
 from penchant.cli.options import Commands
 
@@ -14,5 +27,5 @@ app: Commands = Commands(
     rich_markup_mode="rich",
     help="Live, explainable interests from what people write and do.",
 )
-for module in (server, capture, catalog, users, recommend, adapters, call, embed, finetune, evaluate, doctor):
+for module in (server, capture, catalog, users, recommend, mix, adapters, call, embed, finetune, evaluate, doctor):
     module.register(app)

@@ -28,7 +28,7 @@ def recommend(
         str, typer.Option("--filter", metavar="EXPRESSION", help='AIP-160, such as category = "film".')
     ] = "",
     query: Annotated[str, typer.Option("--query", metavar="WORDS", help="Lean towards these this once.")] = "",
-    explain: Annotated[bool, typer.Option("--explain", help="Show the signals behind each item.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Show sources and signals behind each item.")] = False,
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,
 ) -> None:
@@ -45,10 +45,14 @@ def _show(client: Client, user: str, answer: RecommendResponse, explain: bool) -
     names: dict[str, str] = {}
     if any(r.interest_id for r in answer.recommendations):
         names = {interest.id: interest_name(interest) for interest in client.profile(user).interests}
-    columns = ["score", "item", "title", "from interest", *(["because of"] if explain else [])]
+    mixed = any(r.sources for r in answer.recommendations)
+    columns = ["score", "item", "title", "from interest"]
+    columns += ["sources"] * mixed + ["because of"] * explain
     rows = []
     for r in answer.recommendations:
         row = [r.score, r.item_id, _title(client, r.item_id), names.get(r.interest_id, r.interest_id)]
+        if mixed:
+            row.append(", ".join(f"{s.source} {s.share:.0%}" for s in r.sources))
         if explain:
             row.append("; ".join(f"{e.snippet or e.item_id} ({e.contribution:+.2f})" for e in r.evidence))
         rows.append(row)

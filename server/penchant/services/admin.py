@@ -1,4 +1,4 @@
-"""AdminService: the state of the server, adapters, experiments, the index and long jobs."""
+"""AdminService: the state of the server, adapters, experiments, mixes, the index and long jobs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from penchant_pipelines.adapters import Adapter, AdapterState
 from penchant_pipelines.engine import Engine
 from penchant_pipelines.experiment import Arm, Experiment, Interval
 from penchant_pipelines.jobs import Job
+from penchant_pipelines.mixes import MixVersion
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -92,6 +93,23 @@ class AdminService(pb_grpc.AdminServiceServicer):
             negative_difference=_estimate(report.negative),
         )
 
+    async def LearnMix(self, request: pb.LearnMixRequest, context: Context) -> pb.LearnMixResponse:
+        """Start the job that learns a mix from the record."""
+        return pb.LearnMixResponse(job=_job(await self.engine.learn_mix()))
+
+    async def ListMixes(self, request: pb.ListMixesRequest, context: Context) -> pb.ListMixesResponse:
+        """Page through mixes, newest first."""
+        size = coerce_page_size(request.page_size, 20, self.settings.limits.page_size)
+        passed = int(self.tokens.decode_token(request.page_token, "ListMixes", "") or 0)
+        found = (await self.engine.mixes.versions(passed + size + 1))[passed:]
+        token = self.tokens.encode_token("ListMixes", "", str(passed + size)) if len(found) > size else ""
+        return pb.ListMixesResponse(mixes=map(_mix, found[:size]), next_page_token=token)
+
+    async def UseMix(self, request: pb.UseMixRequest, context: Context) -> pb.UseMixResponse:
+        """Put a mix to use, or none."""
+        live = await self.engine.mixes.use(request.mix_id)
+        return pb.UseMixResponse(mix=None if live is None else _mix(live))
+
     async def RebuildIndex(self, request: pb.RebuildIndexRequest, context: Context) -> pb.RebuildIndexResponse:
         """Start a job that rebuilds the index beside the live one."""
         return pb.RebuildIndexResponse(job=_job(await self.engine.rebuild_index()))
@@ -154,6 +172,19 @@ def _arm(arm: Arm) -> pb.GetExperimentResponse.Arm:
 def _estimate(interval: Interval) -> pb.GetExperimentResponse.Estimate:
     value, low, high = interval
     return pb.GetExperimentResponse.Estimate(value=value, low=low, high=high)
+
+
+def _mix(version: MixVersion) -> pb.Mix:
+    return pb.Mix(
+        mix_id=version.id,
+        create_time=convert.timestamp(version.create_time),
+        weights=version.mix.named(),
+        favour_count=version.favour_count,
+        lesson_count=version.lesson_count,
+        quality=version.quality,
+        quality_before=version.quality_before,
+        live=version.live,
+    )
 
 
 def _job(job: Job) -> pb.Job:

@@ -124,6 +124,7 @@ async def _recommendations(
             score=place.score,
             interest_id=place.interest_id,
             evidence=map(convert.from_reason, why),
+            sources=[pb.SourceShare(source=source, share=share) for source, share in place.sources if explain],
         )
         for place, why in zip(ranking.places, reasons, strict=True)
     ]

@@ -606,6 +606,201 @@ class GetExperimentResponse(_message.Message):
 Global___GetExperimentResponse: _TypeAlias = GetExperimentResponse  # noqa: Y015
 
 @_typing.final
+class Mix(_message.Message):
+    """How the sources of recommendations are weighed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class WeightsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MIX_ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    FAVOUR_COUNT_FIELD_NUMBER: _builtins.int
+    LESSON_COUNT_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    QUALITY_BEFORE_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
+    mix_id: _builtins.str
+    favour_count: _builtins.int
+    """Signals in favour of items that the record held."""
+    lesson_count: _builtins.int
+    """Days of users that it was learnt from."""
+    quality: _builtins.float
+    """NDCG@10 on the latest of these days, 0…1, of a mix learnt from the days before them."""
+    quality_before: _builtins.float
+    """On the same days, of what was live then."""
+    live: _builtins.bool
+    """At most one is; where none is, interests alone rank, by the formula of the server's settings."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """By source, such as `words_7d` (words in common with the user's past, fading with a half-life of 7 days).
+        What isn't named weighs nothing.
+        """
+
+    def __init__(
+        self,
+        *,
+        mix_id: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        weights: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        favour_count: _builtins.int = ...,
+        lesson_count: _builtins.int = ...,
+        quality: _builtins.float = ...,
+        quality_before: _builtins.float = ...,
+        live: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "favour_count", b"favour_count", "lesson_count", b"lesson_count", "live", b"live", "mix_id", b"mix_id", "quality", b"quality", "quality_before", b"quality_before", "weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Mix: _TypeAlias = Mix  # noqa: Y015
+
+@_typing.final
+class LearnMixRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LearnMixRequest: _TypeAlias = LearnMixRequest  # noqa: Y015
+
+@_typing.final
+class LearnMixResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job: ...
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LearnMixResponse: _TypeAlias = LearnMixResponse  # noqa: Y015
+
+@_typing.final
+class ListMixesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMixesRequest: _TypeAlias = ListMixesRequest  # noqa: Y015
+
+@_typing.final
+class ListMixesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIXES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def mixes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Mix]: ...
+    def __init__(
+        self,
+        *,
+        mixes: _abc.Iterable[Global___Mix] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mixes", b"mixes", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMixesResponse: _TypeAlias = ListMixesResponse  # noqa: Y015
+
+@_typing.final
+class UseMixRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIX_ID_FIELD_NUMBER: _builtins.int
+    mix_id: _builtins.str
+    """Empty: none, so that interests alone rank, by the formula of the server's settings."""
+    def __init__(
+        self,
+        *,
+        mix_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mix_id", b"mix_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UseMixRequest: _TypeAlias = UseMixRequest  # noqa: Y015
+
+@_typing.final
+class UseMixResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIX_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mix(self) -> Global___Mix:
+        """The mix that is live now; unset where none is."""
+
+    def __init__(
+        self,
+        *,
+        mix: Global___Mix | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mix", b"mix"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mix", b"mix"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UseMixResponse: _TypeAlias = UseMixResponse  # noqa: Y015
+
+@_typing.final
 class RebuildIndexRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """For operators: encoders, adapters, index and long jobs. Needs the admin scope where auth is on.
+    """For operators: encoders, adapters, mixes, index and long jobs. Needs the admin scope where auth is on.
     """
 
     def __init__(self, channel):
@@ -75,6 +75,21 @@ class AdminServiceStub:
                 request_serializer=penchant_dot_v1_dot_admin__service__pb2.GetExperimentRequest.SerializeToString,
                 response_deserializer=penchant_dot_v1_dot_admin__service__pb2.GetExperimentResponse.FromString,
                 _registered_method=True)
+        self.LearnMix = channel.unary_unary(
+                '/penchant.v1.AdminService/LearnMix',
+                request_serializer=penchant_dot_v1_dot_admin__service__pb2.LearnMixRequest.SerializeToString,
+                response_deserializer=penchant_dot_v1_dot_admin__service__pb2.LearnMixResponse.FromString,
+                _registered_method=True)
+        self.ListMixes = channel.unary_unary(
+                '/penchant.v1.AdminService/ListMixes',
+                request_serializer=penchant_dot_v1_dot_admin__service__pb2.ListMixesRequest.SerializeToString,
+                response_deserializer=penchant_dot_v1_dot_admin__service__pb2.ListMixesResponse.FromString,
+                _registered_method=True)
+        self.UseMix = channel.unary_unary(
+                '/penchant.v1.AdminService/UseMix',
+                request_serializer=penchant_dot_v1_dot_admin__service__pb2.UseMixRequest.SerializeToString,
+                response_deserializer=penchant_dot_v1_dot_admin__service__pb2.UseMixResponse.FromString,
+                _registered_method=True)
         self.RebuildIndex = channel.unary_unary(
                 '/penchant.v1.AdminService/RebuildIndex',
                 request_serializer=penchant_dot_v1_dot_admin__service__pb2.RebuildIndexRequest.SerializeToString,
@@ -98,7 +113,7 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """For operators: encoders, adapters, index and long jobs. Needs the admin scope where auth is on.
+    """For operators: encoders, adapters, mixes, index and long jobs. Needs the admin scope where auth is on.
     """
 
     def GetServerInfo(self, request, context):
@@ -153,6 +168,28 @@ class AdminServiceServicer:
 
     def GetExperiment(self, request, context):
         """Evaluates the feedback that brought attribution tokens back, by arm.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LearnMix(self, request, context):
+        """Starts a job that learns from the record how to mix the sources of recommendations. The new mix goes live where
+        it ranks the latest days no worse than what is live.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMixes(self, request, context):
+        """Newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UseMix(self, request, context):
+        """Puts a mix to use at once, for all users; also the way back to an earlier one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -226,6 +263,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=penchant_dot_v1_dot_admin__service__pb2.GetExperimentRequest.FromString,
                     response_serializer=penchant_dot_v1_dot_admin__service__pb2.GetExperimentResponse.SerializeToString,
             ),
+            'LearnMix': grpc.unary_unary_rpc_method_handler(
+                    servicer.LearnMix,
+                    request_deserializer=penchant_dot_v1_dot_admin__service__pb2.LearnMixRequest.FromString,
+                    response_serializer=penchant_dot_v1_dot_admin__service__pb2.LearnMixResponse.SerializeToString,
+            ),
+            'ListMixes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMixes,
+                    request_deserializer=penchant_dot_v1_dot_admin__service__pb2.ListMixesRequest.FromString,
+                    response_serializer=penchant_dot_v1_dot_admin__service__pb2.ListMixesResponse.SerializeToString,
+            ),
+            'UseMix': grpc.unary_unary_rpc_method_handler(
+                    servicer.UseMix,
+                    request_deserializer=penchant_dot_v1_dot_admin__service__pb2.UseMixRequest.FromString,
+                    response_serializer=penchant_dot_v1_dot_admin__service__pb2.UseMixResponse.SerializeToString,
+            ),
             'RebuildIndex': grpc.unary_unary_rpc_method_handler(
                     servicer.RebuildIndex,
                     request_deserializer=penchant_dot_v1_dot_admin__service__pb2.RebuildIndexRequest.FromString,
@@ -255,7 +307,7 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """For operators: encoders, adapters, index and long jobs. Needs the admin scope where auth is on.
+    """For operators: encoders, adapters, mixes, index and long jobs. Needs the admin scope where auth is on.
     """
 
     @staticmethod
@@ -464,6 +516,87 @@ class AdminService:
             '/penchant.v1.AdminService/GetExperiment',
             penchant_dot_v1_dot_admin__service__pb2.GetExperimentRequest.SerializeToString,
             penchant_dot_v1_dot_admin__service__pb2.GetExperimentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LearnMix(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penchant.v1.AdminService/LearnMix',
+            penchant_dot_v1_dot_admin__service__pb2.LearnMixRequest.SerializeToString,
+            penchant_dot_v1_dot_admin__service__pb2.LearnMixResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMixes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penchant.v1.AdminService/ListMixes',
+            penchant_dot_v1_dot_admin__service__pb2.ListMixesRequest.SerializeToString,
+            penchant_dot_v1_dot_admin__service__pb2.ListMixesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UseMix(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penchant.v1.AdminService/UseMix',
+            penchant_dot_v1_dot_admin__service__pb2.UseMixRequest.SerializeToString,
+            penchant_dot_v1_dot_admin__service__pb2.UseMixResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """For operators: encoders, adapters, index and long jobs. Needs the admin scope where auth is on."""
+    """For operators: encoders, adapters, mixes, index and long jobs. Needs the admin scope where auth is on."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -53,6 +53,14 @@ class AdminServiceStub:
     StopExperiment: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.StopExperimentRequest, _admin_service_pb2.StopExperimentResponse]
     GetExperiment: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetExperimentRequest, _admin_service_pb2.GetExperimentResponse]
     """Evaluates the feedback that brought attribution tokens back, by arm."""
+    LearnMix: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.LearnMixRequest, _admin_service_pb2.LearnMixResponse]
+    """Starts a job that learns from the record how to mix the sources of recommendations. The new mix goes live where
+    it ranks the latest days no worse than what is live.
+    """
+    ListMixes: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListMixesRequest, _admin_service_pb2.ListMixesResponse]
+    """Newest first."""
+    UseMix: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UseMixRequest, _admin_service_pb2.UseMixResponse]
+    """Puts a mix to use at once, for all users; also the way back to an earlier one."""
     RebuildIndex: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RebuildIndexRequest, _admin_service_pb2.RebuildIndexResponse]
     """Rebuilds the vector index from the record, beside the live one."""
     GetJob: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetJobRequest, _admin_service_pb2.GetJobResponse]
@@ -61,7 +69,7 @@ class AdminServiceStub:
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
-    """For operators: encoders, adapters, index and long jobs. Needs the admin scope where auth is on."""
+    """For operators: encoders, adapters, mixes, index and long jobs. Needs the admin scope where auth is on."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetServerInfoRequest, _admin_service_pb2.GetServerInfoResponse]  # type: ignore[assignment]
@@ -84,6 +92,14 @@ class AdminServiceAsyncStub(AdminServiceStub):
     StopExperiment: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.StopExperimentRequest, _admin_service_pb2.StopExperimentResponse]  # type: ignore[assignment]
     GetExperiment: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetExperimentRequest, _admin_service_pb2.GetExperimentResponse]  # type: ignore[assignment]
     """Evaluates the feedback that brought attribution tokens back, by arm."""
+    LearnMix: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.LearnMixRequest, _admin_service_pb2.LearnMixResponse]  # type: ignore[assignment]
+    """Starts a job that learns from the record how to mix the sources of recommendations. The new mix goes live where
+    it ranks the latest days no worse than what is live.
+    """
+    ListMixes: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListMixesRequest, _admin_service_pb2.ListMixesResponse]  # type: ignore[assignment]
+    """Newest first."""
+    UseMix: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UseMixRequest, _admin_service_pb2.UseMixResponse]  # type: ignore[assignment]
+    """Puts a mix to use at once, for all users; also the way back to an earlier one."""
     RebuildIndex: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RebuildIndexRequest, _admin_service_pb2.RebuildIndexResponse]  # type: ignore[assignment]
     """Rebuilds the vector index from the record, beside the live one."""
     GetJob: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetJobRequest, _admin_service_pb2.GetJobResponse]  # type: ignore[assignment]
@@ -91,7 +107,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     CancelJob: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CancelJobRequest, _admin_service_pb2.CancelJobResponse]  # type: ignore[assignment]
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """For operators: encoders, adapters, index and long jobs. Needs the admin scope where auth is on."""
+    """For operators: encoders, adapters, mixes, index and long jobs. Needs the admin scope where auth is on."""
 
     @_abc_1.abstractmethod
     def GetServerInfo(
@@ -160,6 +176,32 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.GetExperimentResponse, _abc.Awaitable[_admin_service_pb2.GetExperimentResponse]]:
         """Evaluates the feedback that brought attribution tokens back, by arm."""
+
+    @_abc_1.abstractmethod
+    def LearnMix(
+        self,
+        request: _admin_service_pb2.LearnMixRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.LearnMixResponse, _abc.Awaitable[_admin_service_pb2.LearnMixResponse]]:
+        """Starts a job that learns from the record how to mix the sources of recommendations. The new mix goes live where
+        it ranks the latest days no worse than what is live.
+        """
+
+    @_abc_1.abstractmethod
+    def ListMixes(
+        self,
+        request: _admin_service_pb2.ListMixesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListMixesResponse, _abc.Awaitable[_admin_service_pb2.ListMixesResponse]]:
+        """Newest first."""
+
+    @_abc_1.abstractmethod
+    def UseMix(
+        self,
+        request: _admin_service_pb2.UseMixRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.UseMixResponse, _abc.Awaitable[_admin_service_pb2.UseMixResponse]]:
+        """Puts a mix to use at once, for all users; also the way back to an earlier one."""
 
     @_abc_1.abstractmethod
     def RebuildIndex(

@@ -79,6 +79,36 @@ class RecommendRequest(_message.Message):
 Global___RecommendRequest: _TypeAlias = RecommendRequest  # noqa: Y015
 
 @_typing.final
+class SourceShare(_message.Message):
+    """How much a source of evidence spoke for an item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """"interests"; "text" (like what the user wrote and took to of late); "words" (the same words);
+    "what others say" (like what others wrote about the item); "people alike" (similar users took to it);
+    "items alike" (those who took to the user's items took to it); "popular"; "new";
+    "sequence" (what the adapter's sequence model expects next); "query" (the words of this request).
+    """
+    share: _builtins.float
+    """0…1, of all that spoke for the item."""
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["share", b"share", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SourceShare: _TypeAlias = SourceShare  # noqa: Y015
+
+@_typing.final
 class Recommendation(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -86,12 +116,20 @@ class Recommendation(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     INTEREST_ID_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     score: _builtins.float
     interest_id: _builtins.str
     """The interest that brought it in."""
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[_interest_service_pb2.Evidence]: ...
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceShare]:
+        """Why it was shown: which sources spoke for it, greatest share first, those under .05 left out. Filled where
+        `explain` is asked for and a mix is live (see AdminService.LearnMix); empty for strangers, and for an item that
+        was drawn to explore.
+        """
+
     def __init__(
         self,
         *,
@@ -99,10 +137,11 @@ class Recommendation(_message.Message):
         score: _builtins.float = ...,
         interest_id: _builtins.str = ...,
         evidence: _abc.Iterable[_interest_service_pb2.Evidence] | None = ...,
+        sources: _abc.Iterable[Global___SourceShare] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "interest_id", b"interest_id", "item_id", b"item_id", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "interest_id", b"interest_id", "item_id", b"item_id", "score", b"score", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

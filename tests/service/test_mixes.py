@@ -1,0 +1,221 @@
+"""Mixes over the wire: learnt from the record, listed, put to use and rolled back, and told of in answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+import pytest
+from harness import Server, StartServer, refused
+
+from penchant.v1.admin_service_pb2 import JobState, LearnMixRequest, ListMixesRequest, Mix, UseMixRequest
+from penchant.v1.catalog_service_pb2 import Item
+from penchant.v1.recommendation_service_pb2 import Candidate, Recommendation, RerankRequest
+from penchant.v1.signal_pb2 import Action, Behavior, Post, Signal
+
+SUBJECTS = {
+    "tea": ["green tea", "oolong", "black tea", "white tea", "puer cakes"],
+    "rail": ["night trains", "steam engines", "narrow gauge lines", "model railways", "old stations"],
+    "clay": ["stoneware", "raku firing", "porcelain", "glazes", "the potter's wheel"],
+}
+ASPECTS = ["for beginners", "in Japan", "on a small budget", "through history", "in winter", "by its masters"]
+ASPECTS += ["explained slowly", "in pictures"]
+USERS, DAYS, PER_DAY = 15, 14, 2
+SOURCES = {"interests", "text", "what others say", "words", "items alike", "people alike", "popular", "new"}
+
+
+def items() -> list[Item]:
+    return [
+        Item(id=f"{topic}-{number}", title=f"{subject} {aspect}".capitalize(), categories=[topic])
+        for topic, subjects in SUBJECTS.items()
+        for number, (subject, aspect) in enumerate((s, a) for s in subjects for a in ASPECTS)
+    ]
+
+
+def signals(users: int = USERS, days: int = DAYS) -> Iterator[Signal]:
+    """Users of one topic each, who come upon its items in nearly the same order: each is the talk of a few days."""
+    draw = random.Random(5)
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    orders = {topic: draw.sample(range(40), 40) for topic in SUBJECTS}
+    for user in range(users):
+        topic = list(SUBJECTS)[user % len(SUBJECTS)]
+        talk = [*orders[topic][: days * PER_DAY]]
+        for place in range(0, len(talk) - 4, 4):
+            talk[place : place + 4] = draw.sample(talk[place : place + 4], 4)
+        for place, number in enumerate(talk):
+            time = today - timedelta(days=days - place // PER_DAY, hours=-8, minutes=-user)
+            item_id = f"{topic}-{number}"
+            signal = Signal(id=f"u{user}-{place}", user_id=f"u{user}")
+            signal.time.FromDatetime(time)
+            if place % 5:
+                signal.behavior.CopyFrom(Behavior(item_id=item_id, action=Action.ACTION_LIKE))
+            else:
+                subject = SUBJECTS[topic][number // len(ASPECTS)]
+                signal.post.CopyFrom(Post(text=f"All evening with {subject}, and I want more", item_id=item_id))
+            yield signal
+
+
+async def seed(server: Server) -> None:
+    await server.client.upsert_items(items())
+    results = [result async for result in server.client.capture_many(signals())]
+    assert [result.error for result in results if result.error] == []
+    await server.index_caught_up()
+
+
+async def learnt(server: Server) -> Mix:
+    """Learn a mix: the newest."""
+    job = await server.client.learn_mix()
+    assert job.kind == "learn_mix"
+    ended = await server.client.wait_for_job(job.id, timeout=60, interval=0.05)
+    assert (ended.state, ended.error.message) == (JobState.JOB_STATE_SUCCEEDED, "")
+    assert ended.done_count == ended.total_count > 0
+    return (await mixes(server))[0]
+
+
+async def mixes(server: Server) -> list[Mix]:
+    return [mix async for mix in server.client.mixes()]
+
+
+def told(places: Any) -> dict[str, list[tuple[str, float]]]:
+    return {place.item_id: [(s.source, s.share) for s in place.sources] for place in places}
+
+
+def check_sources(place: Recommendation, known: set[str]) -> None:
+    shares = [source.share for source in place.sources]
+    assert shares == sorted(shares, reverse=True)
+    assert min(shares) >= 0.05
+    assert sum(shares) <= 1.001
+    assert {source.source for source in place.sources} <= known
+
+
+async def test_a_mix_is_learnt_goes_live_and_is_rolled_back(start: StartServer) -> None:
+    async with start() as server:
+        await seed(server)
+        before = await server.recommended("u0", diversity=0)
+        plain = await server.client.recommend("u0", explain=True)
+        assert not any(place.sources for place in plain.recommendations)
+
+        first = await learnt(server)
+        assert (first.live, first.favour_count) == (True, USERS * DAYS * PER_DAY)
+        assert first.lesson_count >= 40
+        # Interests can't tell which item of a topic is the talk of these days; the crowd can.
+        assert first.quality > first.quality_before
+        assert first.weights
+        assert all(weight > 0 for weight in first.weights.values())
+
+        answer = await server.client.recommend("u0", explain=True, diversity=0)
+        for place in answer.recommendations:
+            check_sources(place, SOURCES)
+        heard = {source.source for place in answer.recommendations for source in place.sources}
+        assert heard & {"people alike", "items alike", "popular"}
+        assert [place.item_id for place in answer.recommendations] != before
+        assert not any(p.sources for p in (await server.client.recommend("u0", diversity=0)).recommendations)
+        stranger = await server.client.recommend("nobody", explain=True)
+        assert stranger.recommendations
+        assert not any(place.sources for place in stranger.recommendations)
+
+        second = await learnt(server)
+        assert [mix.mix_id for mix in await mixes(server)] == [second.mix_id, first.mix_id]
+        assert [mix.live for mix in await mixes(server)].count(True) == 1
+        page = await server.rpc("ListMixes")(ListMixesRequest(page_size=1))
+        rest = await server.rpc("ListMixes")(ListMixesRequest(page_size=1, page_token=page.next_page_token))
+        assert [mix.mix_id for mix in (*page.mixes, *rest.mixes)] == [second.mix_id, first.mix_id]
+        assert (bool(page.next_page_token), rest.next_page_token) == (True, "")
+
+        assert await server.client.use_mix("") is None
+        assert not any(mix.live for mix in await mixes(server))
+        assert await server.recommended("u0", diversity=0) == before
+        rolled_back = await server.client.recommend("u0", explain=True)
+        assert not any(place.sources for place in rolled_back.recommendations)
+
+        unknown = await refused(server.rpc("UseMix")(UseMixRequest(mix_id="m-none")))
+        assert (unknown.code, unknown.resource) == (grpc.StatusCode.NOT_FOUND, ("mix", "m-none"))
+        used = await server.client.use_mix(first.mix_id)
+        assert used is not None
+        assert (used.mix_id, used.live) == (first.mix_id, True)
+        expected = told((await server.client.recommend("u0", explain=True, diversity=0)).recommendations)
+
+    async with start() as server:
+        assert [mix.mix_id for mix in await mixes(server) if mix.live] == [first.mix_id]
+        again = await server.client.recommend("u0", explain=True, diversity=0)
+        assert list(told(again.recommendations)) == list(expected)
+        for item_id, sources in told(again.recommendations).items():
+            assert dict(sources) == pytest.approx(dict(expected[item_id]), abs=0.01)
+        await server.client.use_mix("")
+    async with start() as server:
+        assert not any(mix.live for mix in await mixes(server))
+        assert await server.recommended("u0", diversity=0) == before
+
+
+async def test_reranked_candidates_tell_their_sources_too(server: Server) -> None:
+    await seed(server)
+    await learnt(server)
+    places = (await server.client.recommend("u0", explain=True, page_size=5, diversity=0)).recommendations
+    # A text of the caller's own stands between items of the catalogue: sources must stay with their items.
+    candidates = [Candidate(item_id=place.item_id) for place in places]
+    candidates.insert(1, Candidate(item_id="own", text="A catalogue of teapots"))
+    request = RerankRequest(user_id="u0", candidates=candidates, explain=True)
+    reranked = told((await server.rpc("Rerank")(request)).recommendations)
+    assert reranked["own"]
+    for item_id, sources in told(places).items():
+        assert dict(reranked[item_id]) == pytest.approx(dict(sources), abs=0.01)
+    asked = await server.client.recommend("u0", explain=True, query="night trains", page_size=5)
+    assert asked.recommendations[0].sources[0].source == "query"
+    for place in asked.recommendations:
+        check_sources(place, SOURCES | {"query"})
+
+
+async def test_too_little_to_learn_from_is_said(server: Server) -> None:
+    await server.client.upsert_items(items())
+    assert [r.error async for r in server.client.capture_many(signals(users=3, days=4)) if r.error] == []
+    job = (await server.rpc("LearnMix")(LearnMixRequest())).job
+    ended = await server.client.wait_for_job(job.id, timeout=30, interval=0.05)
+    assert ended.state == JobState.JOB_STATE_FAILED
+    assert "a mix needs 40" in ended.error.message
+    assert await mixes(server) == []
+
+
+async def penchant(server: Server, *arguments: str) -> tuple[int, str, str]:
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "penchant", *arguments, "--server", server.address],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+async def test_the_command_line_leads_through_the_life_of_a_mix(server: Server) -> None:
+    code, out, _ = await penchant(server, "mix", "list")
+    assert (code, "no mix was learnt yet" in out) == (0, True)
+    code, out, err = await penchant(server, "mix", "learn")
+    assert (code, "failed" in out, "a mix needs 40" in err) == (1, True, True)
+    await seed(server)
+    code, out, _ = await penchant(server, "mix", "learn")
+    assert (code, "succeeded" in out, "is live" in out) == (0, True, True)
+    (mix,) = await mixes(server)
+    code, out, _ = await penchant(server, "mix", "list")
+    assert code == 0
+    heaviest = max(mix.weights, key=lambda source: mix.weights[source])
+    assert out.splitlines()[1].split()[0] == mix.mix_id
+    assert f"{heaviest} " in out
+    code, out, _ = await penchant(server, "recommend", "u0", "--explain", "-n", "3")
+    assert (code, "sources" in out.splitlines()[0], "%" in out.splitlines()[1]) == (0, True, True)
+    code, out, _ = await penchant(server, "mix", "use", "")
+    assert (code, "no mix is live" in out) == (0, True)
+    code, out, _ = await penchant(server, "mix", "list", "--json")
+    assert [json.loads(line)["live"] for line in out.splitlines()] == [False]
+    code, out, _ = await penchant(server, "recommend", "u0", "--explain", "-n", "3")
+    assert (code, "sources" in out.splitlines()[0]) == (0, False)
+    code, out, _ = await penchant(server, "mix", "use", mix.mix_id, "--json")
+    assert json.loads(out)["mix"]["live"] is True
+    code, _, err = await penchant(server, "mix", "use", "m-none")
+    assert (code, "m-none" in err) == (1, True)

@@ -1,0 +1,44 @@
+"""What spoke for an item, as people are told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from penchant_pipelines.recommend.mix import FAMILIES, QUERY, Mix, shares
+from penchant_pipelines.recommend.sources import SOURCES
+
+
+def standings(**named: float) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Of one item, 0 where a source isn't named."""
+    return np.array([[named.get(source, 0.0)] for source in SOURCES])
+
+
+def test_parts_sum_up_to_the_score() -> None:
+    draw = np.random.default_rng(0)
+    mix, said = Mix(draw.random(len(SOURCES))), draw.normal(size=(len(SOURCES), 7))
+    parts = mix.parts(said)
+    assert parts.shape == (len(FAMILIES), 7)
+    np.testing.assert_allclose(parts.sum(axis=0), mix.scores(said))
+
+
+def test_half_lives_are_one_family_and_what_speaks_against_is_left_out() -> None:
+    mix = Mix.of({"words_7d": 1.0, "words_30d": 3.0, "popular_30d": 2.0, "interests": 5.0})
+    parts = mix.parts(standings(words_7d=2.0, words_30d=1.0, popular_30d=7.5, interests=-1.0, new=9.0))
+    assert shares(parts[:, 0]) == (("popular", 0.75), ("words", 0.25))
+
+
+def test_small_shares_are_not_told() -> None:
+    mix = Mix.of({"alike_users_ever": 1.0, "alike_items_2d": 1.0, "new": 1.0})
+    told = shares(mix.parts(standings(alike_users_ever=0.9, alike_items_2d=0.06, new=0.04))[:, 0])
+    assert told == (("people alike", 0.9), ("items alike", 0.06))
+
+
+def test_a_query_speaks_after_the_families() -> None:
+    parts = Mix.of({"interests": 1.0}).parts(standings(interests=1.0))
+    assert shares(np.append(parts[:, 0], 3.0)) == ((QUERY, 0.75), ("interests", 0.25))
+
+
+@pytest.mark.parametrize("score", [0.0, -1.0])
+def test_nothing_speaks_for_what_stands_below_the_rest(score: float) -> None:
+    assert shares(Mix.of({"interests": 1.0}).parts(standings(interests=score))[:, 0]) == ()
