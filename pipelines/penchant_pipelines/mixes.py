@@ -67,8 +67,9 @@ class Mixes:
 
     def start(self) -> None:
         """Read what is live; blocks."""
-        self.live = next((version for version in self._read(1, live=True)), None)
-        self._tried_at = self.live.favour_count if self.live else 0
+        self.live = next(iter(self._read(1, live=True)), None)
+        # The newest, live or not: who went back to another doesn't want it learnt again at once.
+        self._tried_at = max((version.favour_count for version in self._read(1)), default=0)
 
     async def learn(self, teacher: Callable[[], Teacher]) -> Job:
         """Start a job that learns from lessons, and puts to use what ranks no worse than what is live.
@@ -103,6 +104,7 @@ class Mixes:
             raise NotFound("mix", mix_id)
         await self._writer.submit(lambda ledger: _use(ledger, mix_id))
         self.live = replace(found[0], live=True) if found else None
+        self._tried_at = len(self._catalog.crowd)
         return self.live
 
     async def _lessons(self, teacher: Teacher, thread: ThreadPoolExecutor, progress: Progress) -> list[Lesson]:
