@@ -20,8 +20,9 @@ Floats = NDArray[np.float64]
 
 COMMON_WEIGHT = 0.1
 """What a source weighs before anything is learnt; the scale only matters against `SHRINKAGE`."""
-SHRINKAGE = 1.5
-"""How many lessons' worth of likelihood a source costs that weighs nothing, or twice as much."""
+SHRINKAGE = 0.3
+"""What a source that weighs nothing, or twice as much, costs, where one user's mean likelihood counts 1: lessons of one
+user are alike, so that few users can tell little however many their lessons."""
 MOST_STEPS = 60
 PLACES = 10
 QUERY = "query"
@@ -99,7 +100,7 @@ def learn(lessons: Sequence[Lesson]) -> Mix:
     told = [lesson for lesson in lessons if lesson.taken.any() and not lesson.taken.all()]
     if not told:
         return Mix(np.full(len(SOURCES), COMMON_WEIGHT))
-    shares = _shares(told) * len(told)
+    shares = _shares(told) * len({lesson.user for lesson in told})
     split = [(lesson.scores[:, lesson.taken], lesson.scores[:, ~lesson.taken]) for lesson in told]
 
     def loss(weights: Floats) -> tuple[float, Floats]:
