@@ -49,10 +49,10 @@ def filled(listens: bool = True) -> Catalog:
         found.upsert(item, "en", {SPACE: vector}, [f"w{number % 7}", f"x{number % 11}"])
     if listens:
         found.voices[SPACE] = Voices(found.vectors[SPACE])
-    for item in (1, 2, 3):
-        found.witness(ANN, like(item, item), SPACE)
-    for item in (2, 3, 4, 5):
-        found.witness(BOB, like(item, 2 * item), SPACE)
+    for liked in (1, 2, 3):
+        found.witness(ANN, like(liked, liked), SPACE)
+    for liked in (2, 3, 4, 5):
+        found.witness(BOB, like(liked, 2 * liked), SPACE)
     for user in range(10, 30):
         found.witness(user, like(user * 3, user), SPACE)
     found.witness(BOB, like(7, 3, None), SPACE)
