@@ -53,7 +53,7 @@ class Recipe:
     def digest(self) -> str:
         """Changes whenever stored profiles must be made anew."""
         return hashlib.sha256(
-            f"{self.space_id}|{self.similarity!r}|{self.settings.model_dump_json()}".encode()
+            f"{self.space_id}|{self.similarity!r}|{HORIZON_DAYS}|{self.settings.model_dump_json()}".encode()
         ).hexdigest()[:16]
 
 
