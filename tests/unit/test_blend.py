@@ -19,12 +19,13 @@ from penchant_pipelines.interests import (
     Recipe,
     SteeringEvent,
     Weighing,
+    blend,
     pack,
     unpack,
 )
 from penchant_pipelines.interests.blend import undone_ids
 from penchant_pipelines.interests.evidence import Vector, weighing
-from penchant_pipelines.interests.state import decay, half_lives
+from penchant_pipelines.interests.state import HORIZON_DAYS, decay, half_lives
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Steering
 
 DIMENSIONS = 6
@@ -208,8 +209,50 @@ def test_moving_all_times_by_whole_days_changes_nothing_else(events: list[Event]
         np.testing.assert_allclose(one.centroid, two.centroid, atol=1e-6)
         assert (one.first + days * DAY, one.last + days * DAY) == (two.first, two.last)
         assert (one.signal_count, one.day_count) == (two.signal_count, two.day_count)
+    assert (here.horizons is None) == (there.horizons is None)
+    if here.horizons is not None and there.horizons is not None:
+        np.testing.assert_allclose(here.horizons, there.horizons, atol=1e-6)
     assert here.support == pytest.approx(there.support)
     assert here.fresh_count == pytest.approx(there.fresh_count)
+
+
+@law
+@given(streams())
+def test_horizons_are_the_liked_past_as_it_stood_at_the_last_like(events: list[Event]) -> None:
+    mixer = blender()
+    profile = mixer.replay(events)
+    weighed = [(event, weighing(event, mixer.settings).weight) for event in blended(events, undone_ids(events))]
+    liked = [(event, weight) for event, weight in weighed if weight > 0]
+    if not liked:
+        assert profile.horizons is None
+        return
+    last = liked[-1][0].time
+    expected = np.zeros((len(HORIZON_DAYS), DIMENSIONS))
+    for event, weight in liked:
+        assert event.vector is not None
+        fade = np.exp2(-(last - event.time) / DAY / np.array(HORIZON_DAYS))
+        expected += weight * np.outer(fade, event.vector)
+    assert profile.horizons is not None
+    assert profile.horizons_at == last
+    assert profile.horizons.dtype == np.float32
+    np.testing.assert_allclose(profile.horizons, expected, atol=1e-4)
+
+
+def test_horizons_fade_from_like_to_like_and_not_by_what_is_disliked() -> None:
+    mixer = blender()
+    profile = mixer.replay(
+        [
+            act(1, 0, Action.LIKE, axis(0)),
+            act(2, 7 * DAY, Action.DISLIKE, axis(2)),
+            act(3, 7 * DAY, Action.LIKE, None),
+            SteeringEvent("steering", 500 * DAY, axis(4), Steering(bias=1.0)),
+        ]
+    )
+    assert profile.horizons is not None
+    np.testing.assert_array_equal(profile.horizons, np.tile(axis(0), (len(HORIZON_DAYS), 1)))
+    mixer.add(profile, act(4, 7 * DAY, Action.LIKE, axis(1)))
+    np.testing.assert_allclose(profile.horizons[:, 0], np.exp2(-7 / np.array(HORIZON_DAYS)), rtol=1e-6)
+    np.testing.assert_array_equal(profile.horizons[:, 1], 1)
 
 
 def test_a_signal_joins_what_is_near_and_opens_what_is_not() -> None:
@@ -335,7 +378,7 @@ def test_the_floor_joins_fading_and_unfading_mass() -> None:
     assert half_lives(changed)[0] == 7 * DAY
 
 
-def test_a_recipe_knows_when_profiles_must_be_made_anew() -> None:
+def test_a_recipe_knows_when_profiles_must_be_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = Recipe(InterestSettings(), 0.5, "space")
     assert recipe.digest == Recipe(InterestSettings(), 0.5, "space").digest
     others = [
@@ -344,6 +387,9 @@ def test_a_recipe_knows_when_profiles_must_be_made_anew() -> None:
         Recipe(InterestSettings(floor=0.03), 0.5, "space"),
     ]
     assert recipe.digest not in {other.digest for other in others}
+    before = recipe.digest
+    monkeypatch.setattr(blend, "HORIZON_DAYS", (2.0, 7.0))
+    assert recipe.digest != before
 
 
 @law
@@ -352,6 +398,11 @@ def test_packing_keeps_everything(events: list[Event]) -> None:
     profile = blender().replay(events)
     again = unpack(pack(profile))
     assert pack(again) == pack(profile)
+    assert (again.horizons is None) == (profile.horizons is None)
+    if profile.horizons is not None and again.horizons is not None:
+        assert again.horizons.dtype == np.float32
+        np.testing.assert_array_equal(again.horizons, profile.horizons)
+    assert again.horizons_at == profile.horizons_at
     for one, two in zip(profile.interests, again.interests, strict=True):
         assert (one.centroid == two.centroid).all()
         assert one.mass.dtype == two.mass.dtype
