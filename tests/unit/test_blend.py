@@ -20,12 +20,14 @@ from penchant_pipelines.interests import (
     Recipe,
     SteeringEvent,
     Weighing,
+    blend,
     pack,
     unpack,
 )
 from penchant_pipelines.interests.blend import Trace, undone_ids
 from penchant_pipelines.interests.evidence import Vector, weighing
-from penchant_pipelines.interests.state import decay, half_lives
+from penchant_pipelines.interests.repeats import Repeats
+from penchant_pipelines.interests.state import HORIZON_DAYS, decay, half_lives
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Steering
 
 DIMENSIONS = 6
@@ -214,8 +216,53 @@ def test_moving_all_times_by_whole_days_changes_nothing_else(events: list[Event]
         np.testing.assert_allclose(one.centroid, two.centroid, atol=1e-6)
         assert (one.first + days * DAY, one.last + days * DAY) == (two.first, two.last)
         assert (one.signal_count, one.day_count) == (two.signal_count, two.day_count)
+    assert (here.past is None) == (there.past is None)
+    if here.past is not None and there.past is not None:
+        np.testing.assert_allclose(here.past, there.past, atol=1e-6)
     assert here.support == pytest.approx(there.support)
     assert here.fresh_count == pytest.approx(there.fresh_count)
+
+
+@law
+@given(streams())
+def test_horizons_are_the_liked_past_as_it_stood_at_the_last_like(events: list[Event]) -> None:
+    mixer = blender()
+    profile = mixer.replay(events)
+    weighed = [(event, weighing(event, mixer.settings).weight) for event in blended(events, undone_ids(events))]
+    liked = [(event, weight) for event, weight in weighed if weight > 0]
+    if not liked:
+        assert profile.past is None
+        return
+    last = liked[-1][0].time
+    expected = np.zeros((len(HORIZON_DAYS), DIMENSIONS))
+    repeats = Repeats()
+    for event, weight in weighed:
+        assert event.vector is not None
+        mass, _ = repeats.take(event.vector, weight, event.time, mixer.long_life)
+        if weight > 0:
+            fade = np.exp2(-(last - event.time) / DAY / np.array(HORIZON_DAYS))
+            expected += mass * np.outer(fade, event.vector)
+    assert profile.past is not None
+    assert profile.past_until == last
+    assert profile.past.dtype == np.float32
+    np.testing.assert_allclose(profile.past, expected, atol=1e-4)
+
+
+def test_horizons_fade_from_like_to_like_and_not_by_what_is_disliked() -> None:
+    mixer = blender()
+    profile = mixer.replay(
+        [
+            act(1, 0, Action.LIKE, axis(0)),
+            act(2, 7 * DAY, Action.DISLIKE, axis(2)),
+            act(3, 7 * DAY, Action.LIKE, None),
+            SteeringEvent("steering", 500 * DAY, axis(4), Steering(bias=1.0)),
+        ]
+    )
+    assert profile.past is not None
+    np.testing.assert_array_equal(profile.past, np.tile(axis(0), (len(HORIZON_DAYS), 1)))
+    mixer.add(profile, act(4, 7 * DAY, Action.LIKE, axis(1)))
+    np.testing.assert_allclose(profile.past[:, 0], np.exp2(-7 / np.array(HORIZON_DAYS)), rtol=1e-6)
+    np.testing.assert_array_equal(profile.past[:, 1], 1)
 
 
 def test_a_signal_joins_what_is_near_and_opens_what_is_not() -> None:
@@ -342,7 +389,7 @@ def test_the_floor_joins_fading_and_unfading_mass() -> None:
     assert half_lives(changed)[0] == 7 * DAY
 
 
-def test_a_recipe_knows_when_profiles_must_be_made_anew() -> None:
+def test_a_recipe_knows_when_profiles_must_be_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = Recipe(InterestSettings(), 0.5, "space")
     assert recipe.digest == Recipe(InterestSettings(), 0.5, "space").digest
     others = [
@@ -351,6 +398,9 @@ def test_a_recipe_knows_when_profiles_must_be_made_anew() -> None:
         Recipe(InterestSettings(floor=0.03), 0.5, "space"),
     ]
     assert recipe.digest not in {other.digest for other in others}
+    before = recipe.digest
+    monkeypatch.setattr(blend, "HORIZON_DAYS", (2.0, 7.0))
+    assert recipe.digest != before
 
 
 @law
@@ -359,6 +409,11 @@ def test_packing_keeps_everything(events: list[Event]) -> None:
     profile = blender().replay(events)
     again = unpack(pack(profile))
     assert pack(again) == pack(profile)
+    assert (again.past is None) == (profile.past is None)
+    if profile.past is not None and again.past is not None:
+        assert again.past.dtype == np.float32
+        np.testing.assert_array_equal(again.past, profile.past)
+    assert again.past_until == profile.past_until
     for one, two in zip(profile.interests, again.interests, strict=True):
         assert (one.centroid == two.centroid).all()
         assert one.mass.dtype == two.mass.dtype

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
@@ -18,7 +22,7 @@ from penchant_pipelines.interests import InterestSettings, InterestView, Profile
 from penchant_pipelines.model import Item, Steering
 from penchant_pipelines.recommend.candidates import INDEX_LAG, OVERSAMPLE, Candidates
 from penchant_pipelines.recommend.filters import Filter
-from penchant_pipelines.recommend.ranking import Taste
+from penchant_pipelines.recommend.ranking import Floats, Taste
 from penchant_pipelines.record import Record, Writer
 from penchant_pipelines.record.ledger import Ledger
 
@@ -26,6 +30,8 @@ D = 8
 ITEMS = 1000
 LIMIT = 20
 EVERYTHING = Filter.parse("")
+# The catalogue is only read.
+law = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def axis(index: int) -> NDArray[np.float32]:
@@ -47,15 +53,29 @@ def nothing_is_written(_connection: Connection) -> Ledger:
 
 
 @pytest.fixture
-async def candidates(catalog: Catalog, tmp_path: Path) -> AsyncIterator[Candidates]:
-    """Searches exactly: the index is not up yet."""
+async def relay(tmp_path: Path) -> AsyncIterator[Relay]:
+    """Has no index yet."""
     record = Record(tmp_path)
     writer: Writer[Ledger] = Writer(record.engine, nothing_is_written)
     try:
-        yield Candidates(catalog, 1, Relay(record, writer, ExactStore(), 1, D, lambda: None), 0.3)
+        yield Relay(record, writer, ExactStore(), 1, D, lambda: None)
     finally:
         await writer.close()
         record.close()
+
+
+@pytest.fixture
+def candidates(catalog: Catalog, relay: Relay) -> Candidates:
+    """Searches exactly: the index is not up yet."""
+    return Candidates(catalog, 1, relay, 0.3)
+
+
+@pytest.fixture
+def indexed(catalog: Catalog, relay: Relay) -> Candidates:
+    """Searches an index that lags far behind: it holds two items."""
+    relay.live = ExactStore().open("generation", D)
+    relay.live.items.upsert([catalog.id_at(row) for row in (0, 1)], catalog.vectors[1][:2])
+    return Candidates(catalog, 1, relay, 0.3)
 
 
 def taste(ahead: list[NDArray[np.float32]]) -> Taste:
@@ -90,3 +110,81 @@ async def test_what_is_left_out_or_filtered_is_not_brought_in(catalog: Catalog, 
     )
     assert len(nothing) == 0
     assert degraded == []
+
+
+def learnt(*lines: dict[int, float], size: int = ITEMS) -> Floats:
+    """What sources make of the catalogue: a line each, 0 but for the rows named."""
+    found = np.zeros((len(lines), size))
+    for line, named in zip(found, lines, strict=True):
+        line[list(named)] = list(named.values())
+    return found
+
+
+def with_horizons(*horizons: NDArray[np.float32]) -> Taste:
+    return replace(taste([]), horizons=np.stack(horizons))
+
+
+async def found_by(candidates: Candidates, whose: Taste, by_row: Floats | None, **changes: Any) -> set[int]:
+    asked = {"query": None, "limit": LIMIT, "left_out": set(), "condition": EVERYTHING, "expression": ""} | changes
+    found, _ = await candidates.find(whose, by_row=by_row, **asked)
+    assert found.dtype == np.intp
+    assert len(set(found.tolist())) == len(found)
+    return set(found.tolist())
+
+
+async def test_each_source_brings_its_best(catalog: Catalog, candidates: Candidates) -> None:
+    many = {row: 1.0 + row for row in range(500, 600)}
+    alone = await found_by(candidates, taste([]), None)
+    joined = await found_by(candidates, taste([]), learnt({3: 0.1, 4: 5.0}, many, {}))
+    foremost = set(range(600 - OVERSAMPLE * LIMIT, 600))
+    assert joined == alone | {3, 4} | foremost
+
+
+@law
+@given(st.lists(st.dictionaries(st.integers(0, ITEMS - 1), st.sampled_from([0.0, 0.5, 1.0]), max_size=6), max_size=3))
+async def test_what_scores_0_brings_nothing(
+    catalog: Catalog, candidates: Candidates, lines: list[dict[int, float]]
+) -> None:
+    alone = await found_by(candidates, taste([]), None)
+    joined = await found_by(candidates, taste([]), learnt(*lines))
+    assert joined == alone | {row for line in lines for row, score in line.items() if score}
+
+
+async def test_each_horizon_brings_its_nearest_where_a_mix_ranks(catalog: Catalog, candidates: Candidates) -> None:
+    whose = with_horizons(axis(1), axis(2))
+    liked = nearest(catalog, axis(0), OVERSAMPLE * LIMIT)
+    assert await found_by(candidates, whose, None) == liked
+    joined = await found_by(candidates, whose, learnt())
+    assert joined == liked.union(*(nearest(catalog, axis(i), OVERSAMPLE * LIMIT) for i in (1, 2)))
+
+
+async def test_what_a_source_brings_passes_the_filter_and_is_not_left_out(
+    catalog: Catalog, candidates: Candidates
+) -> None:
+    for row in (1, 2, 3):
+        catalog.upsert(Item(f"i{row}", categories=("film",)), "en", {})
+    catalog.upsert(Item("i4", hidden=True), "en", {})
+    by_row = learnt(dict.fromkeys((1, 2, 4, 5), 1.0))
+    open_to_all = await found_by(candidates, taste([]), by_row, left_out={"i1", "absent"})
+    assert open_to_all >= {2, 5}
+    assert not open_to_all & {1, 4}
+    films = 'category = "film"'
+    narrow = {"condition": Filter.parse(films), "expression": films, "left_out": {"i1"}}
+    assert await found_by(candidates, taste([]), by_row, **narrow) == {2, 3}
+
+
+async def test_items_that_came_since_the_sources_were_asked_do_no_harm(
+    catalog: Catalog, candidates: Candidates
+) -> None:
+    by_row = learnt({7: 1.0})
+    catalog.upsert(Item("new"), "en", {1: axis(0)})
+    found = await found_by(candidates, taste([]), by_row)
+    assert found >= {7, catalog.entries["new"].row}
+
+
+async def test_what_a_source_brings_is_kept_where_the_index_finds_too_few(
+    catalog: Catalog, indexed: Candidates
+) -> None:
+    opposite = int(np.argmin(catalog.vectors[1][:ITEMS] @ axis(0)))
+    found = await found_by(indexed, taste([]), learnt({opposite: 1.0}))
+    assert found == nearest(catalog, axis(0), OVERSAMPLE * LIMIT) | {opposite}

@@ -2,27 +2,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from live_records import DIMENSIONS, NOW, Live, axis
 from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import POPULARITY_HALF_LIFE_DAYS, Catalog
-from penchant_pipelines.interests import Blender, Evidence, InterestSettings, Recipe
-from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Signal
-from penchant_pipelines.record import Record, Writer
-from penchant_pipelines.record.ledger import Commit, Ledger, ProfileCache, Reading
+from penchant_pipelines.interests import Evidence, InterestSettings
+from penchant_pipelines.model import MICROS_PER_DAY, Action, Item
+from penchant_pipelines.recommend.crowd import Own
+from penchant_pipelines.recommend.voices import Voices
+from penchant_pipelines.record.ledger import Commit
 
-DIMENSIONS = 4
 DAY = MICROS_PER_DAY
-NOW = 20_000 * DAY
-
-
-def axis(index: int) -> NDArray[np.float32]:
-    row: NDArray[np.float32] = np.eye(DIMENSIONS, dtype=np.float32)[index % DIMENSIONS]
-    return row
 
 
 def catalog() -> Catalog:
@@ -99,60 +93,11 @@ def test_the_most_popular_come_first_then_the_newest_and_the_own_language_before
     assert found.most_popular(10, "en", within) == ["old", "片"]
 
 
-@dataclass(eq=False)
-class KeptSpace:
-    key: int
-    space_id: str
-    blender: Blender
-    keeps_profiles: bool = True
-
-
-class Live:
-    """A catalogue that follows a record."""
-
-    def __init__(self, folder: Path) -> None:
-        self.record = Record(folder)
-        self.catalog = Catalog.load(self.record, {1: DIMENSIONS}, InterestSettings())
-        self.commits: list[Commit] = []
-        space = KeptSpace(1, "space", Blender(Recipe(InterestSettings(), 0.5, "space")))
-        cache: ProfileCache = ProfileCache(maxsize=10)
-        self.writer: Writer[Ledger] = Writer(
-            self.record.engine,
-            lambda connection: Ledger(connection, [space], lambda _: space, cache, b"s", self.commits.append),
-        )
-        self.number = 0
-
-    async def act(self, action: Action, item_id: str = "film", user: str = "ann") -> None:
-        self.number += 1
-        signal = Signal(f"s{self.number}", user, Behavior(item_id, action), NOW + self.number)
-        time = NOW + self.number
-        await self.writer.submit(lambda ledger: ledger.capture(signal, time, Reading()))
-
-    async def upsert(self, item_id: str = "film") -> None:
-        await self.writer.submit(lambda ledger: ledger.upsert_items([(Item(item_id), Reading({1: axis(0)}, "en"))]))
-
-    async def delete(self, item_id: str = "film") -> None:
-        await self.writer.submit(lambda ledger: ledger.delete_items([item_id]))
-
-    def follow(self) -> None:
-        for commit in self.commits:
-            self.catalog.apply(commit)
-            if commit.recount:
-                self.catalog.recount(self.record, commit.recount, commit.last_signal)
-        self.commits.clear()
-
-    def is_true(self) -> bool:
-        """Whether following the commits gave what reading the record anew gives."""
-        anew = Catalog.load(self.record, {1: DIMENSIONS}, InterestSettings())
-        return popularity(self.catalog) == pytest.approx(popularity(anew))
-
-
 @pytest.fixture
 async def live(tmp_path: Path) -> AsyncIterator[Live]:
     found = Live(tmp_path)
     yield found
-    await found.writer.close()
-    found.record.close()
+    await found.close()
 
 
 @pytest.mark.parametrize("promptly", [True, False])
@@ -161,24 +106,30 @@ async def test_following_commits_equals_reading_anew(live: Live, promptly: bool)
         await change  # type: ignore[misc]
         if promptly:
             live.follow()
-            assert live.is_true()
+            live.check()
 
     await step(live.act(Action.LIKE))
     await step(live.upsert())
     await step(live.act(Action.PURCHASE, user="bob"))
+    await step(live.write(axis(1)))
+    await step(live.write(axis(2), user="bob"))
+    await step(live.write(axis(2), "unknown yet"))
     await step(live.act(Action.SAVE))
     await step(live.act(Action.UNDO))
+    await step(live.upsert(vector=axis(3)))
+    await step(live.upsert("unknown yet"))
     await step(live.act(Action.LIKE, user="eve"))
     await step(live.delete())
     await step(live.act(Action.VIEW))
     await step(live.upsert())
+    await step(live.write(axis(2), user="eve"))
     await step(live.writer.submit(lambda ledger: ledger.merge("bob", "ann")))
     await step(live.writer.submit(lambda ledger: ledger.erase("eve", NOW)))
     await step(live.act(Action.CLICK))
     await step(live.delete())
     await step(live.upsert())
     live.follow()
-    assert live.is_true()
+    live.check()
     assert popularity(live.catalog)["film"] > 2
 
 
@@ -189,5 +140,123 @@ async def test_a_recount_that_comes_late_counts_nothing_twice(live: Live) -> Non
     # The record has gone on by the time that the recount is made.
     await asyncio.gather(*(live.act(Action.LIKE, user=f"u{n}") for n in range(5)))
     live.follow()
-    assert live.is_true()
+    live.check()
     assert popularity(live.catalog)["film"] == pytest.approx(5, rel=1e-3)
+
+
+def said(vector: NDArray[np.float32], item_id: str = "a", rating: float | None = None) -> Commit:
+    evidence = Evidence("p", NOW, vector, rating=rating, item_id=item_id)
+    return Commit(touched=[(item_id, 1, evidence, {1: vector})])
+
+
+def voice(found: Catalog, item_id: str) -> list[float]:
+    return [round(float(number), 5) for number in found.voices[1].sums[found.entries[item_id].row]]
+
+
+async def test_what_posts_say_of_an_item_is_kept_from_when_it_is_listened_to(live: Live) -> None:
+    await live.upsert()
+    await live.upsert("other", axis(1))
+    await live.write(axis(2))
+    live.follow()
+    anew = Catalog.load(live.record, {1: DIMENSIONS}, InterestSettings())
+    assert not anew.voices
+    anew.apply(said(axis(3), "film"))
+    assert not anew.voices
+    anew.listen(live.record, 1)
+    # The record has the mean direction of what was written and what it was about.
+    half = round(float(np.sqrt(0.5)), 5)
+    assert voice(anew, "film") == pytest.approx([1 + half, 0, half, 0], abs=1e-4)
+    assert voice(anew, "other") == [0, 1, 0, 0]
+    anew.drop_space(1)
+    assert not anew.voices
+
+
+def listening(*item_ids: str) -> Catalog:
+    """A catalogue that listens, with nothing in the record."""
+    found = catalog()
+    for item_id in item_ids:
+        found.upsert(Item(item_id), "en", {1: axis(0)})
+    found.voices[1] = Voices(found.vectors[1])
+    return found
+
+
+def test_only_posts_that_speak_for_an_item_are_heard() -> None:
+    found = listening("a", "b")
+    found.apply(said(axis(1)))
+    found.apply(said(axis(2), rating=-1.0))
+    found.apply(like("a"))
+    found.apply(said(axis(3), "absent"))
+    assert voice(found, "a") == [1, 1, 0, 0]
+    assert voice(found, "b") == [1, 0, 0, 0]
+
+
+def test_a_new_vector_of_an_item_keeps_what_was_said_of_it() -> None:
+    found = listening("a")
+    found.apply(said(axis(1)))
+    found.upsert(Item("a"), "en", {1: axis(2)})
+    assert voice(found, "a") == [0, 1, 1, 0]
+    found.embed(1, "a", axis(3))
+    assert voice(found, "a") == [0, 1, 0, 1]
+    found.delete("a")
+    found.upsert(Item("b"), "en", {1: axis(0)})
+    assert voice(found, "b") == [1, 0, 0, 0]
+
+
+def test_voices_grow_with_the_catalogue() -> None:
+    found = listening("a")
+    found.apply(said(axis(1)))
+    for number in range(1500):
+        found.upsert(Item(f"i{number}"), "en", {1: axis(number)})
+    found.apply(said(axis(3), "i1498"))
+    assert voice(found, "a") == [1, 1, 0, 0]
+    assert voice(found, "i1498") == [0, 0, 1, 1]
+    assert voice(found, "i1499") == [0, 0, 0, 1]
+
+
+def test_a_replay_hears_all_anew_and_leaves_the_catalogue_alone() -> None:
+    found = listening("a", "b")
+    found.upsert(Item("hidden", hidden=True), "en", {1: axis(3)})
+    found.apply(like("a"))
+    found.apply(said(axis(1)))
+    again = found.unheard(1)
+    assert again.entries == found.entries
+    assert popularity(again) == {"a": 0, "b": 0, "hidden": 0}
+    assert voice(again, "a") == [1, 0, 0, 0]
+    np.testing.assert_array_equal(again.visible, found.visible)
+    for item_id, user, evidence, _ in [*like("a").touched, *said(axis(1)).touched]:
+        again.witness(user, evidence, 1)
+        assert item_id == "a"
+    again.witness(7, Evidence("none", NOW, axis(2)), 1)
+    assert popularity(again) == popularity(found)
+    assert voice(again, "a") == voice(found, "a")
+    again.witness(2, Evidence("more", NOW, axis(2), Action.LIKE, item_id="b"), 1)
+    assert popularity(again)["b"] == 1
+    assert popularity(found)["b"] == 0
+    assert len(found.crowd.own(2, NOW).rows) == 0
+
+
+def test_a_spread_is_even_visible_and_never_stale() -> None:
+    found = catalog()
+    for number in range(100):
+        found.upsert(Item(f"i{number:02}", hidden=number % 2 == 1), "en", {1: axis(number)})
+    assert found.spread(50).tolist() == list(range(0, 100, 2))
+    assert found.spread(1000).tolist() == list(range(0, 100, 2))
+    few = found.spread(5)
+    assert (few[0], few[-1], len(few)) == (0, 98, 5)
+    assert np.ptp(np.diff(few)) <= 2
+    found.delete("i00")
+    assert found.spread(5)[0] == 2
+    assert not len(catalog().spread(5))
+
+
+async def test_words_come_with_the_items_from_the_record(live: Live) -> None:
+    await live.upsert("film")
+    await live.upsert("book")
+    live.follow()
+    anew = Catalog.load(live.record, {1: DIMENSIONS}, InterestSettings())
+    for found in (live.catalog, anew):
+        own = Own(np.array([found.entries["film"].row]), np.ones((1, 1)))
+        likes = found.words.alike(own, found.size)[0]
+        film, book = (likes[found.entries[name].row] for name in ("film", "book"))
+        assert film == pytest.approx(1)
+        assert 0 < book < film

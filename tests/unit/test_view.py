@@ -26,6 +26,7 @@ from penchant_pipelines.interests import (
     view,
 )
 from penchant_pipelines.interests.evidence import Vector
+from penchant_pipelines.interests.state import HORIZON_DAYS
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Steering
 
 TOPICS = 6
@@ -275,6 +276,7 @@ def test_a_profile_without_events_reads_empty() -> None:
     found = read([], 5)
     assert found.interests == ()
     assert found.fresh is None
+    assert found.horizons is None
     assert found.support == 0
     assert not found.drift.detected
 
@@ -286,6 +288,29 @@ def test_the_fresh_horizon_forgets_first() -> None:
     assert np.linalg.norm(found.fresh) == pytest.approx(1, abs=1e-5)
     assert found.fresh @ axis(1) > 0.9
     assert np.argmax(found.interests[0].vector) == 0
+
+
+@law
+@given(histories())
+def test_horizons_are_directions_whenever_they_are_read(history: tuple[list[Event], int]) -> None:
+    events, as_of = history
+    mixer = blender()
+    profile = mixer.replay(events)
+    now, later = (view(profile, as_of + wait, mixer).horizons for wait in (0, 3000 * DAY))
+    assert (now is None) == (later is None) == (profile.past is None)
+    if now is not None and later is not None:
+        assert now.shape == (len(HORIZON_DAYS), DIMENSIONS)
+        np.testing.assert_allclose(np.linalg.norm(now, axis=1), 1, atol=1e-5)
+        np.testing.assert_array_equal(now, later)
+
+
+def test_the_shorter_a_horizon_the_more_it_is_of_the_last_days() -> None:
+    found = read(daily(0, range(60)) + daily(1, range(60, 66)), 66 * DAY).horizons
+    assert found is not None
+    towards_the_new = found @ axis(1)
+    assert (np.diff(towards_the_new) < 0).all()
+    assert towards_the_new[0] > 0.9
+    assert towards_the_new[-1] < 0.3
 
 
 def test_half_lives_come_from_the_settings() -> None:

@@ -65,7 +65,7 @@ class Recipe:
     def digest(self) -> str:
         """Changes whenever stored profiles must be made anew."""
         return hashlib.sha256(
-            f"{FORMAT}|{self.space_id}|{self.similarity!r}|{self.settings.model_dump_json()}".encode()
+            f"{FORMAT}|{HORIZON_DAYS}|{self.space_id}|{self.similarity!r}|{self.settings.model_dump_json()}".encode()
         ).hexdigest()[:16]
 
 

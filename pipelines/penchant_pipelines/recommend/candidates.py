@@ -66,7 +66,8 @@ class Candidates:
         rows = _joined(rows, by_row, self._visible(out), limit) if by_row is not None else rows
         if len(rows) >= min(limit, int(catalog.visible.sum()) - len(out)):
             return rows, []
-        return self._exact(targets, places, self._visible(out)), []
+        allowed = self._visible(out)
+        return _joined(self._exact(targets, places, allowed), by_row, allowed, limit), []
 
     async def matching(self, condition: Filter, expression: str, left_out: set[str]) -> Rows:
         """All visible rows that pass a filter."""
@@ -118,7 +119,11 @@ class Candidates:
 
 def _joined(rows: Rows, by_row: Floats | None, allowed: Rows, limit: int) -> Rows:
     """Add the best of each source, (r, all rows), among the allowed ones; what scores 0 is nobody's best."""
-    if by_row is None or not len(allowed):
+    if by_row is None:
+        return rows
+    # What came into the catalogue since the sources were asked is in none of them.
+    allowed = allowed[allowed < by_row.shape[1]]
+    if not len(allowed):
         return rows
     wanted = min(OVERSAMPLE * limit, len(allowed))
     picked = [rows]

@@ -95,10 +95,13 @@ class Crowd:
         self._matrix = None
 
     def popularity(self, size: int, as_of: int) -> Floats:
-        """Mass of favours as of a time (µs) under each half-life of the crowd, then unfaded: (4, size) by row."""
+        """Mass of favours as of a time (µs) under each half-life of the crowd, then unfaded: (4, size) by row.
+
+        A time before the landmark counts as the landmark: one signal dated far ahead must not raise all beyond bounds.
+        """
         found = np.zeros((len(self._lives) + 1, size))
         known = min(size, len(self._ever))
-        found[:-1, :known] = (self._faded[:known] * np.exp2(-(as_of - self.landmark) / self._lives)).T
+        found[:-1, :known] = (self._faded[:known] * np.exp2(-max(as_of - self.landmark, 0) / self._lives)).T
         found[-1, :known] = self._ever[:known]
         return found
 

@@ -25,6 +25,8 @@ from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.recommend.sources import Asker, Sources
 from penchant_pipelines.record import Record, rows, schema
 
+_STANDING = sa.not_(schema.signals.c.undone) & schema.signals.c.action.is_distinct_from(int(Action.UNDO))
+"""Neither taken back nor what takes back."""
 MOST_SIGNALS = 200_000
 """Signals that are replayed: the latest."""
 MOST_LESSONS = 600
@@ -94,7 +96,7 @@ class Teacher:
         signals = schema.signals
         query = (
             sa.select(*rows.EVIDENCE_COLUMNS, signals.c.user_key)
-            .where(sa.not_(signals.c.undone))
+            .where(_STANDING)
             .order_by(signals.c.time.desc(), signals.c.id.desc())
             .limit(MOST_SIGNALS)
         )
@@ -102,7 +104,8 @@ class Teacher:
         with self._record.read() as connection:
             for row in connection.execute(query):
                 evidence = rows.to_evidence(row)
-                found.append(_Touch(row.user_key, row.time, self._row(evidence.item_id), self._weight(evidence)))
+                weight = weighing(evidence, self._blender.settings).weight
+                found.append(_Touch(row.user_key, row.time, self._row(evidence.item_id), weight))
         return found[::-1]
 
     def _events(self, since: int) -> Iterator[tuple[int, Evidence]]:
@@ -110,7 +113,7 @@ class Teacher:
         query = (
             sa.select(*rows.EVIDENCE_COLUMNS, signals.c.user_key, vectors.c.vector)
             .outerjoin(vectors, (vectors.c.seq == signals.c.seq) & (vectors.c.space == self._space))
-            .where(sa.not_(signals.c.undone), signals.c.time >= since)
+            .where(_STANDING, signals.c.time >= since)
             .order_by(signals.c.time, signals.c.id)
             .execution_options(yield_per=1000)
         )
@@ -151,15 +154,13 @@ class Teacher:
         rows_held = np.setdiff1d(rows_held, sorted(self._seen[user] - taken))
         if len(rows_held) > MOST_ITEMS:
             draw = np.random.default_rng([user % 2**32, as_of // MICROS_PER_DAY])
-            rows_held = np.union1d(draw.choice(rows_held, MOST_ITEMS, replace=False), sorted(taken))
-        return rows_held.astype(np.intp)
+            rows_held = draw.choice(rows_held, MOST_ITEMS, replace=False)
+        # What was taken to was there, whatever its creation time says.
+        return np.union1d(rows_held, sorted(taken)).astype(np.intp)
 
     def _row(self, item_id: str) -> int:
         entry = self._catalog.entries.get(item_id)
         return entry.row if entry is not None and self._catalog.visible[entry.row] else -1
-
-    def _weight(self, evidence: Evidence) -> float:
-        return 0.0 if evidence.action is Action.UNDO else weighing(evidence, self._blender.settings).weight
 
 
 def _asked(touches: Sequence[_Touch], most: int) -> dict[tuple[int, int], set[int]]:

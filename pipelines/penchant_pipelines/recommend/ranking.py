@@ -165,6 +165,14 @@ def diversify(scores: Floats, vectors: Vectors, limit: int, diversity: float) ->
     return [int(row) for row in order[chosen]]
 
 
+def by_place(scores: Floats, limit: int) -> Floats:
+    """What a place in the order of scores (n,) is worth: 1 at the top, half of it `limit` places on."""
+    places = np.empty(len(scores))
+    places[np.argsort(-scores, kind="stable")] = np.arange(len(scores))
+    worth: Floats = np.exp2(-places / limit)
+    return worth
+
+
 def quotas(shares: Floats, total: int) -> list[int]:
     """How many candidates each interest brings: max(2, round(total·share))."""
     return [max(2, round(total * float(share))) for share in shares]

@@ -18,7 +18,7 @@ from penchant_pipelines.profiles import Profiles, Stored
 from penchant_pipelines.recommend.candidates import INDEX_LAG, Candidates, Rows
 from penchant_pipelines.recommend.filters import Filter, FilterError
 from penchant_pipelines.recommend.mix import Mix, shares
-from penchant_pipelines.recommend.ranking import Scored, Taste, Vectors, affinity, diversify, is_muted, score
+from penchant_pipelines.recommend.ranking import Scored, Taste, Vectors, affinity, by_place, diversify, is_muted, score
 from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.recommend.sources import Asker, Sources
 
@@ -291,7 +291,9 @@ class Recommender:
             scored = score(taste, vectors, query.vector, catalog.created[rows], popularity, as_of, self._settings)
         else:
             scored, parts = self._mixed_score(mixed, rows, vectors, query.vector)
-        order = diversify(scored.scores, vectors, query.limit, diversity)
+        # A mix may put one item far ahead of all: places tell better what variety may cost.
+        worth = scored.scores if mixed is None else by_place(scored.scores, query.limit)
+        order = diversify(worth, vectors, query.limit, diversity)
         return [
             Ranked(
                 catalog.id_at(int(rows[row])),

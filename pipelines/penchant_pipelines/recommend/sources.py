@@ -80,6 +80,9 @@ class Sources:
         asked = np.r_[: len(rows), len(rows) + len(reference) : compared.shape[1]]
         near = _standing(compared[:, asked], compared[:, len(rows) : len(rows) + len(reference)])
         every = self.by_row(asker) if by_row is None else by_row
+        if every.shape[1] < self._catalog.size:
+            # Nothing is told of what came into the catalogue since `by_row` was made.
+            every = np.pad(every, ((0, 0), (0, self._catalog.size - every.shape[1])))
         visible = every[:, np.flatnonzero(self._catalog.visible[: every.shape[1]])]
         return np.concatenate([near, _standing(np.pad(every[:, rows], ((0, 0), (0, len(strange)))), visible)])
 

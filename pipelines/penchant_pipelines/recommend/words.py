@@ -21,6 +21,8 @@ class Words:
     def __init__(self) -> None:
         self._words: dict[int, Sequence[str]] = {}
         self._changed: set[int] = set()
+        self._since = 0
+        """Items that changed since all were weighed, besides those that wait in `_changed`."""
         self._vectorizer: TfidfVectorizer | None = None
         self._weighed: sparse.csr_array | None = None
         self._place = np.full(0, -1, dtype=np.int64)
@@ -41,8 +43,9 @@ class Words:
         """Forget an item."""
         self._words.pop(row, None)
         self._changed.discard(row)
-        if row < len(self._place):
+        if row < len(self._place) and self._place[row] >= 0:
             self._place[row] = -1
+            self._since += 1
 
     def alike(self, own: Own, size: int) -> Floats:
         """Cosines of items with the faded sum of the user's own: (5, size) by row, 0 where there are no words."""
@@ -59,7 +62,7 @@ class Words:
 
     def _current(self) -> sparse.csr_array | None:
         """Weigh what has changed: by the frequencies at hand, or all anew where much has."""
-        if self._changed and len(self._changed) > _PENDING + _PENDING_SHARE * len(self._words):
+        if self._since + len(self._changed) > _PENDING + _PENDING_SHARE * len(self._words):
             self._vectorizer = None
         if self._vectorizer is None:
             if not any(self._words.values()):
@@ -68,6 +71,7 @@ class Words:
             self._weighed = sparse.csr_array(self._vectorizer.fit_transform(self._words.values()))
             self._place = np.full(max(self._words) + 1, -1, dtype=np.int64)
             self._place[list(self._words)] = np.arange(len(self._words))
+            self._since = 0
         elif self._changed and self._weighed is not None:
             rows = sorted(self._changed)
             new = self._vectorizer.transform([self._words[row] for row in rows])
@@ -75,5 +79,6 @@ class Words:
             self._place = np.append(self._place, np.full(room, -1, dtype=np.int64))
             self._place[rows] = self._weighed.shape[0] + np.arange(len(rows))
             self._weighed = sparse.csr_array(sparse.vstack([self._weighed, new]))
+            self._since += len(rows)
         self._changed.clear()
         return self._weighed

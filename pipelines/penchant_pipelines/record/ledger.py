@@ -138,7 +138,7 @@ class Commit:
     touched: list[tuple[str, int, Evidence, Mapping[int, Vector]]] = field(default_factory=list)
     """Item id, user key, evidence, and vectors by space, of each new signal that names an item."""
     recount: set[str] = field(default_factory=set)
-    """Items whose popularity must be counted again: signals on them were undone or erased."""
+    """Items whose favours must be counted again: signals on them were undone, erased or became another user's."""
     last_signal: int = 0
     """Number of the newest signal in the record as of this commit: what such a count goes up to."""
     outbox: bool = False
@@ -360,6 +360,7 @@ class Ledger:
             return lambda: self._merged(merged)
         if into is None:
             into = self._user(into_user_id, create=True)
+        self._recount_items_of(source.key)
         for table in (schema.signals, schema.steerings):
             self.connection.execute(table.update().where(table.c.user_key == source.key).values(user_key=into.key))
         merges = schema.merges
@@ -395,11 +396,7 @@ class Ledger:
             return lambda: again
         signals = schema.signals
         mine = signals.c.user_key == state.key
-        self._commit.recount.update(
-            self.connection.execute(
-                sa.select(signals.c.item_id).where(mine, signals.c.item_id != "").distinct()
-            ).scalars()
-        )
+        self._recount_items_of(state.key)
         held = schema.signal_vectors
         vectors = self.connection.execute(
             sa.select(sa.func.count())
@@ -585,6 +582,12 @@ class Ledger:
             return frozenset([taken_by])
         before = self._before.get(state.user_id, {})
         return frozenset(key for key, value in _summary(self._served(state)).items() if before.get(key) != value)
+
+    def _recount_items_of(self, user_key: int) -> None:
+        """Have the items counted again that a user's signals name: these signals will be nobody's, or another's."""
+        signals = schema.signals
+        query = sa.select(signals.c.item_id).where(signals.c.user_key == user_key, signals.c.item_id != "")
+        self._commit.recount.update(self.connection.execute(query.distinct()).scalars())
 
     def _drop_user(self, state: UserState) -> None:
         self._dirty.pop(state.user_id, None)

@@ -1,0 +1,243 @@
+"""The crowd: sums and sparse products against the same worked out densely."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from penchant_pipelines.interests.state import HORIZON_DAYS
+from penchant_pipelines.model import MICROS_PER_DAY
+from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS, NEIGHBOURS, Crowd
+
+DAY = MICROS_PER_DAY
+USERS, ITEMS = 6, 8
+LIVES = np.array([*CROWD_HALF_LIVES_DAYS, np.inf])
+Floats = NDArray[np.float64]
+law = settings(max_examples=100, deadline=None)
+
+
+@dataclass(frozen=True)
+class Favour:
+    user: int
+    row: int
+    time: int
+    mass: float = 1.0
+
+
+favour = st.builds(
+    Favour,
+    st.integers(1, USERS),
+    st.integers(0, ITEMS - 1),
+    # Within a week, or decades apart; late ones among them, as they come in no order.
+    st.integers(0, 7 * DAY) | st.integers(0, 30_000 * DAY),
+    st.floats(0.05, 3),
+)
+favours = st.lists(favour, max_size=30)
+
+
+def crowd(told: Sequence[Favour]) -> Crowd:
+    found = Crowd()
+    for one in told:
+        found.add(one.user, one.row, one.time, one.mass)
+    return found
+
+
+def newest(told: Sequence[Favour]) -> int:
+    return max((one.time for one in told), default=0)
+
+
+def faded(told: Sequence[Favour], as_of: int, size: int = ITEMS) -> Floats:
+    """Popularity as a plain sum: (4, size)."""
+    found = np.zeros((len(LIVES), size))
+    for one in told:
+        found[:, one.row] += one.mass * np.exp2(-(as_of - one.time) / DAY / LIVES)
+    return found
+
+
+def latest(told: Sequence[Favour], user: int) -> dict[int, int]:
+    """Time of the user's latest favour by row, in order of row."""
+    found: dict[int, int] = {}
+    for one in told:
+        if one.user == user:
+            found[one.row] = max(found.get(one.row, one.time), one.time)
+    return dict(sorted(found.items()))
+
+
+def binary(told: Sequence[Favour]) -> Floats:
+    """Who favoured what: (users, items)."""
+    found = np.zeros((USERS + 1, ITEMS))
+    for one in told:
+        found[one.user, one.row] = 1.0
+    return found
+
+
+def cosines(rows: Floats, others: Floats) -> Floats:
+    lengths = np.outer(np.linalg.norm(rows, axis=1), np.linalg.norm(others, axis=1))
+    found: Floats = rows @ others.T / np.maximum(lengths, 1e-12)
+    return found
+
+
+@law
+@given(favours, st.integers(0, 4000 * DAY))
+def test_popularity_is_the_plain_sum_whatever_the_order_of_arrival(told: list[Favour], later: int) -> None:
+    as_of = newest(told) + later
+    found = crowd(told).popularity(ITEMS, as_of)
+    np.testing.assert_allclose(found, faded(told, as_of), rtol=1e-9, atol=1e-280)
+
+
+def test_popularity_holds_from_decade_to_decade() -> None:
+    told = [Favour(1, day % 3, day * DAY) for day in range(0, 20_000, 50)]
+    found = crowd(told)
+    late = Favour(2, 1, 19_000 * DAY)
+    found.add(late.user, late.row, late.time, late.mass)
+    as_of = 20_000 * DAY
+    np.testing.assert_allclose(found.popularity(ITEMS, as_of), faded([*told, late], as_of), rtol=1e-9)
+
+
+def test_a_time_before_all_favours_asks_for_no_number_beyond_all_bounds() -> None:
+    found = crowd([Favour(1, 0, 30_000 * DAY)]).popularity(2, 0)
+    assert np.isfinite(found).all()
+    assert (found[:, 0] > 0).all()
+    assert not found[:, 1].any()
+
+
+@law
+@given(favours, st.sets(st.integers(0, ITEMS + 3)), favours)
+def test_clearing_forgets_exactly_these_items(told: list[Favour], gone: set[int], more: list[Favour]) -> None:
+    found = crowd(told)
+    found.own(1, newest(told))  # what is read before must not be remembered
+    found.clear(np.array(sorted(gone), dtype=np.int64))
+    kept = [one for one in told if one.row not in gone]
+    anew = crowd(kept)
+    for user in range(1, USERS + 1):
+        likes, expected = (it.alike_items(it.own(user, newest(told)), ITEMS) for it in (found, anew))
+        np.testing.assert_allclose(likes, expected, rtol=1e-9, atol=1e-12)
+    for one in more:
+        found.add(one.user, one.row, one.time, one.mass)
+    kept += more
+    as_of = newest([*told, *more])
+    assert len(found) == len(kept)
+    np.testing.assert_allclose(found.popularity(ITEMS, as_of), faded(kept, as_of), rtol=1e-9, atol=1e-280)
+    for user in range(1, USERS + 1):
+        assert found.own(user, as_of).rows.tolist() == list(latest(kept, user))
+
+
+@law
+@given(favours, favours, st.integers(-20 * DAY, 20 * DAY))
+def test_what_a_user_favoured_is_told_once_by_the_latest_time_pending_or_not(
+    told: list[Favour], pending: list[Favour], later: int
+) -> None:
+    found = crowd(told)
+    as_of = max(newest([*told, *pending]) + later, 0)
+    found.own(1, as_of)
+    for one in pending:
+        found.add(one.user, one.row, one.time, one.mass)
+    for user in range(USERS + 2):
+        expected = latest([*told, *pending], user)
+        own = found.own(user, as_of)
+        assert own.rows.tolist() == list(expected)
+        ages = np.array([max(as_of - time, 0) / DAY for time in expected.values()])
+        ages -= ages.min(initial=np.inf) if len(ages) else 0.0
+        assert own.masses.shape == (len(HORIZON_DAYS), len(expected))
+        np.testing.assert_allclose(own.masses, np.exp2(-ages / np.array(HORIZON_DAYS)[:, None]), rtol=1e-9)
+
+
+@law
+@given(favours, st.integers(1, USERS), st.integers(0, 500 * DAY))
+def test_items_favoured_by_the_same_people_are_alike(told: list[Favour], user: int, later: int) -> None:
+    found = crowd(told)
+    own = found.own(user, newest(told) + later)
+    held = binary(told)
+    expected = own.masses @ cosines(held.T, held.T)[own.rows]
+    np.testing.assert_allclose(found.alike_items(own, ITEMS), expected, rtol=1e-9, atol=1e-12)
+
+
+@law
+@given(favours, st.integers(1, USERS), st.integers(0, 500 * DAY))
+def test_similar_people_favour_alike(told: list[Favour], user: int, later: int) -> None:
+    found = crowd(told)
+    as_of = newest(told) + later
+    held = binary(told)
+    likeness = cosines(held, held)[user]
+    likeness[user] = 0.0
+    expected = np.zeros((len(LIVES), ITEMS))
+    for other in range(1, USERS + 1):
+        for row, time in latest(told, other).items():
+            expected[:, row] += likeness[other] * np.exp2(-(as_of - time) / DAY / LIVES)
+    own = found.own(user, as_of)
+    np.testing.assert_allclose(found.alike_users(user, own, ITEMS, as_of), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_only_the_most_similar_people_are_asked() -> None:
+    told = [Favour(0, 0, DAY)]
+    told += [Favour(user, row, DAY) for user in range(1, 121) for row in (0, 1)]
+    told += [Favour(user, row, DAY) for user in range(121, 161) for row in (0, 2, 3, 4)]
+    found = crowd(told)
+    ever = found.alike_users(0, found.own(0, DAY), 5, DAY)[-1]
+    np.testing.assert_allclose(ever, [NEIGHBOURS / np.sqrt(2)] * 2 + [0] * 3)
+
+
+def test_a_users_own_favours_count_at_once() -> None:
+    found = crowd([Favour(user, row, DAY) for user in (1, 2) for row in (0, 1)])
+    assert not len(found.own(3, DAY).rows)  # all that is told so far is in the matrix now
+    found.add(3, 0, 2 * DAY, 1.0)
+    own = found.own(3, 2 * DAY)
+    np.testing.assert_allclose(found.alike_items(own, 3)[-1], [1, 1, 0])
+    np.testing.assert_allclose(found.alike_users(3, own, 3, DAY)[-1], [np.sqrt(2)] * 2 + [0])
+
+
+def test_many_favours_are_taken_into_the_matrix_by_themselves() -> None:
+    found = crowd([Favour(1, 0, DAY)])
+    found.own(1, DAY)
+    for user in range(2, 60):
+        for row in (0, 1):
+            found.add(user, row, DAY, 1.0)
+    assert found.alike_items(found.own(1, DAY), 2)[-1, 1] > 0.5
+    assert found.alike_users(1, found.own(1, DAY), 2, DAY)[-1, 1] > 0
+
+
+@pytest.mark.parametrize("row", [1023, 1024, 5000])
+def test_rows_beyond_the_first_arrays(row: int) -> None:
+    found = crowd([Favour(user, 0, DAY) for user in (1, 2)])
+    found.own(1, DAY)
+    found.add(1, row, 2 * DAY, 2.0)
+    own = found.own(1, 2 * DAY)
+    assert own.rows.tolist() == [0, row]
+    assert found.alike_items(own, row + 10).shape == (len(HORIZON_DAYS), row + 10)
+    assert found.alike_users(1, own, row + 10, 2 * DAY)[-1, 0] > 0
+    np.testing.assert_allclose(found.popularity(row + 10, 2 * DAY)[-1, [0, row]], [2, 2])
+    assert found.popularity(1, 2 * DAY).shape == (len(LIVES), 1)
+    found.clear(np.array([row, 10 * row]))
+    assert found.own(1, 2 * DAY).rows.tolist() == [0]
+
+
+def test_more_favours_than_the_first_arrays_hold() -> None:
+    told = [Favour(number % 50, number % 7, number * DAY) for number in range(3000)]
+    found = crowd(told)
+    assert len(found) == 3000
+    np.testing.assert_allclose(found.popularity(7, 3000 * DAY), faded(told, 3000 * DAY, 7), rtol=1e-9)
+    assert found.own(8, 3000 * DAY).rows.tolist() == list(latest(told, 8))
+
+
+def test_nobody_has_favoured_anything() -> None:
+    found = Crowd()
+    own = found.own(1, DAY)
+    assert own.rows.shape == (0,)
+    assert own.masses.shape == (len(HORIZON_DAYS), 0)
+    for answer in (found.popularity(3, DAY), found.alike_users(1, own, 3, DAY), found.alike_items(own, 3)):
+        assert answer.shape[1] == 3
+        assert not answer.any()
+
+
+def test_a_user_without_favours_is_told_nothing() -> None:
+    found = crowd([Favour(1, 0, DAY), Favour(1, 1, DAY)])
+    own = found.own(9, DAY)
+    assert not len(own.rows)
+    assert not found.alike_items(own, 2).any()
+    assert not found.alike_users(9, own, 2, DAY).any()

@@ -1,0 +1,260 @@
+"""Lessons from the record: what was taken to, and nothing known that could not be known then."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from live_records import NOW, SPACE, Live, axis
+from numpy.typing import NDArray
+
+from penchant_pipelines.model import MICROS_PER_DAY, Action, Item
+from penchant_pipelines.recommend import lessons
+from penchant_pipelines.recommend.lessons import MOST_LESSONS, Teacher
+from penchant_pipelines.recommend.mix import Lesson
+from penchant_pipelines.recommend.settings import RecommendSettings
+from penchant_pipelines.recommend.sources import SOURCES
+
+DAY = MICROS_PER_DAY
+ITEMS, USERS, DAYS = 16, 4, 8
+HIDDEN = 3
+# Each example writes a record of its own.
+law = settings(max_examples=6, deadline=None)
+
+
+@dataclass(frozen=True)
+class Act:
+    """What a user did on a day, counted from 0; `write`: a post instead of the action."""
+
+    user: int
+    day: int
+    item: int
+    action: Action = Action.LIKE
+    write: bool = False
+    hour: int = 12
+
+    @property
+    def time(self) -> int:
+        return NOW + self.day * DAY + self.hour * DAY // 24
+
+
+ACTIONS = [Action.LIKE] * 6 + [Action.VIEW, Action.PURCHASE, Action.DISLIKE, Action.HIDE]
+
+
+def life(seed: int, days: int = DAYS) -> list[Act]:
+    """What users did, in no order."""
+    draw = random.Random(seed)
+    acts = [
+        Act(user, day, draw.randrange(ITEMS), draw.choice(ACTIONS), draw.random() < 0.2, draw.randrange(20))
+        for day in range(days)
+        for user in range(USERS)
+        for _ in range(draw.randrange(4))
+    ]
+    draw.shuffle(acts)
+    return acts
+
+
+def vector(item: int) -> NDArray[np.float32]:
+    noise = np.random.default_rng(item).normal(size=len(axis(0))) * 0.3
+    row: NDArray[np.float32] = (axis(item) + noise).astype(np.float32)
+    return row / np.float32(np.linalg.norm(row))
+
+
+async def fill(live: Live) -> None:
+    """Write the items, of which one is hidden."""
+    await asyncio.gather(
+        *(live.upsert(Item(f"i{item:02}", hidden=item == HIDDEN), vector(item)) for item in range(ITEMS))
+    )
+    live.follow()
+
+
+async def tell(live: Live, acts: Sequence[Act]) -> None:
+    """Capture what was done, in this order."""
+    await asyncio.gather(
+        *(
+            live.write(vector(act.item), f"i{act.item:02}", f"u{act.user}", act.time)
+            if act.write
+            else live.act(act.action, f"i{act.item:02}", f"u{act.user}", act.time)
+            for act in acts
+        )
+    )
+    live.follow()
+
+
+def teacher(live: Live) -> Teacher:
+    return Teacher(live.record, SPACE, live.blender, live.catalog.unheard(SPACE), RecommendSettings(), None)
+
+
+def draw(live: Live, most: int = MOST_LESSONS) -> list[Lesson]:
+    return list(teacher(live).lessons(most))
+
+
+def lessons_of(*parts: Sequence[Act]) -> list[list[Lesson]]:
+    """Lessons of a new record after each part was told."""
+
+    async def drawn() -> list[list[Lesson]]:
+        with TemporaryDirectory() as folder:
+            live = Live(Path(folder))
+            await fill(live)
+            found = []
+            for part in parts:
+                await tell(live, part)
+                found.append(draw(live))
+            await live.close()
+            return found
+
+    return asyncio.run(drawn())
+
+
+def same(one: Lesson, other: Lesson) -> bool:
+    """Whether two lessons are of the same number of candidates, taken to and scored alike."""
+    return (
+        one.scores.shape == other.scores.shape
+        and bool((one.taken == other.taken).all())
+        and bool(np.allclose(one.scores, other.scores, atol=1e-4))
+    )
+
+
+@pytest.fixture
+async def live(tmp_path: Path) -> AsyncIterator[Live]:
+    found = Live(tmp_path)
+    await fill(found)
+    yield found
+    await found.close()
+
+
+@pytest.fixture
+def all_days(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every day is asked about: by how much was told, it is otherwise the latest ones."""
+    monkeypatch.setattr(lessons, "TAUGHT_SHARE", 1.0)
+
+
+@law
+@given(st.integers(0, 10**6), st.integers(1, DAYS - 1))
+def test_what_comes_later_changes_no_lesson(seed: int, cut: int) -> None:
+    acts = life(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lessons, "TAUGHT_SHARE", 1.0)
+        before, after = lessons_of([act for act in acts if act.day < cut], [act for act in acts if act.day >= cut])
+    assert len(after) >= len(before)
+    assert all(same(*pair) for pair in zip(before, after, strict=False))
+
+
+@law
+@given(st.integers(0, 10**6))
+def test_the_order_of_arrival_leaves_no_mark(seed: int) -> None:
+    acts = life(seed)
+    # Two signals of one moment follow each other by id, which here is given by arrival.
+    acts = list({(act.user, act.time): act for act in acts}.values())
+    (one,), (other,) = lessons_of(acts), lessons_of(sorted(acts, key=lambda act: act.time))
+    assert len(one) == len(other)
+    assert all(same(*pair) for pair in zip(one, other, strict=True))
+
+
+@law
+@given(st.integers(0, 10**6))
+def test_a_lesson_compares_what_was_not_seen_and_knows_what_was_taken(seed: int) -> None:
+    acts = life(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lessons, "TAUGHT_SHARE", 1.0)
+        (found,) = lessons_of(acts)
+    expected = []
+    for day in range(DAYS):
+        for user in range(USERS):
+            mine = [act for act in acts if act.user == user]
+            seen = {act.item for act in mine if act.day < day} | {HIDDEN}
+            today = [act for act in mine if act.day == day]
+            bad = {act.item for act in today if not act.write and act.action in (Action.DISLIKE, Action.HIDE)}
+            taken = {act.item for act in today} - bad - seen
+            if taken and any(act.day < day and favourable(act) for act in mine):
+                expected.append((day, ITEMS - len(seen), len(taken)))
+    assert sorted((lesson.scores.shape[1], int(lesson.taken.sum())) for lesson in found) == sorted(
+        (compared, taken) for _, compared, taken in expected
+    )
+    assert all(lesson.scores.shape[0] == len(SOURCES) for lesson in found)
+    assert all(lesson.scores.dtype == np.float32 for lesson in found)
+
+
+def favourable(act: Act) -> bool:
+    return act.write or act.action not in (Action.DISLIKE, Action.HIDE)
+
+
+@law
+@given(st.integers(0, 10**6), st.integers(0, USERS - 1), st.integers(0, DAYS - 1), st.integers(0, ITEMS - 1))
+def test_what_was_undone_leaves_no_trace(seed: int, user: int, day: int, item: int) -> None:
+    acts = life(seed)
+    (plain,) = lessons_of(acts)
+    # The undo follows at once, so that it takes back nothing else.
+    (undone,) = lessons_of([*acts, Act(user, day, item, hour=22), Act(user, day, item, Action.UNDO, hour=23)])
+    assert len(plain) == len(undone)
+    assert all(same(*pair) for pair in zip(plain, undone, strict=True))
+
+
+@pytest.mark.usefixtures("all_days")
+async def test_a_lesson_knows_nothing_of_its_own_day(live: Live) -> None:
+    await tell(live, [Act(0, 0, 0), Act(0, 1, 1, hour=1), Act(1, 0, 0), Act(1, 1, 1, hour=23)])
+    (one, other) = draw(live)
+    for lesson in (one, other):
+        popular = lesson.scores[SOURCES.index("popular_ever")]
+        assert len(set(popular.tolist())) == 1  # nobody had favoured what is compared
+    assert same(one, other)
+
+
+async def test_only_days_after_the_first_of_those_who_like_something_teach(live: Live) -> None:
+    await tell(live, [Act(0, 0, 0), Act(0, 0, 1)])
+    await tell(live, [Act(1, 0, 2, Action.DISLIKE), Act(1, 1, 5)])
+    assert draw(live) == []
+    await tell(live, [Act(1, 2, 6)])
+    assert len(draw(live)) == 1
+
+
+async def test_lessons_are_of_the_latest_days_of_each_user(live: Live) -> None:
+    await tell(live, [Act(user, day, day) for user in range(2) for day in range(10) if day != HIDDEN])
+    by_user = defaultdict(list)
+    for lesson in draw(live):
+        by_user[lesson.user].append(lesson.scores.shape[1])
+    # 9 signals, of whose last 60 % the first is that of day 4.
+    assert sorted(by_user.values()) == [[ITEMS - 1 - seen for seen in range(3, 9)]] * 2
+
+
+async def test_the_latest_lessons_are_drawn(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    await tell(live, [Act(user, day, day) for user in range(2) for day in range(10) if day != HIDDEN])
+    assert [lesson.scores.shape[1] for lesson in draw(live, 3)] == [ITEMS - 8, ITEMS - 9, ITEMS - 9]
+    # Of six signals, three of each user are left, and the latest two days of these teach.
+    monkeypatch.setattr(lessons, "MOST_SIGNALS", 6)
+    assert [lesson.scores.shape[1] for lesson in draw(live, 3)] == [ITEMS - 2, ITEMS - 3, ITEMS - 3]
+
+
+async def test_of_many_items_some_are_compared_and_all_that_were_taken(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await tell(live, [Act(0, 0, 0), Act(0, 1, 1), Act(0, 1, 2)])
+    monkeypatch.setattr(lessons, "MOST_ITEMS", 5)
+    (lesson,) = draw(live)
+    assert lesson.taken.sum() == 2
+    assert 5 <= lesson.scores.shape[1] <= 7
+    monkeypatch.setattr(lessons, "CANDIDATES", 1)
+    (narrow,) = draw(live)
+    assert narrow.taken.sum() == 2
+
+
+async def test_what_was_not_there_yet_is_not_compared_unless_it_was_taken(live: Live) -> None:
+    for item, born in ((4, 5), (5, 5), (6, 0)):
+        await live.upsert(Item(f"i{item:02}", create_time=NOW + born * DAY), vector(item))
+    await tell(live, [Act(0, 0, 0), Act(0, 1, 5)])
+    (lesson,) = draw(live)
+    assert lesson.taken.sum() == 1
+    assert lesson.scores.shape[1] == ITEMS - 3  # but the hidden one, the one seen, and item 4
+
+
+async def test_an_empty_record_teaches_nothing(live: Live) -> None:
+    assert draw(live) == []

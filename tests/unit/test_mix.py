@@ -1,0 +1,174 @@
+"""The mix of sources: what it learns, whom it listens to, and that its arithmetic is right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from penchant_pipelines.recommend import mix
+from penchant_pipelines.recommend.mix import COMMON_WEIGHT, SHRINKAGE, Lesson, Mix, by_user, learn, quality
+from penchant_pipelines.recommend.sources import INTERESTS, SOURCES
+
+S = len(SOURCES)
+TELLING, MISLEADING = 3, 8
+Floats = NDArray[np.float64]
+law = settings(max_examples=30, deadline=None)
+
+
+def lesson(seed: int, user: int = 1, items: int = 30, taken: int = 2, **leanings: float) -> Lesson:
+    """Noise from all sources but those named (by place, as `s3`), which rate what is taken to so much higher."""
+    random = np.random.default_rng(seed)
+    scores = random.normal(size=(S, items))
+    chosen = np.zeros(items, dtype=bool)
+    chosen[random.choice(items, taken, replace=False)] = True
+    for name, lift in leanings.items():
+        scores[int(name[1:]), chosen] += lift
+    return Lesson(user, scores.astype(np.float32), chosen)
+
+
+def loss(weights: Floats, lessons: Sequence[Lesson]) -> float:
+    """What `learn` makes least, written plainly: every user counts alike."""
+    users = [one.user for one in lessons]
+    total = 0.0
+    for one in lessons:
+        sums = weights @ one.scores.astype(np.float64)
+        others = np.exp(sums[~one.taken]).sum()
+        surprise = np.mean([-np.log(np.exp(high) / (np.exp(high) + others)) for high in sums[one.taken]])
+        total += surprise / users.count(one.user)
+    return float(total + SHRINKAGE * (((weights - COMMON_WEIGHT) / COMMON_WEIGHT) ** 2).sum())
+
+
+def test_a_source_that_always_tells_is_found_and_noise_is_not() -> None:
+    lessons = [lesson(seed, seed % 20, s3=3.0, s8=-3.0) for seed in range(200)]
+    found = learn(lessons).weights
+    others = np.delete(found, [TELLING, MISLEADING])
+    assert np.argmax(found) == TELLING
+    assert found[TELLING] > 4 * others.max()
+    assert found[MISLEADING] == 0
+    assert next(iter(Mix(found).named())) == SOURCES[TELLING]
+    before, after = (by_user(lessons, quality(lessons, whose)) for whose in (learn([]), Mix(found)))
+    assert before < 0.3
+    assert after > 0.8
+
+
+@law
+@given(st.integers(0, 10**6), st.integers(1, 12))
+def test_no_small_change_makes_the_weights_better(seed: int, count: int) -> None:
+    lessons = [lesson(seed + number, number % 3, taken=1 + number % 4, s3=1.0, s8=-1.0) for number in range(count)]
+    found = learn(lessons).weights
+    assert (found >= 0).all()
+    least = loss(found, lessons)
+    random = np.random.default_rng(seed)
+    for _ in range(20):
+        assert loss(np.maximum(found + random.normal(0, 0.02, S), 0), lessons) >= least - 1e-3
+    assert loss(np.full(S, COMMON_WEIGHT), lessons) >= least - 1e-6
+
+
+@law
+@given(st.integers(0, 10**6), st.integers(1, 5), st.floats(0, 3))
+def test_the_gradient_is_that_of_finite_differences(seed: int, taken: int, size: float) -> None:
+    one = lesson(seed, items=12, taken=taken)
+    weights = size * np.random.default_rng(seed).random(S)
+    scores = one.scores.astype(np.float64)
+    high, low = scores[:, one.taken], scores[:, ~one.taken]
+    value, gradient = mix._surprise(weights, high, low)  # type: ignore[arg-type] # float32 is too coarse here
+    assert value >= 0
+    step = 1e-6
+    for place in range(S):
+        moved = step * np.eye(S)[place]
+        more, less = (mix._surprise(weights + sign * moved, high, low)[0] for sign in (1, -1))  # type: ignore[arg-type]
+        assert gradient[place] == pytest.approx((more - less) / (2 * step), abs=1e-5)
+
+
+def test_sums_beyond_the_range_of_an_exponential_are_no_trouble() -> None:
+    one = lesson(1, s3=3.0)
+    value, gradient = mix._surprise(
+        np.full(S, 1e4, dtype=np.float32), one.scores[:, one.taken], one.scores[:, ~one.taken]
+    )
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+
+
+@law
+@given(st.integers(0, 10**6), st.integers(1, 4))
+def test_many_lessons_of_one_user_do_not_outweigh_the_others(seed: int, half: int) -> None:
+    one, other = lesson(seed, 1, s3=2.0), lesson(seed + 1, 2, s8=2.0)
+    even = learn([one] * half + [other] * half).weights
+    crowded = learn([one] * (2 * half - 1) + [other]).weights
+    np.testing.assert_allclose(crowded, even, atol=1e-3)
+
+
+def test_the_order_of_lessons_leaves_no_mark() -> None:
+    lessons = [lesson(seed, seed % 3, s3=1.0) for seed in range(12)]
+    np.testing.assert_allclose(learn(lessons).weights, learn(lessons[::-1]).weights, atol=1e-3)
+
+
+@pytest.mark.parametrize("taken", [None, 0, 30])
+def test_lessons_that_tell_nothing_leave_the_common_weights(taken: int | None) -> None:
+    lessons = [] if taken is None else [lesson(1, items=30, taken=taken)] * 50
+    np.testing.assert_array_equal(learn(lessons).weights, np.full(S, COMMON_WEIGHT))
+
+
+def test_a_short_log_moves_weights_little_and_a_long_one_much() -> None:
+    few, many = (learn([lesson(seed, seed, s3=3.0) for seed in range(count)]).weights[TELLING] for count in (2, 200))
+    assert COMMON_WEIGHT < few < 2 * COMMON_WEIGHT < many
+
+
+def test_weights_are_read_and_told_by_name() -> None:
+    told = {"popular_7d": 0.75, INTERESTS: 0.25}
+    found = Mix.of(told | {"a former source": 3.0, "new": 0.0})
+    assert found.weights.shape == (S,)
+    assert found.named() == told
+    assert list(found.named()) == ["popular_7d", INTERESTS]
+    learnt = learn([lesson(seed, seed, s3=2.0) for seed in range(20)])
+    np.testing.assert_allclose(Mix.of(learnt.named()).weights, learnt.weights, atol=1e-6)
+
+
+def test_scores_are_a_weighted_mean() -> None:
+    standings = np.zeros((S, 2))
+    standings[SOURCES.index(INTERESTS)] = [1, 3]
+    standings[SOURCES.index("new")] = [5, -1]
+    np.testing.assert_allclose(Mix.of({INTERESTS: 3, "new": 1}).scores(standings), [2, 2])
+    np.testing.assert_allclose(Mix.of({INTERESTS: 30, "new": 10}).scores(standings), [2, 2])
+    np.testing.assert_array_equal(Mix.of({}).scores(standings), [0, 0])
+
+
+@law
+@given(st.lists(st.floats(0, 5), min_size=S, max_size=S))
+def test_steering_makes_interests_as_heavy_as_all_the_rest(weights: list[float]) -> None:
+    plain = Mix(np.array(weights))
+    steered = plain.steered().weights
+    place = SOURCES.index(INTERESTS)
+    rest = np.delete(plain.weights, place)
+    np.testing.assert_array_equal(np.delete(steered, place), rest)
+    assert steered[place] == pytest.approx(max(plain.weights[place], rest.sum()))
+    assert plain.weights.tolist() == weights
+
+
+def test_quality_is_the_gain_of_the_first_ten_places() -> None:
+    scores = np.zeros((S, 30), dtype=np.float32)
+    scores[TELLING] = -np.arange(30)
+
+    def gain(*places: int) -> float:
+        taken = np.zeros(30, dtype=bool)
+        taken[list(places)] = True
+        found = quality([Lesson(1, scores, taken)], Mix(np.eye(S)[TELLING]))
+        assert found.shape == (1,)
+        return float(found[0])
+
+    assert gain(0) == pytest.approx(1)
+    assert gain(1) == pytest.approx(1 / np.log2(3))
+    assert gain(10) == 0
+    assert gain() == 0
+    assert gain(0, 2) == pytest.approx((1 + 1 / 2) / (1 + 1 / np.log2(3)))
+    assert gain(*range(30)) == pytest.approx(1)
+
+
+def test_every_user_counts_alike_in_a_mean() -> None:
+    lessons = [lesson(0, user) for user in (1, 1, 1, 2)]
+    assert by_user(lessons, np.array([0.0, 0.3, 0.6, 1.0])) == pytest.approx(0.65)

@@ -1,0 +1,217 @@
+"""Sources of recommendations: one scale for all, and nothing said where nothing is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from penchant_pipelines.catalog import Catalog
+from penchant_pipelines.drift import DriftReport
+from penchant_pipelines.interests import Evidence, InterestSettings, InterestView, ProfileView, Trend
+from penchant_pipelines.interests.state import HORIZON_DAYS
+from penchant_pipelines.model import MICROS_PER_DAY, Action, Item, Steering
+from penchant_pipelines.recommend import sources
+from penchant_pipelines.recommend.ranking import Taste, soft_maximum
+from penchant_pipelines.recommend.settings import RecommendSettings
+from penchant_pipelines.recommend.sources import FRESH, INTERESTS, NEW, SEQUENCE, SOURCES, Asker, Sources
+from penchant_pipelines.recommend.voices import Voices
+
+D, ITEMS, SPACE = 6, 300, 1
+DAY = MICROS_PER_DAY
+NOW = 20_000 * DAY
+ANN, BOB, STRANGER = 1, 2, 9
+Floats = NDArray[np.float64]
+Vectors = NDArray[np.float32]
+law = settings(max_examples=40, deadline=None)
+
+
+def directions(seed: int, count: int) -> Vectors:
+    rows = np.random.default_rng(seed).normal(size=(count, D))
+    units: Vectors = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return units
+
+
+def like(item: int, days_ago: int = 1, action: Action | None = Action.LIKE) -> Evidence:
+    vector = directions(item, 1)[0]
+    return Evidence("s", NOW - days_ago * DAY, vector, action, item_id=f"i{item:03}")
+
+
+def filled(listens: bool = True) -> Catalog:
+    """Items with words, hidden ones among them; what Ann, Bob and others did; a post about item 7."""
+    found = Catalog({SPACE: D}, InterestSettings())
+    for number, vector in enumerate(directions(0, ITEMS)):
+        item = Item(f"i{number:03}", create_time=NOW - number * DAY, hidden=number % 10 == 9)
+        found.upsert(item, "en", {SPACE: vector}, [f"w{number % 7}", f"x{number % 11}"])
+    if listens:
+        found.voices[SPACE] = Voices(found.vectors[SPACE])
+    for liked in (1, 2, 3):
+        found.witness(ANN, like(liked, liked), SPACE)
+    for liked in (2, 3, 4, 5):
+        found.witness(BOB, like(liked, 2 * liked), SPACE)
+    for user in range(10, 30):
+        found.witness(user, like(user * 3, user), SPACE)
+    found.witness(BOB, like(7, 3, None), SPACE)
+    return found
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    """Only read."""
+    return filled()
+
+
+def taste(ahead: bool = True) -> Taste:
+    """One who likes two things, with all that sources read."""
+    liked = tuple(
+        InterestView(f"i{n}", 0.5, 0.5, Trend.STEADY, 1, 0, 0, Steering(), vector, {}, mass=1.0, sign=1)
+        for n, vector in enumerate(directions(77, 2))
+    )
+    past = directions(78, len(HORIZON_DAYS))
+    view = ProfileView(NOW, liked, DriftReport(False, 0.0, None, True, 0), directions(80, 1)[0], 2.0, (), past)
+    return Taste.of(view, D, directions(79, 3) if ahead else None)
+
+
+NOBODY = Taste.of(None, D)
+
+
+def by(catalog: Catalog) -> Sources:
+    return Sources(catalog, SPACE, RecommendSettings())
+
+
+def line(scores: Floats, name: str) -> Floats:
+    found: Floats = scores[SOURCES.index(name)]
+    return found
+
+
+def standing(raw: Floats, catalog: Catalog, rows: NDArray[np.intp]) -> Floats:
+    """Deviations from the mean of what is visible, of raw scores of the whole catalogue."""
+    usual = raw[catalog.visible[: len(raw)]]
+    found: Floats = (raw[rows] - usual.mean()) / usual.std()
+    return found
+
+
+def test_names_are_told_apart_and_in_the_order_of_the_scores(catalog: Catalog) -> None:
+    assert len(set(SOURCES)) == len(SOURCES) == 3 + 4 * len(HORIZON_DAYS) + 2 * 4 + 1
+    assert {INTERESTS, FRESH, SEQUENCE, NEW, "text_2d", "said_365d", "words_30d", "alike_items_7d"} < set(SOURCES)
+    assert {"alike_users_ever", "popular_7d", "popular_ever"} < set(SOURCES)
+    rows = np.arange(20)
+    found = by(catalog).scores(Asker(ANN, taste(), NOW), rows)
+    assert found.shape == (len(SOURCES), 20)
+    vectors, past = catalog.vectors[SPACE][:ITEMS].astype(np.float64), taste().horizons
+    assert past is not None
+    for place, days in enumerate(HORIZON_DAYS):
+        expected = standing(vectors @ past[place], catalog, rows)
+        np.testing.assert_allclose(line(found, f"text_{days:g}d"), expected, atol=1e-4)
+    sums = catalog.voices[SPACE].sums[:ITEMS]
+    heard = sums / np.linalg.norm(sums, axis=1, keepdims=True) @ past[1]
+    np.testing.assert_allclose(line(found, "said_7d"), standing(heard, catalog, rows), atol=1e-4)
+    ahead = (vectors @ taste().ahead.T).max(axis=1)
+    np.testing.assert_allclose(line(found, SEQUENCE), standing(ahead, catalog, rows), atol=1e-4)
+    now = taste().fresh
+    assert now is not None
+    np.testing.assert_allclose(line(found, FRESH), standing(vectors @ now, catalog, rows), atol=1e-4)
+    soft, _ = soft_maximum(catalog.vectors[SPACE][:ITEMS] @ taste().centroids.T, taste().shares, 0.05)
+    np.testing.assert_allclose(line(found, INTERESTS), standing(soft, catalog, rows), atol=1e-4)
+    age = np.arange(ITEMS, dtype=np.float64)
+    np.testing.assert_allclose(line(found, NEW), standing(np.exp2(-age / 30), catalog, rows), atol=1e-6)
+    own = catalog.crowd.own(ANN, NOW)
+    for name, raw in (
+        ("words_90d", catalog.words.alike(own, ITEMS)[3]),
+        ("alike_items_2d", catalog.crowd.alike_items(own, ITEMS)[0]),
+        ("alike_users_30d", catalog.crowd.alike_users(ANN, own, ITEMS, NOW)[1]),
+        ("popular_ever", catalog.crowd.popularity(ITEMS, NOW)[3]),
+    ):
+        assert raw.any()
+        np.testing.assert_allclose(line(found, name), standing(raw, catalog, rows), atol=1e-6)
+
+
+def test_over_all_visible_items_the_mean_is_0_and_the_deviation_1(catalog: Catalog) -> None:
+    rows = np.flatnonzero(catalog.visible)
+    found = by(catalog).scores(Asker(ANN, taste(), NOW), rows)
+    np.testing.assert_allclose(found.mean(axis=1), 0, atol=1e-5)
+    np.testing.assert_allclose(found.std(axis=1), 1, atol=1e-5)
+
+
+def test_of_a_stranger_only_the_crowd_and_the_date_speak(catalog: Catalog) -> None:
+    rows = np.arange(ITEMS)
+    for user in (None, STRANGER):
+        found = by(catalog).scores(Asker(user, NOBODY, NOW), rows)
+        speaking = {name for name, said in zip(SOURCES, found, strict=True) if said.any()}
+        assert speaking == {"popular_7d", "popular_30d", "popular_365d", "popular_ever", NEW}
+        assert (found[[name not in speaking for name in SOURCES]] == 0).all()
+
+
+def test_sources_that_have_nothing_to_go_by_say_0() -> None:
+    bare = Catalog({SPACE: D}, InterestSettings())
+    for number, vector in enumerate(directions(0, 40)):
+        bare.upsert(Item(f"i{number:03}"), "en", {SPACE: vector})
+    plain = replace(taste(ahead=False), horizons=None)
+    found = by(bare).scores(Asker(ANN, plain, NOW), np.arange(40))
+    assert {name for name, said in zip(SOURCES, found, strict=True) if said.any()} == {INTERESTS, FRESH}
+
+
+def test_what_is_not_listened_to_reads_as_text() -> None:
+    deaf = filled(listens=False)
+    found = by(deaf).scores(Asker(ANN, taste(), NOW), np.arange(50))
+    for days in HORIZON_DAYS:
+        np.testing.assert_array_equal(line(found, f"said_{days:g}d"), line(found, f"text_{days:g}d"))
+
+
+@law
+@given(st.lists(st.integers(0, ITEMS - 1), max_size=250), st.integers(0, 6), st.sampled_from([2048, 40]))
+def test_an_item_scores_the_same_alone_and_among_many(picked: list[int], strangers: int, reference: int) -> None:
+    catalog, asker = filled(), Asker(ANN, taste(), NOW)
+    rows, foreign = np.array(picked, dtype=np.intp), directions(5, strangers)
+    with pytest.MonkeyPatch.context() as patch:
+        # With few to compare with, few rows are gathered rather than picked out of all.
+        patch.setattr(sources, "REFERENCE", reference)
+        found = by(catalog).scores(asker, rows, foreign)
+        every = by(catalog).scores(asker, np.arange(ITEMS))
+    assert found.shape == (len(SOURCES), len(rows) + strangers)
+    np.testing.assert_allclose(found[:, : len(rows)], every[:, rows], atol=1e-4)
+
+
+def test_a_foreign_item_is_read_by_its_vector_and_unknown_to_the_rest(catalog: Catalog) -> None:
+    asker, silent = Asker(ANN, taste(), NOW), 8
+    known = by(catalog).scores(asker, np.array([silent]))[:, 0]
+    found = by(catalog).scores(asker, np.array([1, 2]), catalog.vectors[SPACE][[silent]])[:, 2]
+    assert not catalog.crowd.popularity(ITEMS, NOW)[:, silent].any()
+    for name, here, there in zip(SOURCES, known, found, strict=True):
+        if not name.startswith(("words", NEW)):
+            assert there == pytest.approx(here, abs=1e-4), name
+    lowest = by(catalog).scores(asker, np.flatnonzero(catalog.visible)).min(axis=1)
+    for days in HORIZON_DAYS:
+        name = f"words_{days:g}d"
+        assert line(found, name) == pytest.approx(line(lowest, name))
+    assert line(found, NEW) < line(lowest, NEW)
+
+
+def test_scores_by_row_that_are_at_hand_are_used_even_where_items_came_in_since() -> None:
+    catalog, asker = filled(), Asker(ANN, taste(), NOW)
+    by_row = by(catalog).by_row(asker)
+    assert by_row.shape == (len(SOURCES) - 3 - 2 * len(HORIZON_DAYS), ITEMS)
+    rows = np.arange(10)
+    np.testing.assert_array_equal(by(catalog).scores(asker, rows, by_row=by_row), by(catalog).scores(asker, rows))
+    catalog.upsert(Item("late"), "en", {SPACE: directions(3, 1)[0]}, ["w1"])
+    found = by(catalog).scores(asker, np.append(rows, catalog.entries["late"].row), by_row=by_row)
+    assert np.isfinite(found).all()
+    assert line(found, "words_7d")[-1] < line(found, "words_7d")[1]
+
+
+def test_a_catalogue_without_items_takes_foreign_ones() -> None:
+    empty = Catalog({SPACE: D}, InterestSettings())
+    found = by(empty).scores(Asker(ANN, taste(), NOW), np.zeros(0, dtype=np.intp), directions(0, 2))
+    assert found.shape == (len(SOURCES), 2)
+    assert not found.any()
+
+
+def test_a_target_stands_out_as_far_as_its_nearest(catalog: Catalog) -> None:
+    targets, vectors = directions(50, 2), catalog.vectors[SPACE][:ITEMS]
+    raw = (vectors @ targets.T).max(axis=1).astype(np.float64)
+    rows = np.array([3, 9, 200])
+    np.testing.assert_allclose(by(catalog).standing(targets, vectors[rows]), standing(raw, catalog, rows), atol=1e-5)
