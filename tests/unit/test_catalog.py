@@ -215,7 +215,8 @@ def test_voices_grow_with_the_catalogue() -> None:
 
 def test_a_replay_hears_all_anew_and_leaves_the_catalogue_alone() -> None:
     found = listening("a", "b")
-    found.upsert(Item("hidden", hidden=True), "en", {1: axis(3)})
+    found.upsert(Item("hidden", hidden=True), "en", {1: axis(3)}, ["word"])
+    found.upsert(Item("a"), "en", {}, ["word"])
     found.apply(like("a"))
     found.apply(said(axis(1)))
     again = found.unheard(1)
@@ -223,6 +224,8 @@ def test_a_replay_hears_all_anew_and_leaves_the_catalogue_alone() -> None:
     assert popularity(again) == {"a": 0, "b": 0, "hidden": 0}
     assert voice(again, "a") == [1, 0, 0, 0]
     np.testing.assert_array_equal(again.visible, found.visible)
+    likes = again.words.alike(Own(np.array([again.entries["a"].row]), np.ones((1, 1))), again.size)[0]
+    assert likes[again.entries["hidden"].row] == pytest.approx(1)
     for item_id, user, evidence, _ in [*like("a").touched, *said(axis(1)).touched]:
         again.witness(user, evidence, 1)
         assert item_id == "a"

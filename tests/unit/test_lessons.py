@@ -217,6 +217,14 @@ async def test_only_days_after_the_first_of_those_who_like_something_teach(live:
     assert len(draw(live)) == 1
 
 
+async def test_what_was_disliked_the_same_day_was_not_taken_to(live: Live) -> None:
+    await tell(live, [Act(0, 0, 0), Act(0, 1, 5), Act(0, 1, 6, hour=13), Act(0, 1, 5, Action.DISLIKE, hour=14)])
+    (lesson,) = draw(live)
+    assert lesson.taken.sum() == 1
+    await tell(live, [Act(0, 1, 6, Action.NOT_INTERESTED, hour=15)])
+    assert draw(live) == []
+
+
 async def test_lessons_are_of_the_latest_days_of_each_user(live: Live) -> None:
     await tell(live, [Act(user, day, day) for user in range(2) for day in range(10) if day != HIDDEN])
     by_user = defaultdict(list)
@@ -248,7 +256,7 @@ async def test_of_many_items_some_are_compared_and_all_that_were_taken(
 
 
 async def test_what_was_not_there_yet_is_not_compared_unless_it_was_taken(live: Live) -> None:
-    for item, born in ((4, 5), (5, 5), (6, 0)):
+    for item, born in ((4, 2), (5, 5), (6, 1)):
         await live.upsert(Item(f"i{item:02}", create_time=NOW + born * DAY), vector(item))
     await tell(live, [Act(0, 0, 0), Act(0, 1, 5)])
     (lesson,) = draw(live)

@@ -155,6 +155,15 @@ def test_sources_that_have_nothing_to_go_by_say_0() -> None:
     assert {name for name, said in zip(SOURCES, found, strict=True) if said.any()} == {INTERESTS, FRESH}
 
 
+def test_a_source_that_rates_all_alike_says_0_of_foreign_items_too() -> None:
+    even = Catalog({SPACE: D}, InterestSettings())
+    for number, vector in enumerate(directions(0, 40)):
+        even.upsert(Item(f"i{number:03}"), "en", {SPACE: vector})
+        even.witness(number, like(number), SPACE)
+    found = by(even).scores(Asker(None, NOBODY, NOW), np.arange(40), directions(1, 1))
+    assert not found.any()
+
+
 def test_what_is_not_listened_to_reads_as_text() -> None:
     deaf = filled(listens=False)
     found = by(deaf).scores(Asker(ANN, taste(), NOW), np.arange(50))

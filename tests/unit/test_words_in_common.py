@@ -153,5 +153,6 @@ def test_a_copy_goes_its_own_way() -> None:
     copied.drop(1)
     assert copied.alike(own(0), 4)[0, 3] > 0
     np.testing.assert_array_equal(found.alike(own(0), 4), before)
+    np.testing.assert_allclose(found.copy().alike(own(0), 4), before, atol=1e-12)
     found.put(2, ["war"])
     assert copied.alike(own(0), 4)[0, 2] == 0
