@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 import structlog
 
@@ -18,11 +19,12 @@ from penchant_pipelines.errors import NotFound, WrongState
 from penchant_pipelines.jobs import Job, Jobs, Progress
 from penchant_pipelines.model import now
 from penchant_pipelines.recommend.lessons import MOST_LESSONS, Teacher
-from penchant_pipelines.recommend.mix import Lesson, Mix, by_user, learn, quality
+from penchant_pipelines.recommend.mix import Lesson, Mix, learn, quality
 from penchant_pipelines.recommend.sources import INTERESTS
 from penchant_pipelines.record import Record, Writer
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.schema import mixes as table
+from penchant_pipelines.statistics import Bootstrap, by_user
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +74,7 @@ class Mixes:
         self._tried_at = max((version.favour_count for version in self._read(1)), default=0)
 
     async def learn(self, teacher: Callable[[], Teacher]) -> Job:
-        """Start a job that learns from lessons, and puts to use what ranks no worse than what is live.
+        """Start a job that learns from lessons, and puts to use what ranks not surely worse than what is live.
 
         Raises WrongState if one runs. The job fails where there are fewer than 40 lessons.
         """
@@ -128,16 +130,20 @@ class Mixes:
         live = self.live.mix if self.live else INTERESTS_ALONE
         cut = int((1 - JUDGING_SHARE) * len(lessons))
         trial, recent = learn(lessons[:cut]), lessons[cut:]
-        before, after = (by_user(recent, quality(recent, mix)) for mix in (live, trial))
+        users = np.unique([lesson.user for lesson in recent], return_inverse=True)[1]
+        count = int(users.max()) + 1
+        before, after = (by_user(quality(recent, mix), users, count) for mix in (live, trial))
+        gain, _, high, _ = Bootstrap(count).difference(after, before)
         return MixVersion(
             "m-" + uuid.uuid4().hex[:12],
             now(),
             learn(lessons),
             len(self._catalog.crowd),
             len(lessons),
-            after,
-            before,
-            after >= before,
+            float(after.mean()),
+            float(before.mean()),
+            # A few users' luck must not keep out what most lessons taught: only a sure loss does.
+            gain >= 0 or high >= 0,
         )
 
     def _read(self, limit: int, live: bool = False, mix_id: str = "") -> list[MixVersion]:
