@@ -28,7 +28,17 @@ SUBJECTS = {
 ASPECTS = ["for beginners", "in Japan", "on a small budget", "through history", "in winter", "by its masters"]
 ASPECTS += ["explained slowly", "in pictures"]
 USERS, DAYS, PER_DAY = 15, 14, 2
-SOURCES = {"interests", "text", "what others say", "words", "items alike", "people alike", "popular", "new"}
+SOURCES = {
+    "interests",
+    "right now",
+    "text",
+    "what others say",
+    "words",
+    "items alike",
+    "people alike",
+    "popular",
+    "new",
+}
 
 
 def items() -> list[Item]:

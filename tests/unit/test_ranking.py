@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from penchant_pipelines.drift import DriftReport
 from penchant_pipelines.interests import InterestView, ProfileView, Trend
 from penchant_pipelines.model import MICROS_PER_DAY, Steering
-from penchant_pipelines.recommend.ranking import Scored, Taste, Vectors, diversify, is_muted, quotas, score
+from penchant_pipelines.recommend.ranking import Scored, Taste, Vectors, by_place, diversify, is_muted, quotas, score
 from penchant_pipelines.recommend.settings import RecommendSettings
 
 DIMENSIONS = 4
@@ -223,6 +223,12 @@ def test_full_diversity_spreads() -> None:
         return float((chosen @ chosen.T)[np.triu_indices(3, 1)].max())
 
     assert crowding(1.0) < crowding(0.0)
+
+
+def test_a_place_is_worth_half_a_list_further_on() -> None:
+    found = by_place(np.array([3.0, 900.0, 2.0, 1.0, 3.0]), 2)
+    np.testing.assert_allclose(found, 2.0 ** (-np.array([1, 0, 3, 4, 2]) / 2))
+    assert len(by_place(np.zeros(0), 10)) == 0
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from penchant_pipelines.recommend.sources import INTERESTS, SOURCES
+from penchant_pipelines.recommend.sources import FRESH, INTERESTS, SOURCES
 
 Floats = NDArray[np.float64]
 
@@ -28,7 +28,12 @@ PLACES = 10
 QUERY = "query"
 LEAST_SHARE = 0.05
 """Of what spoke for an item: less is not worth telling."""
-_TOLD_AS = {"said": "what others say", "alike_items": "items alike", "alike_users": "people alike"}
+_TOLD_AS = {
+    FRESH: "right now",
+    "said": "what others say",
+    "alike_items": "items alike",
+    "alike_users": "people alike",
+}
 
 
 def _family(source: str) -> str:

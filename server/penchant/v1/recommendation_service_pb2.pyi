@@ -87,7 +87,8 @@ class SourceShare(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     SHARE_FIELD_NUMBER: _builtins.int
     source: _builtins.str
-    """"interests"; "text" (like what the user wrote and took to of late); "words" (the same words);
+    """"interests"; "right now" (like the newest signals); "text" (like what the user wrote and took to, old and new);
+    "words" (the same words);
     "what others say" (like what others wrote about the item); "people alike" (similar users took to it);
     "items alike" (those who took to the user's items took to it); "popular"; "new";
     "sequence" (what the adapter's sequence model expects next); "query" (the words of this request).
