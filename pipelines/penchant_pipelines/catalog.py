@@ -61,6 +61,8 @@ class Catalog:
         """Grows with every change of an item."""
         self._ids: list[str | None] = []
         self._free: list[int] = []
+        self._applied: int | None = None
+        """Number of the last signal of the commits applied; None before the first."""
         self._spread: tuple[int, int, NDArray[np.intp]] | None = None
         for space, length in dimensions.items():
             self.add_space(space, length)
@@ -128,6 +130,7 @@ class Catalog:
 
     def apply(self, commit: Commit) -> None:
         """Follow a committed transaction, all but its recounts."""
+        self._applied = commit.last_signal or self._applied
         for space, item_id, vector in commit.embedded:
             self.embed(space, item_id, vector)
         for item, language, vectors, words in commit.upserted:
@@ -191,7 +194,8 @@ class Catalog:
         """Begin to keep what posts say of items in a space; blocks."""
         self.voices[space] = Voices(self.vectors[space])
         with record.read() as connection:
-            self._hear_again(connection, space, None, None)
+            # Commits that are yet to be applied bring their own.
+            self._hear_again(connection, space, None, self._applied)
 
     def popularity(self, rows_wanted: Sequence[int] | NDArray[np.intp], as_of: int) -> NDArray[np.float64]:
         """Decayed positive mass of what users did with the items in these rows, at a time (µs)."""
