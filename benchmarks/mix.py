@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from penchant.cli.evaluate import read_settings
@@ -45,6 +47,8 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, help="folder that keeps vectors for the next run")
     parser.add_argument("--lessons", type=int, default=3000, help="most lessons to draw, the latest")
     options = parser.parse_args()
+    # What is printed is JSON alone.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     with tempfile.TemporaryDirectory() as scratch:
         lessons = asyncio.run(_lessons(options, Path(scratch)))
     users = np.unique([lesson.user for lesson in lessons], return_inverse=True)[1]
