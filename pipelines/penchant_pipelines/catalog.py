@@ -199,8 +199,7 @@ class Catalog:
 
     def popularity(self, rows_wanted: Sequence[int] | NDArray[np.intp], as_of: int) -> NDArray[np.float64]:
         """Decayed positive mass of what users did with the items in these rows, at a time (µs)."""
-        faded: NDArray[np.float64] = self.crowd.popularity(self.size, as_of)[_POPULARITY, rows_wanted]
-        return faded
+        return self.crowd.mass(np.asarray(rows_wanted, dtype=np.intp), _POPULARITY, as_of)
 
     def most_popular(self, limit: int, language: str = "", within: NDArray[np.intp] | None = None) -> list[str]:
         """Ids of visible items by popularity, then newest, then row; those in the language first.

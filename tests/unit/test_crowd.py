@@ -17,7 +17,7 @@ from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS, NEIGHBOURS
 
 DAY = MICROS_PER_DAY
 USERS, ITEMS = 6, 8
-LIVES = np.array([*CROWD_HALF_LIVES_DAYS, np.inf])
+LIVES = np.array(CROWD_HALF_LIVES_DAYS)
 Floats = NDArray[np.float64]
 law = settings(max_examples=100, deadline=None)
 

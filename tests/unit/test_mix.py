@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from penchant_pipelines.recommend import mix
-from penchant_pipelines.recommend.mix import COMMON_WEIGHT, SHRINKAGE, Lesson, Mix, by_user, learn, quality
+from penchant_pipelines.recommend.mix import COMMON_WEIGHT, SHRINKAGE, Lesson, Mix, learn, quality
 from penchant_pipelines.recommend.sources import INTERESTS, SOURCES
 
 S = len(SOURCES)
@@ -51,7 +51,7 @@ def test_a_source_that_always_tells_is_found_and_noise_is_not() -> None:
     assert found[TELLING] > 4 * others.max()
     assert found[MISLEADING] == 0
     assert next(iter(Mix(found).named())) == SOURCES[TELLING]
-    before, after = (by_user(lessons, quality(lessons, whose)) for whose in (learn([]), Mix(found)))
+    before, after = (quality(lessons, whose).mean() for whose in (learn([]), Mix(found)))
     assert before < 0.3
     assert after > 0.8
 
@@ -164,11 +164,5 @@ def test_quality_is_the_gain_of_the_first_ten_places() -> None:
     assert gain(0) == pytest.approx(1)
     assert gain(1) == pytest.approx(1 / np.log2(3))
     assert gain(10) == 0
-    assert gain() == 0
     assert gain(0, 2) == pytest.approx((1 + 1 / 2) / (1 + 1 / np.log2(3)))
     assert gain(*range(30)) == pytest.approx(1)
-
-
-def test_every_user_counts_alike_in_a_mean() -> None:
-    lessons = [lesson(0, user) for user in (1, 1, 1, 2)]
-    assert by_user(lessons, np.array([0.0, 0.3, 0.6, 1.0])) == pytest.approx(0.65)

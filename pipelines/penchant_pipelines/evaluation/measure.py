@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from penchant_pipelines.evaluation import metrics
+from penchant_pipelines import metrics
 from penchant_pipelines.evaluation.log import Catalogue, Log
 from penchant_pipelines.evaluation.methods import Run
 from penchant_pipelines.evaluation.protocol import Phase, Query, replay

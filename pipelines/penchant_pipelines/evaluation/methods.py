@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penchant_pipelines.evaluation.log import Log, Past, Rows
-from penchant_pipelines.evaluation.metrics import ndcg
 from penchant_pipelines.evaluation.protocol import Phase, Query, Question, replay
+from penchant_pipelines.metrics import ndcg
 
 DEPTH = 50
 """Places of a list that are looked at."""

@@ -18,8 +18,8 @@ from penchant_pipelines.model import MICROS_PER_DAY
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
-CROWD_HALF_LIVES_DAYS = (7.0, 30.0, 365.0)
-"""Under which what everybody does is looked at."""
+CROWD_HALF_LIVES_DAYS = (7.0, 30.0, 365.0, np.inf)
+"""Under which what everybody does is looked at; the last forgets nothing."""
 NEIGHBOURS = 100
 _PENDING_SHARE, _PENDING = 0.005, 32
 """Favours that may wait outside the matrix: a share of all, and some more."""
@@ -57,7 +57,6 @@ class Crowd:
         self.landmark = 0
         """Time (µs) that fading sums are kept for."""
         self._faded = np.zeros((1024, len(self._lives)))
-        self._ever = np.zeros(1024)
         self._matrix: _Matrix | None = None
 
     def __len__(self) -> int:
@@ -71,20 +70,16 @@ class Crowd:
                 setattr(self, name, np.concatenate([getattr(self, name), np.zeros(self._count, dtype=np.int64)]))
         self._users[self._count], self._rows[self._count], self._times[self._count] = user, row, time
         self._count += 1
-        while row >= len(self._ever):
-            self._ever = np.concatenate([self._ever, np.zeros_like(self._ever)])
+        while row >= len(self._faded):
             self._faded = np.concatenate([self._faded, np.zeros_like(self._faded)])
         self._rebase(time)
         self._faded[row] += mass * np.exp2((time - self.landmark) / self._lives)
-        self._ever[row] += mass
 
     def clear(self, rows: Rows) -> None:
         """Forget all favours of these items."""
         if not len(rows):
             return
-        known = rows[rows < len(self._ever)]
-        self._faded[known] = 0.0
-        self._ever[known] = 0.0
+        self._faded[rows[rows < len(self._faded)]] = 0.0
         kept = ~np.isin(self._rows[: self._count], rows)
         if kept.all():
             return
@@ -95,14 +90,17 @@ class Crowd:
         self._matrix = None
 
     def popularity(self, size: int, as_of: int) -> Floats:
-        """Mass of favours as of a time (µs) under each half-life of the crowd, then unfaded: (4, size) by row.
+        """Mass of favours as of a time (µs) under each half-life of the crowd: (4, size) by row."""
+        return np.stack([self.mass(np.arange(size), line, as_of) for line in range(len(self._lives))])
+
+    def mass(self, rows: Rows | NDArray[np.intp], life: int, as_of: int) -> Floats:
+        """Mass of favours of some items (n,) as of a time (µs) under one half-life, by its place: (n,).
 
         A time before the landmark counts as the landmark: one signal dated far ahead must not raise all beyond bounds.
         """
-        found = np.zeros((len(self._lives) + 1, size))
-        known = min(size, len(self._ever))
-        found[:-1, :known] = (self._faded[:known] * np.exp2(-max(as_of - self.landmark, 0) / self._lives)).T
-        found[-1, :known] = self._ever[:known]
+        found = np.zeros(len(rows))
+        known = rows < len(self._faded)
+        found[known] = self._faded[rows[known], life] * np.exp2(-max(as_of - self.landmark, 0) / self._lives[life])
         return found
 
     def own(self, user: int, as_of: int) -> Own:
@@ -139,12 +137,12 @@ class Crowd:
         return found
 
     def alike_users(self, user: int, own: Own, size: int, as_of: int) -> Floats:
-        """What the most similar users favoured, faded under each half-life of the crowd, then unfaded: (4, size).
+        """What the most similar users favoured, faded under each half-life of the crowd: (4, size).
 
         Similar by the cosine of what both favoured (Herlocker et al. 1999).
         """
         matrix = self._current()
-        found = np.zeros((len(self._lives) + 1, size))
+        found = np.zeros((len(self._lives), size))
         if not len(matrix.users) or not len(own.rows):
             return found
         mine = np.zeros(matrix.favours.shape[1])
@@ -157,7 +155,7 @@ class Crowd:
         near = matrix.times[nearest]
         ages = np.maximum(as_of - near.data, 0)
         known = min(size, near.shape[1])
-        for line, life in enumerate([*self._lives, np.inf]):
+        for line, life in enumerate(self._lives):
             faded = sparse.csr_array((np.exp2(-ages / life), near.indices, near.indptr), shape=near.shape)
             found[line, :known] = (cosines[nearest] @ faded)[:known]
         self._add_latest(found, matrix, cosines, nearest, as_of)
@@ -174,14 +172,14 @@ class Crowd:
         pull = np.where(matrix.users[places] == users, near[places], 0.0)
         inside = rows < found.shape[1]
         ages = np.maximum(as_of - self._times[matrix.count : self._count], 0)
-        for line, life in enumerate([*self._lives, np.inf]):
+        for line, life in enumerate(self._lives):
             np.add.at(found[line], rows[inside], (pull * np.exp2(-ages / life))[inside])
 
     def _rebase(self, time: int) -> None:
         """Move the landmark along: 2^(Δ/h) over decades at a half-life of days overflows a double."""
         if self._count == 1:
             self.landmark = time
-        elif abs(time - self.landmark) > _REBASE_HALF_LIVES * self._lives.min() and time > self.landmark:
+        elif time - self.landmark > _REBASE_HALF_LIVES * self._lives.min():
             self._faded *= np.exp2(-(time - self.landmark) / self._lives)
             self.landmark = time
 
@@ -200,7 +198,7 @@ class Crowd:
         changes = (places[1:] != places[:-1]) | (rows[1:] != rows[:-1])
         latest = np.append(changes, True) if len(places) else np.zeros(0, dtype=bool)
         indptr = np.searchsorted(places[latest], np.arange(len(users) + 1))
-        shape = (len(users), len(self._ever))
+        shape = (len(users), len(self._faded))
         indices = rows[latest]
         favours = sparse.csr_array((np.ones(len(indices)), indices, indptr), shape=shape)
         return _Matrix(users, favours, sparse.csr_array((times[latest], indices, indptr), shape=shape), self._count)

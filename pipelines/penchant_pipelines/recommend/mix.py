@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from penchant_pipelines.metrics import ndcg
 from penchant_pipelines.recommend.sources import FRESH, INTERESTS, SOURCES
 
 Floats = NDArray[np.float64]
@@ -143,16 +144,9 @@ def quality(lessons: Sequence[Lesson], mix: Mix) -> Floats:
     return np.array([_ndcg(lesson, mix.scores(lesson.scores.astype(np.float64))) for lesson in lessons])
 
 
-def by_user(lessons: Sequence[Lesson], values: Floats) -> float:
-    """Mean of values of lessons (q,), every user counting alike."""
-    return float(_shares(lessons) @ values)
-
-
 def _ndcg(lesson: Lesson, scores: Floats) -> float:
     order = np.argsort(-scores, kind="stable")[:PLACES]
-    discounts = 1 / np.log2(np.arange(2, PLACES + 2))
-    best = discounts[: min(int(lesson.taken.sum()), PLACES)].sum()
-    return float(discounts[: len(order)] @ lesson.taken[order] / best) if best else 0.0
+    return ndcg(order, np.flatnonzero(lesson.taken), PLACES)
 
 
 def _shares(lessons: Sequence[Lesson]) -> Floats:

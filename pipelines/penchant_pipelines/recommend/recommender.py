@@ -267,11 +267,11 @@ class Recommender:
         """
         taste, settings = mixed.asker.taste, self._settings
         standings = self._sources.scores(mixed.asker, rows, vectors[len(rows) :], mixed.by_row)
-        total, parts = mixed.mix.scores(standings), mixed.mix.parts(standings)
+        parts = mixed.mix.parts(standings)
         if query is not None:
             asked = settings.query_weight * self._sources.standing(query[None], vectors)
-            total = (1 - settings.query_weight) * total + asked
             parts = np.vstack([(1 - settings.query_weight) * parts, asked])
+        total = parts.sum(axis=0)
         if len(taste.avoided):
             total = total - settings.dislike_weight * np.maximum(self._sources.standing(taste.avoided, vectors), 0.0)
         return Scored(total, affinity(taste, vectors, settings)[1]), parts

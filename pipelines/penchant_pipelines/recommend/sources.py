@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
 _OWN = [f"{days:g}d" for days in HORIZON_DAYS]
-_ALL = [f"{days:g}d" for days in CROWD_HALF_LIVES_DAYS] + ["ever"]
+_ALL = ["ever" if days == np.inf else f"{days:g}d" for days in CROWD_HALF_LIVES_DAYS]
 INTERESTS, FRESH, SEQUENCE, NEW = "interests", "fresh", "sequence", "new"
 _BY_ROW = (
     *(f"words_{life}" for life in _OWN),
@@ -53,9 +53,9 @@ REFERENCE = 2048
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Whom items are scored for, and when (µs). `user` is a key of the record, None for a stranger."""
+    """Whom items are scored for, and when (µs). `user` is a key of the record; the taste is not empty."""
 
-    user: int | None
+    user: int
     taste: Taste
     as_of: int
 
@@ -90,17 +90,18 @@ class Sources:
         """Raw scores of the whole catalogue by the sources that read no vectors, in their order: (r, rows)."""
         catalog, as_of = self._catalog, asker.as_of
         size, crowd = catalog.size, catalog.crowd
-        if asker.user is None:
-            own_words, alike_items = np.zeros((2, len(_OWN), size))
-            alike_users = np.zeros((len(_ALL), size))
-        else:
-            own = crowd.own(asker.user, as_of)
-            own_words = catalog.words.alike(own, size)
-            alike_items = crowd.alike_items(own, size)
-            alike_users = crowd.alike_users(asker.user, own, size, as_of)
+        own = crowd.own(asker.user, as_of)
         age = np.maximum(as_of - catalog.created[:size], 0) / MICROS_PER_DAY
         new = np.where(catalog.created[:size] > 0, np.exp2(-age / self._settings.recency_half_life_days), 0.0)
-        return np.concatenate([own_words, alike_items, alike_users, crowd.popularity(size, as_of), new[None]])
+        return np.concatenate(
+            [
+                catalog.words.alike(own, size),
+                crowd.alike_items(own, size),
+                crowd.alike_users(asker.user, own, size, as_of),
+                crowd.popularity(size, as_of),
+                new[None],
+            ]
+        )
 
     def standing(self, targets: Vectors, vectors: Vectors) -> Floats:
         """Deviations of the cosine with the nearest of some targets (t, d) from the catalogue's mean: (n,)."""
@@ -116,12 +117,13 @@ class Sources:
     def _by_vector(self, taste: Taste, rows: Rows, foreign: Vectors) -> Floats:
         """Raw scores of items in the catalogue, then of foreign ones, by the sources that read vectors."""
         found = np.zeros((len(_BY_VECTOR), len(rows) + len(foreign)))
-        if taste.is_empty:
-            return found
         horizons = taste.horizons if taste.horizons is not None else taste.centroids[:0]
         fresh = taste.centroids[:0] if taste.fresh is None else taste.fresh[None]
         targets = np.vstack([taste.centroids, fresh, taste.ahead, horizons])
-        cosines = np.hstack([self._gathered(self._vectors, targets, rows), targets @ foreign.T])
+        # Of many rows all are multiplied: gathering them costs more.
+        whole = len(rows) > self._catalog.size * _GATHERED_SHARE
+        read, asked = (slice(0, self._catalog.size), rows) if whole else (rows, slice(None))
+        cosines = np.hstack([(targets @ self._vectors[read].T)[:, asked], targets @ foreign.T])
         liked, now, ahead, past = np.split(cosines, np.cumsum([len(taste.centroids), len(fresh), len(taste.ahead)]))
         found[0] = soft_maximum(liked.T, taste.shares, self._settings.temperature)[0]
         if len(now):
@@ -133,18 +135,8 @@ class Sources:
             found[3 : 3 + count] = found[3 + count :] = past
             voices = self._catalog.voices.get(self._space)
             if voices is not None:
-                whole = len(rows) > self._catalog.size * _GATHERED_SHARE
-                said = voices.cosines(horizons, slice(0, self._catalog.size) if whole else rows)
-                found[3 + count :, : len(rows)] = said[:, rows] if whole else said
+                found[3 + count :, : len(rows)] = voices.cosines(horizons, read)[:, asked]
         return found
-
-    def _gathered(self, vectors: Vectors, targets: Vectors, rows: Rows) -> Vectors:
-        """Cosines of targets (t, d) with rows: (t, n). Of many rows all are multiplied: gathering them costs more."""
-        if len(rows) > self._catalog.size * _GATHERED_SHARE:
-            whole: Vectors = targets @ vectors[: self._catalog.size].T
-            return whole[:, rows]
-        gathered: Vectors = targets @ vectors[rows].T
-        return gathered
 
 
 def _standing(scores: Floats, reference: Floats) -> Floats:

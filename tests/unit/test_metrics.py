@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from penchant_pipelines.evaluation import metrics
+from penchant_pipelines import metrics
 
 TOP = np.array([7, 3, 9, 1, -1])
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from penchant_pipelines.evaluation.log import Rows, Vectors
-
+Rows = NDArray[np.int64]
+Vectors = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
 
