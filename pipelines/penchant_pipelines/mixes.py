@@ -83,7 +83,11 @@ class Mixes:
         async def work(progress: Progress) -> None:
             with ThreadPoolExecutor(1, thread_name_prefix="lessons") as thread:
                 lessons = await self._lessons(teacher(), thread, progress)
+                before = self.live
                 version = await asyncio.get_running_loop().run_in_executor(thread, self._judged, lessons)
+            if self.live is not before:
+                # Somebody chose another meanwhile: what a person chose is not overruled by a job.
+                version = replace(version, live=False)
             await self._writer.submit(lambda ledger: _insert(ledger, version))
             if version.live:
                 self.live = version
