@@ -81,9 +81,9 @@ class Mixes:
         self._tried_at = len(self._catalog.crowd)
 
         async def work(progress: Progress) -> None:
+            before = self.live
             with ThreadPoolExecutor(1, thread_name_prefix="lessons") as thread:
                 lessons = await self._lessons(teacher(), thread, progress)
-                before = self.live
                 version = await asyncio.get_running_loop().run_in_executor(thread, self._judged, lessons)
             if self.live is not before:
                 # Somebody chose another meanwhile: what a person chose is not overruled by a job.
