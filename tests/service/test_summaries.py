@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from chat_endpoint import ChatEndpoint, listening
-from harness import TOPICS, Server, StartServer, healthy, until
+from harness import TOPICS, Server, StartServer, catalogue, healthy, until
+from tiny_models import tiny_writer
 
 from penchant.v1.interest_service_pb2 import Profile
+from penchant_pipelines.errors import InvalidInput
 
 ENOUGH = 3
 MODEL = "summaries.model"
@@ -151,26 +153,48 @@ async def test_a_user_whom_the_model_refuses_keeps_nobody_from_theirs(
         assert (await server.client.profile("ann")).summary == ""
 
 
-async def test_what_is_muted_is_not_spoken_of_from_that_moment(start: StartServer, endpoint: ChatEndpoint) -> None:
+async def test_the_users_word_hides_what_was_written_before(start: StartServer, endpoint: ChatEndpoint) -> None:
     async with start(**settings(endpoint)) as server:
         client = server.client
         await write(server, "ann", "jazz")
         await write(server, "ann", "hiking", 4)
         profile = await summarised(server, "ann", "jazz")
-        jazz = next(interest for interest in profile.interests if "jazz" in interest.label.casefold())
+        jazz, hiking = (
+            next(interest for interest in profile.interests if word in interest.label.casefold())
+            for word in ("jazz", "hik")
+        )
         endpoint.released.clear()
         before = len(endpoint.requests)
-        await client.steer("ann", interest_id=jazz.id, muted=True)
+        await client.steer("ann", interest_id=jazz.id, bias=-0.5)
         assert (await client.profile("ann")).summary == ""
         await asked(endpoint, before + 1)
-        # Said while the model writes, of what that was told before.
-        hiking = next(interest for interest in profile.interests if "hik" in interest.label.casefold())
+        # Said while the model writes: what it was told is true no more.
+        await client.steer("ann", interest_id=jazz.id, muted=True)
         await client.steer("ann", interest_id=hiking.id, muted=True)
         await client.steer("ann", topic="sourdough baking", bias=1)
         endpoint.released.set()
-        last = await summarised(server, "ann", "sourdough")
+        last = await summarised(server, "ann")
+        assert "sourdough" in last.summary.casefold()
         assert "jazz" not in last.summary.casefold()
         assert "hik" not in last.summary.casefold()
+
+
+async def test_what_was_taken_back_is_spoken_of_no_more(start: StartServer, endpoint: ChatEndpoint) -> None:
+    async with start(**settings(endpoint)) as server:
+        client = server.client
+        await client.upsert_items(catalogue())
+        await write(server, "ann", "jazz", 2)
+        items = [f"astronomy-{number}" for number in range(4)]
+        for item_id in items:
+            await client.behave(user_id="ann", item_id=item_id, action="purchase")
+        before = await summarised(server, "ann", "jazz")
+        assert len(before.interests) > 1
+        endpoint.released.clear()
+        for item_id in items:
+            await client.behave(user_id="ann", item_id=item_id, action="undo")
+        after = await client.profile("ann")
+        assert len(after.interests) < len(before.interests)
+        assert after.summary == ""
 
 
 async def test_an_erased_user_has_none_and_gets_none(start: StartServer, endpoint: ChatEndpoint, data: Path) -> None:
@@ -235,3 +259,17 @@ async def test_merging_joins_what_is_spoken_of(start: StartServer, endpoint: Cha
         whole = (await summarised(server, "member", "jazz")).summary.casefold()
         assert "hik" in whole
         assert "astronomy" not in whole
+
+
+@pytest.mark.slow
+async def test_a_local_model_writes_too(start: StartServer, tmp_path: Path) -> None:
+    folder = tiny_writer(tmp_path / "model")
+    async with start(**{MODEL: str(folder), "summaries.every_signals": ENOUGH}) as server:
+        await write(server, "ann", "jazz")
+        assert (await summarised(server, "ann")).summary
+
+
+async def test_a_server_without_the_model_that_it_is_told_of_does_not_start(start: StartServer) -> None:
+    with pytest.raises(InvalidInput, match=r"summaries\.model"):
+        async with start(**{MODEL: "no-such-folder"}):
+            pass
