@@ -36,6 +36,7 @@ from penchant_pipelines.record import Record, Writer, schema
 from penchant_pipelines.record.ledger import Commit, Ledger, ProfileCache, Receipt, Steered
 from penchant_pipelines.settings import Section
 from penchant_pipelines.space import Shared, Space
+from penchant_pipelines.summaries import LanguageModel, Summaries, SummarySettings, open_model
 from penchant_pipelines.text import Document, TextPipeline, TextSettings
 from penchant_pipelines.watch import Watchers
 
@@ -59,6 +60,7 @@ class EngineSettings(Section):
     interests: InterestSettings = Field(default_factory=InterestSettings)
     index: IndexSettings = Field(default_factory=IndexSettings)
     recommend: RecommendSettings = Field(default_factory=RecommendSettings)
+    summaries: SummarySettings = Field(default_factory=SummarySettings)
 
 
 class Engine:
@@ -68,7 +70,13 @@ class Engine:
     """
 
     def __init__(
-        self, settings: EngineSettings, record: Record, stock: Stock, catalog: Catalog, store: IndexStore
+        self,
+        settings: EngineSettings,
+        record: Record,
+        stock: Stock,
+        catalog: Catalog,
+        store: IndexStore,
+        model: LanguageModel | None,
     ) -> None:
         self.settings = settings
         self.record = record
@@ -97,6 +105,7 @@ class Engine:
         )
         self.adapters = Adapters(stock, shared, self.jobs, _adapter_folder(settings, record.folder), self._heal_index)
         self.serve = self.adapters.serve
+        self.summaries = Summaries(record, self.writer, model, settings.summaries.every_signals, self.serve)
         self._capture = Capture(self._reader, record, self.writer, lambda: self.adapters.serving.kept)
         self.capture = self._capture.capture
         self.check = self._capture.check
@@ -117,6 +126,7 @@ class Engine:
         Where the encoder of its vectors is not to be had any more, all is brought into the space of the settings'
         encoder first. Raises WrongState where the folder is in use or the model can't be loaded.
         """
+        model = open_model(settings.summaries)
         # The lock comes first: whoever can't have the folder should hear so before a model is loaded.
         record = await asyncio.to_thread(Record, folder)
         try:
@@ -126,7 +136,7 @@ class Engine:
             dimensions = {row.key: row.dimensions for row in stock.rows}
             catalog = await asyncio.to_thread(Catalog.load, record, dimensions, settings.interests)
             index = store or open_index_store(settings.index, record.folder / "index")
-            engine = cls(settings, record, stock, catalog, index)
+            engine = cls(settings, record, stock, catalog, index, model)
             try:
                 await engine._start()
                 yield engine
@@ -154,12 +164,14 @@ class Engine:
                 self._heal_index(space)
         await self.adapters.resume()
         self._in_background("learn-mixes", self._keep_learning())
+        self._in_background("write-summaries", self.summaries.run())
 
     async def _close(self) -> None:
         for task in list(self._background):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        await self.summaries.close()
         self.adapters.closing()
         await self.jobs.close()
         for space in self.adapters.serving.kept:
@@ -341,6 +353,7 @@ class Engine:
         if commit.recount:
             self.catalog.recount(self.record, commit.recount, commit.last_signal)
         self.watchers.publish(commit.changes)
+        self.summaries.note(commit.changes)
         if commit.outbox:
             for space in self.adapters.serving.kept:
                 space.relay.wake()

@@ -15,6 +15,7 @@ from penchant_pipelines.interests import InterestView, ProfileView
 from penchant_pipelines.interests.labels import Label
 from penchant_pipelines.model import Action, Behavior, Item, Post, Signal, Steering
 from penchant_pipelines.profiles import Reason
+from penchant_pipelines.summaries import Summary
 
 
 def micros(time: Timestamp) -> int:
@@ -131,6 +132,7 @@ def from_profile(
     view: ProfileView,
     labels: Sequence[Label],
     space_id: str,
+    summary: Summary | None,
     max_interests: int = 0,
     include_vectors: bool = False,
 ) -> interest.Profile:
@@ -144,6 +146,8 @@ def from_profile(
         as_of=timestamp(view.as_of),
         space_id=space_id,
         signal_count=signal_count,
+        summary=summary.text if summary else "",
+        summary_time=timestamp(summary.time) if summary else None,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import Server, StartServer, in_process
@@ -19,10 +20,10 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(data: Path, encoder: Encoder, similarity: float) -> StartServer:
-    """Starts a server in this process, on the test's data folder unless another is named."""
+    """Starts a server in this process, on the test's data folder unless another is named, with further settings."""
 
-    def start(folder: Path = data) -> AbstractAsyncContextManager[Server]:
-        return in_process(folder, encoder, similarity)
+    def start(folder: Path = data, **settings: Any) -> AbstractAsyncContextManager[Server]:
+        return in_process(folder, encoder, similarity, settings)
 
     return start
 

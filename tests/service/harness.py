@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,8 +135,10 @@ async def connected(address: str, data: Path) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def in_process(data: Path, encoder: Encoder, similarity: float) -> AsyncIterator[Server]:
-    overrides = {"data": data, "listen": "127.0.0.1:0", "interests.similarity": similarity}
+async def in_process(
+    data: Path, encoder: Encoder, similarity: float, settings: Mapping[str, Any] | None = None
+) -> AsyncIterator[Server]:
+    overrides = {"data": data, "listen": "127.0.0.1:0", "interests.similarity": similarity, **(settings or {})}
     async with (
         serve(load_settings(overrides=overrides), encoder) as address,
         connected(address, data) as server,

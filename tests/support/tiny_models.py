@@ -10,7 +10,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM, Qwen3Model
 
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal
 
@@ -93,6 +93,25 @@ def tiny_qwen(folder: Path) -> Path:
     model = SentenceTransformer(str(saved), device="cpu", local_files_only=True)
     model.prompts, model.default_prompt_name = {"query": INSTRUCTION}, "query"
     model.save(str(folder))
+    return folder
+
+
+def tiny_writer(folder: Path) -> Path:
+    """A Qwen3 of two layers that writes: words at random, always the same ones."""
+    tokenizer = _tokenizer(SPECIAL)
+    config = Qwen3Config(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        intermediate_size=64,
+        max_position_embeddings=1024,
+    )
+    torch.manual_seed(0)
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+    _fast(tokenizer, "left").save_pretrained(folder)
     return folder
 
 

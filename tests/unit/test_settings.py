@@ -81,6 +81,7 @@ def test_dotted_keys_reach_every_level(monkeypatch: pytest.MonkeyPatch) -> None:
         "interests.actions.like.half_life",
         "index.pth",
         "recommend.temprature",
+        "summaries.modle",
         "limits.pages",
     ],
 )
@@ -130,6 +131,25 @@ def test_loopback_has_many_names(listen: str) -> None:
 def test_a_value_and_a_table_under_one_key_are_refused(one: str, two: str) -> None:
     assert two in complaints({one: "1", two: "1"})
     assert one in complaints({two: "1", one: "1"})
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["127.0.0.1:8000/v1", "ftp://127.0.0.1/v1", "http://", "http://127.0.0.1/v1?key=1"]
+)
+def test_an_endpoint_of_summaries_is_a_url(endpoint: str) -> None:
+    assert "must be a URL" in complaints({"summaries.endpoint": endpoint})["summaries.endpoint"]
+
+
+def test_an_endpoint_of_summaries_needs_the_name_of_a_model() -> None:
+    assert "summaries.model" in complaints({"summaries.endpoint": "http://127.0.0.1:8000/v1"})["summaries"]
+
+
+def test_a_key_is_taken_from_the_environment_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENCHANT_SUMMARIES__API_KEY", "k-42")
+    settings = load_settings()
+    assert settings.summaries.api_key is not None
+    assert settings.summaries.api_key.get_secret_value() == "k-42"
+    assert "k-42" not in repr(settings) + str(settings.model_dump())
 
 
 def test_a_file_that_is_missing_or_not_toml_is_refused(tmp_path: Path) -> None:

@@ -213,6 +213,20 @@ profiles = Table(
     Column("profile", LargeBinary, nullable=False),
 )
 
+summaries = Table(
+    "summaries",
+    metadata,
+    Column("user_key", ForeignKey("users.key", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    # Of which profile it was made.
+    Column("space", Integer, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("signal_count", BigInteger, nullable=False),
+    Column("steering_count", BigInteger, nullable=False),
+    Column("interests", Text, nullable=False),  # JSON list of the ids that it speaks of
+    Column("time", BigInteger, nullable=False),
+    Column("text", Text, nullable=False),  # empty where the model had nothing to say
+)
+
 experiments = Table(
     "experiments",
     metadata,

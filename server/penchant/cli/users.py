@@ -60,6 +60,8 @@ def _show_profile(found: Profile) -> None:
         drift_words(found.drift),
         f"as of {when(found.as_of)}" if found.HasField("as_of") else "",
     )
+    if found.summary:
+        print_line(found.summary, f"(written {when(found.summary_time)})")
     print_table(INTEREST_COLUMNS, map(interest_row, found.interests), empty="no interests yet")
 
 

@@ -25,6 +25,7 @@ from penchant_pipelines.model import Signal, now
 from penchant_pipelines.profiles import Stored
 from penchant_pipelines.record.ledger import Captured
 from penchant_pipelines.space import Space
+from penchant_pipelines.summaries import Summary
 
 Context = grpc.aio.ServicerContext[Any, Any]
 STREAM_WINDOW = 256
@@ -101,7 +102,9 @@ class InterestService(pb_grpc.InterestServiceServicer):
         as_of = convert.micros(request.as_of) if request.HasField("as_of") else None
         with self.engine.serve(request.user_id) as space:
             stored = await space.profile(request.user_id, as_of)
-            profile = await _profile(space, stored, request.max_interests, request.include_vectors)
+            # A summary is of the present; it says nothing of how the profile stood.
+            summary = await self.engine.summaries.find(request.user_id, space, stored.view) if as_of is None else None
+            profile = await _profile(space, stored, summary, request.max_interests, request.include_vectors)
         return pb.GetProfileResponse(profile=profile)
 
     async def WatchProfiles(
@@ -119,7 +122,8 @@ class InterestService(pb_grpc.InterestServiceServicer):
                     if stored is None:
                         profile = pb.Profile(user_id=user_id, as_of=convert.timestamp(now()), space_id=space.space_id)
                     else:
-                        profile = await _profile(space, stored)
+                        summary = await self.engine.summaries.find(user_id, space, stored.view)
+                        profile = await _profile(space, stored, summary)
                 yield pb.WatchProfilesResponse(profile=profile)
             while True:
                 change = await self.drain.unless_started(watcher.next())
@@ -137,6 +141,7 @@ class InterestService(pb_grpc.InterestServiceServicer):
                         view,
                         await space.labels(view),
                         space.space_id,
+                        await self.engine.summaries.find(change.user_id, space, view),
                     )
                 yield pb.WatchProfilesResponse(profile=profile)
 
@@ -181,7 +186,8 @@ class InterestService(pb_grpc.InterestServiceServicer):
         """Stream all that is held about a user: the profile, then every signal, newest first."""
         with self.engine.serve(request.user_id) as space:
             stored = await space.profile(request.user_id)
-            profile = await _profile(space, stored, include_vectors=True)
+            summary = await self.engine.summaries.find(request.user_id, space, stored.view)
+            profile = await _profile(space, stored, summary, include_vectors=True)
         yield pb.ExportUserResponse(profile=profile)
         after: tuple[int, str] | None = None
         while True:
@@ -206,7 +212,7 @@ class InterestService(pb_grpc.InterestServiceServicer):
         view, version, signal_count, space_id = await self.engine.merge(request.from_user_id, request.into_user_id)
         labels = await self.engine.labels(view, space_id)
         return pb.MergeUsersResponse(
-            profile=convert.from_profile(request.into_user_id, version, signal_count, view, labels, space_id)
+            profile=convert.from_profile(request.into_user_id, version, signal_count, view, labels, space_id, None)
         )
 
     async def _capture_all(
@@ -273,7 +279,9 @@ class InterestService(pb_grpc.InterestServiceServicer):
         )
 
 
-async def _profile(space: Space, stored: Stored, max_interests: int = 0, include_vectors: bool = False) -> pb.Profile:
+async def _profile(
+    space: Space, stored: Stored, summary: Summary | None, max_interests: int = 0, include_vectors: bool = False
+) -> pb.Profile:
     return convert.from_profile(
         stored.user_id,
         stored.version,
@@ -281,6 +289,7 @@ async def _profile(space: Space, stored: Stored, max_interests: int = 0, include
         stored.view,
         await space.labels(stored.view),
         space.space_id,
+        summary,
         max_interests,
         include_vectors,
     )

@@ -429,17 +429,27 @@ class Profile(_message.Message):
     AS_OF_FIELD_NUMBER: _builtins.int
     SPACE_ID_FIELD_NUMBER: _builtins.int
     SIGNAL_COUNT_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    SUMMARY_TIME_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     version: _builtins.int
     space_id: _builtins.str
     """Names the encoder and adapter whose vectors these are."""
     signal_count: _builtins.int
+    summary: _builtins.str
+    """A sentence or two on the interests, by a generative model where the server has one; plain text, not to be run or
+    rendered. Empty where there is none that still holds: once an interest it speaks of is gone, or the user was steered.
+    """
     @_builtins.property
     def interests(self) -> _containers.RepeatedCompositeFieldContainer[Global___Interest]: ...
     @_builtins.property
     def drift(self) -> Global___Drift: ...
     @_builtins.property
     def as_of(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def summary_time(self) -> _timestamp_pb2.Timestamp:
+        """As of when it was written."""
+
     def __init__(
         self,
         *,
@@ -450,10 +460,12 @@ class Profile(_message.Message):
         as_of: _timestamp_pb2.Timestamp | None = ...,
         space_id: _builtins.str = ...,
         signal_count: _builtins.int = ...,
+        summary: _builtins.str = ...,
+        summary_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "drift", b"drift"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "drift", b"drift", "summary_time", b"summary_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "drift", b"drift", "interests", b"interests", "signal_count", b"signal_count", "space_id", b"space_id", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "drift", b"drift", "interests", b"interests", "signal_count", b"signal_count", "space_id", b"space_id", "summary", b"summary", "summary_time", b"summary_time", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
