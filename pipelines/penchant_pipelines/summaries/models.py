@@ -92,9 +92,7 @@ def _refused(response: httpx.Response) -> ModelFailed:
     # The body isn't told: it may repeat what was sent.
     again = response.headers.get("retry-after", "")
     patience = min(float(again), MOST_PATIENCE_SECONDS) if again.isdecimal() else 0.0
-    return ModelFailed(
-        f"the endpoint answers {response.status_code}", patience, response.status_code in (400, 413, 422)
-    )
+    return ModelFailed(f"the endpoint answers {response.status_code}", patience, response.status_code in UNWANTED_TEXT)
 
 
 def _content(body: bytes) -> str:
