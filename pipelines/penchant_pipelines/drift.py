@@ -33,7 +33,7 @@ PAUSE = 10
 CAUTION = 0.5
 """Share by which a signal moves the mean less when an alarm is near: a change must not vouch for itself."""
 LEAST_LENGTH = 0.06
-"""Least squared length of a mean over different signals, which can come out below 0 where they have nothing in common."""
+"""Least squared length of a mean: over different signals alone it comes out near 0 where they have little in common."""
 STIRRING = 0.25
 """Evidence from which a change may have begun."""
 
@@ -43,21 +43,21 @@ class DriftSettings(Section):
 
     min_signals: int = Field(default=20, ge=15, description="Signals that must have been seen before anything is said.")
     newest_share: float = Field(
-        default=0.15, gt=0, lt=1, description="Share of the newest signal in what the newest ones are about."
+        default=0.2, gt=0, lt=1, description="Share of the newest signal in what the newest ones are about."
     )
     distance: float = Field(
-        default=0.035,
+        default=0.05,
         gt=0,
         description="Squared distance of the newest signals' mean from the one before, in variances of a signal, at "
         "which drift is told.",
     )
     turn: float = Field(
-        default=0.105, gt=0, le=2, description="1 − cosine between the two means that it takes besides to tell drift."
+        default=0.145, gt=0, le=2, description="1 − cosine between the two means that it takes besides to tell drift."
     )
     memory_signals: int = Field(
         default=200, ge=20, description="Signals that the mean reaches back, so that slow change passes for none."
     )
-    trust_signals: int = Field(default=20, ge=PAUSE, description="Signals for which an alarm stands.")
+    trust_signals: int = Field(default=20, ge=1, description="Signals for which an alarm stands.")
 
 
 class DriftState(msgspec.Struct):
@@ -139,7 +139,7 @@ def _judge(state: DriftState, now: Vector, mean: Vector, time: int, settings: Dr
         state.onset = None
     elif state.onset is None:
         state.onset = time
-    if state.evidence >= 1 and state.remaining <= settings.trust_signals - PAUSE:
+    if state.evidence >= 1 and state.remaining <= max(0, settings.trust_signals - PAUSE):
         state.since = state.onset
         state.remaining = settings.trust_signals
         state.held = min(state.held, RESTART)
