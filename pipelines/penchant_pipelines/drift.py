@@ -1,12 +1,15 @@
 """Drift: whether a user still writes about what the record says they care for.
 
-A change of interests shifts the mean of the signals' vectors. Two statistics look for it, and their sum alarms:
-- CUSUM on how far each signal lies from the mean of those before, standardised by the user's own past (Page 1954):
-  it sees at once that what comes is foreign;
-- a multivariate EWMA of the deviations from that mean (Lowry et al. 1992), as a U-statistic: only what deviations have
-  in common counts, so that it sees that what comes is foreign *in one direction*. One odd signal has nothing in common.
-Both count signals, not days: of the days between two signals a change says nothing. An alarm starts them over against
-what is new. Interests are never deleted by drift; the newest signals are trusted more for a while.
+The mean of the newest signals is compared with the mean of those before, and drift is told where both hold:
+- they are apart by more than chance: the squared distance, in variances of a signal (Cohen's d², 1988);
+- they point elsewhere: 1 − cosine. Real people write a series on one thing and then another, longer and shorter texts:
+  their means are never still. What stays is the direction, where it is still the same person writing.
+A mean of few texts is long by what each shares with itself alone, which would hide either. All products are therefore
+taken over pairs of different signals, as in a U-statistic (Hoeffding 1948): the cosine is then 1 where nothing changed,
+however few signals the means hold. Nothing is learnt of a user but the two means.
+
+Signals count, not days: of the days between two signals a change says nothing. Interests are never deleted by drift;
+the newest signals are trusted more for a while.
 """
 
 from __future__ import annotations
@@ -23,38 +26,34 @@ from penchant_pipelines.settings import Section
 
 Vector = NDArray[np.float32]
 
-LAG = 6
-"""Signals after which one counts as ordinary: a change must not vouch for itself."""
-LEAST = 4
-"""Signals whose mean can be deviated from."""
-RESTART = 10
+RESTART = 20
 """Signals that the mean counts for after an alarm: what comes next moves it fast."""
-KEPT = 0.7
-"""Share of the way to what is new that the mean stays behind at an alarm: a false one must not cost what is known."""
-MOST_DEVIATIONS = 4.0
-"""One signal is not told from another by more: the oddest text is still one."""
-NEWEST = 0.2
-"""Weight of the newest signal in what the newest ones are about."""
-PRIOR_SIGNALS = 20
-"""How many signals the two priors below are worth against the user's own."""
-PRIOR_DEVIATION = 0.08
-"""Usual standard deviation of the cosine between a signal and the mean of the user's others."""
-PRIOR_SPREAD = 0.0925
-"""Usual root mean square of the product of two signals' deviations from the mean."""
+PAUSE = 10
+"""Signals after an alarm without another: until then the newest ones are those that were told."""
+CAUTION = 0.5
+"""Share by which a signal moves the mean less when an alarm is near: a change must not vouch for itself."""
+LEAST_LENGTH = 0.06
+"""Least squared length of a mean: over different signals alone it comes out near 0 where they have little in common."""
+STIRRING = 0.25
+"""Evidence from which a change may have begun."""
 
 
 class DriftSettings(Section):
     """When a change of interests is called drift."""
 
     min_signals: int = Field(default=20, ge=15, description="Signals that must have been seen before anything is said.")
-    slack: float = Field(default=0.5, ge=0, description="CUSUM's k: surprise below this many deviations is ordinary.")
     newest_share: float = Field(
-        default=0.15, gt=0, lt=1, description="Share of the newest signal in what the recent ones have in common."
+        default=0.2, gt=0, lt=1, description="Share of the newest signal in what the newest ones are about."
     )
-    shift_weight: float = Field(
-        default=2.0, ge=0, description="Weight of what recent signals have in common, against that of surprise."
+    distance: float = Field(
+        default=0.05,
+        gt=0,
+        description="Squared distance of the newest signals' mean from the one before, in variances of a signal, at "
+        "which drift is told.",
     )
-    threshold: float = Field(default=8.3, gt=0, description="Sum of both, in deviations, at which drift is told.")
+    turn: float = Field(
+        default=0.145, gt=0, le=2, description="1 − cosine between the two means that it takes besides to tell drift."
+    )
     memory_signals: int = Field(
         default=200, ge=20, description="Signals that the mean reaches back, so that slow change passes for none."
     )
@@ -62,36 +61,29 @@ class DriftSettings(Section):
 
 
 class DriftState(msgspec.Struct):
-    """What the detector remembers of a user."""
+    """What the detector remembers of a user.
+
+    `alone` counts what signals share with themselves: Σ of the products of their weights in two means.
+    """
 
     count: int = 0
     """Signals seen."""
     mean: Vector | None = None
     """(d,) mean of the signals before."""
-    held: int = 0
+    held: float = 0.0
     """Signals that the mean is made of."""
-    recent: Vector | None = None
-    """(d,) decayed sum of deviations from the mean."""
-    alone: float = 0.0
-    """What |recent|² would be if the deviations had nothing in common."""
+    mean_alone: float = 0.0
+    """Part of |mean|² that is each signal with itself."""
     now: Vector | None = None
     """(d,) what the newest signals are about: their mean, each weighing less than the next."""
-    run: int = 0
-    """Deviations in `recent`."""
-    pending: list[tuple[float, float]] = []
-    """Surprise and squared shared deviation of the newest signals, which the baseline has not learnt yet."""
-    learnt: int = 0
-    surprise: float = 0.0
-    """Mean surprise."""
-    square: float = 0.0
-    """Sum of squared deviations from it (Welford)."""
-    spread: float = 0.0
-    """Sum of squared shared deviations."""
-    cusum: float = 0.0
+    now_alone: float = 0.0
+    """The same of |now|²."""
+    both_alone: float = 0.0
+    """The same of now · mean."""
     evidence: float = 0.0
-    """What speaks for drift, in deviations."""
+    """What speaks for drift: an alarm at 1."""
     onset: int | None = None
-    """Event time (µs) at which the CUSUM last left zero."""
+    """Event time (µs) at which the evidence last began to gather."""
     since: int | None = None
     """Onset of the change that is being told, None where there is none."""
     remaining: int = 0
@@ -117,76 +109,45 @@ def observe(state: DriftState, vector: Vector, time: int, settings: DriftSetting
         if state.remaining == 0:
             state.since = None
     state.count += 1
-    share = np.float32(NEWEST)
-    state.now = vector.copy() if state.now is None else state.now + share * (vector - state.now)
-    if state.mean is not None and state.held >= LEAST:
-        state.evidence = _evidence(state, state.mean, vector, time, settings)
-        if state.evidence >= settings.threshold:
-            state.since = state.onset if state.onset is not None else time
-            state.remaining = settings.trust_signals
-            _start_over(state, settings)
-    state.held = min(state.held + 1, settings.memory_signals)
-    if state.mean is None:
-        state.mean = vector.copy()
-    else:
-        state.mean = state.mean + (vector - state.mean) / np.float32(state.held)
+    share = max(settings.newest_share, 1 / state.count)
+    if state.now is None or state.mean is None:
+        state.now, state.mean = vector.copy(), vector.copy()
+        state.held = state.now_alone = state.mean_alone = state.both_alone = 1.0
+        return
+    state.now = state.now + np.float32(share) * (vector - state.now)
+    state.now_alone = (1 - share) ** 2 * state.now_alone + share**2
+    state.both_alone *= 1 - share
+    if state.count > settings.min_signals:
+        _judge(state, state.now, state.mean, time, settings)
+    weight = 1 - CAUTION * min(1.0, max(0.0, state.evidence))
+    state.held = min(state.held + weight, settings.memory_signals)
+    step = weight / state.held
+    state.mean = state.mean + np.float32(step) * (vector - state.mean)
+    state.mean_alone = (1 - step) ** 2 * state.mean_alone + step**2
+    state.both_alone = (1 - step) * state.both_alone + step * share
 
 
-def _evidence(state: DriftState, mean: Vector, vector: Vector, time: int, settings: DriftSettings) -> float:
-    """Compare a signal with those before; how much speaks for drift, in deviations. 0 while there is too little."""
-    deviation = vector - mean
-    surprise = 1.0 - float(vector @ mean)
-    kept = 1.0 - settings.newest_share
-    shared = 0.0
-    if state.recent is None:
-        state.recent = deviation
-    else:
-        shared = float(deviation @ state.recent) ** 2 / _series(kept**2, state.run)
-        state.recent = np.float32(kept) * state.recent + deviation
-    state.alone = kept**2 * state.alone + float(deviation @ deviation)
-    state.run += 1
-    deviations = (surprise - state.surprise) / math.sqrt(
-        (state.square + PRIOR_SIGNALS * PRIOR_DEVIATION**2) / (state.learnt + PRIOR_SIGNALS)
-    )
-    spread = math.sqrt((state.spread + PRIOR_SIGNALS * PRIOR_SPREAD**2) / (state.learnt + PRIOR_SIGNALS))
-    ready = state.count > settings.min_signals
-    if ready:
-        state.cusum = max(0.0, state.cusum + min(deviations, MOST_DEVIATIONS) - settings.slack)
-        if state.cusum == 0.0:
-            state.onset = None
-        elif state.onset is None:
-            state.onset = time
-    state.pending.append((surprise, shared))
-    if len(state.pending) > LAG:
-        _learn(state, *state.pending.pop(0))
-    pairs = _series(kept**2, state.run) ** 2 - _series(kept**4, state.run)
-    if not ready or pairs < 1e-9:
-        return 0.0
-    common = (float(state.recent @ state.recent) - state.alone) / math.sqrt(2 * pairs) / spread
-    return state.cusum + settings.shift_weight * common
+def _judge(state: DriftState, now: Vector, mean: Vector, time: int, settings: DriftSettings) -> None:
+    """Compare the newest signals with those before; tell drift if it is time."""
+    recent = _over_pairs(now, now, state.now_alone)
+    before = _over_pairs(mean, mean, state.mean_alone)
+    common = _over_pairs(now, mean, state.both_alone)
+    distance = (recent - 2 * common + before) / max(1 - before, LEAST_LENGTH)
+    turn = 1 - common / math.sqrt(max(recent, LEAST_LENGTH) * max(before, LEAST_LENGTH))
+    state.evidence = min(distance / settings.distance, turn / settings.turn)
+    if state.evidence < STIRRING:
+        state.onset = None
+    elif state.onset is None:
+        state.onset = time
+    if state.evidence >= 1 and state.remaining <= max(0, settings.trust_signals - PAUSE):
+        state.since = state.onset
+        state.remaining = settings.trust_signals
+        state.held = min(state.held, RESTART)
 
 
-def _series(ratio: float, terms: int) -> float:
-    """1 + ratio + ratio² + … of so many terms."""
-    return (1 - ratio**terms) / (1 - ratio)
-
-
-def _learn(state: DriftState, surprise: float, shared: float) -> None:
-    state.learnt += 1
-    delta = surprise - state.surprise
-    state.surprise += delta / state.learnt
-    state.square += delta * (surprise - state.surprise)
-    state.spread += shared
-
-
-def _start_over(state: DriftState, settings: DriftSettings) -> None:
-    """Make what is new the baseline, so that the same change is not told twice."""
-    if state.mean is not None and state.recent is not None:
-        weights = _series(1.0 - settings.newest_share, state.run)
-        state.mean = state.mean + np.float32((1 - KEPT) / weights) * state.recent
-    state.held = min(state.held, RESTART)
-    state.recent, state.alone, state.run = None, 0.0, 0
-    state.pending, state.cusum, state.onset, state.evidence = [], 0.0, None, 0.0
+def _over_pairs(one: Vector, other: Vector, alone: float) -> float:
+    """Product of two means of unit vectors over pairs of different ones."""
+    return (float(one @ other) - alone) / (1 - alone)
 
 
 def trust(state: DriftState, settings: DriftSettings) -> float:
@@ -194,7 +155,7 @@ def trust(state: DriftState, settings: DriftSettings) -> float:
 
     The square root makes it lead early: that helps where a change is under way and costs nothing measurable elsewhere.
     """
-    return 1.0 if state.remaining else math.sqrt(min(1.0, max(0.0, state.evidence / settings.threshold)))
+    return 1.0 if state.remaining else math.sqrt(min(1.0, max(0.0, state.evidence)))
 
 
 def report(

@@ -34,7 +34,7 @@ OPENING_CLOSENESS = 0.5
 STEERED_MASS = 1.0
 """Mass of a full steer (bias ±1): as much as one post, but it never fades."""
 
-FORMAT = 3
+FORMAT = 4
 """Of stored profiles, and of all that goes into them besides the settings: a change makes them anew."""
 
 Event = Evidence | SteeringEvent
