@@ -1,9 +1,9 @@
 """An activation of an adapter under constant traffic: what fails, how long it takes, what a rollback costs.
 
-    .venv/bin/python benchmarks/activation.py [--items 20000] [--signals 50000] [--adapter FOLDER] [--kill]
+    .venv/bin/python benchmarks/activation.py [--items 20000] [--signals 50000] [--adapter FOLDER] [--rate 40] [--kill]
 
 Starts a server of its own on a temporary data folder and fills it with made-up items and signals. Then callers
-capture and ask for recommendations without a pause, while an adapter (without --adapter one of small random
+capture and ask for recommendations all the time (--rate), while an adapter (without --adapter one of small random
 weights) is activated, and rolled back. With --kill the server is killed (-9) half-way through and started again.
 Prints JSON: calls and failed calls, answers by space and any from neither, latencies before and during, seconds
 of the activation and of the rollback, and how many signals each space holds in the end.
@@ -53,6 +53,7 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--signals", type=int, default=50_000)
     parser.add_argument("--users", type=int, default=500)
+    parser.add_argument("--rate", type=float, default=40.0, help="calls a second in all, or as many as it takes")
     parser.add_argument("--adapter", type=Path, help="folder of an adapter for the embedded encoder")
     parser.add_argument("--kill", action="store_true", help="kill the server half-way through, and start it again")
     options = parser.parse_args()
@@ -85,10 +86,12 @@ def make_adapter(folder: Path) -> None:
 
 
 class Traffic:
-    """Callers without a pause, and what became of their calls."""
+    """Callers at a constant rate, and what became of their calls."""
 
-    def __init__(self, users: int) -> None:
+    def __init__(self, users: int, rate: float) -> None:
         self._users = users
+        self._seconds = 2 * CALLERS / rate
+        """Between two calls of one caller."""
         self._numbers = itertools.count()
         self._chooser = random.Random(1)
         self.took: dict[str, list[float]] = {}
@@ -109,11 +112,11 @@ class Traffic:
                         answer = await self._call(client, kind)
                     except penchant.PenchantError as error:
                         self.failed[f"{phase} {kind} {type(error).__name__} {error.message[:60]}"] += 1
-                        await asyncio.sleep(0.05)
                     else:
                         self.took.setdefault(f"{kind}_{phase}", []).append(1000 * (time.perf_counter() - start))
                         self.spaces[answer.space_id] += 1
                         self.captured += kind == "capture"
+                    await asyncio.sleep(max(self._seconds - (time.perf_counter() - start), 0))
 
             tasks = [asyncio.create_task(call(kind)) for kind in ("capture", "recommend") for _ in range(CALLERS)]
             try:
@@ -138,7 +141,7 @@ async def measure(data: Path, options: argparse.Namespace) -> dict[str, Any]:
         start = time.perf_counter()
         await asyncio.to_thread(fill, server.address, options)
         figures["fill_s"] = time.perf_counter() - start
-        traffic = Traffic(options.users)
+        traffic = Traffic(options.users, options.rate)
         async with penchant.AsyncClient(server.address, timeout=120) as client:
             before = (await client.server_info()).space_id
             adapter = await client.load_adapter("tuned")

@@ -20,7 +20,7 @@ from penchant_pipelines.jobs import Job, Jobs, Progress
 from penchant_pipelines.model import now
 from penchant_pipelines.recommend.lessons import MOST_LESSONS, Teacher
 from penchant_pipelines.recommend.mix import Lesson, Mix, learn, quality
-from penchant_pipelines.recommend.sources import INTERESTS
+from penchant_pipelines.recommend.sources import INTERESTS, SOURCES
 from penchant_pipelines.record import Record, Writer
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.schema import mixes as table
@@ -53,6 +53,8 @@ class MixVersion:
     quality_before: float
     """Of what was live, on the same lessons."""
     live: bool
+    outdated: bool = False
+    """It weighs sources that are no more, which count nothing now."""
 
 
 class Mixes:
@@ -72,6 +74,8 @@ class Mixes:
         self.live = next(iter(self._read(1, live=True)), None)
         # The newest, live or not: who went back to another doesn't want it learnt again at once.
         self._tried_at = max((version.favour_count for version in self._read(1)), default=0)
+        if self.live is not None and self.live.outdated:
+            self._tried_at = 0
 
     async def learn(self, teacher: Callable[[], Teacher]) -> Job:
         """Start a job that learns from lessons, and puts to use what ranks not surely worse than what is live.
@@ -159,15 +163,17 @@ class Mixes:
 
 
 def _version(row: sa.Row[Any]) -> MixVersion:
+    weights = json.loads(row.weights)
     return MixVersion(
         row.id,
         row.create_time,
-        Mix.of(json.loads(row.weights)),
+        Mix.of(weights),
         row.favour_count,
         row.lesson_count,
         row.quality,
         row.quality_before,
         row.live,
+        not weights.keys() <= set(SOURCES),
     )
 
 

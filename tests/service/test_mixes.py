@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -19,6 +22,7 @@ from penchant.v1.admin_service_pb2 import JobState, LearnMixRequest, ListMixesRe
 from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.recommendation_service_pb2 import Candidate, Recommendation, RerankRequest
 from penchant.v1.signal_pb2 import Action, Behavior, Post, Signal
+from penchant_pipelines import engine
 
 SUBJECTS = {
     "tea": ["green tea", "oolong", "black tea", "white tea", "puer cakes"],
@@ -162,6 +166,23 @@ async def test_a_mix_is_learnt_goes_live_and_is_rolled_back(start: StartServer) 
     async with start() as server:
         assert not any(mix.live for mix in await mixes(server))
         assert await server.recommended("u0", diversity=0) == before
+
+
+async def test_a_mix_of_sources_that_are_no_more_is_learnt_anew(
+    start: StartServer, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start() as server:
+        await seed(server)
+        first = await learnt(server)
+    with closing(sqlite3.connect(data / "record.sqlite3")) as record, record:
+        record.execute("UPDATE mixes SET weights = ?", (json.dumps({"popular_ever": 1.0, "a former source": 3.0}),))
+    monkeypatch.setattr(engine, "LEARNING_PAUSE_SECONDS", 0.1)
+    async with start() as server:
+        assert dict((await mixes(server))[0].weights) == {"popular_ever": 1.0}
+        async with asyncio.timeout(60):
+            while (newest := (await mixes(server))[0]).mix_id == first.mix_id:
+                await asyncio.sleep(0.05)
+        assert newest.live
 
 
 async def test_reranked_candidates_tell_their_sources_too(server: Server) -> None:

@@ -26,8 +26,9 @@ from penchant_pipelines.interests import (
 )
 from penchant_pipelines.interests.blend import Trace, undone_ids
 from penchant_pipelines.interests.evidence import Vector, weighing
+from penchant_pipelines.interests.horizons import HORIZONS, faded
 from penchant_pipelines.interests.repeats import Repeats
-from penchant_pipelines.interests.state import HORIZON_DAYS, decay, half_lives
+from penchant_pipelines.interests.state import decay, half_lives
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Steering
 
 DIMENSIONS = 6
@@ -234,14 +235,18 @@ def test_horizons_are_the_liked_past_as_it_stood_at_the_last_like(events: list[E
         assert profile.past is None
         return
     last = liked[-1][0].time
-    expected = np.zeros((len(HORIZON_DAYS), DIMENSIONS))
+    added: list[tuple[Evidence, float, float]] = []
     repeats = Repeats()
     for event, weight in weighed:
         assert event.vector is not None
         mass, _ = repeats.take(event.vector, weight, event.time, mixer.long_life)
         if weight > 0:
-            fade = np.exp2(-(last - event.time) / DAY / np.array(HORIZON_DAYS))
-            expected += mass * np.outer(fade, event.vector)
+            added.append((event, mass, mass / weight))
+    expected = np.zeros((len(HORIZONS), DIMENSIONS))
+    for place, (event, mass, _) in enumerate(added):
+        assert event.vector is not None
+        newer = sum(signals for _, _, signals in added[place + 1 :])
+        expected += mass * faded(np.array([newer]), np.array([(last - event.time) / DAY])) * event.vector
     assert profile.past is not None
     assert profile.past_until == last
     assert profile.past.dtype == np.float32
@@ -259,10 +264,30 @@ def test_horizons_fade_from_like_to_like_and_not_by_what_is_disliked() -> None:
         ]
     )
     assert profile.past is not None
-    np.testing.assert_array_equal(profile.past, np.tile(axis(0), (len(HORIZON_DAYS), 1)))
+    np.testing.assert_array_equal(profile.past, np.tile(axis(0), (len(HORIZONS), 1)))
     mixer.add(profile, act(4, 7 * DAY, Action.LIKE, axis(1)))
-    np.testing.assert_allclose(profile.past[:, 0], np.exp2(-7 / np.array(HORIZON_DAYS)), rtol=1e-6)
+    np.testing.assert_allclose(profile.past[:, [0]], faded(np.ones(1), np.full(1, 7.0)), rtol=1e-6)
     np.testing.assert_array_equal(profile.past[:, 1], 1)
+
+
+def test_a_text_said_again_pushes_nothing_out_of_the_past() -> None:
+    mixer = blender()
+    profile = mixer.replay([act(n, n, Action.LIKE, axis(n)) for n in range(3)])
+    assert profile.past is not None
+    before = profile.past.copy()
+    for n in range(3, 30):
+        mixer.add(profile, act(n, n, Action.LIKE, axis(2)))
+    np.testing.assert_allclose(profile.past, before, atol=1e-3)
+
+
+def test_a_past_of_long_ago_keeps_its_direction_until_something_new_comes() -> None:
+    mixer = blender()
+    profile = mixer.replay([post(1, 0, axis(0)), act(2, 40_000 * DAY, Action.VIEW, axis(0))])
+    assert profile.past is not None
+    assert np.linalg.norm(profile.past, axis=1).min() >= blend.LEAST_PAST * 0.999
+    mixer.add(profile, post(3, 80_000 * DAY, axis(1)))
+    directions = profile.past / np.linalg.norm(profile.past, axis=1, keepdims=True)
+    assert directions[-1] @ axis(1) > 0.999
 
 
 def test_a_signal_joins_what_is_near_and_opens_what_is_not() -> None:
@@ -399,7 +424,7 @@ def test_a_recipe_knows_when_profiles_must_be_made_anew(monkeypatch: pytest.Monk
     ]
     assert recipe.digest not in {other.digest for other in others}
     before = recipe.digest
-    monkeypatch.setattr(blend, "HORIZON_DAYS", (2.0, 7.0))
+    monkeypatch.setattr(blend, "HORIZONS", ("last2", "7d"))
     assert recipe.digest != before
 
 

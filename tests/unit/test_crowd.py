@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from penchant_pipelines.interests.state import HORIZON_DAYS
+from penchant_pipelines.interests import horizons
+from penchant_pipelines.interests.horizons import HORIZONS
 from penchant_pipelines.model import MICROS_PER_DAY
+from penchant_pipelines.recommend import ease
 from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS, NEIGHBOURS, Crowd
+from penchant_pipelines.recommend.ease import RIDGE
 
 DAY = MICROS_PER_DAY
 USERS, ITEMS = 6, 8
@@ -144,18 +147,31 @@ def test_what_a_user_favoured_is_told_once_by_the_latest_time_pending_or_not(
         assert own.rows.tolist() == list(expected)
         ages = np.array([max(as_of - time, 0) / DAY for time in expected.values()])
         ages -= ages.min(initial=np.inf) if len(ages) else 0.0
-        assert own.masses.shape == (len(HORIZON_DAYS), len(expected))
-        np.testing.assert_allclose(own.masses, np.exp2(-ages / np.array(HORIZON_DAYS)[:, None]), rtol=1e-9)
+        assert own.masses.shape == (len(HORIZONS), len(expected))
+        newer = np.array([sum(other > time for other in expected.values()) for time in expected.values()], dtype=float)
+        np.testing.assert_allclose(own.masses, horizons.faded(newer, ages), rtol=1e-9)
 
 
 @law
 @given(favours, st.integers(1, USERS), st.integers(0, 500 * DAY))
-def test_items_favoured_by_the_same_people_are_alike(told: list[Favour], user: int, later: int) -> None:
+def test_what_goes_with_a_users_items_follows_from_who_favoured_both(told: list[Favour], user: int, later: int) -> None:
     found = crowd(told)
     own = found.own(user, newest(told) + later)
     held = binary(told)
-    expected = own.masses @ cosines(held.T, held.T)[own.rows]
-    np.testing.assert_allclose(found.alike_items(own, ITEMS), expected, rtol=1e-9, atol=1e-12)
+    inverse = np.linalg.inv(held.T @ held + RIDGE * np.eye(ITEMS))
+    weights = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, 0.0)
+    expected = own.masses @ weights[own.rows]
+    np.testing.assert_allclose(found.alike_items(own, ITEMS), expected, rtol=1e-6, atol=1e-12)
+
+
+def test_those_who_favoured_most_are_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ease, "MOST_USERS", 2)
+    told = [Favour(user, row, DAY) for user, rows in {1: (0, 1, 2), 2: (0, 1, 2), 3: (0, 3)}.items() for row in rows]
+    found = crowd(told)
+    likes = found.alike_items(found.own(3, DAY), ITEMS)[-1]
+    assert likes[1] > 0
+    assert likes[3] == 0
 
 
 @law
@@ -188,7 +204,7 @@ def test_a_users_own_favours_count_at_once() -> None:
     assert not len(found.own(3, DAY).rows)  # all that is told so far is in the matrix now
     found.add(3, 0, 2 * DAY, 1.0)
     own = found.own(3, 2 * DAY)
-    np.testing.assert_allclose(found.alike_items(own, 3)[-1], [1, 1, 0])
+    assert found.alike_items(own, 3)[-1, 1] > 0
     np.testing.assert_allclose(found.alike_users(3, own, 3, DAY)[-1], [np.sqrt(2)] * 2 + [0])
 
 
@@ -198,7 +214,7 @@ def test_many_favours_are_taken_into_the_matrix_by_themselves() -> None:
     for user in range(2, 60):
         for row in (0, 1):
             found.add(user, row, DAY, 1.0)
-    assert found.alike_items(found.own(1, DAY), 2)[-1, 1] > 0.5
+    assert found.alike_items(found.own(1, DAY), 2)[-1, 1] > 0
     assert found.alike_users(1, found.own(1, DAY), 2, DAY)[-1, 1] > 0
 
 
@@ -209,7 +225,7 @@ def test_rows_beyond_the_first_arrays(row: int) -> None:
     found.add(1, row, 2 * DAY, 2.0)
     own = found.own(1, 2 * DAY)
     assert own.rows.tolist() == [0, row]
-    assert found.alike_items(own, row + 10).shape == (len(HORIZON_DAYS), row + 10)
+    assert found.alike_items(own, row + 10).shape == (len(HORIZONS), row + 10)
     assert found.alike_users(1, own, row + 10, 2 * DAY)[-1, 0] > 0
     np.testing.assert_allclose(found.popularity(row + 10, 2 * DAY)[-1, [0, row]], [2, 2])
     assert found.popularity(1, 2 * DAY).shape == (len(LIVES), 1)
@@ -229,7 +245,7 @@ def test_nobody_has_favoured_anything() -> None:
     found = Crowd()
     own = found.own(1, DAY)
     assert own.rows.shape == (0,)
-    assert own.masses.shape == (len(HORIZON_DAYS), 0)
+    assert own.masses.shape == (len(HORIZONS), 0)
     for answer in (found.popularity(3, DAY), found.alike_users(1, own, 3, DAY), found.alike_items(own, 3)):
         assert answer.shape[1] == 3
         assert not answer.any()

@@ -23,14 +23,14 @@ def test_parts_sum_up_to_the_score() -> None:
 
 
 def test_half_lives_are_one_family_and_what_speaks_against_is_left_out() -> None:
-    mix = Mix.of({"words_7d": 1.0, "words_30d": 3.0, "popular_30d": 2.0, "interests": 5.0})
-    parts = mix.parts(standings(words_7d=2.0, words_30d=1.0, popular_30d=7.5, interests=-1.0, new=9.0))
+    mix = Mix.of({"words_last3": 1.0, "words_30d": 3.0, "popular_30d": 2.0, "interests": 5.0})
+    parts = mix.parts(standings(words_last3=2.0, words_30d=1.0, popular_30d=7.5, interests=-1.0, new=9.0))
     assert shares(parts[:, 0]) == (("popular", 0.75), ("words", 0.25))
 
 
 def test_small_shares_are_not_told() -> None:
-    mix = Mix.of({"alike_users_ever": 1.0, "alike_items_2d": 1.0, "new": 1.0})
-    told = shares(mix.parts(standings(alike_users_ever=0.9, alike_items_2d=0.06, new=0.04))[:, 0])
+    mix = Mix.of({"alike_users_ever": 1.0, "alike_items_last1": 1.0, "new": 1.0})
+    told = shares(mix.parts(standings(alike_users_ever=0.9, alike_items_last1=0.06, new=0.04))[:, 0])
     assert told == (("people alike", 0.9), ("items alike", 0.06))
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.drift import DriftReport
 from penchant_pipelines.interests import Evidence, InterestSettings, InterestView, ProfileView, Trend
-from penchant_pipelines.interests.state import HORIZON_DAYS
+from penchant_pipelines.interests.horizons import HORIZONS
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Item, Steering
 from penchant_pipelines.recommend import sources
 from penchant_pipelines.recommend.ranking import Taste, soft_maximum
@@ -71,7 +71,7 @@ def taste(ahead: bool = True) -> Taste:
         InterestView(f"i{n}", 0.5, 0.5, Trend.STEADY, 1, 0, 0, Steering(), vector, {}, mass=1.0, sign=1)
         for n, vector in enumerate(directions(77, 2))
     )
-    past = directions(78, len(HORIZON_DAYS))
+    past = directions(78, len(HORIZONS))
     view = ProfileView(NOW, liked, DriftReport(False, 0.0, None, True, 0), directions(80, 1)[0], 2.0, (), past)
     return Taste.of(view, D, directions(79, 3) if ahead else None)
 
@@ -93,20 +93,20 @@ def standing(raw: Floats, catalog: Catalog, rows: NDArray[np.intp]) -> Floats:
 
 
 def test_names_are_told_apart_and_in_the_order_of_the_scores(catalog: Catalog) -> None:
-    assert len(set(SOURCES)) == len(SOURCES) == 3 + 4 * len(HORIZON_DAYS) + 2 * 4 + 1
-    assert {INTERESTS, FRESH, SEQUENCE, NEW, "text_2d", "said_365d", "words_30d", "alike_items_7d"} < set(SOURCES)
+    assert len(set(SOURCES)) == len(SOURCES) == 3 + 4 * len(HORIZONS) + 2 * 4 + 1
+    assert {INTERESTS, FRESH, SEQUENCE, NEW, "text_last1", "said_365d", "words_30d", "alike_items_last3"} < set(SOURCES)
     assert {"alike_users_ever", "popular_7d", "popular_ever"} < set(SOURCES)
     rows = np.arange(20)
     found = by(catalog).scores(Asker(ANN, taste(), NOW), rows)
     assert found.shape == (len(SOURCES), 20)
     vectors, past = catalog.vectors[SPACE][:ITEMS].astype(np.float64), taste().horizons
     assert past is not None
-    for place, days in enumerate(HORIZON_DAYS):
+    for place, horizon in enumerate(HORIZONS):
         expected = standing(vectors @ past[place], catalog, rows)
-        np.testing.assert_allclose(line(found, f"text_{days:g}d"), expected, atol=1e-4)
+        np.testing.assert_allclose(line(found, f"text_{horizon}"), expected, atol=1e-4)
     sums = catalog.voices[SPACE].sums[:ITEMS]
     heard = sums / np.linalg.norm(sums, axis=1, keepdims=True) @ past[1]
-    np.testing.assert_allclose(line(found, "said_7d"), standing(heard, catalog, rows), atol=1e-4)
+    np.testing.assert_allclose(line(found, "said_last3"), standing(heard, catalog, rows), atol=1e-4)
     ahead = (vectors @ taste().ahead.T).max(axis=1)
     np.testing.assert_allclose(line(found, SEQUENCE), standing(ahead, catalog, rows), atol=1e-4)
     now = taste().fresh
@@ -118,8 +118,8 @@ def test_names_are_told_apart_and_in_the_order_of_the_scores(catalog: Catalog) -
     np.testing.assert_allclose(line(found, NEW), standing(np.exp2(-age / 30), catalog, rows), atol=1e-6)
     own = catalog.crowd.own(ANN, NOW)
     for name, raw in (
-        ("words_90d", catalog.words.alike(own, ITEMS)[3]),
-        ("alike_items_2d", catalog.crowd.alike_items(own, ITEMS)[0]),
+        ("words_30d", catalog.words.alike(own, ITEMS)[3]),
+        ("alike_items_last1", catalog.crowd.alike_items(own, ITEMS)[0]),
         ("alike_users_30d", catalog.crowd.alike_users(ANN, own, ITEMS, NOW)[1]),
         ("popular_ever", catalog.crowd.popularity(ITEMS, NOW)[3]),
     ):
@@ -156,15 +156,15 @@ def test_a_source_that_rates_all_alike_says_0_of_foreign_items_too() -> None:
         even.upsert(Item(f"i{number:03}"), "en", {SPACE: vector})
         even.witness(number, like(number), SPACE)
     found = by(even).scores(Asker(STRANGER, taste(), NOW), np.arange(40), directions(1, 1))
-    for name in ("words_2d", "popular_7d", "popular_ever", NEW):
+    for name in ("words_last1", "popular_7d", "popular_ever", NEW):
         assert not line(found, name).any()
 
 
 def test_what_is_not_listened_to_reads_as_text() -> None:
     deaf = filled(listens=False)
     found = by(deaf).scores(Asker(ANN, taste(), NOW), np.arange(50))
-    for days in HORIZON_DAYS:
-        np.testing.assert_array_equal(line(found, f"said_{days:g}d"), line(found, f"text_{days:g}d"))
+    for horizon in HORIZONS:
+        np.testing.assert_array_equal(line(found, f"said_{horizon}"), line(found, f"text_{horizon}"))
 
 
 @law
@@ -190,8 +190,8 @@ def test_a_foreign_item_is_read_by_its_vector_and_unknown_to_the_rest(catalog: C
         if not name.startswith(("words", NEW)):
             assert there == pytest.approx(here, abs=1e-4), name
     lowest = by(catalog).scores(asker, np.flatnonzero(catalog.visible)).min(axis=1)
-    for days in HORIZON_DAYS:
-        name = f"words_{days:g}d"
+    for horizon in HORIZONS:
+        name = f"words_{horizon}"
         assert line(found, name) == pytest.approx(line(lowest, name))
     assert line(found, NEW) < line(lowest, NEW)
 
@@ -199,13 +199,13 @@ def test_a_foreign_item_is_read_by_its_vector_and_unknown_to_the_rest(catalog: C
 def test_scores_by_row_that_are_at_hand_are_used_even_where_items_came_in_since() -> None:
     catalog, asker = filled(), Asker(ANN, taste(), NOW)
     by_row = by(catalog).by_row(asker)
-    assert by_row.shape == (len(SOURCES) - 3 - 2 * len(HORIZON_DAYS), ITEMS)
+    assert by_row.shape == (len(SOURCES) - 3 - 2 * len(HORIZONS), ITEMS)
     rows = np.arange(10)
     np.testing.assert_array_equal(by(catalog).scores(asker, rows, by_row=by_row), by(catalog).scores(asker, rows))
     catalog.upsert(Item("late"), "en", {SPACE: directions(3, 1)[0]}, ["w1"])
     found = by(catalog).scores(asker, np.append(rows, catalog.entries["late"].row), by_row=by_row)
     assert np.isfinite(found).all()
-    assert line(found, "words_7d")[-1] < line(found, "words_7d")[1]
+    assert line(found, "words_last3")[-1] < line(found, "words_last3")[1]
 
 
 def test_a_catalogue_without_items_takes_foreign_ones() -> None:

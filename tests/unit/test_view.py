@@ -26,7 +26,7 @@ from penchant_pipelines.interests import (
     view,
 )
 from penchant_pipelines.interests.evidence import Vector
-from penchant_pipelines.interests.state import HORIZON_DAYS
+from penchant_pipelines.interests.horizons import HORIZONS
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Steering
 
 TOPICS = 6
@@ -299,7 +299,7 @@ def test_horizons_are_directions_whenever_they_are_read(history: tuple[list[Even
     now, later = (view(profile, as_of + wait, mixer).horizons for wait in (0, 3000 * DAY))
     assert (now is None) == (later is None) == (profile.past is None)
     if now is not None and later is not None:
-        assert now.shape == (len(HORIZON_DAYS), DIMENSIONS)
+        assert now.shape == (len(HORIZONS), DIMENSIONS)
         np.testing.assert_allclose(np.linalg.norm(now, axis=1), 1, atol=1e-5)
         np.testing.assert_array_equal(now, later)
 

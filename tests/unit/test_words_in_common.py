@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from penchant_pipelines.interests.state import HORIZON_DAYS
+from penchant_pipelines.interests.horizons import HORIZONS
 from penchant_pipelines.recommend.crowd import Own
 from penchant_pipelines.recommend.words import Words
 
@@ -22,8 +22,8 @@ catalogs = st.dictionaries(st.integers(0, 12), st.lists(st.sampled_from("abcdefg
 
 def own(*rows: int) -> Own:
     """These rows, each favoured as much as it is high, and fading from line to line."""
-    masses = np.array([[1.0 / (1 + line * place) for place in range(len(rows))] for line in range(len(HORIZON_DAYS))])
-    return Own(np.array(rows, dtype=np.int64), masses.reshape(len(HORIZON_DAYS), len(rows)))
+    masses = np.array([[1.0 / (1 + line * place) for place in range(len(rows))] for line in range(len(HORIZONS))])
+    return Own(np.array(rows, dtype=np.int64), masses.reshape(len(HORIZONS), len(rows)))
 
 
 def words(catalog: Mapping[int, Sequence[str]]) -> Words:
@@ -126,7 +126,7 @@ def test_words_that_come_an_item_at_a_time_are_known_in_the_end() -> None:
 def test_nothing_is_alike_without_words() -> None:
     for found in (Words(), words({0: [], 5: []})):
         likes = found.alike(own(0, 5), 6)
-        assert likes.shape == (len(HORIZON_DAYS), 6)
+        assert likes.shape == (len(HORIZONS), 6)
         assert not likes.any()
         assert not found.alike(own(), 6).any()
     emptied = words(CATALOG)

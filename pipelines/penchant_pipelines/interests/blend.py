@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from penchant_pipelines import drift
 from penchant_pipelines.interests.evidence import Evidence, SteeringEvent, Vector, weighing
+from penchant_pipelines.interests.horizons import HORIZONS, faded
 from penchant_pipelines.interests.settings import InterestSettings
 from penchant_pipelines.interests.state import (
     FOREVER,
-    HORIZON_DAYS,
     SHORT,
     Interest,
     Profile,
@@ -33,6 +33,9 @@ MAX_TERMS = 40
 OPENING_CLOSENESS = 0.5
 STEERED_MASS = 1.0
 """Mass of a full steer (bias ±1): as much as one post, but it never fades."""
+
+LEAST_PAST = 1e-6
+"""Length that a faded past keeps at least, for its direction's sake."""
 
 FORMAT = 4
 """Of stored profiles, and of all that goes into them besides the settings: a change makes them anew."""
@@ -65,7 +68,7 @@ class Recipe:
     def digest(self) -> str:
         """Changes whenever stored profiles must be made anew."""
         return hashlib.sha256(
-            f"{FORMAT}|{HORIZON_DAYS}|{self.space_id}|{self.similarity!r}|{self.settings.model_dump_json()}".encode()
+            f"{FORMAT}|{HORIZONS}|{self.space_id}|{self.similarity!r}|{self.settings.model_dump_json()}".encode()
         ).hexdigest()[:16]
 
 
@@ -108,7 +111,7 @@ class Blender:
             if not repeated:
                 drift.observe(profile.drift, vector, evidence.time, self.settings.drift)
             profile.today = _added(profile.today, vector, mass)
-            self._extend_past(profile, vector, mass, evidence.time)
+            self._extend_past(profile, vector, mass, rule.weight, evidence.time)
         profile.day_mass += mass
         profile.fresh_count += 1
         profile.support += mass
@@ -175,16 +178,20 @@ class Blender:
             profile.languages = {name: mass * float(long) for name, mass in profile.languages.items()}
         profile.updated = max(profile.updated, time)
 
-    def _extend_past(self, profile: Profile, vector: Vector, mass: float, time: int) -> None:
+    def _extend_past(self, profile: Profile, vector: Vector, mass: float, weight: float, time: int) -> None:
         """Add a signal to the past, which fades from one liked signal to the next, not by the calendar.
 
-        After a long pause all would be as good as nothing otherwise.
+        After a long pause all would be as good as nothing otherwise. What repeats itself is no signal more, so far as
+        it adds nothing.
         """
         if profile.past is None:
-            profile.past = np.zeros((len(HORIZON_DAYS), len(vector)), dtype=np.float32)
-        elapsed = (time - profile.past_until) / MICROS_PER_DAY
-        fade = np.exp2(-max(elapsed, 0.0) / np.array(HORIZON_DAYS)).astype(np.float32)
-        profile.past = profile.past * fade[:, None] + np.float32(mass) * vector
+            profile.past = np.zeros((len(HORIZONS), len(vector)), dtype=np.float32)
+        elapsed = max(time - profile.past_until, 0) / MICROS_PER_DAY
+        left = profile.past * faded(np.array([mass / weight]), np.array([elapsed])).astype(np.float32)
+        # What nothing new replaces keeps its direction, however little is left of it.
+        lengths = np.linalg.norm(left, axis=1, keepdims=True)
+        left *= np.where((lengths > 0) & (lengths < LEAST_PAST), LEAST_PAST / np.maximum(lengths, 1e-38), 1.0)
+        profile.past = (left + np.float32(mass) * vector).astype(np.float32)
         profile.past_until = time
 
     def _nearest(self, interests: Sequence[Interest], vector: Vector, sign: int) -> tuple[Interest | None, float]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penchant_pipelines.drift import DriftState
+from penchant_pipelines.interests.horizons import HORIZONS
 from penchant_pipelines.interests.repeats import Repeats
 from penchant_pipelines.interests.settings import InterestSettings
 from penchant_pipelines.model import MICROS_PER_DAY, Steering
@@ -28,8 +29,6 @@ SHORT = -2
 """Column of the short horizon in `Interest.mass`."""
 FOREVER = -1
 """Column of the mass that never fades."""
-HORIZON_DAYS = (2.0, 7.0, 30.0, 90.0, 365.0)
-"""Half-lives under which the whole past is kept as one vector, side by side: which is best differs by catalogue."""
 FIRST_DAY = 20.0
 """Mass that a day may count while there is none to compare it with."""
 DAYS_REMEMBERED = 30
@@ -72,7 +71,7 @@ class Profile(msgspec.Struct):
     long: Vector | None = None
     """The same at the long half-life of posts."""
     past: NDArray[np.float32] | None = None
-    """(h, d) the same at each of `HORIZON_DAYS`, as of `past_until`."""
+    """(h, d) the same at each of `HORIZONS`, as of `past_until`."""
     past_until: int = 0
     """Time of the last signal in `past`."""
     today: Vector | None = None
@@ -161,7 +160,7 @@ def unpack(data: bytes) -> Profile:
     """Read back what `pack` wrote."""
     profile = _DECODER.decode(data)
     if profile.past is not None:
-        profile.past = profile.past.reshape(len(HORIZON_DAYS), -1)
+        profile.past = profile.past.reshape(len(HORIZONS), -1)
     return profile
 
 

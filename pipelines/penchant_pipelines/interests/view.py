@@ -66,7 +66,7 @@ class ProfileView:
     languages: tuple[str, ...]
     """Languages of the user's signals, most used first."""
     horizons: NDArray[np.float32] | None = field(default=None, repr=False)
-    """(h, d) unit vectors: the liked past as one vector under each of `HORIZON_DAYS`; None while there is none."""
+    """(h, d) unit vectors: the liked past as one vector under each of `HORIZONS`; None while there is none."""
 
 
 @dataclass(frozen=True, slots=True)

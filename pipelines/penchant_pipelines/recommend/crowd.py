@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from penchant_pipelines.interests.state import HORIZON_DAYS
+from penchant_pipelines.interests.horizons import HORIZONS, faded
 from penchant_pipelines.model import MICROS_PER_DAY
+from penchant_pipelines.recommend.ease import Ease
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -23,6 +24,8 @@ CROWD_HALF_LIVES_DAYS = (7.0, 30.0, 365.0, np.inf)
 NEIGHBOURS = 100
 _PENDING_SHARE, _PENDING = 0.005, 32
 """Favours that may wait outside the matrix: a share of all, and some more."""
+_UNLEARNT_SHARE, _UNLEARNT = 0.02, 32
+"""Favours after which it is learnt anew which items go together: a share of all, and some more."""
 _REBASE_HALF_LIVES = 200.0
 
 
@@ -39,7 +42,7 @@ class _Matrix:
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What a user favoured: `rows` (n,) ascending; `masses` (5, n), faded under each half-life of a history."""
+    """What a user favoured: `rows` (n,) ascending; `masses` (h, n), faded under each of `HORIZONS`."""
 
     rows: Rows
     masses: Floats
@@ -58,6 +61,9 @@ class Crowd:
         """Time (µs) that fading sums are kept for."""
         self._faded = np.zeros((1024, len(self._lives)))
         self._matrix: _Matrix | None = None
+        self._ease: Ease | None = None
+        self._learnt = 0
+        """How many favours `_ease` knows."""
 
     def __len__(self) -> int:
         """Count the favours."""
@@ -87,7 +93,7 @@ class Crowd:
             array = getattr(self, name)
             array[: int(kept.sum())] = array[: self._count][kept]
         self._count = int(kept.sum())
-        self._matrix = None
+        self._matrix = self._ease = None
 
     def popularity(self, size: int, as_of: int) -> Floats:
         """Mass of favours as of a time (µs) under each half-life of the crowd: (4, size) by row."""
@@ -119,21 +125,24 @@ class Crowd:
         every, when = np.concatenate(rows), np.concatenate(times)
         order = np.lexsort((when, every))
         latest = order[np.append(every[order][1:] != every[order][:-1], True)] if len(order) else order
-        age = np.maximum(as_of - when[latest], 0) / MICROS_PER_DAY
+        when = when[latest]
+        age = np.maximum(as_of - when, 0) / MICROS_PER_DAY
         # After a long pause all would be as good as nothing otherwise.
         age = age - (age.min() if len(age) else 0.0)
-        return Own(every[latest], np.exp2(-age / np.array(HORIZON_DAYS)[:, None]))
+        newer = len(when) - np.searchsorted(np.sort(when), when, side="right")
+        return Own(every[latest], faded(newer.astype(np.float64), age))
 
     def alike_items(self, own: Own, size: int) -> Floats:
-        """Cosines with the user's own items by who favoured both (Sarwar et al. 2001), summed: (5, size)."""
-        matrix = self._current()
-        found = np.zeros((len(own.masses), size))
-        known = min(size, matrix.favours.shape[1])
-        norms = np.sqrt(np.maximum(matrix.favours.sum(axis=0), 1.0))
-        held = own.rows < known
-        spread = np.zeros((len(own.masses), matrix.favours.shape[1]))
-        spread[:, own.rows[held]] = own.masses[:, held] / norms[own.rows[held]]
-        found[:, :known] = (((matrix.favours @ spread.T).T @ matrix.favours) / norms)[:, :known]
+        """How well items go with the user's own, by who favoured both; see `Ease`: (h, size)."""
+        found = np.zeros((len(HORIZONS), size))
+        ease = self._learn_alike()
+        if ease is None or not len(own.rows):
+            return found
+        held = own.rows < ease.size
+        spread = np.zeros((len(HORIZONS), ease.size))
+        spread[:, own.rows[held]] = own.masses[:, held]
+        known = min(size, ease.size)
+        found[:, :known] = ease.scores(spread)[:, :known]
         return found
 
     def alike_users(self, user: int, own: Own, size: int, as_of: int) -> Floats:
@@ -189,6 +198,13 @@ class Crowd:
         if matrix is None or waiting > _PENDING + _PENDING_SHARE * self._count:
             matrix = self._matrix = self._made()
         return matrix
+
+    def _learn_alike(self) -> Ease | None:
+        if self._ease is None or self._count - self._learnt > _UNLEARNT + _UNLEARNT_SHARE * self._count:
+            matrix = self._current()
+            self._ease = Ease(matrix.favours) if matrix.count else None
+            self._learnt = matrix.count
+        return self._ease
 
     def _made(self) -> _Matrix:
         users, places = np.unique(self._users[: self._count], return_inverse=True)

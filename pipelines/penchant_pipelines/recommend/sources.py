@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import Catalog
-from penchant_pipelines.interests.state import HORIZON_DAYS
+from penchant_pipelines.interests.horizons import HORIZONS
 from penchant_pipelines.model import MICROS_PER_DAY
 from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS
 from penchant_pipelines.recommend.ranking import Taste, Vectors, soft_maximum
@@ -21,12 +21,11 @@ from penchant_pipelines.recommend.settings import RecommendSettings
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
-_OWN = [f"{days:g}d" for days in HORIZON_DAYS]
 _ALL = ["ever" if days == np.inf else f"{days:g}d" for days in CROWD_HALF_LIVES_DAYS]
 INTERESTS, FRESH, SEQUENCE, NEW = "interests", "fresh", "sequence", "new"
 _BY_ROW = (
-    *(f"words_{life}" for life in _OWN),
-    *(f"alike_items_{life}" for life in _OWN),
+    *(f"words_{horizon}" for horizon in HORIZONS),
+    *(f"alike_items_{horizon}" for horizon in HORIZONS),
     *(f"alike_users_{life}" for life in _ALL),
     *(f"popular_{life}" for life in _ALL),
     NEW,
@@ -35,16 +34,16 @@ _BY_VECTOR = (
     INTERESTS,
     FRESH,
     SEQUENCE,
-    *(f"text_{life}" for life in _OWN),
-    *(f"said_{life}" for life in _OWN),
+    *(f"text_{horizon}" for horizon in HORIZONS),
+    *(f"said_{horizon}" for horizon in HORIZONS),
 )
 SOURCES = _BY_VECTOR + _BY_ROW
 """Names, in the order of every array of scores and weights.
 
 `interests`: the soft maximum over interests; `fresh`: what the user is at right now; `sequence`: what the adapter's
-sequence model expects next; `text`: the user's fading past as one vector, under several half-lives; `said`: the same
-against an item enriched by what others wrote about it; `words`: TF-IDF; `alike_items`: favoured by the same people as
-the user's own; `alike_users`: favoured by similar people; `popular`; `new`: how recent the item is.
+sequence model expects next; `text`: the user's fading past as one vector, by each horizon; `said`: the same against an
+item enriched by what others wrote about it; `words`: TF-IDF; `alike_items`: what goes with the user's own, by who
+favoured both; `alike_users`: favoured by similar people; `popular`; `new`: how recent the item is.
 """
 _GATHERED_SHARE = 0.25
 REFERENCE = 2048

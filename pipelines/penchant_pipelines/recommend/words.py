@@ -48,7 +48,7 @@ class Words:
             self._since += 1
 
     def alike(self, own: Own, size: int) -> Floats:
-        """Cosines of items with the faded sum of the user's own: (5, size) by row, 0 where there are no words."""
+        """Cosines of items with the faded sum of the user's own: (h, size) by row, 0 where there are no words."""
         weighed = self._current()
         found = np.zeros((len(own.masses), size))
         if weighed is None:
