@@ -7,8 +7,10 @@ people wrote about it where that is used.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import sqlalchemy as sa
@@ -24,6 +26,8 @@ from penchant_pipelines.recommend.words import Words
 from penchant_pipelines.record import Record, rows, schema
 from penchant_pipelines.record.ledger import Commit
 from penchant_pipelines.record.rows import Vector
+
+T = TypeVar("T")
 
 POPULARITY_HALF_LIFE_DAYS = 30.0
 _POPULARITY = CROWD_HALF_LIVES_DAYS.index(POPULARITY_HALF_LIFE_DAYS)
@@ -64,6 +68,14 @@ class Catalog:
         self._applied: int | None = None
         """Number of the last signal of the commits applied; None before the first."""
         self._spread: tuple[int, int, NDArray[np.intp]] | None = None
+        self._keeping_up = asyncio.Lock()
+        self._unprepared = True
+        """Words and crowd were never gathered."""
+        self._listening = asyncio.Lock()
+        self._overheard: dict[int, list[tuple[str, Vector]]] = {}
+        """By space: what is said of items while `listen` reads."""
+        self._forgotten = 0
+        """How often favours and posts were forgotten."""
         for space, length in dimensions.items():
             self.add_space(space, length)
 
@@ -190,12 +202,37 @@ class Catalog:
             if evidence.action is None and evidence.vector is not None:
                 self._hear(space, evidence.item_id, evidence, evidence.vector)
 
-    def listen(self, record: Record, space: int) -> None:
-        """Begin to keep what posts say of items in a space; blocks."""
-        self.voices[space] = Voices(self.vectors[space])
-        with record.read() as connection:
-            # Commits that are yet to be applied bring their own.
-            self._hear_again(connection, space, None, self._applied)
+    async def keep_up(self) -> None:
+        """Weigh words and gather what people have in common anew where that is due, in a thread.
+
+        Whoever comes meanwhile is served with what there was; who comes before there was anything waits.
+        """
+        if self._keeping_up.locked() and not self._unprepared:
+            return
+        async with self._keeping_up:
+            if self.words.is_due:
+                await _renew(self.words.begin, self.words.finish)
+            if self.crowd.is_due:
+                await _renew(self.crowd.begin, self.crowd.finish)
+            self._unprepared = False
+
+    async def listen(self, record: Record, space: int) -> None:
+        """Begin to keep what posts say of items in a space."""
+        async with self._listening:
+            while space not in self.voices and space in self.vectors:
+                # Commits that are yet to be applied bring their own.
+                last_signal, forgotten = self._applied, self._forgotten
+                overheard = self._overheard[space] = []
+                try:
+                    said = await asyncio.to_thread(self._read_posts, record, space, last_signal)
+                finally:
+                    del self._overheard[space]
+                # What was forgotten meanwhile may have been read.
+                if forgotten == self._forgotten and space in self.vectors:
+                    self.voices[space] = Voices(self.vectors[space])
+                    for item_id, vector in (*said.items(), *overheard):
+                        if item_id in self.entries:
+                            self.voices[space].add(self.entries[item_id].row, vector)
 
     def popularity(self, rows_wanted: Sequence[int] | NDArray[np.intp], as_of: int) -> NDArray[np.float64]:
         """Decayed positive mass of what users did with the items in these rows, at a time (µs)."""
@@ -232,33 +269,34 @@ class Catalog:
         return self._spread[2]
 
     def _forget(self, rows_held: NDArray[np.int64]) -> None:
+        self._forgotten += 1
         self.crowd.clear(rows_held)
         for space, voices in self.voices.items():
             voices.reset(rows_held, self.vectors[space][rows_held])
 
     def _hear(self, space: int, item_id: str, evidence: Evidence, vector: Vector) -> None:
         entry = self.entries.get(item_id)
-        if entry is not None and space in self.voices and weighing(evidence, self._settings).weight > 0:
+        if entry is None or weighing(evidence, self._settings).weight <= 0:
+            return
+        if space in self.voices:
             self.voices[space].add(entry.row, vector)
+        elif space in self._overheard:
+            self._overheard[space].append((item_id, vector))
 
     def _hear_again(
         self, connection: Connection, space: int, item_ids: Sequence[str] | None, last_signal: int | None
     ) -> None:
-        signals, vectors = schema.signals, schema.signal_vectors
-        query = (
-            sa.select(*rows.EVIDENCE_COLUMNS, vectors.c.vector)
-            .join(vectors, (vectors.c.seq == signals.c.seq) & (vectors.c.space == space))
-            .where(signals.c.item_id != "", signals.c.action.is_(None), vectors.c.vector.is_not(None))
-            .order_by(signals.c.seq.desc())
-            .limit(MOST_POSTS)
-            .execution_options(yield_per=1000)
-        )
-        if item_ids is not None:
-            query = query.where(signals.c.item_id.in_(item_ids))
-        if last_signal is not None:
-            query = query.where(signals.c.seq <= last_signal)
-        for row in connection.execute(query):
-            self._hear(space, row.item_id, rows.to_evidence(row), np.frombuffer(row.vector, dtype=np.float32))
+        for item_id, evidence, vector in _posts(connection, space, item_ids, last_signal):
+            self._hear(space, item_id, evidence, vector)
+
+    def _read_posts(self, record: Record, space: int, last_signal: int | None) -> dict[str, Vector]:
+        """Sums of the favourable posts' vectors by item, whether it is in the catalogue or not; in any thread."""
+        sums: dict[str, Vector] = {}
+        with record.read() as connection:
+            for item_id, evidence, vector in _posts(connection, space, None, last_signal):
+                if weighing(evidence, self._settings).weight > 0:
+                    sums[item_id] = sums[item_id] + vector if item_id in sums else vector
+        return sums
 
     def _count(self, item_id: str, user: int, evidence: Evidence) -> None:
         entry = self.entries.get(item_id)
@@ -282,3 +320,32 @@ class Catalog:
                 voices.grow()
         self._ids.append(None)
         return row
+
+
+def _posts(
+    connection: Connection, space: int, item_ids: Sequence[str] | None, last_signal: int | None
+) -> Iterator[tuple[str, Evidence, Vector]]:
+    """The latest posts about items, of some or all, up to a signal, with their vectors in a space."""
+    signals, vectors = schema.signals, schema.signal_vectors
+    query = (
+        sa.select(*rows.EVIDENCE_COLUMNS, vectors.c.vector)
+        .join(vectors, (vectors.c.seq == signals.c.seq) & (vectors.c.space == space))
+        .where(signals.c.item_id != "", signals.c.action.is_(None), vectors.c.vector.is_not(None))
+        .order_by(signals.c.seq.desc())
+        .limit(MOST_POSTS)
+        .execution_options(yield_per=1000)
+    )
+    if item_ids is not None:
+        query = query.where(signals.c.item_id.in_(item_ids))
+    if last_signal is not None:
+        query = query.where(signals.c.seq <= last_signal)
+    for row in connection.execute(query):
+        yield row.item_id, rows.to_evidence(row), np.frombuffer(row.vector, dtype=np.float32)
+
+
+async def _renew(begin: Callable[[], Callable[[], T]], finish: Callable[[T | None], None]) -> None:
+    work, found = begin(), None
+    try:
+        found = await asyncio.to_thread(work)
+    finally:
+        finish(found)

@@ -92,13 +92,16 @@ class Space:
         self._shared = shared
 
     def _mix(self) -> Mix | None:
-        """The live mix, if any; what it reads of this space is read from the record when it is first asked for."""
         live = self._shared.mixes.live
-        if live is None:
-            return None
-        if self.key not in self._shared.catalog.voices:
-            self._shared.catalog.listen(self._shared.record, self.key)
-        return live.mix
+        return None if live is None else live.mix
+
+    async def _prepare(self) -> None:
+        """Have at hand what a live mix reads."""
+        if self._shared.mixes.live is not None:
+            catalog = self._shared.catalog
+            await catalog.keep_up()
+            if self.key not in catalog.voices:
+                await catalog.listen(self._shared.record, self.key)
 
     def teacher(self) -> Teacher:
         """Who draws lessons for a mix from the record, in this space."""
@@ -156,6 +159,7 @@ class Space:
         """Rank the catalogue for a user; an unknown one gets what is popular. `present` (µs): now, unless given."""
         minute = _minute(now() if present is None else present)
         stored, ahead = await asyncio.to_thread(self._look_ahead, user_id, minute, present)
+        await self._prepare()
         return await self._recommender.recommend(stored, query, minute, ahead), stored
 
     async def rerank(
@@ -171,6 +175,7 @@ class Space:
         """Rank the caller's own candidates. Second value: ids of candidates that nothing is known about."""
         minute = _minute(now() if present is None else present)
         stored, ahead = await asyncio.to_thread(self._look_ahead, user_id, minute, present)
+        await self._prepare()
         ranking, missing = self._recommender.rerank(
             stored, candidates, limit, prior_weight, diversity, query, minute, ahead
         )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.interests import Blender, InterestSettings, Recipe
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal
+from penchant_pipelines.recommend.voices import Voices
 from penchant_pipelines.record import Record, Writer, schema
 from penchant_pipelines.record.ledger import Commit, Ledger, ProfileCache, Reading
 
@@ -42,7 +43,7 @@ class Live:
     def __init__(self, folder: Path) -> None:
         self.record = Record(folder)
         self.catalog = Catalog.load(self.record, {SPACE: DIMENSIONS}, InterestSettings())
-        self.catalog.listen(self.record, SPACE)
+        self.catalog.voices[SPACE] = Voices(self.catalog.vectors[SPACE])
         self.commits: list[Commit] = []
         self.blender = Blender(Recipe(InterestSettings(), 0.5, "space"))
         space = KeptSpace(SPACE, "space", self.blender)
@@ -88,10 +89,10 @@ class Live:
                 self.catalog.recount(self.record, commit.recount, commit.last_signal)
         self.commits.clear()
 
-    def check(self) -> None:
+    async def check(self) -> None:
         """Check that following the commits gave what reading the record anew gives."""
         anew = Catalog.load(self.record, {SPACE: DIMENSIONS}, InterestSettings())
-        anew.listen(self.record, SPACE)
+        await anew.listen(self.record, SPACE)
         found = self.catalog
         assert found.entries.keys() == anew.entries.keys()
         held, held_anew = ([it.entries[name].row for name in anew.entries] for it in (found, anew))

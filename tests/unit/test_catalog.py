@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import POPULARITY_HALF_LIFE_DAYS, Catalog
 from penchant_pipelines.interests import Evidence, InterestSettings
+from penchant_pipelines.interests.horizons import HORIZONS
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Item
 from penchant_pipelines.recommend.crowd import Own
 from penchant_pipelines.recommend.voices import Voices
+from penchant_pipelines.recommend.words import Words
 from penchant_pipelines.record.ledger import Commit
 
 DAY = MICROS_PER_DAY
@@ -106,7 +109,7 @@ async def test_following_commits_equals_reading_anew(live: Live, promptly: bool)
         await change  # type: ignore[misc]
         if promptly:
             live.follow()
-            live.check()
+            await live.check()
 
     await step(live.act(Action.LIKE))
     await step(live.upsert())
@@ -129,7 +132,7 @@ async def test_following_commits_equals_reading_anew(live: Live, promptly: bool)
     await step(live.delete())
     await step(live.upsert())
     live.follow()
-    live.check()
+    await live.check()
     assert popularity(live.catalog)["film"] > 2
 
 
@@ -140,7 +143,7 @@ async def test_a_recount_that_comes_late_counts_nothing_twice(live: Live) -> Non
     # The record has gone on by the time that the recount is made.
     await asyncio.gather(*(live.act(Action.LIKE, user=f"u{n}") for n in range(5)))
     live.follow()
-    live.check()
+    await live.check()
     assert popularity(live.catalog)["film"] == pytest.approx(5, rel=1e-3)
 
 
@@ -162,13 +165,78 @@ async def test_what_posts_say_of_an_item_is_kept_from_when_it_is_listened_to(liv
     assert not anew.voices
     anew.apply(said(axis(3), "film"))
     assert not anew.voices
-    anew.listen(live.record, 1)
+    await anew.listen(live.record, 1)
     # The record has the mean direction of what was written and what it was about.
     half = round(float(np.sqrt(0.5)), 5)
     assert voice(anew, "film") == pytest.approx([1 + half, 0, half, 0], abs=1e-4)
     assert voice(anew, "other") == [0, 1, 0, 0]
     anew.drop_space(1)
     assert not anew.voices
+
+
+async def test_what_is_said_or_forgotten_while_the_record_is_read_counts_once(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await live.upsert()
+    await live.upsert("other", axis(1))
+    await live.write(axis(2))
+    await live.write(axis(2), "other")
+    live.follow()
+    anew = Catalog.load(live.record, {1: DIMENSIONS}, InterestSettings())
+    read, reads = anew._read_posts, []
+
+    def interrupted(*of: Any) -> Any:
+        found = read(*of)
+        reads.append(found)
+        if len(reads) == 1:
+            # As the loop does between two steps of the reader.
+            anew.apply(said(axis(3), "film"))
+            anew.delete("other")
+            anew.upsert(Item("other"), "en", {1: axis(1)})
+        return found
+
+    monkeypatch.setattr(anew, "_read_posts", interrupted)
+    await anew.listen(live.record, 1)
+    assert len(reads) == 2
+    half = round(float(np.sqrt(0.5)), 5)
+    assert voice(anew, "film") == pytest.approx([1 + half, 0, half, 0], abs=1e-4)
+
+
+async def test_words_and_crowd_are_gathered_apart_from_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Catalog({1: DIMENSIONS}, InterestSettings())
+    for number in range(200):
+        found.upsert(Item(f"i{number}"), "en", {}, ["all", f"pair{number // 2}"])
+        found.apply(like(f"i{number}"))
+    await found.keep_up()
+    assert not any(part.is_due for part in (found.words, found.crowd))
+    for number in range(200, 300):
+        found.upsert(Item(f"i{number}"), "en", {}, ["all", f"pair{number // 2}"])
+        found.apply(like(f"i{number}"))
+    assert all(part.is_due for part in (found.words, found.crowd))
+    begun = asyncio.Event()
+
+    def begin() -> Any:
+        begun.set()
+        return Words.begin(found.words)
+
+    monkeypatch.setattr(found.words, "begin", begin)
+    keeping = asyncio.create_task(found.keep_up())
+    await begun.wait()
+    # Others are not held up, and what comes meanwhile is not lost.
+    await asyncio.wait_for(found.keep_up(), 0.5)
+    found.upsert(Item("late"), "en", {}, ["all", "pair7"])
+    found.delete("i14")
+    found.apply(like("late"))
+    own = found.crowd.own(1, NOW)
+    found.words.alike(own, found.size)
+    await keeping
+    assert not found.words.is_due
+    await found.keep_up()
+    assert not found.crowd.is_due
+    likes = found.words.alike(Own(np.array([15]), np.ones((len(HORIZONS), 1))), found.size)[0]
+    row = found.entries["late"].row
+    assert likes[row] == pytest.approx(1, abs=1e-6)
+    assert row in found.crowd.own(1, NOW).rows
 
 
 def listening(*item_ids: str) -> Catalog:

@@ -6,6 +6,7 @@ come; what people have in common is read from a sparse matrix that is made anew 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,15 @@ class _Matrix:
 
 
 @dataclass(frozen=True, slots=True)
+class _Gathered:
+    """What people have in common as of a moment; `ease` is None where the former still does."""
+
+    matrix: _Matrix
+    ease: Ease | None
+    cleared: int
+
+
+@dataclass(frozen=True, slots=True)
 class Own:
     """What a user favoured: `rows` (n,) ascending; `masses` (h, n), faded under each of `HORIZONS`."""
 
@@ -64,6 +74,10 @@ class Crowd:
         self._ease: Ease | None = None
         self._learnt = 0
         """How many favours `_ease` knows."""
+        self._begun = False
+        """Somebody is between `begin` and `finish`."""
+        self._cleared = 0
+        """How often favours were forgotten."""
 
     def __len__(self) -> int:
         """Count the favours."""
@@ -90,10 +104,12 @@ class Crowd:
         if kept.all():
             return
         for name in ("_users", "_rows", "_times"):
+            # Not in place: a thread may be reading them, see `begin`.
             array = getattr(self, name)
-            array[: int(kept.sum())] = array[: self._count][kept]
+            setattr(self, name, np.append(array[: self._count][kept], np.zeros(len(array) - int(kept.sum()), np.int64)))
         self._count = int(kept.sum())
         self._matrix = self._ease = None
+        self._cleared += 1
 
     def popularity(self, size: int, as_of: int) -> Floats:
         """Mass of favours as of a time (µs) under each half-life of the crowd: (4, size) by row."""
@@ -192,29 +208,67 @@ class Crowd:
             self._faded *= np.exp2(-(time - self.landmark) / self._lives)
             self.landmark = time
 
+    @property
+    def is_due(self) -> bool:
+        """So much has come in that what people have in common should be gathered anew."""
+        return self._matrix is None or self._is_waiting or self._is_unlearnt
+
+    def begin(self) -> Callable[[], _Gathered]:
+        """Begin to gather anew: what is returned does it, in any thread, for `finish`; till then the old holds."""
+        self._begun = True
+        gather, cleared, learns = self._snapshot(), self._cleared, self._is_unlearnt
+
+        def work() -> _Gathered:
+            matrix = gather()
+            return _Gathered(matrix, Ease(matrix.favours) if learns and matrix.count else None, cleared)
+
+        return work
+
+    def finish(self, gathered: _Gathered | None) -> None:
+        """Take up what was gathered, unless favours were forgotten since; None: leave all as it was."""
+        self._begun = False
+        if gathered is None or gathered.cleared != self._cleared:
+            return
+        self._matrix = gathered.matrix
+        if gathered.ease is not None:
+            self._ease, self._learnt = gathered.ease, gathered.matrix.count
+
+    @property
+    def _is_waiting(self) -> bool:
+        held = self._matrix.count if self._matrix else 0
+        return self._count - held > _PENDING + _PENDING_SHARE * self._count
+
+    @property
+    def _is_unlearnt(self) -> bool:
+        return self._ease is None or self._count - self._learnt > _UNLEARNT + _UNLEARNT_SHARE * self._count
+
     def _current(self) -> _Matrix:
-        matrix = self._matrix
-        waiting = self._count - (matrix.count if matrix else 0)
-        if matrix is None or waiting > _PENDING + _PENDING_SHARE * self._count:
-            matrix = self._matrix = self._made()
-        return matrix
+        if self._matrix is None or (self._is_waiting and not self._begun):
+            self._matrix = self._snapshot()()
+        return self._matrix
 
     def _learn_alike(self) -> Ease | None:
-        if self._ease is None or self._count - self._learnt > _UNLEARNT + _UNLEARNT_SHARE * self._count:
+        if self._ease is None or (self._is_unlearnt and not self._begun):
             matrix = self._current()
             self._ease = Ease(matrix.favours) if matrix.count else None
             self._learnt = matrix.count
         return self._ease
 
-    def _made(self) -> _Matrix:
-        users, places = np.unique(self._users[: self._count], return_inverse=True)
-        rows, times = self._rows[: self._count], self._times[: self._count]
-        order = np.lexsort((times, rows, places))
-        places, rows, times = places[order], rows[order], times[order]
-        changes = (places[1:] != places[:-1]) | (rows[1:] != rows[:-1])
-        latest = np.append(changes, True) if len(places) else np.zeros(0, dtype=bool)
-        indptr = np.searchsorted(places[latest], np.arange(len(users) + 1))
-        shape = (len(users), len(self._faded))
-        indices = rows[latest]
-        favours = sparse.csr_array((np.ones(len(indices)), indices, indptr), shape=shape)
-        return _Matrix(users, favours, sparse.csr_array((times[latest], indices, indptr), shape=shape), self._count)
+    def _snapshot(self) -> Callable[[], _Matrix]:
+        """What makes the matrix of the favours there are now, in any thread."""
+        users, rows, times = (array[: self._count] for array in (self._users, self._rows, self._times))
+        width = len(self._faded)
+        return lambda: _made(users, rows, times, width)
+
+
+def _made(users: Rows, rows: Rows, times: Rows, width: int) -> _Matrix:
+    keys, places = np.unique(users, return_inverse=True)
+    order = np.lexsort((times, rows, places))
+    places, rows, times = places[order], rows[order], times[order]
+    changes = (places[1:] != places[:-1]) | (rows[1:] != rows[:-1])
+    latest = np.append(changes, True) if len(places) else np.zeros(0, dtype=bool)
+    indptr = np.searchsorted(places[latest], np.arange(len(keys) + 1))
+    shape = (len(keys), width)
+    indices = rows[latest]
+    favours = sparse.csr_array((np.ones(len(indices)), indices, indptr), shape=shape)
+    return _Matrix(keys, favours, sparse.csr_array((times[latest], indices, indptr), shape=shape), len(users))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -15,6 +17,16 @@ _PENDING_SHARE, _PENDING = 0.02, 32
 """Items that may change before all are weighed anew: a share of all, and some more."""
 
 
+@dataclass(slots=True)
+class _Weighed:
+    """The words of items as vectors: a line each, in the order in which they were weighed."""
+
+    vectorizer: TfidfVectorizer
+    lines: sparse.csr_array
+    place: NDArray[np.int64]
+    """(rows,) line of each row of the catalogue, −1 for none."""
+
+
 class Words:
     """The words of the items, by row of the catalogue. Belongs to one event loop, as the catalogue does."""
 
@@ -23,10 +35,9 @@ class Words:
         self._changed: set[int] = set()
         self._since = 0
         """Items that changed since all were weighed, besides those that wait in `_changed`."""
-        self._vectorizer: TfidfVectorizer | None = None
-        self._weighed: sparse.csr_array | None = None
-        self._place = np.full(0, -1, dtype=np.int64)
-        """(rows,) line of `_weighed`, −1 for none."""
+        self._weighed: _Weighed | None = None
+        self._touched: set[int] | None = None
+        """What changed since `begin`, until `finish`."""
 
     def copy(self) -> Words:
         """Make one with the same words, for another thread."""
@@ -38,14 +49,16 @@ class Words:
         """Set the words of an item."""
         self._words[row] = words
         self._changed.add(row)
+        if self._touched is not None:
+            self._touched.add(row)
 
     def drop(self, row: int) -> None:
         """Forget an item."""
         self._words.pop(row, None)
         self._changed.discard(row)
-        if row < len(self._place) and self._place[row] >= 0:
-            self._place[row] = -1
-            self._since += 1
+        self._take_out(row)
+        if self._touched is not None:
+            self._touched.add(row)
 
     def alike(self, own: Own, size: int) -> Floats:
         """Cosines of items with the faded sum of the user's own: (h, size) by row, 0 where there are no words."""
@@ -53,32 +66,71 @@ class Words:
         found = np.zeros((len(own.masses), size))
         if weighed is None:
             return found
-        lines = np.where(own.rows < len(self._place), self._place[own.rows % max(len(self._place), 1)], -1)
-        sums = (sparse.csr_array(own.masses[:, lines >= 0]) @ weighed[lines[lines >= 0]]).toarray()
+        place = weighed.place
+        lines = np.where(own.rows < len(place), place[own.rows % max(len(place), 1)], -1)
+        sums = (sparse.csr_array(own.masses[:, lines >= 0]) @ weighed.lines[lines[lines >= 0]]).toarray()
         sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
-        rows = np.flatnonzero(self._place[:size] >= 0)
-        found[:, rows] = (weighed @ sums.T).T[:, self._place[rows]]
+        rows = np.flatnonzero(place[:size] >= 0)
+        found[:, rows] = (weighed.lines @ sums.T).T[:, place[rows]]
         return found
 
-    def _current(self) -> sparse.csr_array | None:
-        """Weigh what has changed: by the frequencies at hand, or all anew where much has."""
-        if self._since + len(self._changed) > _PENDING + _PENDING_SHARE * len(self._words):
-            self._vectorizer = None
-        if self._vectorizer is None:
-            if not any(self._words.values()):
+    @property
+    def is_due(self) -> bool:
+        """So much has changed that all should be weighed anew."""
+        return self._weighed is None or self._since + len(self._changed) > _PENDING + _PENDING_SHARE * len(self._words)
+
+    def begin(self) -> Callable[[], _Weighed | None]:
+        """Begin to weigh all anew: what is returned does it, in any thread, for `finish`; till then the old holds."""
+        words, self._touched = dict(self._words), set()
+        return lambda: _weigh(words)
+
+    def finish(self, weighed: _Weighed | None) -> None:
+        """Take up new weights; what changed since `begin` is weighed by them. None: leave all as it was."""
+        touched, self._touched = self._touched or set(), None
+        if weighed is not None:
+            self._take(weighed)
+            for row in touched:
+                if row in self._words:
+                    self._changed.add(row)
+                else:
+                    self._take_out(row)
+
+    def _current(self) -> _Weighed | None:
+        """Weigh what has changed: by the frequencies at hand, or all anew where much has and nobody is at it."""
+        if self.is_due and (self._weighed is None or self._touched is None):
+            weighed = _weigh(self._words)
+            if weighed is None:
                 return None
-            self._vectorizer = TfidfVectorizer(analyzer=list, max_features=MOST_WORDS, sublinear_tf=True)
-            self._weighed = sparse.csr_array(self._vectorizer.fit_transform(self._words.values()))
-            self._place = np.full(max(self._words) + 1, -1, dtype=np.int64)
-            self._place[list(self._words)] = np.arange(len(self._words))
-            self._since = 0
-        elif self._changed and self._weighed is not None:
+            self._take(weighed)
+        weighed = self._weighed
+        if self._changed and weighed is not None:
             rows = sorted(self._changed)
-            new = self._vectorizer.transform([self._words[row] for row in rows])
-            room = max(rows[-1] + 1 - len(self._place), 0)
-            self._place = np.append(self._place, np.full(room, -1, dtype=np.int64))
-            self._place[rows] = self._weighed.shape[0] + np.arange(len(rows))
-            self._weighed = sparse.csr_array(sparse.vstack([self._weighed, new]))
+            new = weighed.vectorizer.transform([self._words[row] for row in rows])
+            room = max(rows[-1] + 1 - len(weighed.place), 0)
+            weighed.place = np.append(weighed.place, np.full(room, -1, dtype=np.int64))
+            weighed.place[rows] = weighed.lines.shape[0] + np.arange(len(rows))
+            weighed.lines = sparse.csr_array(sparse.vstack([weighed.lines, new]))
             self._since += len(rows)
+            self._changed.clear()
+        return weighed
+
+    def _take(self, weighed: _Weighed) -> None:
+        self._weighed = weighed
+        self._since = 0
         self._changed.clear()
-        return self._weighed
+
+    def _take_out(self, row: int) -> None:
+        place = np.empty(0, dtype=np.int64) if self._weighed is None else self._weighed.place
+        if row < len(place) and place[row] >= 0:
+            place[row] = -1
+            self._since += 1
+
+
+def _weigh(words: Mapping[int, Sequence[str]]) -> _Weighed | None:
+    if not any(words.values()):
+        return None
+    vectorizer = TfidfVectorizer(analyzer=list, max_features=MOST_WORDS, sublinear_tf=True)
+    lines = sparse.csr_array(vectorizer.fit_transform(words.values()))
+    place = np.full(max(words) + 1, -1, dtype=np.int64)
+    place[list(words)] = np.arange(len(words))
+    return _Weighed(vectorizer, lines, place)
