@@ -189,7 +189,7 @@ class Blender:
         elapsed = max(time - profile.past_until, 0) / MICROS_PER_DAY
         left = profile.past * faded(np.array([mass / weight]), np.array([elapsed])).astype(np.float32)
         # What nothing new replaces keeps its direction, however little is left of it.
-        lengths = np.linalg.norm(left, axis=1, keepdims=True)
+        lengths = np.sqrt(np.einsum("hd,hd->h", left, left))[:, None]
         left *= np.where((lengths > 0) & (lengths < LEAST_PAST), LEAST_PAST / np.maximum(lengths, 1e-38), 1.0)
         profile.past = (left + np.float32(mass) * vector).astype(np.float32)
         profile.past_until = time

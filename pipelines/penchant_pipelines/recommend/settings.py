@@ -35,6 +35,6 @@ class RecommendSettings(Section):
     cold_support: float = Field(
         default=3.0, ge=0, description="Mass of signals at which popularity and interests lead alike."
     )
-    diversity: float = Field(default=0.1, ge=0, le=1, description="Diversity where a request names none.")
+    diversity: float = Field(default=0.05, ge=0, le=1, description="Diversity where a request names none.")
     exploration: float = Field(default=0.0, ge=0, le=1, description="Exploration where a request names none.")
     query_weight: float = Field(default=0.6, ge=0, le=1, description="Share of a request's query words in the score.")
