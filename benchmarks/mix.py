@@ -4,7 +4,8 @@
 
 Captures the log as the server does, draws lessons from the record (days of users, what every source said before), and
 learns the mix as time goes by: each lesson is ranked by weights that were learnt from earlier ones alone. Prints
-NDCG@10 by user, and the difference to the whole with its 95 % interval by bootstrap over users, as JSON.
+NDCG@10 by user, and the difference to the whole with its 95 % interval by bootstrap over users; and, for the first ten
+of each list, how often users took to items that were told a chance of so much. As JSON.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from penchant.cli.files import Refusals, read_files
 from penchant_pipelines.engine import Engine, EngineSettings
 from penchant_pipelines.evaluation.lineup import open_cached
 from penchant_pipelines.index import ExactStore
-from penchant_pipelines.mixes import GROWTH
+from penchant_pipelines.mixes import GROWTH, JUDGING_SHARE
 from penchant_pipelines.recommend.lessons import MOST_LESSONS
-from penchant_pipelines.recommend.mix import COMMON_WEIGHT, Lesson, Mix, learn, quality
+from penchant_pipelines.recommend.mix import COMMON_WEIGHT, PLACES, Lesson, Mix, chance, learn, quality
 from penchant_pipelines.recommend.sources import SOURCES
 from penchant_pipelines.statistics import Bootstrap, by_user
 
@@ -69,7 +70,8 @@ def main() -> int:
         found = meant(values)
         told[name] = [float(np.nanmean(found)), *bootstrap.difference(found, whole)]
     weights = learn(lessons[-MOST_LESSONS:]).named()
-    print(json.dumps({"lessons": len(lessons), "users": len(whole), "ndcg@10": told, "weights": weights}, indent=1))
+    figures = {"lessons": len(lessons), "users": len(whole), "ndcg@10": told, "weights": weights}
+    print(json.dumps(figures | {"chances": _reliability(lessons)}, indent=1))
     return 0
 
 
@@ -94,6 +96,24 @@ def _as_time_goes_by(lessons: Sequence[Lesson]) -> Floats:
         values[begin:end] = quality(lessons[begin:end], mix)
         begin = min(end, len(lessons))
     return values
+
+
+def _reliability(lessons: Sequence[Lesson]) -> list[dict[str, float]]:
+    """By fifths of the chances that were told of the first ten, as time goes by: what was told, and what came."""
+    chances, came, begin = [], [], FIRST
+    while begin < len(lessons):
+        known, end = lessons[max(0, begin - MOST_LESSONS) : begin], int(begin * GROWTH)
+        cut = int((1 - JUDGING_SHARE) * len(known))
+        mix, curve = learn(known), chance(known[cut:], learn(known[:cut]))
+        for lesson in lessons[begin:end] if curve else ():
+            scores = mix.scores(lesson.scores.astype(np.float64))
+            best = np.argsort(-scores, kind="stable")[:PLACES]
+            chances.append(curve.of(scores[best]))
+            came.append(lesson.taken[best])
+        begin = end
+    told, taken = np.concatenate(chances), np.concatenate(came)
+    fifths = np.array_split(np.argsort(told, kind="stable"), 5)
+    return [{"told": float(told[part].mean()), "came": float(taken[part].mean())} for part in fifths]
 
 
 def _only(lesson: Lesson, family: str, alone: bool) -> Lesson:

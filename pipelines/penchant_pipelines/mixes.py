@@ -18,8 +18,9 @@ from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.errors import NotFound, WrongState
 from penchant_pipelines.jobs import Job, Jobs, Progress
 from penchant_pipelines.model import now
+from penchant_pipelines.recommend.chance import Chance
 from penchant_pipelines.recommend.lessons import MOST_LESSONS, Teacher
-from penchant_pipelines.recommend.mix import Lesson, Mix, learn, quality
+from penchant_pipelines.recommend.mix import Lesson, Mix, chance, learn, quality
 from penchant_pipelines.recommend.sources import INTERESTS, SOURCES
 from penchant_pipelines.record import Record, Writer
 from penchant_pipelines.record.ledger import Ledger
@@ -145,7 +146,7 @@ class Mixes:
         return MixVersion(
             "m-" + uuid.uuid4().hex[:12],
             now(),
-            learn(lessons),
+            replace(learn(lessons), chance=chance(recent, trial)),
             len(self._catalog.crowd),
             len(lessons),
             float(after.mean()),
@@ -167,7 +168,7 @@ def _version(row: sa.Row[Any]) -> MixVersion:
     return MixVersion(
         row.id,
         row.create_time,
-        Mix.of(weights),
+        Mix.of(weights, Chance(*json.loads(row.chance)) if row.chance else None),
         row.favour_count,
         row.lesson_count,
         row.quality,
@@ -180,11 +181,13 @@ def _version(row: sa.Row[Any]) -> MixVersion:
 def _insert(ledger: Ledger, version: MixVersion) -> Callable[[], None]:
     if version.live:
         ledger.connection.execute(table.update().values(live=False))
+    curve = version.mix.chance
     ledger.connection.execute(
         table.insert().values(
             id=version.id,
             create_time=version.create_time,
             weights=json.dumps(version.mix.named()),
+            chance=json.dumps([curve.base, curve.slope]) if curve else None,
             favour_count=version.favour_count,
             lesson_count=version.lesson_count,
             quality=version.quality,

@@ -127,10 +127,20 @@ async def test_a_mix_is_learnt_goes_live_and_is_rolled_back(start: StartServer) 
         answer = await server.client.recommend("u0", explain=True, diversity=0)
         for place in answer.recommendations:
             check_sources(place, SOURCES)
+        chances = [place.chance for place in answer.recommendations]
+        assert all(place.HasField("chance") for place in answer.recommendations)
+        assert chances == sorted(chances, reverse=True)
+        assert 0 < chances[-1] <= chances[0] < 1
+        asked = await server.client.recommend("u0", query="tea")
+        assert not any(place.HasField("chance") for place in (*asked.recommendations, *plain.recommendations))
         heard = {source.source for place in answer.recommendations for source in place.sources}
         assert heard & {"people alike", "items alike", "popular"}
         assert [place.item_id for place in answer.recommendations] != before
         assert not any(p.sources for p in (await server.client.recommend("u0", diversity=0)).recommendations)
+        likely = {place.item_id: place.chance for place in answer.recommendations}
+        reranked = await server.client.rerank("u0", [Candidate(item_id=item_id) for item_id in likely])
+        for place in reranked.recommendations:
+            assert place.chance == pytest.approx(likely[place.item_id], abs=1e-6)
         stranger = await server.client.recommend("nobody", explain=True)
         assert stranger.recommendations
         assert not any(place.sources for place in stranger.recommendations)
@@ -160,6 +170,7 @@ async def test_a_mix_is_learnt_goes_live_and_is_rolled_back(start: StartServer) 
         assert [mix.mix_id for mix in await mixes(server) if mix.live] == [first.mix_id]
         again = await server.client.recommend("u0", explain=True, diversity=0)
         assert list(told(again.recommendations)) == list(expected)
+        assert all(place.HasField("chance") for place in again.recommendations)
         for item_id, sources in told(again.recommendations).items():
             assert dict(sources) == pytest.approx(dict(expected[item_id]), abs=0.01)
         await server.client.use_mix("")

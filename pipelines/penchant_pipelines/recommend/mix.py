@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from penchant_pipelines.metrics import ndcg
+from penchant_pipelines.recommend.chance import Chance, fit
 from penchant_pipelines.recommend.sources import FRESH, INTERESTS, SOURCES
 
 Floats = NDArray[np.float64]
@@ -26,6 +27,8 @@ SHRINKAGE = 0.3
 user are alike, so that few users can tell little however many their lessons."""
 MOST_STEPS = 60
 PLACES = 10
+CHANCES = 50
+"""Places of a lesson's ranking from which it is learnt what a score means."""
 QUERY = "query"
 LEAST_SHARE = 0.05
 """Of what spoke for an item: less is not worth telling."""
@@ -61,11 +64,13 @@ class Mix:
     """A weight for each source. `weights` (s,) float64 in the order of `SOURCES`."""
 
     weights: Floats
+    chance: Chance | None = None
+    """How scores read as chances, where that was learnt."""
 
     @classmethod
-    def of(cls, named: Mapping[str, float]) -> Mix:
+    def of(cls, named: Mapping[str, float], chance: Chance | None = None) -> Mix:
         """Read weights by name; what isn't named weighs nothing, and names of former sources are passed over."""
-        return cls(np.array([float(named.get(name, 0.0)) for name in SOURCES]))
+        return cls(np.array([float(named.get(name, 0.0)) for name in SOURCES]), chance)
 
     def named(self) -> dict[str, float]:
         """Weights by source, heaviest first; those that weigh nothing left out."""
@@ -73,7 +78,7 @@ class Mix:
         return {SOURCES[place]: round(float(self.weights[place]), 6) for place in order if self.weights[place] > 0}
 
     def steered(self) -> Mix:
-        """The same with interests as heavy as all the rest: the user's own word is in them."""
+        """The same with interests as heavy as all the rest: the user's own word is in them. Tells no chances."""
         weights, place = self.weights.copy(), SOURCES.index(INTERESTS)
         weights[place] = max(weights[place], weights.sum() - weights[place])
         return Mix(weights)
@@ -142,6 +147,24 @@ def _surprise(
 def quality(lessons: Sequence[Lesson], mix: Mix) -> Floats:
     """NDCG@10 of each lesson under a mix (q,)."""
     return np.array([_ndcg(lesson, mix.scores(lesson.scores.astype(np.float64))) for lesson in lessons])
+
+
+def chance(lessons: Sequence[Lesson], mix: Mix) -> Chance | None:
+    """Learn how a mix's scores read as chances, every user counting alike, from lessons that it was not learnt from.
+
+    From the best of each lesson alone: further down, only what was taken to is among the candidates for certain.
+    """
+    scores, taken, counts = [], [], []
+    for lesson in lessons:
+        said = mix.scores(lesson.scores.astype(np.float64))
+        best = np.argsort(-said, kind="stable")[:CHANCES]
+        scores.append(said[best])
+        taken.append(lesson.taken[best])
+        counts.append(len(best))
+    if not any(part.any() for part in taken):
+        return None
+    shares = np.repeat(_shares(lessons) / np.array(counts), counts)
+    return fit(np.concatenate(scores), np.concatenate(taken), shares)
 
 
 def _ndcg(lesson: Lesson, scores: Floats) -> float:

@@ -49,6 +49,8 @@ class Ranked:
     vector: NDArray[np.float32]
     sources: tuple[tuple[str, float], ...] = ()
     """Which sources spoke for it and by what share; see `mix.shares`. Empty without a mix."""
+    chance: float | None = None
+    """How likely the user takes to it on the next day they are active, 0…1, where the live mix knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +191,7 @@ class Recommender:
             mixed_up, parts = self._mixed_score(mixed, np.array(rows, dtype=np.intp)[held], vectors[held_first], query)
             back = np.argsort(held_first, kind="stable")
             scored, parts = Scored(mixed_up.scores[back], mixed_up.interest[back]), parts[:, back]
+        chances = _chances(mixed, scored, query)
         own, prior = _scaled(scored.scores), _scaled(np.array([c.prior for c in known]))
         blended = (1 - prior_weight) * own + prior_weight * prior
         blended = np.where(is_muted(taste, vectors, self._similarity), blended - 1.0, blended)
@@ -200,6 +203,7 @@ class Recommender:
                 _interest(taste, scored.interest[row]),
                 vectors[row],
                 () if parts is None else shares(parts[:, row]),
+                None if chances is None else float(chances[row]),
             )
             for row in order
         ]
@@ -294,6 +298,7 @@ class Recommender:
         # A mix may put one item far ahead of all: places tell better what variety may cost.
         worth = scored.scores if mixed is None else by_place(scored.scores, query.limit)
         order = diversify(worth, vectors, query.limit, diversity)
+        chances = _chances(mixed, scored, query.vector)
         return [
             Ranked(
                 catalog.id_at(int(rows[row])),
@@ -301,6 +306,7 @@ class Recommender:
                 _interest(taste, scored.interest[row]),
                 vectors[row],
                 () if parts is None else shares(parts[:, row]),
+                None if chances is None else float(chances[row]),
             )
             for row in order
         ]
@@ -330,6 +336,12 @@ class Recommender:
             neighbour = kept[position - 1].score if 0 < position <= len(kept) else 0.0
             kept.insert(position, replace(place, score=neighbour))
         return kept + [place for place in places if place.item_id not in {k.item_id for k in kept}]
+
+
+def _chances(mixed: _Mixed | None, scored: Scored, query: NDArray[np.float32] | None) -> NDArray[np.float64] | None:
+    """Chances of what was scored; none where the score means something else than it did in the lessons."""
+    curve = mixed.mix.chance if mixed is not None and query is None else None
+    return None if curve is None else curve.of(scored.scores)
 
 
 def _interest(taste: Taste, column: np.intp) -> str:

@@ -95,6 +95,7 @@ mixes = Table(
     # NDCG@10 on the latest lessons, and of what was live before on the same.
     Column("quality", Float, nullable=False),
     Column("quality_before", Float, nullable=False),
+    Column("chance", Text),  # JSON array: base and slope of the curve from scores to chances, if any
     Column("live", Boolean, nullable=False),
 )
 

@@ -46,11 +46,13 @@ def _show(client: Client, user: str, answer: RecommendResponse, explain: bool) -
     if any(r.interest_id for r in answer.recommendations):
         names = {interest.id: interest_name(interest) for interest in client.profile(user).interests}
     mixed = any(r.sources for r in answer.recommendations)
-    columns = ["score", "item", "title", "from interest"]
+    told = any(r.HasField("chance") for r in answer.recommendations)
+    columns = ["score", *["chance"] * told, "item", "title", "from interest"]
     columns += ["sources"] * mixed + ["because of"] * explain
     rows = []
     for r in answer.recommendations:
-        row = [r.score, r.item_id, _title(client, r.item_id), names.get(r.interest_id, r.interest_id)]
+        chance = [f"{r.chance:.2%}" if r.HasField("chance") else ""] * told
+        row = [r.score, *chance, r.item_id, _title(client, r.item_id), names.get(r.interest_id, r.interest_id)]
         if mixed:
             row.append(", ".join(f"{s.source} {s.share:.0%}" for s in r.sources))
         if explain:

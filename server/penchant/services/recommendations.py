@@ -125,6 +125,7 @@ async def _recommendations(
             interest_id=place.interest_id,
             evidence=map(convert.from_reason, why),
             sources=[pb.SourceShare(source=source, share=share) for source, share in place.sources if explain],
+            chance=place.chance,
         )
         for place, why in zip(ranking.places, reasons, strict=True)
     ]

@@ -654,7 +654,8 @@ class Mix(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """By source, such as `words_7d` (words in common with the user's past, fading with a half-life of 7 days).
+        """By source, such as `words_30d` (words in common with the user's past, fading with a half-life of 30 days) or
+        `text_last3` (like the user's past, fading with a half-life of 3 signals).
         What isn't named weighs nothing.
         """
 

@@ -118,10 +118,16 @@ class Recommendation(_message.Message):
     INTEREST_ID_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
+    CHANCE_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     score: _builtins.float
     interest_id: _builtins.str
     """The interest that brought it in."""
+    chance: _builtins.float
+    """How likely the user takes to it on the next day that they are active, 0…1: read from the record's latest days, when
+    the live mix was learnt. Absent without a mix, with query words, for users who asked for more of something, and for
+    an item that was drawn to explore.
+    """
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[_interest_service_pb2.Evidence]: ...
     @_builtins.property
@@ -139,12 +145,15 @@ class Recommendation(_message.Message):
         interest_id: _builtins.str = ...,
         evidence: _abc.Iterable[_interest_service_pb2.Evidence] | None = ...,
         sources: _abc.Iterable[Global___SourceShare] | None = ...,
+        chance: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_chance", b"_chance", "chance", b"chance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "interest_id", b"interest_id", "item_id", b"item_id", "score", b"score", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chance", b"_chance", "chance", b"chance", "evidence", b"evidence", "interest_id", b"interest_id", "item_id", b"item_id", "score", b"score", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__chance: _TypeAlias = _typing.Literal["chance"]  # noqa: Y015
+    _WhichOneofArgType__chance: _TypeAlias = _typing.Literal["_chance", b"_chance"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__chance) -> _WhichOneofReturnType__chance | None: ...
 
 Global___Recommendation: _TypeAlias = Recommendation  # noqa: Y015
 
