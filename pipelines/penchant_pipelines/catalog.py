@@ -8,9 +8,8 @@ people wrote about it where that is used.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import sqlalchemy as sa
@@ -26,8 +25,6 @@ from penchant_pipelines.recommend.words import Words
 from penchant_pipelines.record import Record, rows, schema
 from penchant_pipelines.record.ledger import Commit
 from penchant_pipelines.record.rows import Vector
-
-T = TypeVar("T")
 
 POPULARITY_HALF_LIFE_DAYS = 30.0
 _POPULARITY = CROWD_HALF_LIVES_DAYS.index(POPULARITY_HALF_LIFE_DAYS)
@@ -210,10 +207,18 @@ class Catalog:
         if self._keeping_up.locked() and not self._unprepared:
             return
         async with self._keeping_up:
-            if self.words.is_due:
-                await _renew(self.words.begin, self.words.finish)
-            if self.crowd.is_due:
-                await _renew(self.crowd.begin, self.crowd.finish)
+            # Both are begun at once: from here on nobody does it on the loop.
+            weigh = self.words.begin() if self.words.is_due else None
+            gather = self.crowd.begin() if self.crowd.is_due else None
+            weighed = gathered = None
+            try:
+                weighed = await asyncio.to_thread(weigh) if weigh else None
+                gathered = await asyncio.to_thread(gather) if gather else None
+            finally:
+                if weigh:
+                    self.words.finish(weighed)
+                if gather:
+                    self.crowd.finish(gathered)
             self._unprepared = False
 
     async def listen(self, record: Record, space: int) -> None:
@@ -341,11 +346,3 @@ def _posts(
         query = query.where(signals.c.seq <= last_signal)
     for row in connection.execute(query):
         yield row.item_id, rows.to_evidence(row), np.frombuffer(row.vector, dtype=np.float32)
-
-
-async def _renew(begin: Callable[[], Callable[[], T]], finish: Callable[[T | None], None]) -> None:
-    work, found = begin(), None
-    try:
-        found = await asyncio.to_thread(work)
-    finally:
-        finish(found)

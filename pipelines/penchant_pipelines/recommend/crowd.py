@@ -27,6 +27,8 @@ _PENDING_SHARE, _PENDING = 0.005, 32
 """Favours that may wait outside the matrix: a share of all, and some more."""
 _UNLEARNT_SHARE, _UNLEARNT = 0.02, 32
 """Favours after which it is learnt anew which items go together: a share of all, and some more."""
+LENIENCE = 2.0
+"""How many times as much may wait where nobody keeps up (`begin`) before a question itself is held up."""
 _REBASE_HALF_LIVES = 200.0
 
 
@@ -211,12 +213,12 @@ class Crowd:
     @property
     def is_due(self) -> bool:
         """So much has come in that what people have in common should be gathered anew."""
-        return self._matrix is None or self._is_waiting or self._is_unlearnt
+        return self._is_late(1.0) or self._is_unlearnt(1.0)
 
     def begin(self) -> Callable[[], _Gathered]:
         """Begin to gather anew: what is returned does it, in any thread, for `finish`; till then the old holds."""
         self._begun = True
-        gather, cleared, learns = self._snapshot(), self._cleared, self._is_unlearnt
+        gather, cleared, learns = self._snapshot(), self._cleared, self._is_unlearnt(1.0)
 
         def work() -> _Gathered:
             matrix = gather()
@@ -233,22 +235,21 @@ class Crowd:
         if gathered.ease is not None:
             self._ease, self._learnt = gathered.ease, gathered.matrix.count
 
-    @property
-    def _is_waiting(self) -> bool:
+    def _is_late(self, lenience: float) -> bool:
         held = self._matrix.count if self._matrix else 0
-        return self._count - held > _PENDING + _PENDING_SHARE * self._count
+        return self._matrix is None or self._count - held > lenience * (_PENDING + _PENDING_SHARE * self._count)
 
-    @property
-    def _is_unlearnt(self) -> bool:
-        return self._ease is None or self._count - self._learnt > _UNLEARNT + _UNLEARNT_SHARE * self._count
+    def _is_unlearnt(self, lenience: float) -> bool:
+        unlearnt = self._count - self._learnt
+        return self._ease is None or unlearnt > lenience * (_UNLEARNT + _UNLEARNT_SHARE * self._count)
 
     def _current(self) -> _Matrix:
-        if self._matrix is None or (self._is_waiting and not self._begun):
+        if self._matrix is None or (self._is_late(LENIENCE) and not self._begun):
             self._matrix = self._snapshot()()
         return self._matrix
 
     def _learn_alike(self) -> Ease | None:
-        if self._ease is None or (self._is_unlearnt and not self._begun):
+        if self._ease is None or (self._is_unlearnt(LENIENCE) and not self._begun):
             matrix = self._current()
             self._ease = Ease(matrix.favours) if matrix.count else None
             self._learnt = matrix.count

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from penchant_pipelines.recommend.crowd import Floats, Own
+from penchant_pipelines.recommend.crowd import LENIENCE, Floats, Own
 
 MOST_WORDS = 50_000
 _PENDING_SHARE, _PENDING = 0.02, 32
@@ -77,7 +77,7 @@ class Words:
     @property
     def is_due(self) -> bool:
         """So much has changed that all should be weighed anew."""
-        return self._weighed is None or self._since + len(self._changed) > _PENDING + _PENDING_SHARE * len(self._words)
+        return self._is_late(1.0)
 
     def begin(self) -> Callable[[], _Weighed | None]:
         """Begin to weigh all anew: what is returned does it, in any thread, for `finish`; till then the old holds."""
@@ -97,7 +97,7 @@ class Words:
 
     def _current(self) -> _Weighed | None:
         """Weigh what has changed: by the frequencies at hand, or all anew where much has and nobody is at it."""
-        if self.is_due and (self._weighed is None or self._touched is None):
+        if self._weighed is None or (self._is_late(LENIENCE) and self._touched is None):
             weighed = _weigh(self._words)
             if weighed is None:
                 return None
@@ -113,6 +113,10 @@ class Words:
             self._since += len(rows)
             self._changed.clear()
         return weighed
+
+    def _is_late(self, lenience: float) -> bool:
+        changed = self._since + len(self._changed)
+        return self._weighed is None or changed > lenience * (_PENDING + _PENDING_SHARE * len(self._words))
 
     def _take(self, weighed: _Weighed) -> None:
         self._weighed = weighed
