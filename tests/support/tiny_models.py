@@ -78,16 +78,7 @@ def tiny_qwen(folder: Path) -> Path:
     """A Qwen3 of two layers, padded on the left, pooled at the last token, with an instruction for every text."""
     tokenizer = _tokenizer(SPECIAL)
     tokenizer.post_processor = processors.TemplateProcessing(single="$A [SEP]", special_tokens=[("[SEP]", 3)])
-    config = Qwen3Config(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
+    config = _qwen(tokenizer, positions=64)
     torch.manual_seed(0)
     saved = _saved(Qwen3Model(config), _fast(tokenizer, "left"), "lasttoken", folder)
     model = SentenceTransformer(str(saved), device="cpu", local_files_only=True)
@@ -99,7 +90,15 @@ def tiny_qwen(folder: Path) -> Path:
 def tiny_writer(folder: Path) -> Path:
     """A Qwen3 of two layers that writes: words at random, always the same ones."""
     tokenizer = _tokenizer(SPECIAL)
-    config = Qwen3Config(
+    config = _qwen(tokenizer, positions=1024)
+    torch.manual_seed(0)
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+    _fast(tokenizer, "left").save_pretrained(folder)
+    return folder
+
+
+def _qwen(tokenizer: Tokenizer, positions: int) -> Qwen3Config:
+    return Qwen3Config(
         vocab_size=tokenizer.get_vocab_size(),
         hidden_size=32,
         num_hidden_layers=2,
@@ -107,12 +106,8 @@ def tiny_writer(folder: Path) -> Path:
         num_key_value_heads=1,
         head_dim=16,
         intermediate_size=64,
-        max_position_embeddings=1024,
+        max_position_embeddings=positions,
     )
-    torch.manual_seed(0)
-    Qwen3ForCausalLM(config).save_pretrained(folder)
-    _fast(tokenizer, "left").save_pretrained(folder)
-    return folder
 
 
 def _tokenizer(special: Sequence[str]) -> Tokenizer:

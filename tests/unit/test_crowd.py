@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import sparse
 
 from penchant_pipelines.interests import horizons
 from penchant_pipelines.interests.horizons import HORIZONS
 from penchant_pipelines.model import MICROS_PER_DAY
-from penchant_pipelines.recommend import ease
 from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS, NEIGHBOURS, Crowd
-from penchant_pipelines.recommend.ease import RIDGE
+from penchant_pipelines.recommend.ease import RIDGE, Ease
 
 DAY = MICROS_PER_DAY
 USERS, ITEMS = 6, 8
@@ -165,11 +165,9 @@ def test_what_goes_with_a_users_items_follows_from_who_favoured_both(told: list[
     np.testing.assert_allclose(found.alike_items(own, ITEMS), expected, rtol=1e-6, atol=1e-12)
 
 
-def test_those_who_favoured_most_are_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ease, "MOST_USERS", 2)
-    told = [Favour(user, row, DAY) for user, rows in {1: (0, 1, 2), 2: (0, 1, 2), 3: (0, 3)}.items() for row in rows]
-    found = crowd(told)
-    likes = found.alike_items(found.own(3, DAY), ITEMS)[-1]
+def test_those_who_favoured_most_are_learnt_from() -> None:
+    favours = sparse.csr_array(np.array([[1.0, 1, 1, 0], [1, 0, 0, 1], [1, 1, 1, 0]]))
+    likes = Ease(favours, most_users=2).scores(np.array([[1.0, 0, 0, 0]]))[0]
     assert likes[1] > 0
     assert likes[3] == 0
 

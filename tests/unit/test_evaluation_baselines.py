@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from small_logs import like, read
 
-from penchant_pipelines.evaluation.baselines_neighbours import Als, Ease, ItemNeighbours, UserNeighbours
+from penchant_pipelines.evaluation.baselines_neighbours import Als, EaseForAll, ItemNeighbours, UserNeighbours
 from penchant_pipelines.evaluation.baselines_sequences import SequenceBaseline
 from penchant_pipelines.evaluation.baselines_simple import Popularity, Random
 from penchant_pipelines.evaluation.baselines_vectors import Ewma, LastPost, MeanOfLast
@@ -54,7 +54,7 @@ def figure(method: Callable[[int], Method], log: Log, seed: int = 0) -> tuple[fl
 
 
 TEXT = [LastPost, MeanOfLast, Ewma, Bm25, TfidfEwma, Svm, Trees]
-CROWD = [UserNeighbours, ItemNeighbours, Ease, Als]
+CROWD = [UserNeighbours, ItemNeighbours, EaseForAll, Als]
 NETWORKS = [
     partial(SequenceBaseline, name="sasrec", by="ids"),
     partial(SequenceBaseline, name="gru-text", by="text", body="gru"),
@@ -144,11 +144,11 @@ def test_half_life_is_tuned_to_whoever_keeps_changing() -> None:
 def test_ease_by_users_equals_ease_by_items() -> None:
     log = read(topics(told=False), faithful(users=30))
     *_, (past, moment) = replay(log, queries(log))
-    method = Ease(0)
+    method = EaseForAll(0)
     method.learn(past)
     found = method.score(past, moment[0].question)
     matrix = past.matrix.toarray()
-    for line, strength in zip(found, Ease.strengths, strict=True):
+    for line, strength in zip(found, EaseForAll.strengths, strict=True):
         inverse = np.linalg.inv(matrix.T @ matrix + strength * np.eye(matrix.shape[1]))
         weights = -inverse / np.diag(inverse)
         np.fill_diagonal(weights, 0.0)

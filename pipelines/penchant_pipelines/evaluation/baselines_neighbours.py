@@ -14,6 +14,7 @@ from penchant_pipelines.evaluation.log import Past
 from penchant_pipelines.evaluation.methods import Floats, Refit, Scorer
 from penchant_pipelines.evaluation.protocol import Question
 from penchant_pipelines.model import MICROS_PER_DAY
+from penchant_pipelines.recommend.ease import Ease
 
 
 class UserNeighbours(Scorer):
@@ -61,11 +62,8 @@ class ItemNeighbours(Scorer):
         return found
 
 
-class Ease(Scorer):
-    """A linear autoencoder with a zero diagonal, in closed form (Steck 2019).
-
-    Its inverse has a row an item; by the Woodbury identity one with a row a user gives the same, which here is less.
-    """
+class EaseForAll(Scorer):
+    """A linear autoencoder with a zero diagonal, in closed form (Steck 2019), learnt from all users; no fading."""
 
     name = "ease"
     strengths = (10.0, 100.0, 1000.0)
@@ -77,24 +75,14 @@ class Ease(Scorer):
 
     def learn(self, past: Past) -> None:
         """Invert, once the log has grown by a hundredth."""
-        if not self._refit.due(len(past)):
-            return
-        self._matrix = past.matrix
-        overlap = (self._matrix @ self._matrix.T).toarray()
-        self._inverses = [np.linalg.inv(overlap + strength * np.eye(len(overlap))) for strength in self.strengths]
-        self._diagonals = []
-        for inverse, strength in zip(self._inverses, self.strengths, strict=True):
-            inner = self._matrix.multiply(inverse @ self._matrix).sum(axis=0)
-            self._diagonals.append((1 - np.asarray(inner).ravel()) / strength)
+        if self._refit.due(len(past)):
+            everybody = past.matrix.shape[0]
+            self._models = [Ease(past.matrix, strength, everybody) for strength in self.strengths]
 
     def score(self, past: Past, question: Question) -> Floats:
         """Reconstruct the user's row."""
-        own = past.matrix[[question.user]].toarray()[0]
-        lines = []
-        for inverse, diagonal, strength in zip(self._inverses, self._diagonals, self.strengths, strict=True):
-            product = (own - self._matrix.T @ (inverse @ (self._matrix @ own))) / strength
-            lines.append(own - product / diagonal)
-        return np.stack(lines)
+        own = past.matrix[[question.user]].toarray()
+        return np.concatenate([model.scores(own) for model in self._models])
 
 
 class Als(Scorer):

@@ -15,7 +15,7 @@ from penchant_pipelines.encoder import EncoderSettings, open_encoder
 from penchant_pipelines.encoder.batching import cores
 from penchant_pipelines.engine import EngineSettings
 from penchant_pipelines.errors import InvalidInput
-from penchant_pipelines.evaluation.baselines_neighbours import Als, Ease, ItemNeighbours, UserNeighbours
+from penchant_pipelines.evaluation.baselines_neighbours import Als, EaseForAll, ItemNeighbours, UserNeighbours
 from penchant_pipelines.evaluation.baselines_sequences import SequenceBaseline
 from penchant_pipelines.evaluation.baselines_simple import Popularity, Random
 from penchant_pipelines.evaluation.baselines_vectors import Ewma, LastPost, MeanOfLast
@@ -51,7 +51,7 @@ BASELINES = (
     Entrant("trees", Trees, by_chance=True),
     Entrant("user-knn", UserNeighbours),
     Entrant("item-knn", ItemNeighbours),
-    Entrant("ease", Ease),
+    Entrant("ease", EaseForAll),
     Entrant("als", Als, by_chance=True),
     Entrant("sasrec", partial(SequenceBaseline, name="sasrec", by="ids"), by_chance=True),
     Entrant("gru-text", partial(SequenceBaseline, name="gru-text", by="text", body="gru"), by_chance=True),

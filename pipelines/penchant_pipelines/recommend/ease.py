@@ -22,12 +22,12 @@ _CHUNK = 4096
 class Ease:
     """Weights between all items of a matrix (users, items) of ones, as products that are never written out."""
 
-    def __init__(self, favours: sparse.csr_array) -> None:
+    def __init__(self, favours: sparse.csr_array, ridge: float = RIDGE, most_users: int = MOST_USERS) -> None:
         counts = np.diff(favours.indptr)
-        chosen = np.sort(np.argsort(-counts, kind="stable")[:MOST_USERS])
+        chosen = np.sort(np.argsort(-counts, kind="stable")[:most_users])
         self._favours = favours[chosen]
         overlap = (self._favours @ self._favours.T).toarray()
-        self._inverse = np.linalg.inv(overlap + RIDGE * np.eye(len(chosen)))
+        self._inverse = np.linalg.inv(overlap + ridge * np.eye(len(chosen)))
         by_item = sparse.csr_array(self._favours.T)
         self._diagonal = np.ones(by_item.shape[0])
         for start in range(0, by_item.shape[0], _CHUNK):
