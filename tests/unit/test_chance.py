@@ -19,7 +19,7 @@ def test_the_curve_that_made_the_examples_is_found() -> None:
     dice = np.random.default_rng(0)
     scores = dice.normal(size=40_000)
     taken = dice.random(40_000) < expit(-3 + 1.5 * scores)
-    found = fit(scores, taken, np.ones(40_000))
+    found = fit(scores, taken)
     assert found.base == pytest.approx(-3, abs=0.1)
     assert found.slope == pytest.approx(1.5, abs=0.1)
 
@@ -28,16 +28,16 @@ def test_what_speaks_for_nothing_tells_the_usual_share() -> None:
     scores = np.arange(1000.0)
     taken = np.zeros(1000, dtype=bool)
     taken[:50] = True  # the lowest: a slope below 0 would say that a worse score is better
-    found = fit(scores, taken, np.ones(1000))
+    found = fit(scores, taken)
     assert found.slope == 0
     np.testing.assert_allclose(found.of(scores), 0.05, atol=0.005)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.floats(-20, 20), st.booleans(), st.floats(0.01, 1)), min_size=1, max_size=40))
-def test_chances_grow_with_scores_and_are_never_certain(examples: list[tuple[float, bool, float]]) -> None:
-    scores, taken, shares = (np.array(column) for column in zip(*examples, strict=True))
-    found = fit(scores, taken.astype(bool), shares)
+@given(st.lists(st.tuples(st.floats(-20, 20), st.booleans()), min_size=1, max_size=40))
+def test_chances_grow_with_scores_and_are_never_certain(examples: list[tuple[float, bool]]) -> None:
+    scores, taken = (np.array(column) for column in zip(*examples, strict=True))
+    found = fit(scores, taken.astype(bool))
     ladder = found.of(np.linspace(-20, 20, 9))
     assert np.isfinite(ladder).all()
     assert (np.diff(ladder) >= 0).all()

@@ -29,20 +29,19 @@ class Chance:
         return found
 
 
-def fit(scores: Floats, taken: NDArray[np.bool_], shares: Floats) -> Chance:
-    """Find the curve under which what was taken to is likeliest; `shares` (n,) is how much each score counts.
+def fit(scores: Floats, taken: NDArray[np.bool_]) -> Chance:
+    """Find the curve under which what was taken to, of scores (n,), is likeliest.
 
     With Platt's targets, a little off 0 and 1, so that few examples leave no certainty.
     """
     liked, left = float(taken.sum()), float((~taken).sum())
     targets = np.where(taken, (liked + 1) / (liked + 2), 1 / (left + 2))
-    weights = shares / shares.sum()
-    usual = float(np.clip(weights @ targets, 1e-6, 1 - 1e-6))
+    usual = float(targets.mean())
 
     def loss(curve: Floats) -> tuple[float, Floats]:
         logits = curve[0] + curve[1] * scores
-        away = weights * (expit(logits) - targets)
-        value = float(weights @ (np.logaddexp(0.0, logits) - targets * logits))
+        away = (expit(logits) - targets) / len(targets)
+        value = float(np.mean(np.logaddexp(0.0, logits) - targets * logits))
         return value, np.array([away.sum(), away @ scores])
 
     start = np.array([np.log(usual / (1 - usual)), 0.0])

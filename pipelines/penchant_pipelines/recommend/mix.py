@@ -150,21 +150,17 @@ def quality(lessons: Sequence[Lesson], mix: Mix) -> Floats:
 
 
 def chance(lessons: Sequence[Lesson], mix: Mix) -> Chance | None:
-    """Learn how a mix's scores read as chances, every user counting alike, from lessons that it was not learnt from.
+    """Learn how a mix's scores read as chances, every answer counting alike, from lessons that it was not learnt from.
 
     From the best of each lesson alone: further down, only what was taken to is among the candidates for certain.
     """
-    scores, taken, counts = [], [], []
+    scores, taken = [], []
     for lesson in lessons:
         said = mix.scores(lesson.scores.astype(np.float64))
         best = np.argsort(-said, kind="stable")[:CHANCES]
         scores.append(said[best])
         taken.append(lesson.taken[best])
-        counts.append(len(best))
-    if not any(part.any() for part in taken):
-        return None
-    shares = np.repeat(_shares(lessons) / np.array(counts), counts)
-    return fit(np.concatenate(scores), np.concatenate(taken), shares)
+    return fit(np.concatenate(scores), np.concatenate(taken)) if any(part.any() for part in taken) else None
 
 
 def _ndcg(lesson: Lesson, scores: Floats) -> float:
