@@ -66,8 +66,6 @@ class Catalog:
         """Number of the last signal of the commits applied; None before the first."""
         self._spread: tuple[int, int, NDArray[np.intp]] | None = None
         self._keeping_up = asyncio.Lock()
-        self._unprepared = True
-        """Words and crowd were never gathered."""
         self._listening = asyncio.Lock()
         self._overheard: dict[int, list[tuple[str, Vector]]] = {}
         """By space: what is said of items while `listen` reads."""
@@ -202,9 +200,9 @@ class Catalog:
     async def keep_up(self) -> None:
         """Weigh words and gather what people have in common anew where that is due, in a thread.
 
-        Whoever comes meanwhile is served with what there was; who comes before there was anything waits.
+        Whoever comes meanwhile is served with what there was; who comes while there is nothing waits.
         """
-        if self._keeping_up.locked() and not self._unprepared:
+        if self._keeping_up.locked() and self.words.is_ready and self.crowd.is_ready:
             return
         async with self._keeping_up:
             # Both are begun at once: from here on nobody does it on the loop.
@@ -219,7 +217,6 @@ class Catalog:
                     self.words.finish(weighed)
                 if gather:
                     self.crowd.finish(gathered)
-            self._unprepared = False
 
     async def listen(self, record: Record, space: int) -> None:
         """Begin to keep what posts say of items in a space."""

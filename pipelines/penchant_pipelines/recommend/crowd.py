@@ -183,8 +183,8 @@ class Crowd:
         ages = np.maximum(as_of - near.data, 0)
         known = min(size, near.shape[1])
         for line, life in enumerate(self._lives):
-            faded = sparse.csr_array((np.exp2(-ages / life), near.indices, near.indptr), shape=near.shape)
-            found[line, :known] = (cosines[nearest] @ faded)[:known]
+            left = sparse.csr_array((np.exp2(-ages / life), near.indices, near.indptr), shape=near.shape)
+            found[line, :known] = (cosines[nearest] @ left)[:known]
         self._add_latest(found, matrix, cosines, nearest, as_of)
         return found
 
@@ -209,6 +209,11 @@ class Crowd:
         elif time - self.landmark > _REBASE_HALF_LIVES * self._lives.min():
             self._faded *= np.exp2(-(time - self.landmark) / self._lives)
             self.landmark = time
+
+    @property
+    def is_ready(self) -> bool:
+        """There is something to answer from, be it of some time ago: not before the first, nor after a `clear`."""
+        return self._matrix is not None and self._ease is not None
 
     @property
     def is_due(self) -> bool:

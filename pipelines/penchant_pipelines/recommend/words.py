@@ -75,6 +75,11 @@ class Words:
         return found
 
     @property
+    def is_ready(self) -> bool:
+        """There are weights to answer from, be they of some time ago."""
+        return self._weighed is not None
+
+    @property
     def is_due(self) -> bool:
         """So much has changed that all should be weighed anew."""
         return self._is_late(1.0)
