@@ -118,6 +118,7 @@ def test_clearing_forgets_exactly_these_items(told: list[Favour], gone: set[int]
     found.clear(np.array(sorted(gone), dtype=np.int64))
     kept = [one for one in told if one.row not in gone]
     anew = crowd(kept)
+    found.finish(found.begin()())
     for user in range(1, USERS + 1):
         likes, expected = (it.alike_items(it.own(user, newest(told)), ITEMS) for it in (found, anew))
         np.testing.assert_allclose(likes, expected, rtol=1e-9, atol=1e-12)
@@ -129,6 +130,61 @@ def test_clearing_forgets_exactly_these_items(told: list[Favour], gone: set[int]
     np.testing.assert_allclose(found.popularity(ITEMS, as_of), faded(kept, as_of), rtol=1e-9, atol=1e-280)
     for user in range(1, USERS + 1):
         assert found.own(user, as_of).rows.tolist() == list(latest(kept, user))
+
+
+@law
+@given(favours, favours, st.sets(st.integers(0, ITEMS + 3)), favours, st.booleans())
+def test_what_is_forgotten_while_it_is_gathered_does_not_come_back(
+    told: list[Favour], before: list[Favour], gone: set[int], more: list[Favour], known: bool
+) -> None:
+    found = crowd(told)
+    if known:
+        found.finish(found.begin()())
+    for one in before:
+        found.add(one.user, one.row, one.time, one.mass)
+    gather = found.begin()
+    found.clear(np.array(sorted(gone), dtype=np.int64))
+    kept = [one for one in (*told, *before) if one.row not in gone]
+    if known and kept:
+        # Meanwhile one is answered from what there was, and of what was forgotten nothing is told.
+        left = sorted({one.row for one in kept})
+        own = found.own(1, newest(told))
+        assert own.rows.tolist() == list(latest(kept, 1))
+        others = np.delete(np.arange(ITEMS), left)
+        assert not found.alike_items(own, ITEMS)[:, others].any()
+        assert not found.alike_users(1, own, ITEMS, newest(told))[:, others].any()
+    for one in more:
+        found.add(one.user, one.row, one.time, one.mass)
+    found.finish(gather())
+    kept += more
+    as_of = newest([*told, *before, *more])
+    anew = crowd(kept)
+    for user in range(1, USERS + 1):
+        own, expected = found.own(user, as_of), anew.own(user, as_of)
+        assert own.rows.tolist() == expected.rows.tolist()
+        if not more:
+            like, alike = (it.alike_users(user, expected, ITEMS, as_of) for it in (found, anew))
+            np.testing.assert_allclose(like, alike, rtol=1e-9, atol=1e-12)
+    if any(one.row in gone for one in (*told, *before)):
+        # Not later, when enough else has come in.
+        assert found.is_due or not kept
+        found.finish(found.begin()())
+        own = found.own(1, as_of)
+        like, alike = (it.alike_items(own, ITEMS) for it in (found, anew))
+        np.testing.assert_allclose(like, alike, rtol=1e-9, atol=1e-12)
+
+
+def test_what_is_left_is_answered_from_at_once_when_an_item_is_forgotten() -> None:
+    found = crowd([Favour(user, row, DAY) for user in range(40) for row in range(3)])
+    found.finish(found.begin()())
+    found.clear(np.array([0]))
+    assert (found.is_ready, found.is_due) == (True, True)
+    found.begin()  # somebody gathers it anew
+    own = found.own(1, DAY)
+    assert own.rows.tolist() == [1, 2]
+    likes = found.alike_items(own, 3)[-1]
+    assert likes[0] == 0
+    assert (likes[1:] > 0).all()
 
 
 @law

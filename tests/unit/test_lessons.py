@@ -162,6 +162,21 @@ def test_the_order_of_arrival_leaves_no_mark(seed: int) -> None:
 
 @law
 @given(st.integers(0, 10**6))
+def test_two_records_of_one_log_give_the_same_lessons_to_the_last_digit(seed: int) -> None:
+    acts = life(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lessons, "TAUGHT_SHARE", 1.0)
+        patch.setattr(lessons, "MOST_ITEMS", 6)
+        (one,), (other,) = lessons_of(acts), lessons_of(acts)
+    assert len(one) == len(other)
+    for mine, yours in zip(one, other, strict=True):
+        assert mine.user == yours.user
+        assert np.array_equal(mine.scores, yours.scores)
+        assert np.array_equal(mine.taken, yours.taken)
+
+
+@law
+@given(st.integers(0, 10**6))
 def test_a_lesson_compares_what_was_not_seen_and_knows_what_was_taken(seed: int) -> None:
     acts = life(seed)
     with pytest.MonkeyPatch.context() as patch:

@@ -37,10 +37,19 @@ class _Matrix:
     """Users × items as of the first `count` favours: ones, and at the same places the time of the latest favour."""
 
     users: Rows
-    """(u,) keys, ascending."""
+    """(u,) numbers, ascending."""
     favours: sparse.csr_array
     times: sparse.csr_array
     count: int
+
+    def without(self, rows: Rows, count: int) -> _Matrix:
+        """The same where nobody favoured these items, which leaves the first `count` favours."""
+        kept = ~np.isin(self.times.indices, rows)
+        users = np.repeat(np.arange(len(self.users)), np.diff(self.times.indptr))[kept]
+        indptr = np.searchsorted(users, np.arange(len(self.users) + 1))
+        parts = ((array.data[kept], array.indices[kept], indptr) for array in (self.favours, self.times))
+        favours, times = (sparse.csr_array(part, shape=self.times.shape) for part in parts)
+        return _Matrix(self.users, favours, times, count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +58,6 @@ class _Gathered:
 
     matrix: _Matrix
     ease: Ease | None
-    cleared: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,8 @@ class Crowd:
     """Who favoured what. Belongs to one event loop, as the catalogue whose rows it speaks of."""
 
     def __init__(self) -> None:
+        self._numbers: dict[int, int] = {}
+        """Of users by key, as they came: keys are random, and by their order no two runs would give the same sums."""
         self._count = 0
         self._users = np.zeros(1024, dtype=np.int64)
         self._rows = np.zeros(1024, dtype=np.int64)
@@ -76,10 +86,14 @@ class Crowd:
         self._ease: Ease | None = None
         self._learnt = 0
         """How many favours `_ease` knows."""
+        self._outdated = False
+        """`_ease` was learnt from what was forgotten since, too."""
         self._begun = False
         """Somebody is between `begin` and `finish`."""
-        self._cleared = 0
-        """How often favours were forgotten."""
+        self._cleared: list[Rows] = []
+        """Items whose favours were forgotten meanwhile."""
+        self._gathering = 0
+        """How many of the favours that are gathered since `begin` are still held."""
 
     def __len__(self) -> int:
         """Count the favours."""
@@ -90,7 +104,8 @@ class Crowd:
         if self._count == len(self._users):
             for name in ("_users", "_rows", "_times"):
                 setattr(self, name, np.concatenate([getattr(self, name), np.zeros(self._count, dtype=np.int64)]))
-        self._users[self._count], self._rows[self._count], self._times[self._count] = user, row, time
+        number = self._numbers.setdefault(user, len(self._numbers))
+        self._users[self._count], self._rows[self._count], self._times[self._count] = number, row, time
         self._count += 1
         while row >= len(self._faded):
             self._faded = np.concatenate([self._faded, np.zeros_like(self._faded)])
@@ -110,8 +125,14 @@ class Crowd:
             array = getattr(self, name)
             setattr(self, name, np.append(array[: self._count][kept], np.zeros(len(array) - int(kept.sum()), np.int64)))
         self._count = int(kept.sum())
-        self._matrix = self._ease = None
-        self._cleared += 1
+        if self._begun:
+            self._cleared.append(rows)
+            self._gathering = int(kept[: self._gathering].sum())
+        if self._matrix is not None:
+            self._matrix = self._matrix.without(rows, int(kept[: self._matrix.count].sum()))
+        if self._ease is not None:
+            self._ease, self._outdated = self._ease.without(rows), True
+            self._learnt = min(self._learnt, self._count)
 
     def popularity(self, size: int, as_of: int) -> Floats:
         """Mass of favours as of a time (µs) under each half-life of the crowd: (4, size) by row."""
@@ -131,13 +152,14 @@ class Crowd:
         """What a user favoured, each item once, by the latest favour; the newest counts whole."""
         matrix = self._current()
         rows, times = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
-        place = int(np.searchsorted(matrix.users, user))
-        if place < len(matrix.users) and matrix.users[place] == user:
+        number = self._numbers.get(user, -1)
+        place = int(np.searchsorted(matrix.users, number))
+        if place < len(matrix.users) and matrix.users[place] == number:
             span = slice(matrix.times.indptr[place], matrix.times.indptr[place + 1])
             rows.append(matrix.times.indices[span].astype(np.int64))
             times.append(matrix.times.data[span])
         pending = slice(matrix.count, self._count)
-        new = self._users[pending] == user
+        new = self._users[pending] == number
         rows.append(self._rows[pending][new])
         times.append(self._times[pending][new])
         every, when = np.concatenate(rows), np.concatenate(times)
@@ -176,7 +198,7 @@ class Crowd:
         mine[own.rows[own.rows < len(mine)]] = 1.0
         sizes = np.diff(matrix.favours.indptr)
         cosines = (matrix.favours @ mine) / np.sqrt(np.maximum(sizes * len(own.rows), 1.0))
-        cosines[matrix.users == user] = 0.0
+        cosines[matrix.users == self._numbers.get(user, -1)] = 0.0
         nearest = np.argsort(-cosines, kind="stable")[:NEIGHBOURS]
         nearest = nearest[cosines[nearest] > 0]
         near = matrix.times[nearest]
@@ -212,33 +234,38 @@ class Crowd:
 
     @property
     def is_ready(self) -> bool:
-        """There is something to answer from, be it of some time ago: not before the first, nor after a `clear`."""
+        """There is something to answer from, be it of some time ago."""
         return self._matrix is not None and self._ease is not None
 
     @property
     def is_due(self) -> bool:
         """So much has come in that what people have in common should be gathered anew."""
-        return self._is_late(1.0) or self._is_unlearnt(1.0)
+        return self._is_late(1.0) or self._is_unlearnt(1.0) or self._outdated
 
     def begin(self) -> Callable[[], _Gathered]:
         """Begin to gather anew: what is returned does it, in any thread, for `finish`; till then the old holds."""
         self._begun = True
-        gather, cleared, learns = self._snapshot(), self._cleared, self._is_unlearnt(1.0)
+        self._cleared, self._gathering = [], self._count
+        gather, learns = self._snapshot(), self._is_unlearnt(1.0) or self._outdated
 
         def work() -> _Gathered:
             matrix = gather()
-            return _Gathered(matrix, Ease(matrix.favours) if learns and matrix.count else None, cleared)
+            return _Gathered(matrix, Ease(matrix.favours) if learns and matrix.count else None)
 
         return work
 
     def finish(self, gathered: _Gathered | None) -> None:
-        """Take up what was gathered, unless favours were forgotten since; None: leave all as it was."""
+        """Take up what was gathered, less what was forgotten since; None: leave all as it was."""
         self._begun = False
-        if gathered is None or gathered.cleared != self._cleared:
+        if gathered is None:
             return
-        self._matrix = gathered.matrix
-        if gathered.ease is not None:
-            self._ease, self._learnt = gathered.ease, gathered.matrix.count
+        self._matrix, ease = gathered.matrix, gathered.ease
+        if self._cleared:
+            gone = np.concatenate(self._cleared)
+            self._matrix = self._matrix.without(gone, self._gathering)
+            ease = ease.without(gone) if ease else None
+        if ease is not None:
+            self._ease, self._learnt, self._outdated = ease, self._matrix.count, bool(self._cleared)
 
     def _is_late(self, lenience: float) -> bool:
         held = self._matrix.count if self._matrix else 0
@@ -268,13 +295,13 @@ class Crowd:
 
 
 def _made(users: Rows, rows: Rows, times: Rows, width: int) -> _Matrix:
-    keys, places = np.unique(users, return_inverse=True)
+    numbers, places = np.unique(users, return_inverse=True)
     order = np.lexsort((times, rows, places))
     places, rows, times = places[order], rows[order], times[order]
     changes = (places[1:] != places[:-1]) | (rows[1:] != rows[:-1])
     latest = np.append(changes, True) if len(places) else np.zeros(0, dtype=bool)
-    indptr = np.searchsorted(places[latest], np.arange(len(keys) + 1))
-    shape = (len(keys), width)
+    indptr = np.searchsorted(places[latest], np.arange(len(numbers) + 1))
+    shape = (len(numbers), width)
     indices = rows[latest]
     favours = sparse.csr_array((np.ones(len(indices)), indices, indptr), shape=shape)
-    return _Matrix(keys, favours, sparse.csr_array((times[latest], indices, indptr), shape=shape), len(users))
+    return _Matrix(numbers, favours, sparse.csr_array((times[latest], indices, indptr), shape=shape), len(users))

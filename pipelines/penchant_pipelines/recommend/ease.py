@@ -6,6 +6,8 @@ So a thousand users are enough to learn from, and items may be as many as they l
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
@@ -38,6 +40,16 @@ class Ease:
     def size(self) -> int:
         """Count the items."""
         return int(self._favours.shape[1])
+
+    def without(self, items: NDArray[np.int64]) -> Ease:
+        """The same where nothing goes with these items, as long as it is not learnt anew from what is left."""
+        found = copy.copy(self)
+        found._favours = self._favours.copy()
+        found._favours.data[np.isin(found._favours.indices, items)] = 0.0
+        found._favours.eliminate_zeros()
+        found._diagonal = self._diagonal.copy()
+        found._diagonal[items[items < self.size]] = 1.0
+        return found
 
     def scores(self, own: Floats) -> Floats:
         """How much each item goes with what users hold of all, (n, items) ≥ 0: (n, items)."""

@@ -74,6 +74,9 @@ class Teacher:
         self._profiles: dict[int, Profile] = defaultdict(Profile)
         self._seen: dict[int, set[int]] = defaultdict(set)
         self._latest: dict[int, deque[Evidence]] = defaultdict(lambda: deque(maxlen=LATEST))
+        self._numbers: dict[int, int] = {}
+        """Of users by key, as they are asked about."""
+        self._dice = np.random.default_rng(0)
 
     def lessons(self, most: int = MOST_LESSONS) -> Generator[Lesson, None, None]:
         """Replay, and draw up to `most` lessons of the latest days, oldest first; blocks."""
@@ -145,7 +148,8 @@ class Teacher:
         for line in scores:
             wanted = min(CANDIDATES, len(line))
             chosen[np.argpartition(-line, wanted - 1)[:wanted]] = True
-        return Lesson(user, scores[:, chosen], np.isin(compared[chosen], sorted(taken)))
+        number = self._numbers.setdefault(user, len(self._numbers))
+        return Lesson(number, scores[:, chosen], np.isin(compared[chosen], sorted(taken)))
 
     def _compared(self, user: int, as_of: int, taken: set[int]) -> NDArray[np.intp]:
         catalog = self._catalog
@@ -153,8 +157,7 @@ class Teacher:
         rows_held = np.flatnonzero(catalog.visible[: catalog.size] & born)
         rows_held = np.setdiff1d(rows_held, sorted(self._seen[user] - taken))
         if len(rows_held) > MOST_ITEMS:
-            draw = np.random.default_rng([user % 2**32, as_of // MICROS_PER_DAY])
-            rows_held = draw.choice(rows_held, MOST_ITEMS, replace=False)
+            rows_held = self._dice.choice(rows_held, MOST_ITEMS, replace=False)
         # What was taken to was there, whatever its creation time says.
         return np.union1d(rows_held, sorted(taken)).astype(np.intp)
 
@@ -177,5 +180,6 @@ def _asked(touches: Sequence[_Touch], most: int) -> dict[tuple[int, int], set[in
             taken = {touch.row for touch in marked if touch.row >= 0 and touch.weight > 0} - disliked
             if taken and day > mine[0].day:
                 found[user, day] = taken
-    latest = sorted(found, key=lambda key: (key[1], key[0]))[-most:]
+    # Users of one day stay as they came: their keys are random.
+    latest = sorted(found, key=lambda key: key[1])[-most:]
     return {key: found[key] for key in latest}

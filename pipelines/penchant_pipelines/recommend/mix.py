@@ -55,6 +55,7 @@ class Lesson:
     """A user's day: what sources said of the candidates (s, n) float32, and which of them the user then took to."""
 
     user: int
+    """A number that the user's lessons share."""
     scores: NDArray[np.float32]
     taken: NDArray[np.bool_]
 
