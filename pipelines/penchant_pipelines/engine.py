@@ -163,7 +163,8 @@ class Engine:
             else:
                 self._heal_index(space)
         await self.adapters.resume()
-        self._in_background("learn-mixes", self._keep_learning())
+        if self.settings.recommend.learn_mixes:
+            self._in_background("learn-mixes", self._keep_learning())
         self._in_background("write-summaries", self.summaries.run())
 
     async def _close(self) -> None:

@@ -196,6 +196,18 @@ async def test_a_mix_of_sources_that_are_no_more_is_learnt_anew(
         assert newest.live
 
 
+@pytest.mark.parametrize("learns", [True, False])
+async def test_mixes_are_learnt_unasked_unless_the_settings_say_otherwise(
+    start: StartServer, monkeypatch: pytest.MonkeyPatch, learns: bool
+) -> None:
+    monkeypatch.setattr(engine, "LEARNING_PAUSE_SECONDS", 0.05)
+    async with start(recommend={"learn_mixes": learns}) as server:
+        await seed(server)
+        await asyncio.sleep(0.5)
+        jobs = [job async for job in server.client.jobs()]
+        assert any(job.kind == "learn_mix" for job in jobs) is learns
+
+
 async def test_reranked_candidates_tell_their_sources_too(server: Server) -> None:
     await seed(server)
     await learnt(server)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,25 +38,26 @@ class Entrant:
 
 
 BASELINES = (
-    Entrant("random", Random, by_chance=True),
-    Entrant("popularity", Popularity),
-    Entrant("popularity-30d", partial(Popularity, days=30)),
-    Entrant("popularity-7d", partial(Popularity, days=7)),
-    Entrant("last-post", LastPost),
-    Entrant("mean-of-last", MeanOfLast),
-    Entrant("ewma", Ewma),
+    Entrant("sasrec-text", partial(SequenceBaseline, name="sasrec-text", by="text"), by_chance=True),
+    Entrant("gru-text", partial(SequenceBaseline, name="gru-text", by="text", body="gru"), by_chance=True),
+    Entrant("sasrec", partial(SequenceBaseline, name="sasrec", by="ids"), by_chance=True),
+    Entrant("trees", Trees, by_chance=True),
+    Entrant("svm", Svm, by_chance=True),
     Entrant("bm25", Bm25),
     Entrant("tfidf", TfidfEwma),
-    Entrant("svm", Svm, by_chance=True),
-    Entrant("trees", Trees, by_chance=True),
-    Entrant("user-knn", UserNeighbours),
-    Entrant("item-knn", ItemNeighbours),
-    Entrant("ease", EaseForAll),
     Entrant("als", Als, by_chance=True),
-    Entrant("sasrec", partial(SequenceBaseline, name="sasrec", by="ids"), by_chance=True),
-    Entrant("gru-text", partial(SequenceBaseline, name="gru-text", by="text", body="gru"), by_chance=True),
-    Entrant("sasrec-text", partial(SequenceBaseline, name="sasrec-text", by="text"), by_chance=True),
+    Entrant("ease", EaseForAll),
+    Entrant("item-knn", ItemNeighbours),
+    Entrant("user-knn", UserNeighbours),
+    Entrant("ewma", Ewma),
+    Entrant("mean-of-last", MeanOfLast),
+    Entrant("last-post", LastPost),
+    Entrant("popularity-7d", partial(Popularity, days=7)),
+    Entrant("popularity-30d", partial(Popularity, days=30)),
+    Entrant("popularity", Popularity),
+    Entrant("random", Random, by_chance=True),
 )
+"""The slowest first: one that began last would run on alone."""
 UNTUNED = "penchant-untuned"
 """The engine with the encoder as it was before its adapter; takes part where the settings name an adapter."""
 NAMES = (OURS, UNTUNED, *(entrant.name for entrant in BASELINES))
@@ -89,16 +90,24 @@ def open_cached(settings: EncoderSettings, cache: Path) -> CachedEncoder:
     return CachedEncoder(open_encoder(settings), cache)
 
 
-def race(log: Log, asked: list[Query], entrants: Sequence[Entrant], seeds: Sequence[int]) -> Iterator[tuple[str, Run]]:
-    """Run every method through the log, those that depend on chance once a seed; as they finish, on all free cores."""
+def race(
+    log: Log, asked: list[Query], entrants: Sequence[Entrant], seeds: Sequence[int], report: Callable[[int], None]
+) -> list[list[Run]]:
+    """Run every method through the log on all free cores: once, or where it depends on chance once a seed.
+
+    The runs of each, in the order of entrants and seeds. `report` hears how many have finished.
+    """
     starts = [(entrant, seed) for entrant in entrants for seed in (seeds if entrant.by_chance else seeds[:1])]
-    workers = joblib.Parallel(n_jobs=min(cores(), len(starts)), return_as="generator")
-    found = workers(joblib.delayed(_run)(entrant, log, asked, seed) for entrant, seed in starts)
-    for (entrant, _), each in zip(starts, found, strict=True):
-        yield entrant.name, each
+    workers = joblib.Parallel(n_jobs=min(cores(), len(starts)), return_as="generator_unordered")
+    jobs = (joblib.delayed(_run)(entrant, log, asked, seed) for entrant, seed in starts)
+    found: dict[tuple[str, int], Run] = {}
+    for done, (name, seed, each) in enumerate(workers(jobs), 1):
+        found[name, seed] = each
+        report(done)
+    return [[found[entrant.name, seed] for seed in seeds if (entrant.name, seed) in found] for entrant in entrants]
 
 
-def _run(entrant: Entrant, log: Log, asked: list[Query], seed: int) -> Run:
+def _run(entrant: Entrant, log: Log, asked: list[Query], seed: int) -> tuple[str, int, Run]:
     # A worker's output is the command's: the engine's log lines would stand among the figures.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    return run(partial(entrant.make, seed), log, asked)
+    return entrant.name, seed, run(partial(entrant.make, seed), log, asked)

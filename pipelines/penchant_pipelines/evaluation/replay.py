@@ -48,6 +48,9 @@ class Penchant(Method):
             raise
 
     async def _open(self, settings: EngineSettings, encoder: Encoder) -> Engine:
+        # Mixes are learnt when the log is due for it, see `_learn_mix`, not when a clock says so.
+        recommend = settings.recommend.model_copy(update={"learn_mixes": False})
+        settings = settings.model_copy(update={"recommend": recommend})
         opened = Engine.open(settings, Path(self._folder.name), encoder, ExactStore())
         engine = await self._stack.enter_async_context(opened)
         items = self._catalogue.items

@@ -37,4 +37,7 @@ class RecommendSettings(Section):
     )
     diversity: float = Field(default=0.05, ge=0, le=1, description="Diversity where a request names none.")
     exploration: float = Field(default=0.0, ge=0, le=1, description="Exploration where a request names none.")
+    learn_mixes: bool = Field(
+        default=True, description="Learn how to mix the sources unasked, whenever the record has grown by half."
+    )
     query_weight: float = Field(default=0.6, ge=0, le=1, description="Share of a request's query words in the score.")

@@ -6,7 +6,7 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,9 +14,6 @@ from penchant.cli.errors import fail
 from penchant.cli.files import Assignments, Config, Refusals, read_files, read_settings
 from penchant.cli.options import Commands
 from penchant.cli.output import print_line, print_table, progress
-
-if TYPE_CHECKING:
-    from penchant_pipelines.evaluation.methods import Run
 
 _SHOWN = ("ndcg@10", "recall@10", "recall@50", "mrr@50")
 
@@ -86,19 +83,16 @@ def evaluate(
         engine = EngineSettings(**{name: getattr(settings, name) for name in EngineSettings.model_fields})
         entrants = line_up(log, engine, kept, only or ())
         numbers = range(seed, seed + seeds)
-        found: dict[str, list[Run]] = {}
         total = sum(len(numbers) if entrant.by_chance else 1 for entrant in entrants)
         with progress("methods that have replayed the log", total, counted=True) as moved:
-            for done, (name, run) in enumerate(race(log, asked, entrants, numbers), 1):
-                found.setdefault(name, []).append(run)
-                moved(done)
+            runs = race(log, asked, entrants, numbers, moved)
         about = {
             "seeds": seeds,
             "left_out": refusals.count + log.left_out,
             "space_id": encoder.space_id,
             "settings": engine.model_dump(mode="json", exclude={"index"}),
         }
-        figures = compose(log, asked, list(found.values()), seed, about)
+        figures = compose(log, asked, runs, seed, about)
     report.write_text(json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
     if html is not None:
         from penchant_pipelines.evaluation.page import page
