@@ -122,14 +122,15 @@ def _joined(rows: Rows, by_row: Floats | None, allowed: Rows, limit: int) -> Row
     if by_row is None:
         return rows
     # What came into the catalogue since the sources were asked is in none of them.
-    allowed = allowed[allowed < by_row.shape[1]]
-    if not len(allowed):
-        return rows
-    wanted = min(OVERSAMPLE * limit, len(allowed))
+    free = np.zeros(by_row.shape[1], dtype=bool)
+    free[allowed[allowed < len(free)]] = True
+    wanted = OVERSAMPLE * limit
     picked = [rows]
-    for line in by_row[:, allowed]:
-        best = np.argpartition(-line, wanted - 1)[:wanted]
-        picked.append(allowed[best[line[best] > 0]])
+    for line in by_row:
+        told = np.flatnonzero(free & (line > 0))
+        if len(told) > wanted:
+            told = told[np.argpartition(line[told], -wanted)[-wanted:]]
+        picked.append(told)
     return np.unique(np.concatenate(picked)).astype(np.intp)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from penchant_pipelines.interests.horizons import HORIZONS, faded
+from penchant_pipelines.interests.horizons import faded
 from penchant_pipelines.model import MICROS_PER_DAY
 from penchant_pipelines.recommend.ease import Ease
 
@@ -30,6 +30,7 @@ _UNLEARNT_SHARE, _UNLEARNT = 0.02, 32
 LENIENCE = 2.0
 """How many times as much may wait where nobody keeps up (`begin`) before a question itself is held up."""
 _REBASE_HALF_LIVES = 200.0
+EVERY = slice(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,10 @@ class Own:
 
     rows: Rows
     masses: Floats
+
+    def under(self, horizons: Rows | slice) -> Own:
+        """The same with the masses of some horizons alone, by their places."""
+        return Own(self.rows, self.masses[horizons])
 
 
 class Crowd:
@@ -134,9 +139,10 @@ class Crowd:
             self._ease, self._outdated = self._ease.without(rows), True
             self._learnt = min(self._learnt, self._count)
 
-    def popularity(self, size: int, as_of: int) -> Floats:
-        """Mass of favours as of a time (µs) under each half-life of the crowd: (4, size) by row."""
-        return np.stack([self.mass(np.arange(size), line, as_of) for line in range(len(self._lives))])
+    def popularity(self, size: int, as_of: int, lives: Rows | slice = EVERY) -> Floats:
+        """Mass of favours as of a time (µs) under half-lives of the crowd, by their places: (l, size) by row."""
+        held = self._faded[:size, lives].T * np.exp2(-max(as_of - self.landmark, 0) / self._lives[lives])[:, None]
+        return np.pad(held, ((0, 0), (0, size - held.shape[1])))
 
     def mass(self, rows: Rows | NDArray[np.intp], life: int, as_of: int) -> Floats:
         """Mass of favours of some items (n,) as of a time (µs) under one half-life, by its place: (n,).
@@ -174,24 +180,25 @@ class Crowd:
 
     def alike_items(self, own: Own, size: int) -> Floats:
         """How well items go with the user's own, by who favoured both; see `Ease`: (h, size)."""
-        found = np.zeros((len(HORIZONS), size))
+        found = np.zeros((len(own.masses), size))
         ease = self._learn_alike()
         if ease is None or not len(own.rows):
             return found
         held = own.rows < ease.size
-        spread = np.zeros((len(HORIZONS), ease.size))
+        spread = np.zeros((len(own.masses), ease.size))
         spread[:, own.rows[held]] = own.masses[:, held]
         known = min(size, ease.size)
         found[:, :known] = ease.scores(spread)[:, :known]
         return found
 
-    def alike_users(self, user: int, own: Own, size: int, as_of: int) -> Floats:
-        """What the most similar users favoured, faded under each half-life of the crowd: (4, size).
+    def alike_users(self, user: int, own: Own, size: int, as_of: int, lives: Rows | slice = EVERY) -> Floats:
+        """What the most similar users favoured, faded under half-lives of the crowd, by their places: (l, size).
 
         Similar by the cosine of what both favoured (Herlocker et al. 1999).
         """
         matrix = self._current()
-        found = np.zeros((len(self._lives), size))
+        fading = self._lives[lives]
+        found = np.zeros((len(fading), size))
         if not len(matrix.users) or not len(own.rows):
             return found
         mine = np.zeros(matrix.favours.shape[1])
@@ -204,14 +211,14 @@ class Crowd:
         near = matrix.times[nearest]
         ages = np.maximum(as_of - near.data, 0)
         known = min(size, near.shape[1])
-        for line, life in enumerate(self._lives):
+        for line, life in enumerate(fading):
             left = sparse.csr_array((np.exp2(-ages / life), near.indices, near.indptr), shape=near.shape)
             found[line, :known] = (cosines[nearest] @ left)[:known]
-        self._add_latest(found, matrix, cosines, nearest, as_of)
+        self._add_latest(found, fading, matrix, cosines, nearest, as_of)
         return found
 
     def _add_latest(
-        self, found: Floats, matrix: _Matrix, cosines: Floats, nearest: NDArray[np.intp], as_of: int
+        self, found: Floats, fading: Floats, matrix: _Matrix, cosines: Floats, nearest: NDArray[np.intp], as_of: int
     ) -> None:
         """Add what neighbours favoured since the matrix was made: the newest may be what counts most."""
         near = np.zeros(len(matrix.users))
@@ -221,7 +228,7 @@ class Crowd:
         pull = np.where(matrix.users[places] == users, near[places], 0.0)
         inside = rows < found.shape[1]
         ages = np.maximum(as_of - self._times[matrix.count : self._count], 0)
-        for line, life in enumerate(self._lives):
+        for line, life in enumerate(fading):
             np.add.at(found[line], rows[inside], (pull * np.exp2(-ages / life))[inside])
 
     def _rebase(self, time: int) -> None:

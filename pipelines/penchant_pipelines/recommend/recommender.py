@@ -258,8 +258,9 @@ class Recommender:
         mix = self._mix()
         if mix is None or stored is None or taste.is_empty:
             return None
-        asker = Asker(stored.key, taste, as_of)
-        return _Mixed(mix.steered() if taste.steered else mix, asker, self._sources.by_row(asker))
+        mix = mix.steered() if taste.steered else mix
+        asker = Asker(stored.key, taste, as_of, mix.weights > 0)
+        return _Mixed(mix, asker, self._sources.by_row(asker))
 
     def _mixed_score(
         self, mixed: _Mixed, rows: Rows, vectors: Vectors, query: NDArray[np.float32] | None

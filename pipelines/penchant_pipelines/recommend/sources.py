@@ -6,7 +6,7 @@ summed, and one that has nothing to say about a user says 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,15 +21,16 @@ from penchant_pipelines.recommend.settings import RecommendSettings
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
-_ALL = ["ever" if days == np.inf else f"{days:g}d" for days in CROWD_HALF_LIVES_DAYS]
+_LIVES = ["ever" if days == np.inf else f"{days:g}d" for days in CROWD_HALF_LIVES_DAYS]
 INTERESTS, FRESH, SEQUENCE, NEW = "interests", "fresh", "sequence", "new"
-_BY_ROW = (
-    *(f"words_{horizon}" for horizon in HORIZONS),
-    *(f"alike_items_{horizon}" for horizon in HORIZONS),
-    *(f"alike_users_{life}" for life in _ALL),
-    *(f"popular_{life}" for life in _ALL),
-    NEW,
+_BY_ROW_PARTS = (
+    [f"words_{horizon}" for horizon in HORIZONS],
+    [f"alike_items_{horizon}" for horizon in HORIZONS],
+    [f"alike_users_{life}" for life in _LIVES],
+    [f"popular_{life}" for life in _LIVES],
+    [NEW],
 )
+_BY_ROW = tuple(name for part in _BY_ROW_PARTS for name in part)
 _BY_VECTOR = (
     INTERESTS,
     FRESH,
@@ -50,6 +51,9 @@ REFERENCE = 2048
 """Items by which the scale of a source that reads vectors is taken: evenly spaced ones."""
 
 
+EVERY_SOURCE = np.ones(len(SOURCES), dtype=bool)
+
+
 @dataclass(frozen=True, slots=True)
 class Asker:
     """Whom items are scored for, and when (µs). `user` is a key of the record; the taste is not empty."""
@@ -57,6 +61,8 @@ class Asker:
     user: int
     taste: Taste
     as_of: int
+    heeded: NDArray[np.bool_] = field(default_factory=lambda: EVERY_SOURCE)
+    """(s,) which sources are asked: one that weighs nothing need not answer."""
 
 
 class Sources:
@@ -79,28 +85,41 @@ class Sources:
         asked = np.r_[: len(rows), len(rows) + len(reference) : compared.shape[1]]
         near = _standing(compared[:, asked], compared[:, len(rows) : len(rows) + len(reference)])
         every = self.by_row(asker) if by_row is None else by_row
-        if every.shape[1] < self._catalog.size:
-            # Nothing is told of what came into the catalogue since `by_row` was made.
-            every = np.pad(every, ((0, 0), (0, self._catalog.size - every.shape[1])))
-        visible = every[:, np.flatnonzero(self._catalog.visible[: every.shape[1]])]
-        return np.concatenate([near, _standing(np.pad(every[:, rows], ((0, 0), (0, len(strange)))), visible)])
+        visible = self._catalog.visible[: every.shape[1]]
+        # Nothing is told of what came into the catalogue since `by_row` was made, nor of what it does not hold.
+        told = np.zeros((len(every), len(rows) + len(strange)))
+        known = rows < every.shape[1]
+        told[:, np.flatnonzero(known)] = every[:, rows[known]]
+        found = np.zeros((len(SOURCES), told.shape[1]))
+        found[: len(near)] = near
+        found[len(near) + np.flatnonzero(asker.heeded[len(near) :])] = _standing(
+            told, every if visible.all() else every[:, visible]
+        )
+        return found
 
     def by_row(self, asker: Asker) -> Floats:
-        """Raw scores of the whole catalogue by the sources that read no vectors, in their order: (r, rows)."""
+        """Raw scores of the whole catalogue by those asked that read no vectors, in their order: (r, rows)."""
         catalog, as_of = self._catalog, asker.as_of
         size, crowd = catalog.size, catalog.crowd
-        own = crowd.own(asker.user, as_of)
-        age = np.maximum(as_of - catalog.created[:size], 0) / MICROS_PER_DAY
-        new = np.where(catalog.created[:size] > 0, np.exp2(-age / self._settings.recency_half_life_days), 0.0)
-        return np.concatenate(
-            [
-                catalog.words.alike(own, size),
-                crowd.alike_items(own, size),
-                crowd.alike_users(asker.user, own, size, as_of),
-                crowd.popularity(size, as_of),
-                new[None],
-            ]
+        cuts = np.cumsum([len(part) for part in _BY_ROW_PARTS])[:-1]
+        words, items, users, popular, new = (
+            np.flatnonzero(part) for part in np.split(asker.heeded[len(_BY_VECTOR) :], cuts)
         )
+        own = crowd.own(asker.user, as_of)
+        found = []
+        if len(words):
+            found.append(catalog.words.alike(own.under(words), size))
+        if len(items):
+            found.append(crowd.alike_items(own.under(items), size))
+        if len(users):
+            found.append(crowd.alike_users(asker.user, own, size, as_of, users))
+        if len(popular):
+            found.append(crowd.popularity(size, as_of, popular))
+        if len(new):
+            created = catalog.created[:size]
+            age = np.maximum(as_of - created, 0) / MICROS_PER_DAY
+            found.append(np.where(created > 0, np.exp2(-age / self._settings.recency_half_life_days), 0.0)[None])
+        return np.concatenate(found) if found else np.zeros((0, size))
 
     def standing(self, targets: Vectors, vectors: Vectors) -> Floats:
         """Deviations of the cosine with the nearest of some targets (t, d) from the catalogue's mean: (n,)."""
@@ -142,7 +161,9 @@ def _standing(scores: Floats, reference: Floats) -> Floats:
     """Standard deviations above the mean of a reference, 0 where that is all alike."""
     if not reference.shape[1]:
         return np.zeros_like(scores)
-    mean, deviation = reference.mean(axis=1, keepdims=True), reference.std(axis=1, keepdims=True)
+    mean = reference.mean(axis=1, keepdims=True)
+    apart = reference - mean
+    deviation = np.sqrt(np.einsum("ij,ij->i", apart, apart) / reference.shape[1])[:, None]
     standing: Floats = np.where(deviation > 1e-9, (scores - mean) / np.maximum(deviation, 1e-9), 0.0)
     return standing
 
