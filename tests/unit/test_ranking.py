@@ -225,10 +225,10 @@ def test_full_diversity_spreads() -> None:
     assert crowding(1.0) < crowding(0.0)
 
 
-def test_a_place_is_worth_half_a_list_further_on() -> None:
-    found = by_place(np.array([3.0, 900.0, 2.0, 1.0, 3.0]), 2)
-    np.testing.assert_allclose(found, 2.0 ** (-np.array([1, 0, 3, 4, 2]) / 2))
-    assert len(by_place(np.zeros(0), 10)) == 0
+def test_a_place_is_worth_half_ten_places_further_on() -> None:
+    found = by_place(np.array([3.0, 900.0, 2.0, 1.0, 3.0]))
+    np.testing.assert_allclose(found, 2.0 ** (-np.array([1, 0, 3, 4, 2]) / 10))
+    assert len(by_place(np.zeros(0))) == 0
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,9 @@ from penchant_pipelines.recommend.settings import RecommendSettings
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
 
+HALF_PLACES = 10
+"""Places further on, an item is worth half."""
+
 
 @dataclass(frozen=True, slots=True)
 class Taste:
@@ -165,11 +168,14 @@ def diversify(scores: Floats, vectors: Vectors, limit: int, diversity: float) ->
     return [int(row) for row in order[chosen]]
 
 
-def by_place(scores: Floats, limit: int) -> Floats:
-    """What a place in the order of scores (n,) is worth: 1 at the top, half of it `limit` places on."""
+def by_place(scores: Floats) -> Floats:
+    """What a place in the order of scores (n,) is worth: 1 at the top, half of it ten places on.
+
+    However long a list is asked for: its first places must not hang on that.
+    """
     places = np.empty(len(scores))
     places[np.argsort(-scores, kind="stable")] = np.arange(len(scores))
-    worth: Floats = np.exp2(-places / limit)
+    worth: Floats = np.exp2(-places / HALF_PLACES)
     return worth
 
 

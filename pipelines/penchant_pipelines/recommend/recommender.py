@@ -297,7 +297,7 @@ class Recommender:
         else:
             scored, parts = self._mixed_score(mixed, rows, vectors, query.vector)
         # A mix may put one item far ahead of all: places tell better what variety may cost.
-        worth = scored.scores if mixed is None else by_place(scored.scores, query.limit)
+        worth = scored.scores if mixed is None else by_place(scored.scores)
         order = diversify(worth, vectors, query.limit, diversity)
         chances = _chances(mixed, scored, query.vector)
         return [
