@@ -1,13 +1,16 @@
 """A/B: a share of the users is served by a second space, and what they did with its lists is held against the rest.
 
 Every list that is handed out names its space in the attribution token. Signals that bring such a token back
-are the feedback; no table of lists is kept.
+are the feedback; no table of lists is kept. What tells which arm does better is therefore counted by user: likes of
+all who were active, whether they sent feedback or not.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -15,15 +18,19 @@ from numpy.typing import NDArray
 
 from penchant_pipelines.interests import Evidence, InterestSettings
 from penchant_pipelines.interests.evidence import weighing
-from penchant_pipelines.model import Action
+from penchant_pipelines.model import MICROS_PER_DAY, Action
 from penchant_pipelines.record import Record
-from penchant_pipelines.record.schema import experiments, signals
+from penchant_pipelines.record.schema import experiments, signals, users
 from penchant_pipelines.statistics import middle, resamples
 
 TAG_LENGTH = 8
 RESAMPLES = 1000
+ACTIVE_BEFORE_DAYS = 28
+"""Who was active in so many days before an experiment takes part: those whom an arm drives away count too."""
 Interval = tuple[float, float, float]
 """An estimate with the ends of its 95 % interval."""
+_Counts = Counter[tuple[int, bool]]
+"""Signals by user, and whether they like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,11 @@ class Arm:
     positive: Interval
     """Share of positive signals among them."""
     negative: Interval
+    active_users: int
+    """Users of the arm who sent any signal meanwhile or shortly before."""
+    positive_per_user: Interval
+    """Positive signals on lists of either arm, by active user."""
+    negative_per_user: Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +79,8 @@ class Report:
     trial: Arm
     positive: Interval
     negative: Interval
+    positive_per_user: Interval
+    negative_per_user: Interval
 
 
 def attribution_token(space_id: str, *parts: str) -> str:
@@ -98,11 +112,13 @@ def report(record: Record, experiment: Experiment, settings: InterestSettings) -
     """Evaluate the feedback of an experiment; blocks.
 
     Rates are over signals, intervals by bootstrap over users (Efron & Tibshirani 1993), since a user's signals
-    are not independent. With fewer than two users nothing is known: 0…1.
+    are not independent. With fewer than two users nothing is known: 0…1. Figures by user are means over the active
+    users of the arm that a user belongs to by name (intention to treat), with normal intervals.
     """
     tables = {_tag(space_id): _Feedback() for space_id in (experiment.control_space_id, experiment.trial_space_id)}
     token = signals.c.attribution_token
-    query = sa.select(signals.c.user_key, signals.c.action, signals.c.value, token).where(
+    query = sa.select(signals.c.user_key, users.c.user_id, signals.c.action, signals.c.value, token).where(
+        users.c.key == signals.c.user_key,
         sa.func.substr(token, 1, TAG_LENGTH).in_(tables),
         signals.c.action != int(Action.UNDO),
         sa.not_(signals.c.undone),
@@ -110,23 +126,63 @@ def report(record: Record, experiment: Experiment, settings: InterestSettings) -
     )
     if experiment.end_time is not None:
         query = query.where(signals.c.time <= experiment.end_time)
+    active, likes = [0, 0], [_Counts(), _Counts()]
     with record.read() as connection:
+        for user_id in connection.execute(_active(experiment)).scalars():
+            active[experiment.takes(user_id)] += 1
         for row in connection.execute(query):
             evidence = Evidence("", 0, None, Action(row.action), row.value)
-            tables[row.attribution_token[:TAG_LENGTH]].add(
-                row.user_key, row.attribution_token, weighing(evidence, settings).weight
-            )
+            weight = weighing(evidence, settings).weight
+            tables[row.attribution_token[:TAG_LENGTH]].add(row.user_key, row.attribution_token, weight)
+            likes[experiment.takes(row.user_id)][row.user_key, weight > 0] += weight != 0
     control, trial = (tables[_tag(key)] for key in (experiment.control_space_id, experiment.trial_space_id))
     resampled = [control.resampled(0), trial.resampled(1)]
     rates = [control.rates(), trial.rates()]
-    return Report(
-        control.arm(experiment.control_space_id, resampled[0]),
-        trial.arm(experiment.trial_space_id, resampled[1]),
-        *(
-            _interval(rates[1][sign] - rates[0][sign], resampled[1][:, sign] - resampled[0][:, sign], -1.0)
-            for sign in (0, 1)
-        ),
+    means = [
+        [_mean(counts, positive, count) for positive in (True, False)]
+        for counts, count in zip(likes, active, strict=True)
+    ]
+    liked, disliked = (
+        _normal((trial_mean - control_mean, trial_error + control_error))
+        for (control_mean, control_error), (trial_mean, trial_error) in zip(*means, strict=True)
     )
+    positive, negative = (
+        _interval(rates[1][sign] - rates[0][sign], resampled[1][:, sign] - resampled[0][:, sign], -1.0)
+        for sign in (0, 1)
+    )
+    return Report(
+        control.arm(experiment.control_space_id, resampled[0], active[0], *map(_normal, means[0])),
+        trial.arm(experiment.trial_space_id, resampled[1], active[1], *map(_normal, means[1])),
+        positive,
+        negative,
+        liked,
+        disliked,
+    )
+
+
+def _active(experiment: Experiment) -> sa.Select[Any]:
+    """Ids of users who sent a signal while an experiment ran, or shortly before."""
+    window = signals.c.time >= experiment.start_time - ACTIVE_BEFORE_DAYS * MICROS_PER_DAY
+    if experiment.end_time is not None:
+        window &= signals.c.time <= experiment.end_time
+    sent = sa.exists().where(signals.c.user_key == users.c.key, window)
+    return sa.select(users.c.user_id).where(sent)
+
+
+def _mean(counts: _Counts, positive: bool, users_active: int) -> tuple[float, float]:
+    """Mean by active user of the signals that like, or that dislike, and its squared error; ∞ for fewer than two."""
+    found = np.array([count for (_, sign), count in counts.items() if sign is positive], dtype=np.float64)
+    mean = float(found.sum()) / max(users_active, 1)
+    if users_active < 2:
+        return mean, np.inf
+    spread = float((found**2).sum()) / users_active - mean**2
+    return mean, max(spread, 0.0) / (users_active - 1)
+
+
+def _normal(estimate: tuple[float, float]) -> Interval:
+    """An estimate, given with its squared error, and its 95 % interval."""
+    value, error = estimate
+    return value, value - 1.96 * float(np.sqrt(error)), value + 1.96 * float(np.sqrt(error))
 
 
 class _Feedback:
@@ -154,11 +210,14 @@ class _Feedback:
             return np.full((RESAMPLES, 2), np.nan)
         return np.stack([_rates(times @ counts) for times in resamples(len(counts), seed, RESAMPLES)])
 
-    def arm(self, space_id: str, resampled: NDArray[np.float64]) -> Arm:
+    def arm(
+        self, space_id: str, resampled: NDArray[np.float64], active: int, liked: Interval, disliked: Interval
+    ) -> Arm:
         rates = self.rates()
         total = int(self._counts()[:, 2].sum())
         positive, negative = (_interval(rates[sign], resampled[:, sign], 0.0) for sign in (0, 1))
-        return Arm(space_id, len(self._users), len(self._lists), total, positive, negative)
+        lists = len(self._lists)
+        return Arm(space_id, len(self._users), lists, total, positive, negative, active, liked, disliked)
 
     def _counts(self) -> NDArray[np.int64]:
         return np.array(list(self._users.values()), dtype=np.int64).reshape(-1, 3)

@@ -594,10 +594,11 @@ async def test_the_command_line_leads_through_the_life_of_an_adapter(
         assert json.loads(out)["experiment"]["trial_space_id"] == adapted.space_id
         code, _, told = await penchant(server, "adapters", "unload", "books")
         assert (code, "experiment" in told) == (1, True)
-        assert (await penchant(server, "adapters", "experiment", "stop"))[0] == 0
-        assert (await penchant(server, "adapters", "activate", "books", "--wait"))[0] == 0
+        code, _, told = await penchant(server, "adapters", "activate", "books", "--wait")
+        assert (code, "ends experiment autumn" in told) == (0, True)
         assert (await server.client.server_info()).space_id == adapted.space_id
-        code, out, _ = await penchant(server, "adapters", "rollback", "--json")
+        code, out, told = await penchant(server, "adapters", "rollback", "--json")
+        assert "experiment" not in told
         assert json.loads(out)["state"] == "JOB_STATE_SUCCEEDED"
         assert (await server.client.server_info()).space_id == encoder.space_id
         code, out, _ = await penchant(server, "adapters", "experiment", "report", "autumn")

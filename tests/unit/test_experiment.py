@@ -9,6 +9,7 @@ import pytest
 
 from penchant_pipelines.experiment import Experiment, Report, attribution_token, find, report
 from penchant_pipelines.interests import InterestSettings
+from penchant_pipelines.model import MICROS_PER_DAY as DAY
 from penchant_pipelines.model import Action
 from penchant_pipelines.record import Record, schema
 
@@ -110,8 +111,29 @@ def test_signals_of_one_user_do_not_make_the_interval_narrow(record: Record) -> 
     assert evaluated(record) == found
 
 
+def test_who_sends_likes_alone_still_tells_the_arms_apart(record: Record) -> None:
+    plan = experiment()
+    rows = []
+    for user in range(1, 401):
+        trial = plan.takes(f"u-{user}")
+        # All were active; of the control a fifth likes something, of the trial half, and nobody says what they dislike.
+        rows.append((user, "", Action.VIEW, 120))
+        rows += [(user, "new" if trial else "old", Action.LIKE, 150)] * (user % (2 if trial else 5) == 0)
+    keep(record, [*rows, (900, "", Action.LIKE, 100 - 29 * DAY), (901, "", Action.VIEW, 100 - 27 * DAY)])
+    found = evaluated(record)
+    assert found.control.active_users + found.trial.active_users == 401
+    assert found.control.positive_per_user[0] == pytest.approx(0.2, abs=0.05)
+    assert found.trial.positive_per_user[0] == pytest.approx(0.5, abs=0.06)
+    value, low, high = found.positive_per_user
+    assert value == pytest.approx(found.trial.positive_per_user[0] - found.control.positive_per_user[0])
+    assert 0 < low < value < high
+    assert high - low == pytest.approx(2 * 1.96 * (0.2 * 0.8 / 200 + 0.25 / 200) ** 0.5, rel=0.15)
+    assert found.negative_per_user[0] == found.positive[0] == 0
+
+
 def test_nothing_has_been_tried_yet(record: Record) -> None:
     assert find(record, "") is None
     found = evaluated(record)
     assert found.trial.signals == 0
+    assert found.positive_per_user[1:] == (-float("inf"), float("inf"))
     assert found.trial.positive == (0, 0, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from math import isinf
 from typing import Annotated
 
 import typer
@@ -9,7 +11,9 @@ import typer
 from penchant.cli.errors import fail
 from penchant.cli.jobs import followed, show_job
 from penchant.cli.options import DEFAULT_SERVER, Commands, Json, Server, connect
-from penchant.cli.output import print_json, print_line, print_table, when
+from penchant.cli.output import print_json, print_line, print_table, stderr, when
+from penchant.client import Client
+from penchant.exceptions import PenchantError
 from penchant.v1.admin_service_pb2 import (
     ADAPTER_STATE_STANDBY,
     Adapter,
@@ -77,6 +81,8 @@ def activate(
     with connect(server) as client:
         if adapter_id:
             client.load_adapter(adapter_id)
+        if not standby:
+            _tell_of_experiment(client)
         job = client.activate_adapter(adapter_id, standby=standby)
         show_job(followed(client, job, "activating") if wait else job, as_json)
 
@@ -89,6 +95,7 @@ def rollback(server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
         if len(waiting) != 1:
             names = ", ".join(map(_name, waiting)) or "none"
             fail(f"one adapter must stand by to go back to, but there are: {names}; name it to `adapters activate`")
+        _tell_of_experiment(client)
         show_job(followed(client, client.activate_adapter(waiting[0]), "activating"), as_json)
 
 
@@ -128,7 +135,11 @@ def report(
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,
 ) -> None:
-    """Compare what users did with the lists of either arm; intervals are 95 %, by bootstrap over users."""
+    """Compare what users did with the lists of either arm, with 95 % intervals over users.
+
+    Likes and dislikes by active user tell which arm does better, whatever else an app reports; their rates are of all
+    signals that bring a list's token back.
+    """
     with connect(server) as client:
         found = client.experiment(name)
     if as_json:
@@ -136,15 +147,16 @@ def report(
         return
     _show_experiment(found.experiment, as_json=False)
     print_table(
-        ("arm", "users", "lists", "signals", "positive", "negative", "space"),
+        ("arm", "active users", "likes a user", "dislikes a user", "signals", "liking", "disliking", "space"),
         [
             (
                 arm,
-                side.user_count,
-                side.list_count,
-                side.signal_count,
-                _estimate(side.positive_rate),
-                _estimate(side.negative_rate),
+                side.active_user_count,
+                _estimate(side.positive_per_user),
+                _estimate(side.negative_per_user),
+                f"{side.signal_count} of {side.user_count} users",
+                _estimate(side.positive_rate) if side.signal_count else "–",
+                _estimate(side.negative_rate) if side.signal_count else "–",
                 side.space_id,
             )
             for arm, side in (("control", found.control), ("trial", found.trial))
@@ -152,9 +164,17 @@ def report(
         empty="",
     )
     print_line(
-        f"trial − control: positive {_estimate(found.positive_difference)}",
-        f"negative {_estimate(found.negative_difference)}",
+        f"trial − control: likes a user {_estimate(found.positive_per_user_difference)}",
+        f"dislikes a user {_estimate(found.negative_per_user_difference)}",
     )
+
+
+def _tell_of_experiment(client: Client) -> None:
+    """Say that the switch ends the experiment that runs, if one does."""
+    with suppress(PenchantError):  # no experiment so far
+        found = client.experiment().experiment
+        if not found.HasField("end_time"):
+            stderr.print(f"The switch ends experiment {found.name}; `adapters experiment report` shows what it found.")
 
 
 def _show_experiment(found: Experiment, as_json: bool) -> None:
@@ -169,6 +189,8 @@ def _show_experiment(found: Experiment, as_json: bool) -> None:
 
 
 def _estimate(estimate: GetExperimentResponse.Estimate) -> str:
+    if isinf(estimate.high):
+        return "–"
     return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
 
 

@@ -91,6 +91,8 @@ class AdminService(pb_grpc.AdminServiceServicer):
             trial=_arm(report.trial),
             positive_difference=_estimate(report.positive),
             negative_difference=_estimate(report.negative),
+            positive_per_user_difference=_estimate(report.positive_per_user),
+            negative_per_user_difference=_estimate(report.negative_per_user),
         )
 
     async def LearnMix(self, request: pb.LearnMixRequest, context: Context) -> pb.LearnMixResponse:
@@ -166,6 +168,9 @@ def _arm(arm: Arm) -> pb.GetExperimentResponse.Arm:
         signal_count=arm.signals,
         positive_rate=_estimate(arm.positive),
         negative_rate=_estimate(arm.negative),
+        active_user_count=arm.active_users,
+        positive_per_user=_estimate(arm.positive_per_user),
+        negative_per_user=_estimate(arm.negative_per_user),
     )
 
 

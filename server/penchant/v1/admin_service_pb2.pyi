@@ -509,7 +509,7 @@ class GetExperimentResponse(_message.Message):
 
     @_typing.final
     class Estimate(_message.Message):
-        """An estimate with its 95 % interval, by bootstrap over users."""
+        """An estimate with its 95 % interval over users; infinitely wide where nothing is known."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -542,6 +542,9 @@ class GetExperimentResponse(_message.Message):
         SIGNAL_COUNT_FIELD_NUMBER: _builtins.int
         POSITIVE_RATE_FIELD_NUMBER: _builtins.int
         NEGATIVE_RATE_FIELD_NUMBER: _builtins.int
+        ACTIVE_USER_COUNT_FIELD_NUMBER: _builtins.int
+        POSITIVE_PER_USER_FIELD_NUMBER: _builtins.int
+        NEGATIVE_PER_USER_FIELD_NUMBER: _builtins.int
         space_id: _builtins.str
         user_count: _builtins.int
         """Users with feedback on a list of this arm."""
@@ -549,12 +552,20 @@ class GetExperimentResponse(_message.Message):
         """Lists that some feedback names."""
         signal_count: _builtins.int
         """Signals that brought an attribution token of this arm back."""
+        active_user_count: _builtins.int
+        """Users of this arm who sent any signal during the experiment or in the 28 days before."""
         @_builtins.property
         def positive_rate(self) -> Global___GetExperimentResponse.Estimate:
             """Share of these signals that like, and that dislike."""
 
         @_builtins.property
         def negative_rate(self) -> Global___GetExperimentResponse.Estimate: ...
+        @_builtins.property
+        def positive_per_user(self) -> Global___GetExperimentResponse.Estimate:
+            """Signals on lists of either arm that like, and that dislike, by active user."""
+
+        @_builtins.property
+        def negative_per_user(self) -> Global___GetExperimentResponse.Estimate: ...
         def __init__(
             self,
             *,
@@ -564,10 +575,13 @@ class GetExperimentResponse(_message.Message):
             signal_count: _builtins.int = ...,
             positive_rate: Global___GetExperimentResponse.Estimate | None = ...,
             negative_rate: Global___GetExperimentResponse.Estimate | None = ...,
+            active_user_count: _builtins.int = ...,
+            positive_per_user: Global___GetExperimentResponse.Estimate | None = ...,
+            negative_per_user: Global___GetExperimentResponse.Estimate | None = ...,
         ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _typing.Literal["negative_rate", b"negative_rate", "positive_rate", b"positive_rate"]  # noqa: Y015
+        _HasFieldArgType: _TypeAlias = _typing.Literal["negative_per_user", b"negative_per_user", "negative_rate", b"negative_rate", "positive_per_user", b"positive_per_user", "positive_rate", b"positive_rate"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["list_count", b"list_count", "negative_rate", b"negative_rate", "positive_rate", b"positive_rate", "signal_count", b"signal_count", "space_id", b"space_id", "user_count", b"user_count"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["active_user_count", b"active_user_count", "list_count", b"list_count", "negative_per_user", b"negative_per_user", "negative_rate", b"negative_rate", "positive_per_user", b"positive_per_user", "positive_rate", b"positive_rate", "signal_count", b"signal_count", "space_id", b"space_id", "user_count", b"user_count"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -576,6 +590,8 @@ class GetExperimentResponse(_message.Message):
     TRIAL_FIELD_NUMBER: _builtins.int
     POSITIVE_DIFFERENCE_FIELD_NUMBER: _builtins.int
     NEGATIVE_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    POSITIVE_PER_USER_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    NEGATIVE_PER_USER_DIFFERENCE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def experiment(self) -> Global___Experiment: ...
     @_builtins.property
@@ -588,6 +604,10 @@ class GetExperimentResponse(_message.Message):
 
     @_builtins.property
     def negative_difference(self) -> Global___GetExperimentResponse.Estimate: ...
+    @_builtins.property
+    def positive_per_user_difference(self) -> Global___GetExperimentResponse.Estimate: ...
+    @_builtins.property
+    def negative_per_user_difference(self) -> Global___GetExperimentResponse.Estimate: ...
     def __init__(
         self,
         *,
@@ -596,10 +616,12 @@ class GetExperimentResponse(_message.Message):
         trial: Global___GetExperimentResponse.Arm | None = ...,
         positive_difference: Global___GetExperimentResponse.Estimate | None = ...,
         negative_difference: Global___GetExperimentResponse.Estimate | None = ...,
+        positive_per_user_difference: Global___GetExperimentResponse.Estimate | None = ...,
+        negative_per_user_difference: Global___GetExperimentResponse.Estimate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "experiment", b"experiment", "negative_difference", b"negative_difference", "positive_difference", b"positive_difference", "trial", b"trial"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "experiment", b"experiment", "negative_difference", b"negative_difference", "negative_per_user_difference", b"negative_per_user_difference", "positive_difference", b"positive_difference", "positive_per_user_difference", b"positive_per_user_difference", "trial", b"trial"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "experiment", b"experiment", "negative_difference", b"negative_difference", "positive_difference", b"positive_difference", "trial", b"trial"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "experiment", b"experiment", "negative_difference", b"negative_difference", "negative_per_user_difference", b"negative_per_user_difference", "positive_difference", b"positive_difference", "positive_per_user_difference", b"positive_per_user_difference", "trial", b"trial"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
