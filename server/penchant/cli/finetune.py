@@ -132,7 +132,7 @@ def train(
     prepared: Prepared,
     run: Annotated[Path, typer.Argument(metavar="RUN", file_okay=False, help="Folder of the run; resumed if begun.")],
     seed: Annotated[int, typer.Option(help="Seed of weights and order.")] = 0,
-    epochs: Annotated[float, typer.Option(help="Times through all pairs, at most.")] = 2.0,
+    epochs: Annotated[float, typer.Option(help="Times through all pairs, at most.")] = 4.0,
     batch_size: Annotated[int, typer.Option(help="Pairs that are each other's negatives.")] = 256,
     micro_batch_size: Annotated[
         int, typer.Option(help="Texts in memory at once; gradients are cached where the batch is larger.")
