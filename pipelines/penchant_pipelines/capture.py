@@ -19,6 +19,8 @@ from penchant_pipelines.errors import InvalidInput, Overloaded, PenchantError
 from penchant_pipelines.model import Action, Item, Post, Signal, now
 from penchant_pipelines.record import Record, Writer, schema
 from penchant_pipelines.record.ledger import Captured, Ledger, Reading, SpacesChanged
+from penchant_pipelines.refusals import RATING as REFUSAL_RATING
+from penchant_pipelines.refusals import refuses
 from penchant_pipelines.stance import open_stance
 from penchant_pipelines.text import Document, TextError, TextPipeline
 
@@ -57,11 +59,18 @@ class Reader:
     def post(self, post: Post) -> tuple[Document, Post]:
         """Read a post, and where it has no rating, what its text tells of one; blocks. Raises InvalidInput."""
         document = self.document(post.text, post.language, "post.text")
-        # Segmenting is the costly part.
-        if post.rating is None and document.text and open_stance().can_blame(document.language):
-            blame = open_stance().blame(self._text.segment(document.text), document.language)
-            post = replace(post, inferred_rating=blame)
+        if post.rating is None and document.text:
+            post = replace(post, inferred_rating=self._inferred_rating(document))
         return document, post
+
+    def _inferred_rating(self, document: Document) -> float | None:
+        if refuses(document.text, self._text.segment):
+            return REFUSAL_RATING
+        stance = open_stance()
+        # Segmenting is the costly part.
+        if not stance.can_blame(document.language):
+            return None
+        return stance.blame(self._text.segment(document.text), document.language)
 
     def words(self, document: Document) -> tuple[str, ...]:
         """All words of a text in lower case, without marks; blocks."""
