@@ -58,7 +58,7 @@ class Reader:
 
     def post(self, post: Post) -> tuple[Document, Post]:
         """Read a post, and where it has no rating, what its text tells of one; blocks. Raises InvalidInput."""
-        document = self.document(post.text, post.language, "post.text")
+        document = self.said(post.text, post.language, "post.text")
         if post.rating is None and document.text:
             post = replace(post, inferred_rating=self._inferred_rating(document))
         return document, post
@@ -76,6 +76,11 @@ class Reader:
         """All words of a text in lower case, without marks; blocks."""
         cut = self._text.segment(document.text[:LONGEST_OF_WORDS])
         return tuple(word.lower() for word in cut if word.isalnum())
+
+    def said(self, text: str, language: str, field: str) -> Document:
+        """Clean what a user wrote, NOTHING where it holds no word; blocks. Raises InvalidInput that names the field."""
+        document = self.document(text, language, field)
+        return NOTHING if document.wordless else document
 
     def document(self, text: str, language: str, field: str) -> Document:
         """Clean one text; blocks. Raises InvalidInput that names the field."""
@@ -205,7 +210,7 @@ class Capture:
                 document, evidence = self._reader.post(evidence)
                 named = replace(named, evidence=evidence)
                 if not document.text and not evidence.item_id:
-                    raise InvalidInput.at("post.text", "holds nothing to read once links and mentions are taken out")
+                    raise InvalidInput.at("post.text", "holds no word once links, mentions and emoji are taken out")
             else:
                 document = NOTHING
                 _check_value(evidence.action, evidence.value)
