@@ -19,6 +19,8 @@ from penchant_pipelines.errors import InvalidInput, Overloaded, PenchantError
 from penchant_pipelines.model import Action, Item, Post, Signal, now
 from penchant_pipelines.record import Record, Writer, schema
 from penchant_pipelines.record.ledger import Captured, Ledger, Reading, SpacesChanged
+from penchant_pipelines.refusals import RATING as REFUSAL_RATING
+from penchant_pipelines.refusals import refuses
 from penchant_pipelines.stance import open_stance
 from penchant_pipelines.text import Document, TextError, TextPipeline
 
@@ -56,17 +58,29 @@ class Reader:
 
     def post(self, post: Post) -> tuple[Document, Post]:
         """Read a post, and where it has no rating, what its text tells of one; blocks. Raises InvalidInput."""
-        document = self.document(post.text, post.language, "post.text")
-        # Segmenting is the costly part.
-        if post.rating is None and document.text and open_stance().can_blame(document.language):
-            blame = open_stance().blame(self._text.segment(document.text), document.language)
-            post = replace(post, inferred_rating=blame)
+        document = self.said(post.text, post.language, "post.text")
+        if post.rating is None and document.text:
+            post = replace(post, inferred_rating=self._inferred_rating(document))
         return document, post
+
+    def _inferred_rating(self, document: Document) -> float | None:
+        if refuses(document.text, self._text.segment):
+            return REFUSAL_RATING
+        stance = open_stance()
+        # Segmenting is the costly part.
+        if not stance.can_blame(document.language):
+            return None
+        return stance.blame(self._text.segment(document.text), document.language)
 
     def words(self, document: Document) -> tuple[str, ...]:
         """All words of a text in lower case, without marks; blocks."""
         cut = self._text.segment(document.text[:LONGEST_OF_WORDS])
         return tuple(word.lower() for word in cut if word.isalnum())
+
+    def said(self, text: str, language: str, field: str) -> Document:
+        """Clean what a user wrote, NOTHING where it holds no word; blocks. Raises InvalidInput that names the field."""
+        document = self.document(text, language, field)
+        return NOTHING if document.wordless else document
 
     def document(self, text: str, language: str, field: str) -> Document:
         """Clean one text; blocks. Raises InvalidInput that names the field."""
@@ -196,7 +210,7 @@ class Capture:
                 document, evidence = self._reader.post(evidence)
                 named = replace(named, evidence=evidence)
                 if not document.text and not evidence.item_id:
-                    raise InvalidInput.at("post.text", "holds nothing to read once links and mentions are taken out")
+                    raise InvalidInput.at("post.text", "holds no word once links, mentions and emoji are taken out")
             else:
                 document = NOTHING
                 _check_value(evidence.action, evidence.value)

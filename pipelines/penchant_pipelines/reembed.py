@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from penchant_pipelines.capture import NOTHING, item_document
+from penchant_pipelines.capture import item_document
 from penchant_pipelines.interests import Blender, pack
 from penchant_pipelines.record import rows, schema
 from penchant_pipelines.record.carry import carried
@@ -105,7 +105,7 @@ class Reembedding:
             .limit(CHUNK)
         ):
             after = found[-1].seq
-            vectors = await self._encode_texts([(row.text, row.given_language) for row in found])
+            vectors = await self._encode_texts([(r.text, r.given_language) for r in found], self._shared.reader.said)
             pairs = list(zip(found, vectors, strict=True))
             await self._shared.writer.submit(partial(self._put_signals, pairs=pairs))
             await self._report(len(found))
@@ -142,7 +142,7 @@ class Reembedding:
             .limit(CHUNK)
         ):
             after = found[-1].seq
-            vectors = await self._encode_texts([(row.topic, "") for row in found])
+            vectors = await self._encode_texts([(row.topic, "") for row in found], self._shared.reader.document)
             pairs = list(zip(found, vectors, strict=True))
             await self._shared.writer.submit(partial(self._put_steerings, pairs=pairs))
             await self._report(len(found))
@@ -172,12 +172,11 @@ class Reembedding:
             ledger.connection.execute(held.insert().values(seq=read.seq, space=self._space.key, vector=_blob(vector)))
         return _nothing
 
-    async def _encode_texts(self, texts: Sequence[tuple[str, str]]) -> list[Vector | None]:
+    async def _encode_texts(
+        self, texts: Sequence[tuple[str, str]], read: Callable[[str, str, str], Document]
+    ) -> list[Vector | None]:
         """Clean and encode texts with their languages; None where there is nothing to read."""
-        reader = self._shared.reader
-        documents = await asyncio.to_thread(
-            lambda: [reader.document(text, language, "text") if text else NOTHING for text, language in texts]
-        )
+        documents = await asyncio.to_thread(lambda: [read(text, language, "text") for text, language in texts])
         vectors = iter(await self._encode([document.text for document in documents if document.text]))
         return [next(vectors) if document.text else None for document in documents]
 

@@ -29,6 +29,8 @@ BUCKETS = 1 << 15
 """Weights for words and pairs of words, found by hash."""
 COUNTS = 4
 """A constant, the balance of polar words, and how many there are of each kind."""
+PRAISE = 2
+"""Place among these counts of how many speak for something."""
 REACH = 3
 """How many words after it a negation turns round."""
 
@@ -153,6 +155,11 @@ def read_words(words: Sequence[str]) -> Words:
     balance = 3 * (good - bad) / math.sqrt(max(len(tokens), 1))
     counts = np.array([1, balance, math.log1p(good) / 2, math.log1p(bad) / 2], dtype=np.float32)
     return Words(np.array(sorted({_bucket(name) for name in found}), dtype=np.int64), counts)
+
+
+def holds_praise(words: Sequence[str]) -> bool:
+    """Whether words of a text, as `TextPipeline.segment` gives them, speak for something."""
+    return bool(read_words(words).counts[PRAISE] > 0)
 
 
 def _tokens(word: str) -> list[str]:

@@ -450,6 +450,20 @@ async def test_another_encoder_in_the_settings_reads_everything_anew_before_the_
     check_record(data, [adapted], similarity)
 
 
+async def test_a_comment_without_a_word_says_what_its_item_says_in_every_space(
+    data: Path, encoder: Encoder, adapted: Encoder, similarity: float
+) -> None:
+    async with in_process(data, encoder, similarity) as server:
+        await server.client.upsert_items(catalogue())
+        await server.client.capture(user_id="u", text="🎺🎺 10/10", item_id="jazz-0")
+        await server.client.behave(user_id="v", item_id="jazz-0", action="like")
+    for served in (encoder, adapted):
+        async with in_process(data, served, similarity) as server:
+            one, other = [(await server.client.profile(user, include_vectors=True)).interests[0] for user in "uv"]
+            assert list(one.vector) == pytest.approx(list(other.vector), abs=1e-6)
+            assert one.label == other.label
+
+
 def with_pickle(folder: Path) -> None:
     torch.save({}, folder / "optimizer.pt")
 

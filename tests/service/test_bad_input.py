@@ -148,6 +148,8 @@ SIGNALS: list[tuple[Signal, str]] = [
     (post("\ufffd" * 100), "post.text"),
     (post("https://example.com/page?x=1"), "post.text"),
     (post("@somebody @else"), "post.text"),
+    (post("😭😭😭"), "post.text"),
+    (post("5:0!"), "post.text"),
     (post("!!! ??? ..."), "post.text"),
     (post(language="not a language"), "post.language"),
     (post(language="en-" + "x" * 40), "post.language"),

@@ -292,6 +292,25 @@ async def test_a_post_that_damns_its_subject_is_no_praise_of_it(server: Server) 
     assert not plain.post.HasField("inferred_rating")
 
 
+async def test_no_interest_is_without_a_name(server: Server) -> None:
+    names = {"hello world": "“hello world”", "same": "“same”", "好累": "“好累”", "徒步十二公里,腿都断了": "徒步"}
+    for text, name in names.items():
+        await server.client.capture(user_id=text, text=text)
+        assert [interest.label for interest in (await server.client.profile(text)).interests] == [name]
+
+
+@pytest.mark.parametrize("text", ["Please stop showing me jazz", "别再给我推爵士乐了"])
+async def test_who_refuses_a_subject_is_shown_less_of_it(server: Server, text: str) -> None:
+    client = server.client
+    await client.upsert_items(catalogue())
+    await client.capture(user_id="fan", text="Jazz piano all night long")
+    await client.capture(user_id="ada", text=text)
+    refusal = (await client.profile("ada")).interests[0]
+    assert refusal.weight < 0
+    assert "jazz" not in topics(await server.recommended("ada", page_size=6))
+    assert [match.user_id for match in await client.find_users(text="jazz records")] == ["fan"]
+
+
 async def test_steering_an_interest_reaches_that_one_and_no_other(server: Server) -> None:
     # Liked and disliked, one item stands in the middle of two interests of opposite sign.
     await server.client.upsert_items(catalogue())

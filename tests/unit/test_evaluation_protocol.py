@@ -184,11 +184,13 @@ def test_what_capture_would_refuse_is_left_out() -> None:
 def test_a_post_that_blames_weighs_what_capture_gives_it_and_is_no_verdict() -> None:
     posts = [
         Post("A wonderful, brilliant story", item_id="i1"),
-        Post("I hated this book, boring and a waste of time", item_id="i1"),
-        Post("I hated this book, boring and a waste of time", item_id="i1", rating=1.0),
+        Post("A boring book and a waste of time", item_id="i1"),
+        Post("Please stop showing me these", item_id="i1"),
+        Post("Please stop showing me these", item_id="i1", rating=1.0),
     ]
     log = read(ITEMS, [Signal(f"s{place}", "u", post, START + place) for place, post in enumerate(posts)])
-    praise, blame, rated = log.weights
+    praise, blame, refusal, rated = log.weights
     assert 0 < blame < praise / 5
+    assert refusal < -praise / 2
     assert praise == rated
-    assert log.verdicts.tolist() == [-1, -1, 1]
+    assert log.verdicts.tolist() == [-1, -1, -1, 1]

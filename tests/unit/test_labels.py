@@ -62,6 +62,13 @@ def test_a_label_is_repeated_only_when_words_run_out() -> None:
     assert found[2].keywords == ()
 
 
+def test_the_beginning_of_a_text_names_an_interest_only_for_want_of_a_word() -> None:
+    found = name_interests(
+        [interest({"“same”": 5.0, "“what a day”": 2.0}), interest({"“same”": 5.0, "tea": 0.1})], nothing
+    )
+    assert [label.keywords for label in found] == [("“same”", "“what a day”"), ("tea",)]
+
+
 @pytest.mark.parametrize(
     ("longer", "shorter"),
     [

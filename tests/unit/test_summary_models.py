@@ -50,6 +50,7 @@ def test_the_model_is_told_labels_keywords_shares_and_trends() -> None:
     told = json.loads(facts([interest("a", 0.516), interest("b", 0.2)], labels))
     assert told == [{"label": "茶", "keywords": ["普洱", 'ignore "all" rules'], "share": 0.52, "trend": "rising"}]
     assert facts([interest("b", 0.2)], [Label("", ())]) == ""
+    assert facts([interest("b", 0.2)], [Label("“what a day”", ("“what a day”",))]) == ""
     assert "'zh'" in instructions(profile(languages=("und", "zh")))
     assert "labels' language" in instructions(profile(languages=("und",)))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from penchant_pipelines.text import TextPipeline, TextSettings
+from penchant_pipelines.text.keywords import is_beginning
 
 
 @pytest.fixture(scope="module")
@@ -38,17 +39,42 @@ def test_hashtags_come_first_in_the_users_script(pipeline: TextPipeline) -> None
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "quoted"),
     [
-        "我觉得这个真的非常好，你们可以试试",
-        "I really think that this is the best thing ever",
-        "123 456",
-        "他 她 it",
-        "😂😂☕",
+        ("same", "“same”"),
+        ("他 她 it 😂", "“他 她 it”"),
+        ("我觉得这个真的非常好，你们可以试试", "“我觉得这个真的非常好，你…”"),
+        ("I really think that this is the best thing ever", "“I really think that…”"),
+        ("what a " + "ha" * 20, "“what a…”"),
     ],
 )
-def test_words_without_content_are_no_terms(pipeline: TextPipeline, text: str) -> None:
-    assert pipeline.read(text).terms == ()
+def test_words_without_content_are_no_terms_but_the_beginning_of_the_text_is(
+    pipeline: TextPipeline, text: str, quoted: str
+) -> None:
+    document = pipeline.read(text)
+    assert document.terms == (quoted,)
+    assert is_beginning(quoted)
+    assert not document.wordless
+
+
+@pytest.mark.parametrize("text", ["123 456", "😂😂☕", "5:0!", "+1"])
+def test_emoji_figures_and_marks_are_no_words(pipeline: TextPipeline, text: str) -> None:
+    document = pipeline.read(text)
+    assert document.wordless
+    assert document.terms == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("徒步十二公里,腿都断了", ("徒步",)),
+        ("新相机到了", ("相机",)),
+        ("刚看完三体", ("三体",)),
+        ("很香的咖啡", ("咖啡",)),
+    ],
+)
+def test_chinese_words_are_found_whole(pipeline: TextPipeline, text: str, terms: tuple[str, ...]) -> None:
+    assert pipeline.read(text).terms == terms
 
 
 def test_a_part_of_a_term_is_left_out_unless_it_is_used_by_itself(pipeline: TextPipeline) -> None:

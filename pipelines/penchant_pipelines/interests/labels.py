@@ -1,4 +1,7 @@
-"""Labels and keywords: the user's own words that lie nearest to an interest's centre, names before verbs."""
+"""Labels and keywords: the user's own words that lie nearest to an interest's centre, names before verbs.
+
+An interest without a single word that is fit for one is called by the beginning of a text.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from numpy.typing import NDArray
 
 from penchant_pipelines.interests.view import InterestView
 from penchant_pipelines.text.chinese import to_simplified
+from penchant_pipelines.text.keywords import is_beginning
 from penchant_pipelines.text.lexicon import chinese_fitness
 
 MAX_KEYWORDS = 6
@@ -38,7 +42,8 @@ class Label:
 
 def candidates(interest: InterestView) -> list[str]:
     """Words that may name an interest, best supported first."""
-    return sorted(interest.terms, key=lambda term: (-_support(interest, term), term))[:CANDIDATES]
+    words = [term for term in interest.terms if not is_beginning(term)] or list(interest.terms)
+    return sorted(words, key=lambda term: (-_support(interest, term), term))[:CANDIDATES]
 
 
 def name_interests(interests: Sequence[InterestView], lookup: Lookup) -> list[Label]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from penchant_pipelines.interests import InterestView, ProfileView
 from penchant_pipelines.interests.labels import Label
 from penchant_pipelines.text.clean import tidy
+from penchant_pipelines.text.keywords import is_beginning
 
 MOST_INTERESTS = 6
 LEAST_WEIGHT = 0.03
@@ -41,7 +42,7 @@ def instructions(profile: ProfileView) -> str:
 
 
 def facts(interests: Sequence[InterestView], labels: Sequence[Label]) -> str:
-    """The interests that have a name, as JSON; "" where none has."""
+    """The interests that have a name, as JSON; "" where none has. The beginning of a text is none: texts stay here."""
     told = [
         {
             "label": label.label,
@@ -50,7 +51,7 @@ def facts(interests: Sequence[InterestView], labels: Sequence[Label]) -> str:
             "trend": interest.trend.name.lower(),
         }
         for interest, label in zip(interests, labels, strict=True)
-        if label.label
+        if label.label and not is_beginning(label.label)
     ]
     return json.dumps(told, ensure_ascii=False) if told else ""
 

@@ -15,6 +15,8 @@ from penchant_pipelines.text.segment import Segmenter
 # Terms come from the beginning of a text; that bounds the work, and people say early what it is about.
 _SAMPLE_CHARS = 6_000
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
+# A guessed word may begin with what ends the verb before it: 看 + 完三体.
+_RESULTS = "完"
 _JAPANESE = re.compile(r"[\u30a1-\u30fa\u30fc]{2,20}|[\u4e00-\u9fff々]{2,6}")
 _LETTER = r"[^\W_\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
 # node.js, rock'n'roll, R&B and C++ are words; so is each side of "wait...what".
@@ -23,6 +25,7 @@ _POSSESSIVE = re.compile(r"['’]s$", re.IGNORECASE)
 _KOREAN_PARTICLE = re.compile(r"(?<=..)(?:에서|으로|까지|부터|에게|처럼|은|는|이|가|을|를|의|에|도|로|와|과|만)$")
 _LONGEST_WORD = 30
 _LONGEST_TAG_WORDS, _LONGEST_TAG_HAN = 4, 10
+_BEGINNING_WIDTH = 24
 _EARLY_BONUS = 0.25
 _PAIR_BONUS = 1.2
 _SINGLE_PAIR_TEXT_CHARS = 1_000
@@ -71,6 +74,25 @@ def extract_terms(
         if not _says_nothing_new(key, candidate, picked, candidates):
             picked[key] = candidate.shown
     return tuple(picked.values())[:limit]
+
+
+def beginning(text: str) -> str:
+    """Quote the first words of a text, 24 columns at most: what it is called by where it has no term."""
+    words = " ".join(text.split())
+    width, end = 0, 0
+    for place, character in enumerate(words):
+        width += 2 if _HAN.match(character) else 1
+        if width > _BEGINNING_WIDTH:
+            # Where words are written without spaces, any of them may be the last.
+            space = words.rfind(" ", 0, place)
+            end = space if space > 0 else place
+            break
+    return f"“{words[:end]}…”" if end else f"“{words}”"
+
+
+def is_beginning(term: str) -> bool:
+    """Whether a term is a text's beginning, for want of a word."""
+    return term.startswith("“") and term.endswith("”")
 
 
 def _says_nothing_new(
@@ -139,9 +161,11 @@ def _east_asian_words(text: str, language: str, segmenter: Segmenter) -> list[_W
 
 
 def _chinese_words(text: str, segmenter: Segmenter) -> Iterator[_Word]:
-    for word, start in segmenter.cut_with_offsets(to_simplified(text)):
-        end = start + len(word)
+    for cut, place in segmenter.cut_with_offsets(to_simplified(text)):
+        word, start, end = cut, place, place + len(cut)
         if _HAN.search(word):
+            if len(word) > 2 and word[0] in _RESULTS and not (segmenter.knows(word) or word in segmenter.user_words):
+                word, start = word[1:], start + 1
             weight = 1.0 if word in segmenter.user_words else chinese_weight(word, segmenter.knows(word))
             yield _Word(word.casefold(), text[start:end], start, end, weight)
 

@@ -17,6 +17,10 @@ _PARTS_OF_SPEECH = {
     "n": 1.0, "nr": 0.8, "vn": 0.9, "v": 0.55, "j": 1.0, "l": 0.6, "i": 0.5, "a": 0.5, "an": 0.7, "b": 0.6,
     "s": 0.7, "z": 0.4, "g": 0.5, "eng": 1.0, "x": 0.8,
 }  # fmt: skip
+# Things that jieba's dictionary calls adverbs.
+_TAGGED_AMISS = frozenset("徒步 相机 照相 相声 越剧 随笔 仿真 立体声 异步 从句 婉约 仿古 马步".split())  # noqa: SIM905
+# With these begin words that jieba guesses of an adverb and what follows it: 很香, 没读, 刚看.
+_ADVERBS = "很太没还再又就被刚"
 _PROPER_NAMES = ("nr", "ns", "nt", "nz")
 _THINGS = "njsbtfgx"
 _NAME_BONUS = 0.1
@@ -32,7 +36,7 @@ _KOREAN_VERB = re.compile(r"(?:니다|해요|어요|아요|예요|세요|지만|
 
 def chinese_weight(word: str, known: bool) -> float:
     """0…1 for a word in simplified characters; `known` tells words of the dictionary from guessed ones."""
-    if len(word) < 2 or word in _stop_words("zh"):
+    if len(word) < 2 or word in _stop_words("zh") or (not known and word[0] in _ADVERBS):
         return 0.0
     return _chinese_words().get(word, (1.0 if known else _UNKNOWN, 0.0))[0]
 
@@ -102,8 +106,9 @@ def _chinese_words() -> dict[str, tuple[float, float]]:
     words = {}
     shared: dict[tuple[float, float], tuple[float, float]] = {}  # one object for equal pairs: there are 200,000
     for line in (jieba / "dict.txt").read_text("utf-8").splitlines():
-        word, _, tag = line.split(" ")
+        word, _, listed = line.split(" ")
         if len(word) > 1:
+            tag = "n" if word in _TAGGED_AMISS else listed
             speech = _PARTS_OF_SPEECH.get(tag[:2], _PARTS_OF_SPEECH.get(tag[:1], 0.0))
             pair = (round(rarity.get(word, 1.0) * speech, 2), _fitness(tag))
             if pair != (1.0, 0.0):

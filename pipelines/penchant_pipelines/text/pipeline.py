@@ -11,7 +11,7 @@ from penchant_pipelines.settings import Section
 from penchant_pipelines.text.chinese import to_simplified
 from penchant_pipelines.text.clean import clean, tidy
 from penchant_pipelines.text.emojis import drop_emoji, name_emoji
-from penchant_pipelines.text.keywords import extract_terms
+from penchant_pipelines.text.keywords import beginning, extract_terms
 from penchant_pipelines.text.language import UNDETERMINED, resolve_language
 from penchant_pipelines.text.segment import Segmenter
 
@@ -31,12 +31,15 @@ class TextSettings(Section):
 class Document:
     """A text as read: `text` for the encoder, "" if nothing is left; BCP-47 `language`; best `terms` first.
 
-    `text` is in simplified characters where it is Chinese; `terms` are in the script of the user.
+    `text` is in simplified characters where it is Chinese; `terms` are in the script of the user. Where no word is fit
+    to be a term, the beginning of the text is the only one, in quotation marks. `wordless`: it is emoji, figures and
+    marks alone.
     """
 
     text: str
     language: str
     terms: tuple[str, ...]
+    wordless: bool = False
 
 
 def encoder_text(cleaned: str, language: str) -> str:
@@ -60,8 +63,10 @@ class TextPipeline:
         spoken = encoder_text(cleaned.text, found)
         if not spoken:
             return Document("", UNDETERMINED, ())
+        if not any(map(str.isalpha, plain)):
+            return Document(spoken, found, (), wordless=True)
         terms = extract_terms(plain, cleaned.hashtags, found, self._segmenter, self._max_terms)
-        return Document(spoken, found, terms)
+        return Document(spoken, found, terms or (beginning(plain),)[: self._max_terms])
 
     def segment(self, text: str) -> list[str]:
         """Return the words and marks of `text` in order, Chinese cut by jieba; no white space among them."""

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penchant_pipelines.capture import Reader
+from penchant_pipelines.interests import Evidence, InterestSettings
+from penchant_pipelines.interests.evidence import weighing
+from penchant_pipelines.model import Action, Post
+from penchant_pipelines.refusals import LONGEST, RATING, refuses
+from penchant_pipelines.text import TextPipeline, TextSettings
+
+TEXT = TextPipeline(TextSettings())
+
+REFUSALS = """
+Please stop showing me crypto
+I am sick of crypto posts
+Not interested in bitcoin, ever
+Not a fan of jazz
+I don't like football anymore
+Terrible phone, the battery died within a week. Returned it.
+Can you please stop recommending me true crime?
+Stop sending me recipes!!
+Ugh, no more crypto posts please
+no more celebrity gossip, please
+I hate reality TV
+Hate gardening.
+I can't stand country music
+can’t stand horror films
+I'm so tired of political news
+I’m really sick and tired of influencers
+Bitcoin? Not interested.
+Crypto again, so sick of it.
+I have no interest in golf whatsoever
+I've lost all interest in video games
+I couldn't care less about fashion
+I don't want to see any more crypto in my feed
+Do not show me cooking videos
+Don't ever recommend me self-help books
+show me less politics
+Less crypto, please
+fewer baby pictures please
+Enough crypto already!
+Honestly, not really into anime
+I really dislike romance novels
+never liked opera
+I dont like sushi
+Fed up with superhero movies
+I'm bored of football
+Unsubscribe.
+Unfollowing every crypto account today
+Hated it. Complete waste of money
+A waste of time
+I wouldn't recommend this phone
+Not my cup of tea
+Cricket is not for me
+I've had enough of Marvel
+Quit showing me ads for trucks
+ok I despise running
+We're not interested in timeshares
+别再给我推比特币了
+我讨厌数字货币，都是骗局
+不要再推荐比特币了
+不想再看到加密货币
+不想看到任何关于足球的内容
+对比特币不感兴趣
+我对篮球完全没兴趣
+比特币，完全不感兴趣
+受够了数字货币
+烦死比特币了，天天推
+看腻了，别推了
+又是比特币，看腻了
+我不喜欢爵士乐
+取关所有币圈博主
+拉黑了
+别老给我推鞋子广告
+請不要再給我推送彩妝
+我討厭恐怖片
+能不能别再给我推股票了？
+求求你们别再推了
+足球我真的不感兴趣
+真的很讨厌健身
+一点都不喜欢足球
+对明星八卦毫无兴趣
+少给我推育儿内容
+不要给我发游戏广告了
+停止推荐军事内容
+我不爱看综艺
+厌倦了选秀节目
+比特币别再给我推了！
+不感兴趣
+没兴趣，谢谢
+说实话，我对动漫无感
+最烦综艺了，看吐了
+果断取关
+比特币 不感兴趣
+""".strip().splitlines()
+
+OTHERS = """
+Why do people hate jazz?
+I don't hate jazz
+not that I'm tired of it
+can't stop watching this show
+I can't get enough of sourdough
+I never get tired of Coltrane
+love football, hate the referees
+hate crime law
+hate speech regulation
+Do you hate cilantro too?
+My neighbours hate me, best weekend ever
+He hates jazz
+I hate when the dough sticks to the counter
+I hate it when my chain drops on a climb
+I hate to say it but this phone is great
+I hate that the season is over
+I hate my bike's rear derailleur
+I hate waiting for the next season
+I hated maths at school, now I teach it
+I didn't like jazz until I heard Coltrane
+I don't like jazz, I love it
+I don't like anything better than jazz
+I'm tired of waiting for the next bouldering session
+My legs are tired of running, happy though
+I am sick, so no run today
+Sick of work, going climbing
+Don't stop showing me cat videos
+Never stop sending me cat pictures
+I don't care about the rain, going for a run
+I don't want this book to end
+Not interested? Then you have never heard Coltrane live
+No more excuses, running a marathon in May
+no more coffee in the house, off to the roastery
+Never again without my headlamp
+Enough coffee for today
+I'm not a fan, I'm a fanatic
+Who doesn't like football?
+If you hate running, try trails
+how to unsubscribe from a mailing list
+how do I block ads on android
+unsubscribe rate benchmarks
+"I hate jazz" is what he said
+People who are not interested in football miss out
+Stop me from buying more plants
+Stop motion animation for beginners
+worst case execution time analysis
+Less is more: minimalist photography
+stop sign detection with yolo
+The worst run of my life, returned home soaked
+Returned it to the library, on to the next volume
+I used to hate running
+tired of football? Try handball
+I'm not tired of crypto
+Couldn't care less about the score, what a match
+Nobody can stand still when this band plays
+can't stand still, so excited
+I don't like the ending of this novel
+sick guitar solo
+Wouldn't recommend it to beginners, but what a climb
+Stop showing me plants, my wallet can't take it
+don't recommend me any more books, my shelves are full and I can't resist
+谁说我不喜欢爵士
+不是不喜欢足球，是没时间看
+恨不得天天吃火锅
+讨厌的人也会喜欢这部电影
+为什么有人讨厌香菜？
+你不喜欢猫吗
+他不喜欢咖啡
+我不讨厌跑步
+看不腻的日落
+百看不厌
+怎么听都听不腻
+喜欢足球，讨厌裁判
+讨厌自己没早点开始跑步
+讨厌下班，想继续写代码，太爱了
+别推迟，今天就去跑步
+不要推荐太贵的咖啡机
+不想看完，舍不得
+不喜欢就别看
+如果不感兴趣可以划走
+很多人对天文不感兴趣，可惜了
+以前讨厌跑步，现在一周五次
+小时候不喜欢吃苦瓜
+不感兴趣的人可以跳过，今天聊手冲
+怎么屏蔽广告
+被喜欢的博主拉黑了
+猫很讨厌吸尘器
+女朋友讨厌榴莲
+可爱到受不了
+好看到烦死了又要熬夜
+我不喜欢他，但他的画真好
+不是没兴趣，是买不起
+不得不喜欢
+从没看腻过这片海
+不想回家，还想再爬一座山
+别再给我讲道理，我就要买镜头
+推理小说推荐
+讨厌鬼的烘焙日记
+求推荐不喜欢甜口的人能吃的月饼
+哪有人会不喜欢猫啊
+令人讨厌的松子的一生
+被讨厌的勇气
+别再推荐了，钱包空了
+请别再推荐给别人了，这是我的秘密小店
+""".strip().splitlines()
+
+
+def refused(text: str) -> bool:
+    return refuses(TEXT.read(text).text, TEXT.segment)
+
+
+@pytest.mark.parametrize("text", REFUSALS)
+def test_a_plain_refusal_is_heard(text: str) -> None:
+    assert refused(text)
+
+
+@pytest.mark.parametrize("text", OTHERS)
+def test_questions_mixed_feelings_and_what_others_refuse_are_none(text: str) -> None:
+    assert not refused(text)
+
+
+def test_a_long_text_tells_more_than_a_refusal() -> None:
+    assert refused("I hate gardening. " + "Weeds everywhere. " * 15)
+    assert not refused("I hate gardening. " + "Weeds everywhere. " * LONGEST)
+    assert refused("讨厌健身。" + "又累又贵。" * 10)
+    assert not refused("讨厌健身。" + "又累又贵。" * LONGEST)
+
+
+def test_a_refusal_counts_as_not_interested_does() -> None:
+    settings = InterestSettings()
+    refusal = weighing(Evidence("1", 0, None, rating=RATING), settings)
+    not_interested = weighing(Evidence("2", 0, None, Action.NOT_INTERESTED), settings)
+    assert refusal.weight == pytest.approx(not_interested.weight)
+    assert refusal.half_life_days == not_interested.half_life_days
+
+
+@pytest.mark.parametrize("text", ["Please stop showing me crypto", "別再給我推比特幣了", "不感兴趣"])
+def test_the_authors_own_rating_is_never_overruled(text: str) -> None:
+    reader = Reader(TEXT)
+    assert reader.post(Post(text))[1].verdict == RATING
+    rated = reader.post(Post(text, rating=0.5))[1]
+    assert rated.inferred_rating is None
+    assert rated.verdict == 0.5
+
+
+@given(st.text(alphabet="ihate 别再推荐给我了不喜欢.,?!，。？", max_size=80))
+def test_any_text_can_be_looked_at(text: str) -> None:
+    assert refuses(text, TEXT.segment) in (True, False)
