@@ -284,6 +284,7 @@ def rerank(
 ) -> recommendation.RerankRequest:
     """Rank the caller's own candidates for a user; a string stands for the id of a catalogue item.
 
+    A `Candidate` may be a text alone: `candidate_index` in the answer says where among `candidates` each one stands.
     `top_n` of 0: all. `prior_weight` runs from 0 (interests alone) to 1 (the given `prior_score` alone).
     """
     return recommendation.RerankRequest(
