@@ -1,0 +1,25 @@
+"""Commands against a running server: what people and scripts get to see."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from harness import Server, command
+
+
+async def test_a_file_of_signals_without_ids_can_be_sent_twice(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "signals.jsonl"
+    once = {"user_id": "mei", "time": "2026-01-02T00:00:00Z", "post": {"text": "手冲咖啡"}}
+    twice = {"user_id": "mei", "post": {"text": "I love hiking"}}
+    own = {"user_id": "mei", "id": "own", "post": {"text": "I love hiking"}}
+    lines = [json.dumps(line) for line in (once, twice, twice, own)]
+    file.write_text("\n".join(lines))
+    code, out, _ = await command(server, "capture", str(file), "--json")
+    assert (code, json.loads(out)["captured"]) == (0, 4)
+    # In another order, and with more behind it.
+    file.write_text("\n".join([*reversed(lines), json.dumps(twice), json.dumps(twice | {"user_id": "ann"})]))
+    code, out, _ = await command(server, "capture", str(file), "--json")
+    told = json.loads(out)
+    assert (code, told["captured"], told["duplicates"]) == (0, 2, 4)
+    assert await server.signal_count() == 6
