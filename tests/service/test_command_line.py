@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
-from harness import Server, command
+from harness import Server, catalogue, command
 
 
 async def test_a_file_of_signals_without_ids_can_be_sent_twice(server: Server, tmp_path: Path) -> None:
@@ -23,3 +24,16 @@ async def test_a_file_of_signals_without_ids_can_be_sent_twice(server: Server, t
     told = json.loads(out)
     assert (code, told["captured"], told["duplicates"]) == (0, 2, 4)
     assert await server.signal_count() == 6
+
+
+async def test_reasons_for_a_recommendation_stand_below_it(server: Server) -> None:
+    await server.client.upsert_items(catalogue())
+    await server.client.capture(user_id="mei", text="A long walk along the ridge, hut to hut, with a light backpack")
+    code, out, _ = await command(server, "recommend", "mei", "--explain", "-n", "2")
+    assert code == 0
+    lines = [line.rstrip() for line in out.splitlines()]
+    assert [line[:3] for line in lines if not line.startswith("     ")] == [" 1.", " 2."]
+    assert re.fullmatch(r" 1\.  \S.*  \(hiking-\d\)  score \d\.\d{3}", lines[0])
+    assert re.fullmatch(r"     because of +A long walk along the ridge.* \(100%\)", lines[2])
+    code, out, _ = await command(server, "recommend", "nobody", "--explain", "--filter", 'category = "none"')
+    assert (code, out.splitlines()[0]) == (0, "nothing to recommend")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -249,13 +250,19 @@ async def test_the_command_line_leads_through_the_life_of_a_mix(server: Server) 
     assert out.splitlines()[1].split()[0] == mix.mix_id
     assert f"{heaviest} " in out
     code, out, _ = await command(server, "recommend", "u0", "--explain", "-n", "3")
-    assert (code, "sources" in out.splitlines()[0], "%" in out.splitlines()[1]) == (0, True, True)
+    assert code == 0
+    block = [line.rstrip() for line in out.partition("\n 2.")[0].splitlines()]
+    assert re.search(r"chance \d+\.\d\d%$", block[0])
+    assert any(re.match(r"     sources +[a-z ]+ \d+%", line) for line in block)
+    assert any(re.match(r"     because of +.* \(-?\d+%\)", line) for line in block)
+    code, out, _ = await command(server, "recommend", "u0", "-n", "3")
+    assert (code, out.split()[:3]) == (0, ["score", "chance", "item"])
     code, out, _ = await command(server, "mix", "use", "")
     assert (code, "no mix is live" in out) == (0, True)
     code, out, _ = await command(server, "mix", "list", "--json")
     assert [json.loads(line)["live"] for line in out.splitlines()] == [False]
     code, out, _ = await command(server, "recommend", "u0", "--explain", "-n", "3")
-    assert (code, "sources" in out.splitlines()[0]) == (0, False)
+    assert (code, "sources" in out, "score" in out.splitlines()[0]) == (0, False, True)
     code, out, _ = await command(server, "mix", "use", mix.mix_id, "--json")
     assert json.loads(out)["mix"]["live"] is True
     code, _, err = await command(server, "mix", "use", "m-none")

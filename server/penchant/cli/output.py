@@ -11,6 +11,7 @@ from typing import Any
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -64,6 +65,17 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
     for row in cells:
         table.add_row(*(Text(_cell(cell)) for cell in row))
     stdout.print(table)
+
+
+def print_details(rows: Iterable[tuple[str, str]]) -> None:
+    """Print names with their texts, indented; a long text goes on below its beginning."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for name, text in rows:
+        table.add_row(Text(plain(name)), Text(plain(text)))
+    if table.row_count:
+        stdout.print(Padding(table, (0, 0, 0, 5), expand=False))
 
 
 def _cell(value: object) -> str:
