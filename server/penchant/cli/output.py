@@ -120,12 +120,12 @@ def steering_words(steering: Steering) -> str:
 
 
 def drift_words(drift: Drift) -> str:
-    """Say whether recent signals left the long record, and how far."""
+    """Say whether recent signals left the long record, and since when; the magnitude does not decide it."""
     if not drift.enough_evidence:
         return "drift: too few signals to judge"
     if not drift.detected:
-        return f"drift: none ({drift.magnitude:.2f})"
-    return f"drift: yes ({drift.magnitude:.2f}) since {when(drift.since)}"
+        return "drift: none"
+    return f"drift: yes, since {when(drift.since)}"
 
 
 @contextmanager
