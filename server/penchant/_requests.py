@@ -314,7 +314,7 @@ def find_users(
 ) -> recommendation.FindUsersRequest:
     """Find the users whose interests are closest to a text or to an item; give one of the two.
 
-    `min_similarity` is a cosine, −1…1.
+    `min_similarity` is a cosine, −1…1; from `server_info().similarity` on it is the same thing.
     """
     if (text is None) == (item_id is None):
         raise InvalidInputError.at("target", "give either text or item_id")

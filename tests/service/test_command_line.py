@@ -37,3 +37,19 @@ async def test_reasons_for_a_recommendation_stand_below_it(server: Server) -> No
     assert re.fullmatch(r"     because of +A long walk along the ridge.* \(100%\)", lines[2])
     code, out, _ = await command(server, "recommend", "nobody", "--explain", "--filter", 'category = "none"')
     assert (code, out.splitlines()[0]) == (0, "nothing to recommend")
+
+
+async def test_find_users_lists_only_those_to_whom_it_is_the_same_thing(server: Server, similarity: float) -> None:
+    assert (await server.client.server_info()).similarity == similarity
+    await server.client.capture(user_id="hiker", text="I love hiking on mountain trails")
+    await server.client.capture(user_id="taxpayer", text="Filing the quarterly tax return")
+
+    async def found(*arguments: str) -> list[str]:
+        code, out, _ = await command(server, "find-users", *arguments, "--json")
+        assert code == 0
+        return [json.loads(line)["user_id"] for line in out.splitlines()]
+
+    assert await found("mountain hiking trails") == ["hiker"]
+    assert await found("mountain hiking trails", "--min-similarity", "-1") == ["hiker", "taxpayer"]
+    code, out, _ = await command(server, "find-users", "mountain hiking trails", "--min-similarity", "0.999")
+    assert (code, out) == (0, "nobody, with a similarity of 0.999 or more\n")

@@ -93,6 +93,16 @@ def find_users(
     text: Annotated[str | None, typer.Argument(metavar="TEXT", help="What they should care about.")] = None,
     item_id: Annotated[str | None, typer.Option("--item", metavar="ID", help="An item, in place of a text.")] = None,
     count: Count = 20,
+    min_similarity: Annotated[
+        float | None,
+        typer.Option(
+            "--min-similarity",
+            min=-1,
+            max=1,
+            metavar="COSINE",
+            help="Least similarity, −1…1. The default is from where on the server takes two texts to be of one thing.",
+        ),
+    ] = None,
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,
 ) -> None:
@@ -100,7 +110,8 @@ def find_users(
     if (text is None) == (item_id is None):
         raise typer.BadParameter("give either TEXT or --item")
     with connect(server) as client:
-        matches = client.find_users(text=text, item_id=item_id, page_size=count)
+        least = client.server_info().similarity if min_similarity is None else min_similarity
+        matches = client.find_users(text=text, item_id=item_id, page_size=count, min_similarity=least)
     if as_json:
         for match in matches:
             print_json(match)
@@ -108,5 +119,5 @@ def find_users(
     print_table(
         ("user", "interest", "similarity", "weight"),
         ((m.user_id, m.label or m.interest_id, m.similarity, m.weight) for m in matches),
-        empty="nobody",
+        empty=f"nobody, with a similarity of {least:.3f} or more",
     )
