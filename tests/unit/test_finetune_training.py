@@ -365,6 +365,8 @@ def test_an_export_is_what_the_server_loads(
     manifest = read_manifest(tmp_path / "adapter")
     assert manifest.base == base.space_id
     assert manifest.metrics["recall@10"] == report["tuned"]["recall@10"][0]
+    gained = [manifest.metrics[f"recall@50 gained{end}"] for end in ("", ", low", ", high")]
+    assert gained == report["difference"]["recall@50"]
     card = (tmp_path / "adapter" / "README.md").read_text()
     assert f"{report['difference']['recall@50'][0]:+.4f}" in card
     assert "Licence" in card
