@@ -123,12 +123,15 @@ async def test_a_second_server_gets_neither_the_folder_nor_the_port(
         for overrides, reason in (
             ({"data": server.data, "listen": "127.0.0.1:0"}, "DATA_FOLDER_LOCKED"),
             ({"data": tmp_path / "other", "listen": server.address}, "ADDRESS_TAKEN"),
+            ({"data": tmp_path / "other", "listen": f"localhost:{server.address.rpartition(':')[2]}"}, "ADDRESS_TAKEN"),
         ):
             settings = load_settings(overrides={**overrides, "interests.similarity": similarity})
             with pytest.raises(WrongState) as error:
                 async with serve(settings, encoder):
                     pass
             assert error.value.reason == reason
+        # Heard before anything was made.
+        assert not (tmp_path / "other").exists()
         assert (await server.client.server_info()).signal_count == 0
 
 
