@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from penchant import _bulk, _requests
 from penchant._arguments import collection
-from penchant._channel import channel_options
+from penchant._channel import address, channel_options
 from penchant._requests import Method, named_after
 from penchant._rpcs import BY_REQUEST, Rpc, rpc_of
 from penchant.exceptions import AccessError, DeadlineError, InvalidInputError, WrongStateError, from_rpc_error
@@ -65,7 +65,7 @@ class AsyncClient:
 
     def __init__(self, target: str = "127.0.0.1:50051", *, timeout: float = 10.0) -> None:
         self._timeout = timeout
-        self._target = target
+        self._target = address(target)
         self._channel: grpc.aio.Channel | None = None
         self._calls: dict[str, Any] = {}
         self._closed = False

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from penchant import _bulk, _requests
 from penchant._arguments import collection
-from penchant._channel import channel_options
+from penchant._channel import address, channel_options
 from penchant._requests import Method, named_after
 from penchant._rpcs import BY_REQUEST, Rpc, rpc_of
 from penchant.exceptions import AccessError, DeadlineError, InvalidInputError, WrongStateError, from_rpc_error
@@ -58,7 +58,7 @@ def _paged(method: Method[P, Iterable[T]]) -> Callable[Concatenate[Client, P], G
 
 
 class Client:
-    """Calls a Penchant server at `target`, `host:port`; safe to share between threads.
+    """Calls a Penchant server at `target`, `host:port` or a host with the default port; safe to share between threads.
 
     `timeout` is the deadline of a call in seconds; streams have none, batches get more by their size.
     While nobody answers, calls that are safe to repeat are repeated for a few seconds; where the server
@@ -69,6 +69,7 @@ class Client:
 
     def __init__(self, target: str = "127.0.0.1:50051", *, timeout: float = 10.0) -> None:
         self._timeout = timeout
+        target = address(target)
         self._channel = grpc.insecure_channel(target, options=channel_options(target))
         self._calls: dict[str, Any] = {}
         self._closed = False

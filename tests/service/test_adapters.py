@@ -574,6 +574,8 @@ async def test_the_command_line_leads_through_the_life_of_an_adapter(
         assert code == 0
         lines = {line.split()[0]: line.split()[1:3] for line in out.splitlines()[1:]}
         assert lines == {"(settings)": ["live", encoder.space_id], "books": ["standby", adapted.space_id]}
+        code, _, told = await command(server, "adapters", "experiment", "report")
+        assert (code, "there is no experiment yet" in told) == (1, True)
         code, out, _ = await command(server, "adapters", "experiment", "start", "autumn", "books", "--share", "0.25")
         assert (code, "25% of the users by books" in out) == (0, True)
         code, out, _ = await command(server, "adapters", "experiment", "report", "--json")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from penchant import AsyncClient, Candidate, Client, InvalidInputError, Signal, WrongStateError, _requests
+from penchant._channel import address
 
 # Called as by those who check no types.
 requests: Any = _requests
@@ -92,3 +93,24 @@ def test_a_closed_client_says_so() -> None:
             await client.profile("mei")
 
     asyncio.run(closed())
+
+
+@pytest.mark.parametrize(
+    ("target", "dialled"),
+    [
+        ("localhost", "localhost:50051"),
+        ("[::1]", "[::1]:50051"),
+        ("localhost:1", "localhost:1"),
+        ("[::1]:1", "[::1]:1"),
+        ("unix:/run/penchant.sock", "unix:/run/penchant.sock"),
+    ],
+)
+def test_where_no_port_is_named_the_servers_own_is_dialled(target: str, dialled: str) -> None:
+    assert address(target) == dialled
+
+
+@pytest.mark.parametrize("target", ["", " ", 50051, None])
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_what_is_no_address_is_refused(client: Any, target: Any) -> None:
+    with pytest.raises(InvalidInputError, match="HOST:PORT"):
+        client(target)
