@@ -44,8 +44,8 @@ def register(app: Commands) -> None:
 def list_adapters(server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
     """List the adapters that are loaded, and where each stands.
 
-    Of those exported by `penchant finetune`, what they gain in recall@50, with its 95 % interval; --json tells
-    all figures.
+    Of those exported by `penchant finetune`, what they gain in recall@50, with
+    its 95 % interval; --json tells all figures.
     """
     with connect(server) as client:
         if as_json:

@@ -32,9 +32,9 @@ def capture(
 ) -> None:
     """Capture signals: a file of them, or one post with --user and --text. Exit code 1 if any was refused.
 
-    A line without an id gets one made from its content, and a line that repeats another of the file one of its
-    own: the same file sent again is captured once. Two files that hold the same line must tell them apart by id
-    or time.
+    A line without an id gets one made from its content, and a line that repeats
+    another of the file one of its own: the same file sent again is captured once.
+    Two files that hold the same line must tell them apart by id or time.
     """
     with connect(server) as client:
         if file is not None and user is None and text is None:

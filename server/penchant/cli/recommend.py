@@ -36,10 +36,14 @@ def recommend(
 ) -> None:
     """Rank items of the catalogue for a user.
 
-    The score orders the list; compare it within one list only. The chance, once a mix is live, is how likely the
-    user takes to the item on the next day they are active. With --explain each item names the interest that
-    brought it in, the sources that spoke for it with their shares, and the user's own signals behind it, each
-    with its share of what that interest rests on.
+    The score orders the list; compare it within one list only.
+
+    The chance, once a mix is live: how likely the user takes to the item on
+    the next day they are active.
+
+    With --explain each item names the interest that brought it in, the sources
+    that spoke for it with their shares, and the user's own signals behind it,
+    each with its share of what that interest rests on.
     """
     with connect(server) as client:
         answer = client.recommend(user, page_size=count, filter=filter_, query=query, explain=explain)
