@@ -49,6 +49,7 @@ def export(prepared: Prepared, run_folder: Path, output: Path) -> str | None:
         shutil.copyfile(run_folder / ADAPTER / name, output / name)
     left_out = worse(report["sequence"]["difference"], "the adapter's alone") if found else None
     figures = {f"{metric}{suffix}": report[part][metric][0] for metric in METRICS for part, suffix in _PARTS.items()}
+    figures |= {f"{metric} gained, {end}": report["difference"][metric][i] for metric in METRICS for i, end in _ENDS}
     card = _card(prepared, run, report)
     if found and not left_out:
         shutil.copyfile(sequence, output / SEQUENCE)
@@ -60,6 +61,8 @@ def export(prepared: Prepared, run_folder: Path, output: Path) -> str | None:
 
 
 _PARTS = {"tuned": "", "live": " of live", "difference": " gained"}
+_ENDS = ((1, "low"), (2, "high"))
+"""Ends of the 95 % interval."""
 
 
 def refusal(report: dict[str, Any]) -> str | None:

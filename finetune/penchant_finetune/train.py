@@ -31,7 +31,7 @@ from penchant_finetune.lora import add_lora, load_lora, save_lora
 from penchant_finetune.losses import UserAwareRankingLoss
 from penchant_finetune.pairs import Pairs
 from penchant_finetune.prepare import MANIFEST, Prepared
-from penchant_finetune.validation import METRIC, NextItems
+from penchant_finetune.validation import CHOICE, METRIC, NextItems
 from penchant_pipelines.encoder.batching import cores
 from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import InvalidInput, WrongState
@@ -45,8 +45,8 @@ CHECKPOINTS = "checkpoints"
 EVALUATIONS = 5
 """How often in a run the validation part is asked, at most."""
 PATIENCE = 2
-"""Evaluations without a better recall after which a run stops."""
-_METRIC = f"eval_{METRIC}"
+"""Evaluations without a better state after which a run stops."""
+_METRIC, _CHOICE = f"eval_{METRIC}", f"eval_{CHOICE}"
 
 
 class TrainSettings(BaseModel):
@@ -80,10 +80,10 @@ class Run(BaseModel):
     processes: int
     steps: int
     best_step: int
-    """The step whose weights were kept; 0: none found more next items than the untuned encoder, which was kept."""
+    """The step whose weights were kept; 0: none was better than the untuned encoder, which was kept."""
     untuned_recall: float
     best_recall: float
-    """Of next items on the validation part, as `validation.NextItems` counts it."""
+    """Of next items on the validation part, as `validation.NextItems` counts it; NDCG@10 decides among equals."""
     seconds: float
     versions: dict[str, str]
 
@@ -120,10 +120,10 @@ def train(prepared: Prepared, settings: TrainSettings, folder: Path) -> Run:
     checkpoints = folder / CHECKPOINTS
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None  # type: ignore[no-untyped-call]
     trainer.train(resume_from_checkpoint=last)
-    recalls = {int(entry["step"]): entry[_METRIC] for entry in trainer.state.log_history if _METRIC in entry}
-    best = max(recalls, key=lambda step: (recalls[step], -step))
-    if recalls[best] <= untuned:
-        best, recalls[0] = 0, untuned
+    asked = {int(entry["step"]): entry for entry in trainer.state.log_history if _CHOICE in entry}
+    best = max(asked, key=lambda step: (asked[step][_CHOICE], -step))
+    better = asked[best][_CHOICE] > untuned[CHOICE]
+    if not better:
         _forget(model)
     run = Run(
         settings=settings,
@@ -131,9 +131,9 @@ def train(prepared: Prepared, settings: TrainSettings, folder: Path) -> Run:
         base=encoder.space_id,
         processes=trainer.args.world_size,
         steps=trainer.state.global_step,
-        best_step=best,
-        untuned_recall=untuned,
-        best_recall=recalls[best],
+        best_step=best if better else 0,
+        untuned_recall=untuned[METRIC],
+        best_recall=asked[best][_METRIC] if better else untuned[METRIC],
         seconds=round(time.monotonic() - started, 1),
         versions={name: importlib.metadata.version(name) for name in ("torch", "peft", "sentence-transformers")},
     )
@@ -269,7 +269,7 @@ def _arguments(
         save_total_limit=2,
         logging_steps=every,
         load_best_model_at_end=True,
-        metric_for_best_model=_METRIC,
+        metric_for_best_model=_CHOICE,
         greater_is_better=True,
         prompts=prompt or None,
         disable_tqdm=True,

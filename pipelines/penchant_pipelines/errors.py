@@ -46,10 +46,11 @@ class InvalidInput(PenchantError):
 
 
 class NotFound(PenchantError):
-    """`kind` (user, item, interest, job, adapter) with this id does not exist."""
+    """`kind` (user, item, interest, job, adapter) with this id does not exist; an empty id: there is none at all."""
 
     def __init__(self, kind: str, key: str) -> None:
-        super().__init__(f"{kind.upper()}_NOT_FOUND", f"{kind} {key!r} does not exist")
+        message = f"{kind} {key!r} does not exist" if key else f"there is no {kind} yet"
+        super().__init__(f"{kind.upper()}_NOT_FOUND", message)
         self.kind = kind
         self.key = key
 

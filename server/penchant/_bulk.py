@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
+from penchant._arguments import member
 from penchant._requests import fill_ids
 from penchant.exceptions import (
     InvalidInputError,
@@ -109,11 +110,16 @@ def upsert_request(items: Sequence[Item]) -> UpsertItemsRequest:
 
 def with_id(signal: Signal) -> Signal:
     """Return the signal, or a copy with a random id where it has none: sent again, it stays one signal."""
-    if signal.id:
+    if member("signals", signal, Signal).id:
         return signal
     request = CaptureRequest(signal=signal)
     fill_ids(request)
     return request.signal
+
+
+def an_item(item: Item) -> Item:
+    """Return the item. Raises InvalidInputError if it is none."""
+    return member("items", item, Item)
 
 
 class Batch(Generic[Element]):

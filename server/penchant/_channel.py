@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from penchant.exceptions import InvalidInputError
+
+DEFAULT_PORT = 50051
 MAX_RECEIVE_BYTES = 64 * 1024 * 1024
 
 _LOOPBACK = ("127.", "localhost", "[::1]", "unix:")
@@ -38,6 +41,16 @@ _SERVICE_CONFIG = json.dumps(
         ]
     }
 )
+
+
+def address(target: str) -> str:
+    """Return `host:port`, by the server's default port where `target` names none: gRPC would take that of https.
+
+    Raises InvalidInputError for what can't be an address.
+    """
+    if not isinstance(target, str) or not target.strip():
+        raise InvalidInputError.at("target", "must be HOST:PORT of a server, such as 127.0.0.1:50051")
+    return target if ":" in target and not target.endswith("]") else f"{target}:{DEFAULT_PORT}"
 
 
 def channel_options(target: str) -> Sequence[tuple[str, str | int]]:

@@ -16,6 +16,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from penchant._arguments import checked, collection, string, strings, zoned
 from penchant.exceptions import InvalidInputError
 from penchant.v1 import admin_service_pb2 as admin
 from penchant.v1 import catalog_service_pb2 as catalog
@@ -40,7 +41,7 @@ class Method(Generic[P, Out]):
 def _answering(
     _: type[Response], answer: Callable[[Response], Out]
 ) -> Callable[[Callable[P, Message]], Method[P, Out]]:
-    return lambda request: Method(request, answer)
+    return lambda request: Method(checked(request), answer)
 
 
 def named_after(method: Method[..., Any]) -> Callable[[Callable[..., Returned]], Callable[..., Returned]]:
@@ -72,12 +73,11 @@ def fill_ids(request: Message) -> None:
 
 
 def _timestamp(field: str, time: datetime | None) -> Timestamp | None:
-    if time is None:
+    zoned_time = zoned(field, time)
+    if zoned_time is None:
         return None
-    if time.tzinfo is None:
-        raise InvalidInputError.at(field, "must have a time zone, such as datetime.now(UTC)")
     timestamp = Timestamp()
-    timestamp.FromDatetime(time)
+    timestamp.FromDatetime(zoned_time)
     return timestamp
 
 
@@ -181,7 +181,7 @@ def watch(user_ids: Iterable[str] = (), *, drift_only: bool = False) -> interest
     `drift_only` passes only changes where the user's recent signals no longer fit the longer record.
     Ends when the iterator is closed.
     """
-    return interest.WatchProfilesRequest(user_ids=user_ids, drift_only=drift_only)
+    return interest.WatchProfilesRequest(user_ids=strings("user_ids", user_ids), drift_only=drift_only)
 
 
 @_answering(interest.ExplainInterestResponse, lambda response: response)
@@ -262,7 +262,7 @@ def recommend(
         user_id=user_id,
         page_size=page_size,
         filter=filter,
-        excluded_item_ids=excluded_item_ids,
+        excluded_item_ids=strings("excluded_item_ids", excluded_item_ids),
         include_seen=include_seen,
         diversity=diversity,
         exploration=exploration,
@@ -284,14 +284,14 @@ def rerank(
 ) -> recommendation.RerankRequest:
     """Rank the caller's own candidates for a user; a string stands for the id of a catalogue item.
 
+    A `Candidate` may be a text alone: `candidate_index` in the answer says where among `candidates` each one stands.
     `top_n` of 0: all. `prior_weight` runs from 0 (interests alone) to 1 (the given `prior_score` alone).
     """
     return recommendation.RerankRequest(
         user_id=user_id,
-        candidates=(
-            recommendation.Candidate(item_id=candidate) if isinstance(candidate, str) else candidate
-            for candidate in candidates
-        ),
+        candidates=[
+            _candidate(index, candidate) for index, candidate in enumerate(collection("candidates", candidates))
+        ],
         top_n=top_n,
         prior_weight=prior_weight,
         diversity=diversity,
@@ -300,13 +300,21 @@ def rerank(
     )
 
 
+def _candidate(index: int, candidate: recommendation.Candidate | str) -> recommendation.Candidate:
+    if isinstance(candidate, recommendation.Candidate):
+        return candidate
+    if isinstance(candidate, str):
+        return recommendation.Candidate(item_id=string(f"candidates[{index}]", candidate))
+    raise InvalidInputError.at(f"candidates[{index}]", "must be a penchant.Candidate, or the id of a catalogue item")
+
+
 @_answering(recommendation.FindUsersResponse, lambda response: response.matches)
 def find_users(
     *, text: str | None = None, item_id: str | None = None, page_size: int = 0, min_similarity: float = 0.0
 ) -> recommendation.FindUsersRequest:
     """Find the users whose interests are closest to a text or to an item; give one of the two.
 
-    `min_similarity` is a cosine, −1…1.
+    `min_similarity` is a cosine, −1…1; from `server_info().similarity` on it is the same thing.
     """
     if (text is None) == (item_id is None):
         raise InvalidInputError.at("target", "give either text or item_id")
@@ -336,7 +344,7 @@ def items(filter: str = "") -> catalog.ListItemsRequest:  # noqa: A002 (the cont
 @_answering(catalog.DeleteItemsResponse, lambda response: response.deleted_count)
 def delete_items(item_ids: Sequence[str]) -> catalog.DeleteItemsRequest:
     """Delete up to `server_info().max_batch_size` items. Returns how many there were to delete."""
-    return catalog.DeleteItemsRequest(item_ids=item_ids)
+    return catalog.DeleteItemsRequest(item_ids=strings("item_ids", item_ids))
 
 
 # AdminService

@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from penchant.exceptions import InvalidInputError
 from penchant.v1 import (
     admin_service_pb2,
     catalog_service_pb2,
@@ -57,3 +58,12 @@ _ALL = _rpcs()
 # Each request message belongs to one call, so the request says where it goes.
 BY_REQUEST: Mapping[type[Message], Rpc] = {rpc.request: rpc for rpc in _ALL}
 BY_NAME: Mapping[str, Rpc] = {rpc.path.rpartition("/")[2]: rpc for rpc in _ALL}
+
+
+def rpc_of(request: Any) -> Rpc:
+    """Return the call that takes this request. Raises InvalidInputError for what is no request."""
+    rpc = BY_REQUEST.get(type(request))
+    if rpc is None:
+        wanted = "the request message of a call, such as penchant.v1's GetProfileRequest"
+        raise InvalidInputError.at("request", f"must be {wanted}, is {type(request).__name__}")
+    return rpc

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -75,6 +77,7 @@ async def serve(settings: Settings, encoder: Encoder | None = None) -> AsyncIter
     On leaving: health says NOT_SERVING, new calls are refused, those in hand finish (up to `drain_seconds`),
     then what is committed is flushed. Raises WrongState where the port or the data folder is taken.
     """
+    _check_address(settings.listen)
     async with Engine.open(settings, settings.data, encoder) as engine:
         limits = settings.limits
         drain = Drain()
@@ -118,10 +121,28 @@ async def serve(settings: Settings, encoder: Encoder | None = None) -> AsyncIter
     log.info("server.stopped")
 
 
+def _check_address(listen: str) -> None:
+    """Hear that the address is taken before a model is loaded and a data folder made."""
+    host, _, port = listen.rpartition(":")
+    for family, kind, protocol, _, address in socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM):
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+        except OSError as error:
+            # Of a name's addresses some may not exist here; gRPC then takes the others.
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                raise _taken(listen) from error
+
+
 def _bind(server: grpc.aio.Server, listen: str) -> str:
     host = listen.rpartition(":")[0]
     try:
         port = server.add_insecure_port(listen)
     except RuntimeError as error:
-        raise WrongState("ADDRESS_TAKEN", f"can't listen on {listen}: is another server running there?") from error
+        raise _taken(listen) from error
     return f"{host}:{port}"
+
+
+def _taken(listen: str) -> WrongState:
+    return WrongState("ADDRESS_TAKEN", f"can't listen on {listen}: is another server running there?")

@@ -13,10 +13,11 @@ import grpc
 from google.protobuf.message import Message
 
 from penchant import _bulk, _requests
-from penchant._channel import channel_options
+from penchant._arguments import collection
+from penchant._channel import address, channel_options
 from penchant._requests import Method, named_after
-from penchant._rpcs import BY_REQUEST, Rpc
-from penchant.exceptions import AccessError, DeadlineError, from_rpc_error
+from penchant._rpcs import BY_REQUEST, Rpc, rpc_of
+from penchant.exceptions import AccessError, DeadlineError, InvalidInputError, WrongStateError, from_rpc_error
 from penchant.v1.admin_service_pb2 import JOB_STATE_RUNNING, Job
 from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.interest_service_pb2 import StreamCaptureRequest, StreamCaptureResponse
@@ -64,9 +65,10 @@ class AsyncClient:
 
     def __init__(self, target: str = "127.0.0.1:50051", *, timeout: float = 10.0) -> None:
         self._timeout = timeout
-        self._target = target
+        self._target = address(target)
         self._channel: grpc.aio.Channel | None = None
         self._calls: dict[str, Any] = {}
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -75,7 +77,8 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; calls under way are cancelled."""
+        """Close the connection; calls under way are cancelled, and no more can be made."""
+        self._closed = True
         if self._channel is not None:
             await self._channel.close()
 
@@ -120,7 +123,7 @@ class AsyncClient:
     ) -> AsyncGenerator[_bulk.CaptureResult]:
         """Capture any number of signals, read as they are sent; as `Client.capture_many`."""
         batcher = _bulk.Batcher(await self._limits(), _bulk.capture_request)
-        with_ids = (_bulk.with_id(signal) async for signal in _each(signals))
+        with_ids = (_bulk.with_id(signal) async for signal in _each(collection("signals", signals)))
         async with aclosing(self._send(batcher, with_ids)) as batches:
             async for batch in batches:
                 for result in batch.results():
@@ -130,6 +133,7 @@ class AsyncClient:
         self, signals: Iterable[Signal] | AsyncIterable[Signal]
     ) -> AsyncGenerator[StreamCaptureResponse]:
         """Capture through one stream; as `Client.stream_capture`."""
+        collection("signals", signals)
 
         async def requests() -> AsyncIterator[StreamCaptureRequest]:
             sequence = 0
@@ -145,7 +149,8 @@ class AsyncClient:
         """Put any number of items into the catalogue, new or changed; as `Client.upsert_items`."""
         result = _bulk.UpsertResult()
         batcher = _bulk.Batcher(await self._limits(), _bulk.upsert_request)
-        async for batch in self._send(batcher, _each(items)):
+        checked = (_bulk.an_item(item) async for item in _each(collection("items", items)))
+        async for batch in self._send(batcher, checked):
             result.add(batch)
         return result
 
@@ -161,12 +166,12 @@ class AsyncClient:
     async def call(self, request: Message) -> Any:
         """Send any request message of a call with one response. Returns the response as it came."""
         _requests.fill_ids(request)
-        call = self._rpc(BY_REQUEST[type(request)])
+        rpc = rpc_of(request)
         deadline = time.monotonic() + self._timeout
         while True:
             left = deadline - time.monotonic()
             try:
-                return await call(request, timeout=left)
+                return await self._rpc(rpc)(request, timeout=left)
             except grpc.RpcError as error:
                 await asyncio.sleep(_bulk.overload_pause(from_rpc_error(error), deadline - time.monotonic()))
 
@@ -175,7 +180,9 @@ class AsyncClient:
 
         Yields the responses as they come.
         """
-        rpc = BY_REQUEST[type(requests[0])]
+        if not requests:
+            raise InvalidInputError.at("requests", "must hold one request message at least")
+        rpc = rpc_of(requests[0])
         return self._events(rpc, _each(requests) if rpc.client_streaming else requests[0])
 
     async def _events(self, rpc: Rpc, request: Message | AsyncIterator[Message]) -> AsyncGenerator[Any]:
@@ -189,6 +196,8 @@ class AsyncClient:
             call.cancel()
 
     def _rpc(self, rpc: Rpc) -> Any:
+        if self._closed:
+            raise WrongStateError("this client is closed; open another", reason="CLIENT_CLOSED")
         if self._channel is None:
             # Here rather than in __init__: the channel belongs to the loop that makes the calls.
             self._channel = grpc.aio.insecure_channel(self._target, options=channel_options(self._target))

@@ -12,10 +12,11 @@ import grpc
 from google.protobuf.message import Message
 
 from penchant import _bulk, _requests
-from penchant._channel import channel_options
+from penchant._arguments import collection
+from penchant._channel import address, channel_options
 from penchant._requests import Method, named_after
-from penchant._rpcs import BY_REQUEST, Rpc
-from penchant.exceptions import AccessError, DeadlineError, from_rpc_error
+from penchant._rpcs import BY_REQUEST, Rpc, rpc_of
+from penchant.exceptions import AccessError, DeadlineError, InvalidInputError, WrongStateError, from_rpc_error
 from penchant.v1.admin_service_pb2 import JOB_STATE_RUNNING, Job
 from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.interest_service_pb2 import StreamCaptureRequest, StreamCaptureResponse
@@ -57,18 +58,21 @@ def _paged(method: Method[P, Iterable[T]]) -> Callable[Concatenate[Client, P], G
 
 
 class Client:
-    """Calls a Penchant server at `target`, `host:port`; safe to share between threads.
+    """Calls a Penchant server at `target`, `host:port` or a host with the default port; safe to share between threads.
 
     `timeout` is the deadline of a call in seconds; streams have none, batches get more by their size.
     While nobody answers, calls that are safe to repeat are repeated for a few seconds; where the server
     says that it is busy and when to come back, calls come back within their deadline.
-    Every method raises `penchant.PenchantError`.
+    Whatever a call can't do is raised as a `penchant.PenchantError`: an argument that can't be sent as the
+    InvalidInputError that names it, before anything is sent.
     """
 
     def __init__(self, target: str = "127.0.0.1:50051", *, timeout: float = 10.0) -> None:
         self._timeout = timeout
+        target = address(target)
         self._channel = grpc.insecure_channel(target, options=channel_options(target))
         self._calls: dict[str, Any] = {}
+        self._closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -77,7 +81,8 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; calls under way are cancelled."""
+        """Close the connection; calls under way are cancelled, and no more can be made."""
+        self._closed = True
         self._channel.close()
 
     capture = _unary(_requests.capture)
@@ -123,7 +128,7 @@ class Client:
         `error` set. Nothing is sent before the first result is asked for.
         """
         batcher = _bulk.Batcher(self._limits(), _bulk.capture_request)
-        with closing(self._send(batcher, map(_bulk.with_id, signals))) as batches:
+        with closing(self._send(batcher, map(_bulk.with_id, collection("signals", signals)))) as batches:
             for batch in batches:
                 yield from batch.results()
 
@@ -135,14 +140,15 @@ class Client:
         """
         requests = (
             StreamCaptureRequest(sequence=sequence, signal=_bulk.with_id(signal))
-            for sequence, signal in enumerate(signals)
+            for sequence, signal in enumerate(collection("signals", signals))
         )
         return self._events(BY_REQUEST[StreamCaptureRequest], requests)
 
     def upsert_items(self, items: Iterable[Item]) -> _bulk.UpsertResult:
         """Put any number of items into the catalogue, new or changed. Returns how many, and those refused."""
         result = _bulk.UpsertResult()
-        for batch in self._send(_bulk.Batcher(self._limits(), _bulk.upsert_request), items):
+        checked = map(_bulk.an_item, collection("items", items))
+        for batch in self._send(_bulk.Batcher(self._limits(), _bulk.upsert_request), checked):
             result.add(batch)
         return result
 
@@ -161,12 +167,12 @@ class Client:
     def call(self, request: Message) -> Any:
         """Send any request message of a call with one response. Returns the response as it came."""
         _requests.fill_ids(request)
-        call = self._rpc(BY_REQUEST[type(request)])
+        rpc = rpc_of(request)
         deadline = time.monotonic() + self._timeout
         while True:
             left = deadline - time.monotonic()
             try:
-                return call(request, timeout=left)
+                return self._rpc(rpc)(request, timeout=left)
             except grpc.RpcError as error:
                 time.sleep(_bulk.overload_pause(from_rpc_error(error), deadline - time.monotonic()))
 
@@ -175,7 +181,9 @@ class Client:
 
         Yields the responses as they come.
         """
-        rpc = BY_REQUEST[type(requests[0])]
+        if not requests:
+            raise InvalidInputError.at("requests", "must hold one request message at least")
+        rpc = rpc_of(requests[0])
         return self._events(rpc, iter(requests) if rpc.client_streaming else requests[0])
 
     def _events(self, rpc: Rpc, request: Message | Iterator[Message]) -> Generator[Any]:
@@ -188,6 +196,8 @@ class Client:
             call.cancel()
 
     def _rpc(self, rpc: Rpc) -> Any:
+        if self._closed:
+            raise WrongStateError("this client is closed; open another", reason="CLIENT_CLOSED")
         if rpc.path not in self._calls:
             self._calls[rpc.path] = rpc.open(self._channel)
         return self._calls[rpc.path]

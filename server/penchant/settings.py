@@ -7,6 +7,7 @@ A key in the environment: PENCHANT_INTERESTS__SHORT_HALF_LIFE_DAYS=3; as a flag:
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import json
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -104,15 +106,32 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
     except ValidationError as error:
         raise InvalidInput(
             [
-                Violation(
-                    ".".join(map(str, problem["loc"])) or "settings",
-                    problem["msg"].removeprefix("Value error, "),
-                )
+                Violation(key := ".".join(map(str, problem["loc"])) or "settings", _complaint(key, problem))
                 for problem in error.errors()
             ]
         ) from error
     except ValueError as error:  # a TOML syntax error
         raise InvalidInput.at("config", f"{config} can't be read: {error}") from error
+
+
+def _complaint(key: str, problem: ErrorDetails) -> str:
+    if problem["type"] != "extra_forbidden":
+        return problem["msg"].removeprefix("Value error, ")
+    near = difflib.get_close_matches(key, _keys(Settings.model_construct(), ()), n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`penchant settings` prints all there are"
+    return f"there is no setting {key!r}; {hint}"
+
+
+def _keys(values: BaseModel, path: tuple[str, ...]) -> Iterator[str]:
+    """Every key, dotted."""
+    for name in type(values).model_fields:
+        value = getattr(values, name)
+        members = value if isinstance(value, dict) else {"": value}
+        for key, member in members.items():
+            place = (*path, name, key) if key else (*path, name)
+            yield ".".join(place)
+            if isinstance(member, BaseModel):
+                yield from _keys(member, place)
 
 
 def document() -> str:

@@ -84,6 +84,11 @@ def test_the_steps_one_by_one(folder: Path, tmp_path: Path, monkeypatch: pytest.
     code, out, err = finetune("train", tmp_path / "prepared", tmp_path / "run", *QUICK)
     assert code == 0, err
     assert "next items found" in out
+    assert "too small" not in out
+    monkeypatch.setattr("penchant_finetune.validation.SATURATED", 0.0)  # in force, were every item found
+    code, out, err = finetune("train", tmp_path / "prepared", tmp_path / "run", *QUICK)
+    assert code == 0, err
+    assert "the catalogue is too small for recall@50" in out
     code, _, err = finetune("export", tmp_path / "prepared", tmp_path / "run", tmp_path / "adapter")
     assert code == 1
     assert "was not evaluated" in err

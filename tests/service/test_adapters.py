@@ -6,8 +6,6 @@ import asyncio
 import itertools
 import json
 import shutil
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -20,7 +18,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 import torch
-from harness import Server, StartServer, catalogue, connected, in_process, own_process, refused, until
+from harness import Server, StartServer, catalogue, command, connected, in_process, own_process, refused, until
 
 from penchant.v1.admin_service_pb2 import (
     ActivateAdapterRequest,
@@ -576,48 +574,38 @@ async def self_consistent(server: Server, users: Iterable[str]) -> dict[str, str
     return found
 
 
-async def penchant(server: Server, *arguments: str) -> tuple[int, str, str]:
-    """Run the command line against a server: exit code, stdout, stderr."""
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-m", "penchant", *arguments, "--server", server.address],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
 @pytest.mark.slow
 async def test_the_command_line_leads_through_the_life_of_an_adapter(
     start: StartServer, shelf: Path, encoder: Encoder, adapted: Encoder
 ) -> None:
     async with start() as server:
         await seed(server, items=20, signals=40)
-        code, _, told = await penchant(server, "adapters", "rollback")
+        code, _, told = await command(server, "adapters", "rollback")
         assert (code, "none" in told) == (1, True)
-        code, out, _ = await penchant(server, "adapters", "activate", "books", "--standby", "--wait")
+        code, out, _ = await command(server, "adapters", "activate", "books", "--standby", "--wait")
         assert (code, "succeeded" in out) == (0, True)
-        code, out, _ = await penchant(server, "adapters", "list")
+        code, out, _ = await command(server, "adapters", "list")
         assert code == 0
         lines = {line.split()[0]: line.split()[1:3] for line in out.splitlines()[1:]}
         assert lines == {"(settings)": ["live", encoder.space_id], "books": ["standby", adapted.space_id]}
-        code, out, _ = await penchant(server, "adapters", "experiment", "start", "autumn", "books", "--share", "0.25")
+        code, _, told = await command(server, "adapters", "experiment", "report")
+        assert (code, "there is no experiment yet" in told) == (1, True)
+        code, out, _ = await command(server, "adapters", "experiment", "start", "autumn", "books", "--share", "0.25")
         assert (code, "25% of the users by books" in out) == (0, True)
-        code, out, _ = await penchant(server, "adapters", "experiment", "report", "--json")
+        code, out, _ = await command(server, "adapters", "experiment", "report", "--json")
         assert json.loads(out)["experiment"]["trial_space_id"] == adapted.space_id
-        code, _, told = await penchant(server, "adapters", "unload", "books")
+        code, _, told = await command(server, "adapters", "unload", "books")
         assert (code, "experiment" in told) == (1, True)
-        code, _, told = await penchant(server, "adapters", "activate", "books", "--wait")
+        code, _, told = await command(server, "adapters", "activate", "books", "--wait")
         assert (code, "ends experiment autumn" in told) == (0, True)
         assert (await server.client.server_info()).space_id == adapted.space_id
-        code, out, told = await penchant(server, "adapters", "rollback", "--json")
+        code, out, told = await command(server, "adapters", "rollback", "--json")
         assert "experiment" not in told
         assert json.loads(out)["state"] == "JOB_STATE_SUCCEEDED"
         assert (await server.client.server_info()).space_id == encoder.space_id
-        code, out, _ = await penchant(server, "adapters", "experiment", "report", "autumn")
+        code, out, _ = await command(server, "adapters", "experiment", "report", "autumn")
         assert [line.split()[0] for line in out.splitlines()[2:4]] == ["control", "trial"]
-        assert (await penchant(server, "adapters", "unload", "books"))[0] == 0
+        assert (await command(server, "adapters", "unload", "books"))[0] == 0
         assert await states(server) == {"": LIVE}
-        code, _, told = await penchant(server, "adapters", "load", "absent")
+        code, _, told = await command(server, "adapters", "load", "absent")
         assert (code, "absent" in told) == (1, True)

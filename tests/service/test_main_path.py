@@ -437,6 +437,24 @@ async def test_rerank_orders_the_callers_candidates(server: Server) -> None:
     assert stranger.recommendations[0].item_id == "jazz-0"
 
 
+async def test_reranked_texts_without_an_id_are_told_apart(server: Server) -> None:
+    client = server.client
+    await client.capture(user_id="u", text="I love hiking on mountain trails")
+    texts = ["", "How to bake rye bread", "A weekend of hiking in the mountains", "…", "An evening of jazz"]
+    candidates = [Candidate(item_id="" if text else "lost", text=text) for text in texts]
+    answer = await client.rerank("u", candidates)
+    places = {place.candidate_index: place.item_id for place in answer.recommendations}
+    assert places == {1: "", 2: "", 4: ""}
+    assert answer.recommendations[0].candidate_index == 2
+    assert list(answer.missing_item_ids) == ["lost"]
+    swapped = [candidates[i] for i in (4, 2, 1)]
+    again = await client.rerank("u", swapped)
+    assert again.recommendations[0].candidate_index == 1
+    assert again.attribution_token != answer.attribution_token
+    await client.upsert_items(catalogue())
+    assert not any(p.HasField("candidate_index") for p in (await client.recommend("u")).recommendations)
+
+
 async def test_items_change_hide_and_go(server: Server) -> None:
     client = server.client
     await client.upsert_items(catalogue())

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,7 @@ from typing import Any
 
 import grpc
 import pytest
-from harness import Server, StartServer, refused
+from harness import Server, StartServer, command, refused
 
 from penchant.v1.admin_service_pb2 import JobState, LearnMixRequest, ListMixesRequest, Mix, UseMixRequest
 from penchant.v1.catalog_service_pb2 import Item
@@ -236,40 +235,35 @@ async def test_too_little_to_learn_from_is_said(server: Server) -> None:
     assert await mixes(server) == []
 
 
-async def penchant(server: Server, *arguments: str) -> tuple[int, str, str]:
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-m", "penchant", *arguments, "--server", server.address],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
 async def test_the_command_line_leads_through_the_life_of_a_mix(server: Server) -> None:
-    code, out, _ = await penchant(server, "mix", "list")
+    code, out, _ = await command(server, "mix", "list")
     assert (code, "no mix was learnt yet" in out) == (0, True)
-    code, out, err = await penchant(server, "mix", "learn")
+    code, out, err = await command(server, "mix", "learn")
     assert (code, "failed" in out, "a mix needs 40" in err) == (1, True, True)
     await seed(server)
-    code, out, _ = await penchant(server, "mix", "learn")
+    code, out, _ = await command(server, "mix", "learn")
     assert (code, "succeeded" in out, "is live" in out) == (0, True, True)
     (mix,) = await mixes(server)
-    code, out, _ = await penchant(server, "mix", "list")
+    code, out, _ = await command(server, "mix", "list")
     assert code == 0
     heaviest = max(mix.weights, key=lambda source: mix.weights[source])
     assert out.splitlines()[1].split()[0] == mix.mix_id
     assert f"{heaviest} " in out
-    code, out, _ = await penchant(server, "recommend", "u0", "--explain", "-n", "3")
-    assert (code, "sources" in out.splitlines()[0], "%" in out.splitlines()[1]) == (0, True, True)
-    code, out, _ = await penchant(server, "mix", "use", "")
+    code, out, _ = await command(server, "recommend", "u0", "--explain", "-n", "3")
+    assert code == 0
+    block = [line.rstrip() for line in out.partition("\n 2.")[0].splitlines()]
+    assert re.search(r"chance \d+\.\d\d%$", block[0])
+    assert any(re.match(r"     sources +[a-z ]+ \d+%", line) for line in block)
+    assert any(re.match(r"     because of +.* \(-?\d+%\)", line) for line in block)
+    code, out, _ = await command(server, "recommend", "u0", "-n", "3")
+    assert (code, out.split()[:3]) == (0, ["score", "chance", "item"])
+    code, out, _ = await command(server, "mix", "use", "")
     assert (code, "no mix is live" in out) == (0, True)
-    code, out, _ = await penchant(server, "mix", "list", "--json")
+    code, out, _ = await command(server, "mix", "list", "--json")
     assert [json.loads(line)["live"] for line in out.splitlines()] == [False]
-    code, out, _ = await penchant(server, "recommend", "u0", "--explain", "-n", "3")
-    assert (code, "sources" in out.splitlines()[0]) == (0, False)
-    code, out, _ = await penchant(server, "mix", "use", mix.mix_id, "--json")
+    code, out, _ = await command(server, "recommend", "u0", "--explain", "-n", "3")
+    assert (code, "sources" in out, "score" in out.splitlines()[0]) == (0, False, True)
+    code, out, _ = await command(server, "mix", "use", mix.mix_id, "--json")
     assert json.loads(out)["mix"]["live"] is True
-    code, _, err = await penchant(server, "mix", "use", "m-none")
+    code, _, err = await command(server, "mix", "use", "m-none")
     assert (code, "m-none" in err) == (1, True)

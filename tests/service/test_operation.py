@@ -123,13 +123,30 @@ async def test_a_second_server_gets_neither_the_folder_nor_the_port(
         for overrides, reason in (
             ({"data": server.data, "listen": "127.0.0.1:0"}, "DATA_FOLDER_LOCKED"),
             ({"data": tmp_path / "other", "listen": server.address}, "ADDRESS_TAKEN"),
+            ({"data": tmp_path / "other", "listen": f"localhost:{server.address.rpartition(':')[2]}"}, "ADDRESS_TAKEN"),
         ):
             settings = load_settings(overrides={**overrides, "interests.similarity": similarity})
             with pytest.raises(WrongState) as error:
                 async with serve(settings, encoder):
                     pass
             assert error.value.reason == reason
+        # Heard before anything was made.
+        assert not (tmp_path / "other").exists()
         assert (await server.client.server_info()).signal_count == 0
+
+
+async def test_what_users_wrote_is_for_the_servers_account_alone(start: StartServer, tmp_path: Path) -> None:
+    async with start() as server:
+        await server.client.capture(user_id="u", text="I love hiking")
+        await server.index_caught_up()
+        modes = {path.name: path.stat().st_mode & 0o777 for path in server.data.glob("record.sqlite3*")}
+        assert modes == dict.fromkeys(("record.sqlite3", "record.sqlite3-wal", "record.sqlite3-shm"), 0o600)
+        (generation,) = (path for path in (server.data / "index").iterdir() if path.is_dir())
+        assert {path.stat().st_mode & 0o777 for path in (server.data, generation)} == {0o700}
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o750)
+    async with start(shared):
+        assert shared.stat().st_mode & 0o777 == 0o750
 
 
 def test_every_admin_call_is_tried_here_or_with_adapters_or_mixes() -> None:

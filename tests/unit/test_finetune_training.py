@@ -248,12 +248,14 @@ def test_validation_asks_what_evaluation_would_before_the_test_part(
     assert all((parts[rows] <= VALIDATION).all() for rows in asked.signals.values())
     figures = measure(prepared, asked, prepared.base, prepared.manifest.similarity)
     whole = NextItems(prepared, encoder)
-    assert whole.untuned() == pytest.approx(np.mean([values[1] for values in figures.values()]))
-    assert whole(model)["recall@50"] == pytest.approx(whole.untuned())
+    untuned = whole.untuned()
+    for place, metric in ((1, "recall@50"), (2, "ndcg@10")):
+        assert untuned[metric] == pytest.approx(np.mean([values[place] for values in figures.values()]))
+    assert whole(model) == pytest.approx(untuned)
     # Fewer items to choose from, the same ones to find.
     monkeypatch.setattr(validation, "ITEMS", 60)
     monkeypatch.setattr(validation, "USERS", 2)
-    assert NextItems(prepared, encoder).untuned() > whole.untuned()
+    assert NextItems(prepared, encoder).untuned()["recall@50"] > untuned["recall@50"]
 
 
 # -- whole runs --------------------------------------------------------------------------------------------------
@@ -291,6 +293,17 @@ def test_where_no_step_beats_the_untuned_encoder_it_is_kept(prepared: Prepared, 
     assert report["difference"]["recall@50"][0] == pytest.approx(0, abs=1e-3)
     with pytest.raises(WrongState, match="nothing beat the untuned encoder"):
         export(prepared, tmp_path / "run", tmp_path / "adapter")
+
+
+def test_where_every_step_finds_all_the_order_decides(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What three users touched is less than 50 items.
+    monkeypatch.setattr(validation, "ITEMS", 1)
+    monkeypatch.setattr(validation, "USERS", 3)
+    done = train(prepared, QUICK, tmp_path / "run")
+    assert done.best_recall == done.untuned_recall == 1
+    assert done.best_step > 0
 
 
 def test_a_decoder_with_instructions_is_tuned_too(make: Make, tmp_path: Path) -> None:
@@ -365,6 +378,8 @@ def test_an_export_is_what_the_server_loads(
     manifest = read_manifest(tmp_path / "adapter")
     assert manifest.base == base.space_id
     assert manifest.metrics["recall@10"] == report["tuned"]["recall@10"][0]
+    gained = [manifest.metrics[f"recall@50 gained{end}"] for end in ("", ", low", ", high")]
+    assert gained == report["difference"]["recall@50"]
     card = (tmp_path / "adapter" / "README.md").read_text()
     assert f"{report['difference']['recall@50'][0]:+.4f}" in card
     assert "Licence" in card

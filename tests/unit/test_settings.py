@@ -95,6 +95,23 @@ def test_an_unknown_key_is_refused_by_its_name(key: str, tmp_path: Path, monkeyp
         assert list(complaints()) == [key]
 
 
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("lisen", "listen"),
+        ("encoder.modle", "encoder.model"),
+        ("interests.drift.trust_signal", "interests.drift.trust_signals"),
+        ("similarity", "interests.similarity"),
+        ("interests.actions.like.wight", "interests.actions.like.weight"),
+        ("nope", "`penchant settings` prints all"),
+    ],
+)
+def test_an_unknown_key_is_told_with_the_nearest_ones(key: str, near: str) -> None:
+    said = complaints({key: "1"})[key]
+    assert f"there is no setting '{key}'" in said
+    assert near in said
+
+
 def test_an_unknown_action_is_refused_by_its_name() -> None:
     assert "'hug'" in complaints({"interests.actions.hug.weight": "1"})["interests.actions"]
 

@@ -59,10 +59,14 @@ def open_model(settings: EncoderSettings) -> tuple[SentenceTransformer, str, str
     device = settings.device if settings.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     source = settings.model or str(embedded_model())
     local = Path(source).is_dir()
+    # A hub name is "model" or "owner/model".
+    if not local and (source.startswith((".", "/", "~")) or source.count("/") > 1):
+        raise WrongState("MODEL_UNREADABLE", f"encoder.model: there is no folder {source!r}")
     try:
         model = SentenceTransformer(source, device=device, local_files_only=local)
     except (OSError, ValueError) as error:
-        raise WrongState("MODEL_UNREADABLE", f"encoder.model {source!r} can't be loaded: {error}") from error
+        place = "can't be loaded" if local else "is no folder, and can't be loaded from the hub"
+        raise WrongState("MODEL_UNREADABLE", f"encoder.model {source!r} {place}: {error}") from error
     digest = _weights_digest(model, Path(source) if local else None)
     if settings.model:
         return model, Path(source).name, digest

@@ -189,7 +189,7 @@ class EmbeddedStore:
                 for collection in COLLECTIONS:
                     open_collection(client, collection, dimensions, self._settings)
                 return generation
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
             break_seal(path)
             client = persistent_client(path)
             try:

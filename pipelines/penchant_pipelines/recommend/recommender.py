@@ -51,6 +51,8 @@ class Ranked:
     """Which sources spoke for it and by what share; see `mix.shares`. Empty without a mix."""
     chance: float | None = None
     """How likely the user takes to it on the next day they are active, 0…1, where the live mix knows."""
+    candidate: int | None = None
+    """Position among the caller's candidates, where they gave some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,12 @@ class Recommender:
         ahead: Vectors | None = None,
     ) -> tuple[Ranking, tuple[str, ...]]:
         """Rank the caller's candidates; second value: ids neither in the catalogue nor given with text."""
-        known = [c for c in candidates if c.vector is not None or c.item_id in self._catalog.entries]
+        positions = [
+            position
+            for position, c in enumerate(candidates)
+            if c.vector is not None or c.item_id in self._catalog.entries
+        ]
+        known = [candidates[position] for position in positions]
         missing = tuple(c.item_id for c in candidates if c.vector is None and c.item_id not in self._catalog.entries)
         taste = Taste.of(stored.view if stored else None, self._catalog.vectors[self._space].shape[1], ahead)
         reasons = (COLD_USER,) if taste.is_empty else ()
@@ -204,6 +211,7 @@ class Recommender:
                 vectors[row],
                 () if parts is None else shares(parts[:, row]),
                 None if chances is None else float(chances[row]),
+                positions[row],
             )
             for row in order
         ]

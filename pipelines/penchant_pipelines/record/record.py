@@ -23,11 +23,12 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 class Record:
     """Owns a data folder: an exclusive lock on it, and the database with its migrations applied.
 
+    What it makes is its owner's alone (0700, 0600); the modes of what it finds are left as they are.
     Raises WrongState where another process holds the folder or the database is newer than this version.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder = folder
         # Opened and closed in whichever thread is free: the lock belongs to the process.
         self._lock = FileLock(folder / "lock", thread_local=False)
@@ -38,7 +39,9 @@ class Record:
                 "DATA_FOLDER_LOCKED",
                 f"another server works on the data folder {str(folder)!r}; stop it or choose another with --data",
             ) from None
-        self.engine = _engine(folder / "record.sqlite3")
+        database = folder / "record.sqlite3"
+        database.touch(mode=0o600)  # SQLite gives the files beside it the same mode
+        self.engine = _engine(database)
         try:
             migrate(self.engine)
         except Exception:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from penchant import jsonl
-from penchant.cli.intake import Intake, Stop, Summary
+from penchant.cli.intake import Intake, Stop, Summary, content_id
 from penchant.cli.options import DEFAULT_SERVER, INPUT_FILE, Commands, Json, Server, connect
 from penchant.cli.output import drift_words, interest_name, print_json, print_line, progress
 from penchant.client import Client
@@ -28,7 +30,12 @@ def capture(
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,
 ) -> None:
-    """Capture signals: a file of them, or one post with --user and --text. Exit code 1 if any was refused."""
+    """Capture signals: a file of them, or one post with --user and --text. Exit code 1 if any was refused.
+
+    A line without an id gets one made from its content, and a line that repeats
+    another of the file one of its own: the same file sent again is captured once.
+    Two files that hold the same line must tell them apart by id or time.
+    """
     with connect(server) as client:
         if file is not None and user is None and text is None:
             summary = capture_file(client, file)
@@ -59,7 +66,7 @@ def capture_file(client: Client, file: Path) -> Summary:
     ):
         intake = Intake(source, Signal, summary, stop, moved)
         try:
-            for position, result in enumerate(client.capture_many(intake)):
+            for position, result in enumerate(client.capture_many(_identified(intake))):
                 if result.error is not None:
                     summary.refuse(intake.numbers[position], result.error, result.signal.id)
                 elif result.response is not None and result.response.duplicate:
@@ -70,3 +77,14 @@ def capture_file(client: Client, file: Path) -> Summary:
             summary.error = error
     summary.interrupted = stop.wished
     return summary
+
+
+def _identified(signals: Iterable[Signal]) -> Iterator[Signal]:
+    """Give signals without an id one from their content, and from which occurrence of it in the file they are."""
+    seen: Counter[str] = Counter()
+    for signal in signals:
+        if not signal.id:
+            made = content_id(signal, "signal", 32)
+            seen[made] += 1
+            signal.id = made if seen[made] == 1 else f"{made}-{seen[made]}"
+        yield signal

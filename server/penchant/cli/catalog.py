@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 
 from penchant import jsonl
-from penchant.cli.intake import Intake, Stop, Summary
+from penchant.cli.intake import Intake, Stop, Summary, content_id
 from penchant.cli.options import DEFAULT_SERVER, INPUT_FILE, Commands, Json, Server, connect
 from penchant.cli.output import print_json, print_line, print_table, progress, write_line
 from penchant.v1.catalog_service_pb2 import Item
@@ -90,5 +89,5 @@ def delete_items(
 
 def _identified(item: Item) -> Item:
     if not item.id:
-        item.id = f"item-{hashlib.sha256(item.SerializeToString(deterministic=True)).hexdigest()[:16]}"
+        item.id = content_id(item, "item", 16)
     return item

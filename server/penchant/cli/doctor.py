@@ -16,7 +16,7 @@ from typing import Annotated
 import grpc
 import typer
 
-from penchant._channel import channel_options
+from penchant._channel import address, channel_options
 from penchant.cli.errors import describe
 from penchant.cli.options import DEFAULT_SERVER, Commands, Json, Server, connect
 from penchant.cli.output import plain, print_json, print_line, stdout, write_line
@@ -132,17 +132,22 @@ def _data_folder(data: Path | None) -> tuple[bool, str]:
         from penchant.settings import load_settings
 
         data = load_settings().data
+    elif not data.is_dir():
+        return False, f"there is no folder {data}; name the one that the server was started with"
     # The server makes the folder; until then the nearest one above it tells how much room there is.
     existing = next(folder for folder in (data.absolute(), *data.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(existing).free
     room = f"{free / (1 << 30):.1f} GiB free for {data}"
+    if not data.is_dir():
+        room += ", which is not there yet: a server started here makes it"
     return free >= _MIN_FREE_BYTES, room if free >= _MIN_FREE_BYTES else f"{room}; 1 GiB is little"
 
 
 def _health(server: str) -> tuple[bool, str]:
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    with grpc.insecure_channel(server, options=channel_options(server)) as channel:
+    target = address(server)
+    with grpc.insecure_channel(target, options=channel_options(target)) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_SECONDS)
         except grpc.RpcError as error:

@@ -156,6 +156,7 @@ def train(
     from penchant_finetune.prepare import load_prepared
     from penchant_finetune.train import RUN, TrainSettings
     from penchant_finetune.train import train as make
+    from penchant_finetune.validation import SATURATED
 
     try:
         lengths = tuple(int(length) for length in matryoshka.split(",") if length)
@@ -185,6 +186,11 @@ def train(
             f"{done.steps} steps in {done.seconds:.0f} s; next items found in the validation part: "
             f"{done.untuned_recall:.4f} untuned, {tuned}; in {run}"
         )
+        if done.untuned_recall > SATURATED:
+            print_line(
+                "the catalogue is too small for recall@50 to tell encoders apart: NDCG@10 decided among equals; "
+                "see what `penchant finetune evaluate` says of it, and train on more items if you can"
+            )
     # Of several processes one is enough: the model is small.
     if sequence and os.environ.get("RANK", "0") == "0":
         from penchant_finetune.sequence_run import train_run_sequence

@@ -11,7 +11,7 @@ from penchant.cli.options import DEFAULT_SERVER, Commands, Json, Server, connect
 from penchant.cli.output import print_json, print_line, print_table
 from penchant.v1.admin_service_pb2 import Mix, UseMixResponse
 
-mix = typer.Typer(no_args_is_help=True, help="Mixes of sources: learn, list, use, roll back.")
+mix = typer.Typer(no_args_is_help=True, help="Mixes of sources: learn, list, and use one, an earlier one too.")
 
 HEAVIEST = 5
 NONE_LIVE = "no mix is live: interests alone rank, by the formula of the server's settings"

@@ -11,6 +11,7 @@ from typing import Any
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -66,6 +67,17 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
     stdout.print(table)
 
 
+def print_details(rows: Iterable[tuple[str, str]]) -> None:
+    """Print names with their texts, indented; a long text goes on below its beginning."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for name, text in rows:
+        table.add_row(Text(plain(name)), Text(plain(text)))
+    if table.row_count:
+        stdout.print(Padding(table, (0, 0, 0, 5), expand=False))
+
+
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
@@ -108,12 +120,12 @@ def steering_words(steering: Steering) -> str:
 
 
 def drift_words(drift: Drift) -> str:
-    """Say whether recent signals left the long record, and how far."""
+    """Say whether recent signals left the long record, and since when; the magnitude does not decide it."""
     if not drift.enough_evidence:
         return "drift: too few signals to judge"
     if not drift.detected:
-        return f"drift: none ({drift.magnitude:.2f})"
-    return f"drift: yes ({drift.magnitude:.2f}) since {when(drift.since)}"
+        return "drift: none"
+    return f"drift: yes, since {when(drift.since)}"
 
 
 @contextmanager

@@ -79,7 +79,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             recommendations = await _recommendations(space, ranking, stored, request.explain)
         return pb.RerankResponse(
             recommendations=recommendations,
-            missing_item_ids=missing,
+            missing_item_ids=filter(None, missing),
             attribution_token=_token(space, "rerank", request.user_id, stored, ranking),
             degraded=ranking.degraded,
             space_id=space.space_id,
@@ -126,6 +126,7 @@ async def _recommendations(
             evidence=map(convert.from_reason, why),
             sources=[pb.SourceShare(source=source, share=share) for source, share in place.sources if explain],
             chance=place.chance,
+            candidate_index=place.candidate,
         )
         for place, why in zip(ranking.places, reasons, strict=True)
     ]
@@ -133,4 +134,5 @@ async def _recommendations(
 
 def _token(space: Space, kind: str, user_id: str, stored: Stored | None, ranking: Ranking) -> str:
     version = str(stored.version if stored else 0)
-    return attribution_token(space.space_id, kind, user_id, version, *(place.item_id for place in ranking.places))
+    names = (place.item_id or f"#{place.candidate}" for place in ranking.places)
+    return attribution_token(space.space_id, kind, user_id, version, *names)

@@ -102,6 +102,7 @@ class GetServerInfoResponse(_message.Message):
     ITEM_COUNT_FIELD_NUMBER: _builtins.int
     SIGNAL_COUNT_FIELD_NUMBER: _builtins.int
     INDEX_LAG_FIELD_NUMBER: _builtins.int
+    SIMILARITY_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     space_id: _builtins.str
     base_model: _builtins.str
@@ -117,6 +118,10 @@ class GetServerInfoResponse(_message.Message):
     signal_count: _builtins.int
     index_lag: _builtins.int
     """Writes committed to the record that the index has yet to take."""
+    similarity: _builtins.float
+    """Cosine from which two texts count as about the same thing in the live space, −1…1: from there on a signal joins an
+    interest. A sensible FindUsersRequest.min_similarity.
+    """
     def __init__(
         self,
         *,
@@ -134,10 +139,11 @@ class GetServerInfoResponse(_message.Message):
         item_count: _builtins.int = ...,
         signal_count: _builtins.int = ...,
         index_lag: _builtins.int = ...,
+        similarity: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_id", b"adapter_id", "base_model", b"base_model", "device", b"device", "dimensions", b"dimensions", "index_lag", b"index_lag", "item_count", b"item_count", "max_batch_size", b"max_batch_size", "max_message_bytes", b"max_message_bytes", "max_page_size", b"max_page_size", "max_text_bytes", b"max_text_bytes", "signal_count", b"signal_count", "space_id", b"space_id", "user_count", b"user_count", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_id", b"adapter_id", "base_model", b"base_model", "device", b"device", "dimensions", b"dimensions", "index_lag", b"index_lag", "item_count", b"item_count", "max_batch_size", b"max_batch_size", "max_message_bytes", b"max_message_bytes", "max_page_size", b"max_page_size", "max_text_bytes", b"max_text_bytes", "signal_count", b"signal_count", "similarity", b"similarity", "space_id", b"space_id", "user_count", b"user_count", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -119,6 +119,7 @@ class Recommendation(_message.Message):
     EVIDENCE_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
     CHANCE_FIELD_NUMBER: _builtins.int
+    CANDIDATE_INDEX_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     score: _builtins.float
     interest_id: _builtins.str
@@ -127,6 +128,10 @@ class Recommendation(_message.Message):
     """How likely the user takes to it on the next day that they are active, 0…1: read from the record's latest days, when
     the live mix was learnt. Absent without a mix, with query words, for users who asked for more of something, and for
     an item that was drawn to explore.
+    """
+    candidate_index: _builtins.int
+    """In Rerank's answer: which of the request's candidates this is, counted from 0. It is what tells candidates apart
+    that were given as text alone, whose item_id is empty.
     """
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[_interest_service_pb2.Evidence]: ...
@@ -146,13 +151,19 @@ class Recommendation(_message.Message):
         evidence: _abc.Iterable[_interest_service_pb2.Evidence] | None = ...,
         sources: _abc.Iterable[Global___SourceShare] | None = ...,
         chance: _builtins.float | None = ...,
+        candidate_index: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_chance", b"_chance", "chance", b"chance"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_candidate_index", b"_candidate_index", "_chance", b"_chance", "candidate_index", b"candidate_index", "chance", b"chance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chance", b"_chance", "chance", b"chance", "evidence", b"evidence", "interest_id", b"interest_id", "item_id", b"item_id", "score", b"score", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_candidate_index", b"_candidate_index", "_chance", b"_chance", "candidate_index", b"candidate_index", "chance", b"chance", "evidence", b"evidence", "interest_id", b"interest_id", "item_id", b"item_id", "score", b"score", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__candidate_index: _TypeAlias = _typing.Literal["candidate_index"]  # noqa: Y015
+    _WhichOneofArgType__candidate_index: _TypeAlias = _typing.Literal["_candidate_index", b"_candidate_index"]  # noqa: Y015
     _WhichOneofReturnType__chance: _TypeAlias = _typing.Literal["chance"]  # noqa: Y015
     _WhichOneofArgType__chance: _TypeAlias = _typing.Literal["_chance", b"_chance"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__candidate_index) -> _WhichOneofReturnType__candidate_index | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__chance) -> _WhichOneofReturnType__chance | None: ...
 
 Global___Recommendation: _TypeAlias = Recommendation  # noqa: Y015
@@ -198,7 +209,7 @@ class Candidate(_message.Message):
     PRIOR_SCORE_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     text: _builtins.str
-    """For an item that the catalogue does not hold."""
+    """For an item that the catalogue does not hold; item_id may then be empty."""
     prior_score: _builtins.float
     """The caller's own score, blended by RerankRequest.prior_weight."""
     def __init__(
@@ -272,7 +283,7 @@ class RerankResponse(_message.Message):
     def recommendations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Recommendation]: ...
     @_builtins.property
     def missing_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Neither in the catalogue nor given as text."""
+        """Neither in the catalogue nor given as text that holds words. Of those without an id, just no candidate_index tells."""
 
     @_builtins.property
     def degraded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...

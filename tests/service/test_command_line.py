@@ -1,0 +1,55 @@
+"""Commands against a running server: what people and scripts get to see."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from harness import Server, catalogue, command
+
+
+async def test_a_file_of_signals_without_ids_can_be_sent_twice(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "signals.jsonl"
+    once = {"user_id": "mei", "time": "2026-01-02T00:00:00Z", "post": {"text": "手冲咖啡"}}
+    twice = {"user_id": "mei", "post": {"text": "I love hiking"}}
+    own = {"user_id": "mei", "id": "own", "post": {"text": "I love hiking"}}
+    lines = [json.dumps(line) for line in (once, twice, twice, own)]
+    file.write_text("\n".join(lines))
+    code, out, _ = await command(server, "capture", str(file), "--json")
+    assert (code, json.loads(out)["captured"]) == (0, 4)
+    # In another order, and with more behind it.
+    file.write_text("\n".join([*reversed(lines), json.dumps(twice), json.dumps(twice | {"user_id": "ann"})]))
+    code, out, _ = await command(server, "capture", str(file), "--json")
+    told = json.loads(out)
+    assert (code, told["captured"], told["duplicates"]) == (0, 2, 4)
+    assert await server.signal_count() == 6
+
+
+async def test_reasons_for_a_recommendation_stand_below_it(server: Server) -> None:
+    await server.client.upsert_items(catalogue())
+    await server.client.capture(user_id="mei", text="A long walk along the ridge, hut to hut, with a light backpack")
+    code, out, _ = await command(server, "recommend", "mei", "--explain", "-n", "2")
+    assert code == 0
+    lines = [line.rstrip() for line in out.splitlines()]
+    assert [line[:3] for line in lines if not line.startswith("     ")] == [" 1.", " 2."]
+    assert re.fullmatch(r" 1\.  \S.*  \(hiking-\d\)  score \d\.\d{3}", lines[0])
+    assert re.fullmatch(r"     because of +A long walk along the ridge.* \(100%\)", lines[2])
+    code, out, _ = await command(server, "recommend", "nobody", "--explain", "--filter", 'category = "none"')
+    assert (code, out.splitlines()[0]) == (0, "nothing to recommend")
+
+
+async def test_find_users_lists_only_those_to_whom_it_is_the_same_thing(server: Server, similarity: float) -> None:
+    assert (await server.client.server_info()).similarity == similarity
+    await server.client.capture(user_id="hiker", text="I love hiking on mountain trails")
+    await server.client.capture(user_id="taxpayer", text="Filing the quarterly tax return")
+
+    async def found(*arguments: str) -> list[str]:
+        code, out, _ = await command(server, "find-users", *arguments, "--json")
+        assert code == 0
+        return [json.loads(line)["user_id"] for line in out.splitlines()]
+
+    assert await found("mountain hiking trails") == ["hiker"]
+    assert await found("mountain hiking trails", "--min-similarity", "-1") == ["hiker", "taxpayer"]
+    code, out, _ = await command(server, "find-users", "mountain hiking trails", "--min-similarity", "0.999")
+    assert (code, out) == (0, "nobody, with a similarity of 0.999 or more\n")

@@ -1,0 +1,22 @@
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from penchant.cli.adapters import _figures
+from penchant.cli.output import drift_words
+from penchant.v1.interest_service_pb2 import Drift
+
+
+def test_drift_is_told_without_the_number_that_does_not_decide_it() -> None:
+    since = Timestamp()
+    since.FromJsonString("2026-03-04T05:06:07Z")
+    assert drift_words(Drift(magnitude=0.41, enough_evidence=True)) == "drift: none"
+    found = Drift(magnitude=0.18, enough_evidence=True, detected=True, since=since)
+    assert drift_words(found) == "drift: yes, since 2026-03-04 05:06"
+    assert "too few" in drift_words(Drift(magnitude=0.41))
+
+
+def test_figures_of_an_adapter_are_its_gain_or_sorted() -> None:
+    gained = {"recall@50": 0.2, "recall@50 gained": 0.053, "ndcg@10": 0.1}
+    assert _figures(gained) == "recall@50 gained +0.053"
+    whole = gained | {"recall@50 gained, high": 0.0861, "recall@50 gained, low": 0.019}
+    assert _figures(whole) == "recall@50 gained +0.053 (+0.019 … +0.086)"
+    assert _figures({"b": 0.25, "a": 2}) == "a 2  b 0.25"
