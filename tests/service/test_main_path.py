@@ -337,6 +337,34 @@ async def test_a_topic_steers_the_interest_that_it_means_and_no_neighbour(server
         assert [i.weight for i in after] == pytest.approx([i.weight for i in before], abs=1e-5)
 
 
+async def test_what_was_asked_for_is_a_reason_for_its_own_items_alone(server: Server) -> None:
+    await server.client.upsert_items(catalogue())
+    await server.client.capture(user_id="ada", text="A long hike on mountain trails today, wonderful!")
+    asked = {"stars and telescopes": "astronomy", "sourdough bread": "baking", "jazz": "jazz"}
+
+    async def told() -> set[tuple[str, str]]:
+        """Topics of items, each with what is said to have been asked for."""
+        answer = await server.client.recommend("ada", page_size=16, explain=True)
+        return {
+            (place.item_id.rpartition("-")[0], reason.snippet)
+            for place in answer.recommendations
+            for reason in place.evidence
+            if not reason.signal_id
+        }
+
+    for topic in asked:
+        await server.client.steer("ada", topic=topic, bias=-1)
+    assert await told() == set()
+    less = (await server.client.profile("ada")).interests[-1]
+    assert (await server.client.explain("ada", less.id)).evidence[0].snippet == f"asked for less: {less.label}"
+    for topic in [*asked, *asked]:
+        await server.client.steer("ada", topic=topic, bias=1)
+    assert await told() == {(subject, f"asked for: {topic}") for topic, subject in asked.items()}
+    await server.client.steer("ada", topic="jazz")
+    await server.client.steer("ada", topic="sourdough bread", bias=-0.5)
+    assert await told() == {("astronomy", "asked for: stars and telescopes")}
+
+
 async def test_a_muted_topic_keeps_its_items_away_and_leaves_its_neighbours(server: Server) -> None:
     await server.client.upsert_items(
         [

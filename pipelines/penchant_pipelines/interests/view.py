@@ -78,7 +78,7 @@ class Contribution:
     time: int
     share: float
     topics: tuple[str, ...] = ()
-    """What the user asked for more of, where the share is of the user's own word."""
+    """What the user asked for more of (of a dislike: less), where the share is of the user's own word."""
 
 
 def view(profile: Profile, as_of: int, blender: Blender) -> ProfileView:
@@ -262,7 +262,7 @@ def _shares(
     whole = sum(mass for _, mass in masses) + interest.steered_mass
     found = [Contribution(e.id, e.item_id, e.time, mass / whole if whole else 0.0) for e, mass in masses]
     if interest.steered_mass:
-        topics = tuple(topic for topic, more in interest.topics.items() if more)
+        topics = tuple(topic for topic, more in interest.topics.items() if more == (interest.sign > 0))
         found.append(Contribution("", "", interest.updated, interest.steered_mass / whole, topics))
     return sorted(found, key=lambda c: (-c.share, c.signal_id))
 

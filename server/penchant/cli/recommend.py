@@ -47,14 +47,15 @@ def _show(client: Client, user: str, answer: RecommendResponse, explain: bool) -
         names = {interest.id: interest_name(interest) for interest in client.profile(user).interests}
     mixed = any(r.sources for r in answer.recommendations)
     told = any(r.HasField("chance") for r in answer.recommendations)
-    columns = ["score", *["chance"] * told, "item", "title", "from interest"]
-    columns += ["sources"] * mixed + ["because of"] * explain
+    columns = ["score", *["chance"] * told, "item", "title", *["sources"] * mixed, "from interest"]
+    columns += ["because of"] * explain
     rows = []
     for r in answer.recommendations:
         chance = [f"{r.chance:.2%}" if r.HasField("chance") else ""] * told
-        row = [r.score, *chance, r.item_id, _title(client, r.item_id), names.get(r.interest_id, r.interest_id)]
+        row = [r.score, *chance, r.item_id, _title(client, r.item_id)]
         if mixed:
             row.append(", ".join(f"{s.source} {s.share:.0%}" for s in r.sources))
+        row.append(names.get(r.interest_id, r.interest_id))
         if explain:
             row.append("; ".join(f"{e.snippet or e.item_id} ({e.contribution:+.2f})" for e in r.evidence))
         rows.append(row)
