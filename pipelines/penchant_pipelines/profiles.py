@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import sqlalchemy as sa
@@ -143,26 +143,37 @@ class Profiles:
             _, contributions = explain(events, self._blender, stored.view.as_of)
             found = contributions.get(interest_id, [])
             sign = next(i.sign for i in stored.view.interests if i.id == interest_id)
-            return stored, self._reasons(connection, stored.key, found[: limit or None], sign)
+            return stored, self._reasons(connection, found[: limit or None], sign)
 
     def reasons_for(
-        self, stored: Stored, vectors: Sequence[NDArray[np.float32]], interest_ids: Sequence[str], limit: int
+        self,
+        stored: Stored,
+        vectors: Sequence[NDArray[np.float32]],
+        interest_ids: Sequence[str],
+        owned: Sequence[float],
+        limit: int,
     ) -> list[list[Reason]]:
-        """For each recommended item (vector, interest) the user's own signals that speak most for it."""
+        """For each recommended item (vector, interest) the user's own signals that speak most for it.
+
+        Their shares sum to what they have of all that spoke for the item, `owned`, where none is left out. What the
+        user asked for is a reason only for items of that very interest.
+        """
+        centres = {interest.id: interest.vector for interest in stored.view.interests}
         with self._record.read() as connection:
             events = rows.user_events(connection, self._space, stored.key)
             _, contributions = explain(events, self._blender, stored.view.as_of)
             by_id = {event.id: event.vector for event in events if event.vector is not None}
             answers = []
-            for vector, interest_id in zip(vectors, interest_ids, strict=True):
-                shares = [
-                    (c, c.share * max(0.0, float(by_id[c.signal_id] @ vector)) if c.signal_id else c.share)
-                    for c in contributions.get(interest_id, [])
-                ]
-                whole = sum(share for _, share in shares) or 1.0
-                shares.sort(key=lambda pair: (-pair[1], pair[0].signal_id))
-                best = [Contribution(c.signal_id, c.item_id, c.time, share / whole) for c, share in shares[:limit]]
-                answers.append(self._reasons(connection, stored.key, best, 1))
+            for vector, interest_id, own in zip(vectors, interest_ids, owned, strict=True):
+                found = []
+                for part in contributions.get(interest_id, []):
+                    closeness = float((by_id[part.signal_id] if part.signal_id else centres[interest_id]) @ vector)
+                    if closeness > (0.0 if part.signal_id else self._blender.recipe.similarity):
+                        found.append(replace(part, share=part.share * closeness))
+                whole = sum(part.share for part in found) or 1.0
+                found.sort(key=lambda part: (-part.share, part.signal_id))
+                best = [replace(part, share=own * part.share / whole) for part in found[:limit]]
+                answers.append(self._reasons(connection, best, 1))
             return answers
 
     def signals(self, user_id: str, after: tuple[int, str] | None, limit: int) -> list[Signal]:
@@ -190,9 +201,7 @@ class Profiles:
         as_of = max(present or now(), profile.updated)
         return Stored(row.key, row.user_id, row.version, row.signal_count, view(profile, as_of, self._blender))
 
-    def _reasons(
-        self, connection: Connection, user_key: int, contributions: Sequence[Contribution], sign: int
-    ) -> list[Reason]:
+    def _reasons(self, connection: Connection, contributions: Sequence[Contribution], sign: int) -> list[Reason]:
         ids = [c.signal_id for c in contributions if c.signal_id]
         signals, items = schema.signals, schema.items
         texts: dict[str, str] = {}
@@ -204,23 +213,21 @@ class Profiles:
             )
             for row in connection.execute(query):
                 texts[row.id] = _snippet(row.text, row.action, row.title or row.item_id)
-        steered = self._steered_topics(connection, user_key) if len(ids) < len(contributions) else ""
         return [
             Reason(
                 c.signal_id,
                 c.item_id,
-                texts.get(c.signal_id, "") if c.signal_id else steered,
+                texts.get(c.signal_id, "") if c.signal_id else _asked(c.topics, sign),
                 c.time,
                 sign * c.share,
             )
             for c in contributions
         ]
 
-    def _steered_topics(self, connection: Connection, user_key: int) -> str:
-        table = schema.steerings
-        query = sa.select(table.c.topic).where(table.c.user_key == user_key, table.c.topic != "").order_by(table.c.seq)
-        topics = list(connection.execute(query).scalars())
-        return "asked for: " + ", ".join(topics) if topics else "asked for"
+
+def _asked(topics: Sequence[str], sign: int) -> str:
+    asked = "asked for" if sign > 0 else "asked for less"
+    return f"{asked}: {', '.join(topics)}" if topics else asked
 
 
 def _snippet(text: str, action: int | None, title: str) -> str:

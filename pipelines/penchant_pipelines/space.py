@@ -201,6 +201,7 @@ class Space:
             stored,
             [place.vector for place in ranking.places],
             [place.interest_id for place in ranking.places],
+            [place.own_share for place in ranking.places],
             limit,
         )
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -445,6 +446,29 @@ async def test_the_users_word_is_part_of_the_history(store: Store) -> None:
         await store.writer.submit(lambda ledger: ledger.steer("ann", DAY, Steering(), "absent", "", Reading()))
     with pytest.raises(NotFound):
         await store.writer.submit(lambda ledger: ledger.steer("nobody", DAY, Steering(), key, "", Reading()))
+
+
+async def test_the_answer_to_a_word_taken_back_tells_of_it_though_it_is_gone(store: Store) -> None:
+    # A signal from the future makes each later word a matter of a replay.
+    for day in (1.0, 9.0):
+        await store.capture(post(f"p{day}", topic=0, day=day))
+        for steering in (Steering(muted=True), Steering()):
+            told = await store.writer.submit(
+                partial(
+                    Ledger.steer,
+                    user_id="ann",
+                    time=5 * DAY,
+                    steering=steering,
+                    interest_id="",
+                    topic="about 3",
+                    reading=reading(3),
+                )
+            )
+            assert int(np.argmax(told.interest.vector)) == 3
+            assert (told.interest.steering, told.interest.weight) == (steering, 0)
+            assert told.interest in told.view.interests
+        assert [interest.signal_count for interest in store.stored().interests] == [1 if day == 1 else 2]
+    assert store.true()
 
 
 async def test_a_word_about_a_dislike_does_not_go_to_the_like_of_the_same_thing(store: Store) -> None:

@@ -322,6 +322,82 @@ async def test_steering_an_interest_reaches_that_one_and_no_other(server: Server
         assert steered.steering.pinned
 
 
+FAN = [
+    "World-class goalkeeping saved us again tonight in the derby",
+    "Our goalkeeper kept a clean sheet, what a save in stoppage time",
+    "Premier league fixtures: the striker scored a hat-trick",
+    "The midfielder was sent off and the defenders parked the bus",
+    "Soccer training for the kids, penalty shoot-out practice",
+    "My cat sleeps on the keyboard all day",
+    "The kittens need a new litter box, and cat food",
+    "今天炖了红烧肉，冰糖炒糖色，五花肉软糯",
+]
+
+
+async def test_a_topic_steers_the_interest_that_it_means_and_no_neighbour(server: Server) -> None:
+    for text in FAN:
+        await server.client.capture(user_id="fan", text=text)
+    before = (await server.client.profile("fan")).interests
+    football, cats, pork = (interest.label for interest in before)
+    neighbours = ["cricket", "sports betting", "美式橄榄球", "baking", "西餐", "vet bills", "dogs", "狗"]
+    meant = {topic: topic for topic in neighbours}
+    meant |= {"soccer": football, "goalkeeping": football, "cats": cats, "猫": cats, "红烧肉": pork}
+    for topic, label in meant.items():
+        told = await server.client.steer("fan", topic=topic, muted=True)
+        assert (topic, told.label, told.signal_count > 0, told.weight) == (topic, label, topic not in neighbours, 0)
+        muted = [
+            interest.label for interest in (await server.client.profile("fan")).interests if interest.steering.muted
+        ]
+        assert muted == [label]
+        told = await server.client.steer("fan", topic=topic)
+        assert (told.label, told.steering) == (label, Steering())
+        after = (await server.client.profile("fan")).interests
+        assert [(i.id, i.label, list(i.keywords)) for i in after] == [(i.id, i.label, list(i.keywords)) for i in before]
+        assert [i.weight for i in after] == pytest.approx([i.weight for i in before], abs=1e-5)
+
+
+async def test_what_was_asked_for_is_a_reason_for_its_own_items_alone(server: Server) -> None:
+    await server.client.upsert_items(catalogue())
+    await server.client.capture(user_id="ada", text="A long hike on mountain trails today, wonderful!")
+    asked = {"stars and telescopes": "astronomy", "sourdough bread": "baking", "jazz": "jazz"}
+
+    async def told() -> set[tuple[str, str]]:
+        """Topics of items, each with what is said to have been asked for."""
+        answer = await server.client.recommend("ada", page_size=16, explain=True)
+        return {
+            (place.item_id.rpartition("-")[0], reason.snippet)
+            for place in answer.recommendations
+            for reason in place.evidence
+            if not reason.signal_id
+        }
+
+    for topic in asked:
+        await server.client.steer("ada", topic=topic, bias=-1)
+    assert await told() == set()
+    less = (await server.client.profile("ada")).interests[-1]
+    assert (await server.client.explain("ada", less.id)).evidence[0].snippet == f"asked for less: {less.label}"
+    for topic in [*asked, *asked]:
+        await server.client.steer("ada", topic=topic, bias=1)
+    assert await told() == {(subject, f"asked for: {topic}") for topic, subject in asked.items()}
+    await server.client.steer("ada", topic="jazz")
+    await server.client.steer("ada", topic="sourdough bread", bias=-0.5)
+    assert await told() == {("astronomy", "asked for: stars and telescopes")}
+
+
+async def test_a_muted_topic_keeps_its_items_away_and_leaves_its_neighbours(server: Server) -> None:
+    await server.client.upsert_items(
+        [
+            Item(id="cricket", title="Cricket: batting, bowling and the laws of cricket"),
+            Item(id="football", title="Football goalkeepers and their greatest saves"),
+        ]
+    )
+    for text in FAN:
+        await server.client.capture(user_id="fan", text=text)
+    assert set(await server.recommended("fan")) == {"cricket", "football"}
+    await server.client.steer("fan", topic="cricket", muted=True)
+    assert await server.recommended("fan") == ["football"]
+
+
 async def test_validate_only_keeps_nothing(server: Server) -> None:
     answer = await server.client.capture(user_id="u", text="I love hiking", id="s-1", validate_only=True)
     assert (answer.signal_id, answer.profile_version) == ("s-1", 0)

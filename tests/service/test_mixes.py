@@ -225,6 +225,45 @@ async def test_reranked_candidates_tell_their_sources_too(server: Server) -> Non
         check_sources(place, SOURCES | {"query"})
 
 
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"alike_users_ever": 1.0},
+        {"interests": 0.1, "alike_users_ever": 1.0},
+        {"interests": 1.0, "text_last10": 1.0, "alike_users_ever": 1.0, "popular_ever": 1.0},
+        {"interests": 1.0, "words_last10": 1.0},
+    ],
+)
+async def test_own_posts_are_a_reason_so_far_as_they_decided(
+    start: StartServer, data: Path, weights: dict[str, float]
+) -> None:
+    async with start(recommend={"learn_mixes": False}) as server:
+        await seed(server)
+        await learnt(server)
+    with closing(sqlite3.connect(data / "record.sqlite3")) as record, record:
+        record.execute("UPDATE mixes SET weights = ?", (json.dumps(weights),))
+    async with start(recommend={"learn_mixes": False}) as server:
+        assert dict((await mixes(server))[0].weights) == weights
+        answer = await server.client.recommend("u0", explain=True, page_size=100, include_seen=True)
+        heard = []
+        for place in answer.recommendations:
+            own = sum(s.share for s in place.sources if s.source in ("interests", "text", "words"))
+            told = sum(reason.contribution for reason in place.evidence)
+            heard += [own] * bool(place.sources)
+            # Sources under a twentieth are not told of.
+            if own < 0.1:
+                assert (place.interest_id, list(place.evidence)) == ("", [])
+            elif own > 0.25:
+                assert 0 < told <= own + 0.05
+                assert place.interest_id
+        if "interests" not in weights:
+            assert max(heard) == 0
+        elif "alike_users_ever" not in weights:
+            assert min(heard) > 0.99
+        else:
+            assert min(heard) < 0.2 < max(heard)
+
+
 async def test_too_little_to_learn_from_is_said(server: Server) -> None:
     await server.client.upsert_items(items())
     assert [r.error async for r in server.client.capture_many(signals(users=3, days=4)) if r.error] == []

@@ -389,6 +389,79 @@ def test_a_neutral_word_on_nothing_pushes_nothing_out() -> None:
     assert [interest.id for interest in profile.interests] == before
 
 
+def about(number: int, vector: Vector, topic: str, *terms: str, **steering: Any) -> SteeringEvent:
+    return SteeringEvent(f"s{number}", number, vector, Steering(**steering), topic, (topic, *terms))
+
+
+FOOTBALL = (post(1, 0, axis(0), None, "football", "premier league"), post(2, 1, axis(0), None, "football", "cricket"))
+SURELY, NEARLY, BARELY = 0.72, 0.68, 0.62
+"""Cosines above and below what a topic needs to mean an interest; θ is .6."""
+
+
+def cosine_to_football(cosine: float) -> Vector:
+    return unit(cosine * axis(0) + np.sqrt(1 - cosine**2) * axis(1))
+
+
+@pytest.mark.parametrize(
+    ("topic", "terms", "cosine", "meant"),
+    [
+        ("soccer", (), SURELY, True),
+        ("cricket", (), NEARLY, False),  # mentioned once
+        ("Football", (), BARELY, True),
+        ("football", (), 0.5, False),
+        ("the premier league of football", ("premier league", "football"), BARELY, True),
+        ("football betting", ("football betting",), NEARLY, False),
+    ],
+)
+def test_a_topic_means_an_interest_that_it_names_or_lies_well_inside(
+    topic: str, terms: tuple[str, ...], cosine: float, meant: bool
+) -> None:
+    mixer = blender()
+    profile = mixer.replay([*FOOTBALL, *(post(n, n, axis(0), None, "football") for n in range(3, 9))])
+    before = msgspec.structs.replace(profile.interests[0])
+    steered = mixer.steer(profile, about(9, cosine_to_football(cosine), topic, *terms, muted=True))
+    assert steered.steering == Steering(muted=True)
+    assert (steered is profile.interests[0]) is meant
+    assert len(profile.interests) == (1 if meant else 2)
+    assert profile.interests[0].terms == before.terms
+    assert meant == (not steered.steered_terms)
+
+
+def test_a_word_taken_back_leaves_nothing_behind() -> None:
+    mixer = blender()
+    plain = mixer.replay(FOOTBALL)
+    for topic, cosine in (("soccer", SURELY), ("cricket", NEARLY)):
+        vector = cosine_to_football(cosine)
+        words = [about(2, vector, topic, bias=1.0, pinned=True), about(3, vector, topic.upper())]
+        after = mixer.replay([*FOOTBALL, *words])
+        assert pack(Profile(after.interests)) == pack(Profile(plain.interests))
+
+
+def test_a_steered_topic_that_signals_joined_keeps_only_their_words_when_taken_back() -> None:
+    mixer = blender()
+    words: list[Event] = [about(1, axis(2), "cricket", bias=1.0), post(2, 2, unit(axis(2) + axis(3)), None, "wicket")]
+    joined = mixer.replay(words)
+    assert (set(joined.interests[0].steered_terms), set(joined.interests[0].terms)) == ({"cricket"}, {"wicket"})
+    again = mixer.replay([*words, about(3, axis(2), "cricket")])
+    assert (again.interests[0].steered_terms, set(again.interests[0].terms)) == ({}, {"wicket"})
+    assert (again.interests[0].steering, again.interests[0].steered_mass) == (None, 0.0)
+
+
+def test_two_topics_alike_are_two_interests() -> None:
+    mixer = blender()
+    words = [about(1, axis(0), "cats", muted=True), about(2, cosine_to_football(0.9), "dogs", bias=1.0)]
+    assert [interest.steering for interest in mixer.replay(words).interests] == [word.steering for word in words]
+
+
+def test_the_last_word_on_a_topic_decides() -> None:
+    mixer = blender()
+    words = [about(1, axis(0), "cricket", bias=-1.0), about(2, axis(0), "Cricket", bias=1.0)]
+    (interest,) = mixer.replay(words).interests
+    assert (interest.sign, interest.steered_mass, interest.topics) == (1, 1.0, {"Cricket": True})
+    (less,) = mixer.replay([*words, about(3, axis(0), "cricket", bias=-1.0)]).interests
+    assert (less.sign, less.steered_mass, less.topics) == (-1, 1.0, {"cricket": False})
+
+
 def test_terms_of_central_texts_count_more_and_are_bounded() -> None:
     def said(number: int) -> Vector:
         return unit(axis(0) + (0.45 if number % 2 else -0.45) * axis(1 + number % 5))

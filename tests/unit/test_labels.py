@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from penchant_pipelines.interests import InterestView, Trend
-from penchant_pipelines.interests.labels import CANDIDATES, MAX_KEYWORDS, candidates, name_interests
+from penchant_pipelines.interests.labels import MAX_KEYWORDS, candidates, name_interests
+from penchant_pipelines.interests.terms import CANDIDATES
 from penchant_pipelines.model import Steering
 
 WORDS = [

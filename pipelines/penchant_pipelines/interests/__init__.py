@@ -11,6 +11,7 @@ from penchant_pipelines.interests.view import (
     Trend,
     explain,
     view,
+    view_gone,
 )
 
 __all__ = [
@@ -31,4 +32,5 @@ __all__ = [
     "pack",
     "unpack",
     "view",
+    "view_gone",
 ]

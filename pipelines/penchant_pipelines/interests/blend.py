@@ -27,6 +27,7 @@ from penchant_pipelines.interests.state import (
     half_lives,
     total_mass,
 )
+from penchant_pipelines.interests.terms import are_named
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Steering
 
 MAX_TERMS = 40
@@ -37,7 +38,10 @@ STEERED_MASS = 1.0
 LEAST_PAST = 1e-6
 """Length that a faded past keeps at least, for its direction's sake."""
 
-FORMAT = 4
+SURE = 0.25
+"""How far from θ to 1 the cosine of a topic with an interest must be for the one to mean the other."""
+
+FORMAT = 5
 """Of stored profiles, and of all that goes into them besides the settings: a change makes them anew."""
 
 Event = Evidence | SteeringEvent
@@ -134,27 +138,74 @@ class Blender:
         return taken_by
 
     def steer(self, profile: Profile, event: SteeringEvent, trace: Trace | None = None) -> Interest:
-        """Put the user's word on the interest it names, else the nearest to its vector, else a new one."""
+        """Put the user's word on the interest it means, else on a new one; returns that.
+
+        Taken back, a word leaves nothing behind: what it alone had opened is not in the profile any more.
+        """
         self._advance(profile, event.time)
-        wants_less = event.steering.bias < 0
-        # A like and a dislike of one thing lie in the same place: only the name tells them apart.
-        best, cosine = profile.find(event.interest_id), 1.0
-        if best is None:
-            best, cosine = self._nearest(profile.interests, event.vector, 0)
-        if best is None or cosine < self.recipe.similarity:
-            best = self._opened(event.id, -1 if wants_less else 1, event.vector, event.time)
-            profile.interests.append(best)
-        neutral = event.steering == Steering()
-        best.steering = None if neutral else event.steering
-        bias = event.steering.bias
-        best.steered_mass = STEERED_MASS * abs(bias) if bias * best.sign > 0 else 0.0
-        if event.steering.pinned:
-            best.steered_mass = max(best.steered_mass, STEERED_MASS)
+        steered = self.meant(profile, event)
+        if event.steering == Steering():
+            return self._take_back(profile, steered or self.opened_by(event))
+        if steered is None:
+            steered = self.opened_by(event)
+            profile.interests.append(steered)
+        bias, pinned = event.steering.bias, event.steering.pinned
+        if steered.signal_count == 0:
+            steered.sign = _wanted(event)
+        steered.steering = event.steering
+        steered.steered_mass = STEERED_MASS * abs(bias) if bias * steered.sign > 0 else 0.0
+        if pinned:
+            steered.steered_mass = max(steered.steered_mass, STEERED_MASS)
+        if event.topic:
+            said = event.topic.strip()
+            steered.topics = {known: more for known, more in steered.topics.items() if not _same(known, said)}
+            steered.topics[said] = bias > 0 or (pinned and bias == 0)
         if len(profile.interests) > self.settings.max_interests:
-            self._merge_nearest(profile, trace, newest=None if neutral else best)
-        for rank, term in enumerate(event.terms):
-            best.terms[term] = best.terms.get(term, 0.0) + 2.0 / (1 + rank)
-        return best
+            self._merge_nearest(profile, trace, newest=steered)
+        return steered
+
+    def meant(self, profile: Profile, event: SteeringEvent) -> Interest | None:
+        """Find the interest that the user's word is about; None where it is about none that the profile has.
+
+        A neighbour is near, too: a topic means an interest only if it names it, or lies well above θ.
+        """
+        # A like and a dislike of one thing lie in the same place: only the name tells them apart.
+        named = profile.find(event.interest_id)
+        if named is not None:
+            return named
+        written = profile.interests
+        levels = [(written, self.recipe.similarity)]
+        if event.topic:
+            said = event.topic.strip()
+            for interest in profile.interests:
+                if any(_same(known, said) for known in interest.topics):
+                    return interest
+            # Single words lie near each other whatever they mean.
+            written = [interest for interest in profile.interests if interest.signal_count]
+            words = event.terms[1:] or event.terms
+            named_so = [interest for interest in written if are_named(interest.terms, said, words)]
+            sure = self.recipe.similarity + SURE * (1 - self.recipe.similarity)
+            levels = [(named_so, self.recipe.similarity), (written, sure)]
+        for interests, level in levels:
+            nearest, cosine = self._nearest(interests, event.vector, 0)
+            if nearest is not None and cosine >= level:
+                return nearest
+        return None
+
+    def opened_by(self, event: SteeringEvent) -> Interest:
+        """Make the interest that the user's word opens where it is about none that there is."""
+        opened = self._opened(event.id, _wanted(event), event.vector, event.time)
+        opened.steered_terms = {term: 2.0 / (1 + rank) for rank, term in enumerate(event.terms)}
+        return opened
+
+    def _take_back(self, profile: Profile, steered: Interest) -> Interest:
+        """Leave an interest as inferred from its signals; without any it goes."""
+        steered.steering, steered.steered_mass, steered.topics = None, 0.0, {}
+        if steered.signal_count:
+            steered.steered_terms = {}
+        else:
+            profile.interests = [interest for interest in profile.interests if interest is not steered]
+        return steered
 
     def horizon_distance(self, profile: Profile) -> float:
         """Cosine distance between the fresh and the long horizon, 0…2; 0 while either is empty."""
@@ -319,6 +370,14 @@ def undone_ids(events: Iterable[Event]) -> set[str]:
         elif stack:
             undone.add(stack.pop())
     return undone
+
+
+def _wanted(event: SteeringEvent) -> int:
+    return -1 if event.steering.bias < 0 else 1
+
+
+def _same(one: str, other: str) -> bool:
+    return one.casefold() == other.casefold()
 
 
 def _common_days(one: Interest, other: Interest) -> int:

@@ -33,7 +33,10 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class SteeringEvent:
-    """The user's own word at a moment: about the interest named, or the one nearest to `vector`."""
+    """The user's own word at a moment, about an interest or a topic; see `Blender.meant`.
+
+    `terms` of a topic are the topic as it was written, then those that name it.
+    """
 
     id: str
     time: int

@@ -12,18 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from penchant_pipelines.interests.terms import best_supported, support
 from penchant_pipelines.interests.view import InterestView
 from penchant_pipelines.text.chinese import to_simplified
 from penchant_pipelines.text.keywords import is_beginning
 from penchant_pipelines.text.lexicon import chinese_fitness
 
 MAX_KEYWORDS = 6
-CANDIDATES = 12
-"""Best-supported words of an interest whose closeness is measured."""
 SUPPORT_SHARE = 0.4
 """What the best support adds to a word's closeness."""
-PHRASE_SUPPORT = 0.7
-"""What a phrase's support counts against a word's: most phrases are one text's wording, few are names."""
 
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 _UNSPACED = re.compile(r"[\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
@@ -42,8 +39,8 @@ class Label:
 
 def candidates(interest: InterestView) -> list[str]:
     """Words that may name an interest, best supported first."""
-    words = [term for term in interest.terms if not is_beginning(term)] or list(interest.terms)
-    return sorted(words, key=lambda term: (-_support(interest, term), term))[:CANDIDATES]
+    words = {term: times for term, times in interest.terms.items() if not is_beginning(term)}
+    return best_supported(words or interest.terms)
 
 
 def name_interests(interests: Sequence[InterestView], lookup: Lookup) -> list[Label]:
@@ -64,12 +61,12 @@ def _ranked(interest: InterestView, lookup: Lookup) -> list[str]:
     words = candidates(interest)
     if not words:
         return []
-    most = _support(interest, words[0]) or 1.0
+    most = support(interest.terms, words[0]) or 1.0
     scores: dict[str, float] = {}
     for word in words:
         vector = lookup(word)
         closeness = float(vector @ interest.vector) if vector is not None else 0.0
-        scores[word] = closeness + SUPPORT_SHARE * _support(interest, word) / most + _fitness(word)
+        scores[word] = closeness + SUPPORT_SHARE * support(interest.terms, word) / most + _fitness(word)
     best: list[str] = []
     for word in sorted(words, key=lambda word: (-scores[word], word)):
         # "running" adds nothing next to "trail running".
@@ -81,10 +78,6 @@ def _ranked(interest: InterestView, lookup: Lookup) -> list[str]:
 def _fitness(term: str) -> float:
     # Of English words too little is known to tell names from other words.
     return chinese_fitness(to_simplified(term)) if _HAN.search(term) else 0.0
-
-
-def _support(interest: InterestView, term: str) -> float:
-    return interest.terms[term] * (PHRASE_SUPPORT if " " in term else 1.0)
 
 
 def _within(word: str, other: str) -> bool:

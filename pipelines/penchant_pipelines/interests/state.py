@@ -57,9 +57,14 @@ class Interest(msgspec.Struct):
     agreement: float = 0.0
     """Sum over signals of cos(signal, centroid before the blend)."""
     terms: dict[str, float] = {}
+    """Of the signals, each with its support."""
     steering: Steering | None = None
     steered_mass: float = 0.0
     """Unfading mass that the user's own word put in."""
+    steered_terms: dict[str, float] = {}
+    """Of the topic that opened the interest, until it is taken back."""
+    topics: dict[str, bool] = {}
+    """Topics by which the user named it since it was last as inferred; true where more of it was asked for."""
 
 
 class Profile(msgspec.Struct):

@@ -77,6 +77,8 @@ class Contribution:
     item_id: str
     time: int
     share: float
+    topics: tuple[str, ...] = ()
+    """What the user asked for more of (of a dislike: less), where the share is of the user's own word."""
 
 
 def view(profile: Profile, as_of: int, blender: Blender) -> ProfileView:
@@ -140,10 +142,34 @@ def _interest_view(
         last=interest.last,
         steering=interest.steering or Steering(),
         vector=interest.centroid,
-        terms=dict(interest.terms),
+        terms=_all_terms(interest),
         mass=mass,
         sign=interest.sign,
     )
+
+
+def view_gone(interest: Interest) -> InterestView:
+    """Read an interest that is in no profile any more: it weighs nothing."""
+    return InterestView(
+        id=interest.id,
+        weight=0.0,
+        confidence=0.0,
+        trend=Trend.FADING,
+        signal_count=interest.signal_count,
+        first=interest.first,
+        last=interest.last,
+        steering=interest.steering or Steering(),
+        vector=interest.centroid,
+        terms=_all_terms(interest),
+        sign=interest.sign,
+    )
+
+
+def _all_terms(interest: Interest) -> dict[str, float]:
+    terms = dict(interest.terms)
+    for term, support in interest.steered_terms.items():
+        terms[term] = terms.get(term, 0.0) + support
+    return terms
 
 
 def _mass(profile: Profile, interest: Interest, as_of: int, blender: Blender) -> float:
@@ -236,7 +262,8 @@ def _shares(
     whole = sum(mass for _, mass in masses) + interest.steered_mass
     found = [Contribution(e.id, e.item_id, e.time, mass / whole if whole else 0.0) for e, mass in masses]
     if interest.steered_mass:
-        found.append(Contribution("", "", interest.updated, interest.steered_mass / whole))
+        topics = tuple(topic for topic, more in interest.topics.items() if more == (interest.sign > 0))
+        found.append(Contribution("", "", interest.updated, interest.steered_mass / whole, topics))
     return sorted(found, key=lambda c: (-c.share, c.signal_id))
 
 

@@ -30,6 +30,8 @@ PLACES = 10
 CHANCES = 50
 """Places of a lesson's ranking from which it is learnt what a score means."""
 QUERY = "query"
+OWN = ("interests", "right now", "text", "what others say", "words", "sequence")
+"""Families that compare an item with what the user wrote and took to: the others know what others did, or a date."""
 LEAST_SHARE = 0.05
 """Of what spoke for an item: less is not worth telling."""
 _TOLD_AS = {
@@ -47,6 +49,7 @@ def _family(source: str) -> str:
 
 FAMILIES = tuple(dict.fromkeys(map(_family, SOURCES)))
 """Sources as people are told of them: those that differ in their half-life alone are one."""
+_IS_OWN = np.isin(FAMILIES, OWN)
 _MEMBERS = np.array([[_family(source) == family for source in SOURCES] for family in FAMILIES], dtype=np.float64)
 
 
@@ -105,6 +108,12 @@ def shares(parts: Floats) -> tuple[tuple[str, float], ...]:
     names = (*FAMILIES, QUERY)
     order = np.argsort(-heard, kind="stable")
     return tuple((names[i], round(float(heard[i] / whole), 4)) for i in order if heard[i] / whole >= LEAST_SHARE)
+
+
+def own_share(parts: Floats) -> float:
+    """What share of all that spoke for an item compares it with the user's own, 0…1; `parts` as in `shares`."""
+    heard = np.maximum(parts, 0.0)
+    return float(heard[: len(FAMILIES)][_IS_OWN].sum() / max(float(heard.sum()), 1e-12))
 
 
 def learn(lessons: Sequence[Lesson]) -> Mix:

@@ -17,11 +17,13 @@ from penchant_pipelines.interests import ProfileView
 from penchant_pipelines.profiles import Profiles, Stored
 from penchant_pipelines.recommend.candidates import INDEX_LAG, Candidates, Rows
 from penchant_pipelines.recommend.filters import Filter, FilterError
-from penchant_pipelines.recommend.mix import Mix, shares
+from penchant_pipelines.recommend.mix import Mix, own_share, shares
 from penchant_pipelines.recommend.ranking import Scored, Taste, Vectors, affinity, by_place, diversify, is_muted, score
 from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.recommend.sources import Asker, Sources
 
+LEAST_OWN_SHARE = 0.2
+"""What the user's own must have of all that spoke for an item, to be told as a reason."""
 COLD_USER = "cold_user"
 EMPTY_CATALOG = "empty_catalog"
 
@@ -46,7 +48,10 @@ class Ranked:
     item_id: str
     score: float
     interest_id: str
+    """The interest that brought it in; empty where none did."""
     vector: NDArray[np.float32]
+    own_share: float = 1.0
+    """What the user's own signals have of all that spoke for it: the rest was others' doing, or how new it is."""
     sources: tuple[tuple[str, float], ...] = ()
     """Which sources spoke for it and by what share; see `mix.shares`. Empty without a mix."""
     chance: float | None = None
@@ -203,19 +208,10 @@ class Recommender:
         blended = (1 - prior_weight) * own + prior_weight * prior
         blended = np.where(is_muted(taste, vectors, self._similarity), blended - 1.0, blended)
         order = diversify(blended, vectors, limit, diversity or 0.0)
-        places = [
-            Ranked(
-                known[row].item_id,
-                float(blended[row]),
-                _interest(taste, scored.interest[row]),
-                vectors[row],
-                () if parts is None else shares(parts[:, row]),
-                None if chances is None else float(chances[row]),
-                positions[row],
-            )
-            for row in order
-        ]
-        return Ranking(tuple(places), reasons), missing
+        ids = [known[row].item_id for row in order]
+        places = _places(order, ids, blended, taste, scored, vectors, parts, chances)
+        told = tuple(replace(place, candidate=positions[row]) for place, row in zip(places, order, strict=True))
+        return Ranking(told, reasons), missing
 
     async def find_users(
         self, target: NDArray[np.float32], limit: int, min_similarity: float
@@ -308,17 +304,8 @@ class Recommender:
         worth = scored.scores if mixed is None else by_place(scored.scores)
         order = diversify(worth, vectors, query.limit, diversity)
         chances = _chances(mixed, scored, query.vector)
-        return [
-            Ranked(
-                catalog.id_at(int(rows[row])),
-                round(float(scored.scores[row]), 6),
-                _interest(taste, scored.interest[row]),
-                vectors[row],
-                () if parts is None else shares(parts[:, row]),
-                None if chances is None else float(chances[row]),
-            )
-            for row in order
-        ]
+        ids = [catalog.id_at(int(rows[row])) for row in order]
+        return _places(order, ids, scored.scores.round(6), taste, scored, vectors, parts, chances)
 
     def _explore(
         self, taste: Taste, places: list[Ranked], rows: Rows, explored: int, limit: int, seed: str
@@ -353,8 +340,34 @@ def _chances(mixed: _Mixed | None, scored: Scored, query: NDArray[np.float32] | 
     return None if curve is None else curve.of(scored.scores)
 
 
-def _interest(taste: Taste, column: np.intp) -> str:
-    return taste.ids[int(column)] if column >= 0 else ""
+def _places(
+    order: Sequence[int],
+    ids: Sequence[str],
+    scores: NDArray[np.float64],
+    taste: Taste,
+    scored: Scored,
+    vectors: Vectors,
+    parts: NDArray[np.float64] | None,
+    chances: NDArray[np.float64] | None,
+) -> list[Ranked]:
+    """Tell who brought each item in, and what a mix knows of it: `ids` in this order, the rest by row."""
+    places = []
+    for item_id, row in zip(ids, order, strict=True):
+        own = 1.0 if parts is None else own_share(parts[:, row])
+        own = own if own >= LEAST_OWN_SHARE else 0.0
+        column = int(scored.interest[row])
+        places.append(
+            Ranked(
+                item_id,
+                float(scores[row]),
+                taste.ids[column] if column >= 0 and own else "",
+                vectors[row],
+                own,
+                () if parts is None else shares(parts[:, row]),
+                None if chances is None else float(chances[row]),
+            )
+        )
+    return places
 
 
 def _scaled(values: NDArray[np.float64]) -> NDArray[np.float64]:

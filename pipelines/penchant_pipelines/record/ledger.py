@@ -24,6 +24,7 @@ from penchant_pipelines.interests import (
     Blender,
     Event,
     Evidence,
+    Interest,
     InterestView,
     Profile,
     ProfileView,
@@ -31,6 +32,7 @@ from penchant_pipelines.interests import (
     pack,
     unpack,
     view,
+    view_gone,
 )
 from penchant_pipelines.interests.blend import undone_ids
 from penchant_pipelines.model import Action, Item, Signal, Steering, now
@@ -102,6 +104,7 @@ class Steered:
 
     interest: InterestView
     view: ProfileView
+    """With the interest as its last, where the word took it away."""
     space_id: str
 
 
@@ -323,20 +326,23 @@ class Ledger:
         position = (time, event.id)
         if position < state.latest:
             state.stale = True
+        steered: Interest | None = None
         if not state.stale:
             for space in self._with_profiles():
                 there = vectors[space.key]
                 if there is not None:
-                    steered = space.blender.steer(state.profiles[space.key], replace(event, vector=there))
-                    interest_id = steered.id if space.key == serving.key else interest_id
+                    hit = space.blender.steer(state.profiles[space.key], replace(event, vector=there))
+                    steered = hit if space.key == serving.key else steered
         state.latest = max(state.latest, position)
 
         def finish() -> Steered:
-            whole = self._view(state)
-            interests = whole.interests
-            found = next((interest for interest in interests if interest.id == interest_id), None)
-            # A replay may have given it another name.
-            found = found or max(interests, key=lambda interest: float(interest.vector @ vector))
+            whole, blender = self._view(state), serving.blender
+            # Only a replay knows it where there was one; and what was taken back may be gone.
+            hit = steered or blender.meant(self._served(state), event) or blender.opened_by(event)
+            found = next((interest for interest in whole.interests if interest.id == hit.id), None)
+            if found is None:
+                found = view_gone(hit)
+                whole = replace(whole, interests=(*whole.interests, found))
             return Steered(found, whole, serving.space_id)
 
         return finish

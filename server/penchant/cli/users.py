@@ -111,7 +111,14 @@ def steer(
     if as_json:
         print_json(changed)
     else:
-        print_line(changed.id, interest_name(changed), steering_words(changed.steering) or "as inferred")
+        said = steering_words(changed.steering) or "as inferred"
+        count = changed.signal_count
+        of = (
+            f"an interest from {count} signal{'s'[: count != 1]}"
+            if count
+            else "a topic of its own, without signals yet"
+        )
+        print_line(f"{interest_name(changed)} ({changed.id}), {of}: {said}")
 
 
 def watch(

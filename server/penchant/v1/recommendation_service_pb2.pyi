@@ -123,7 +123,9 @@ class Recommendation(_message.Message):
     item_id: _builtins.str
     score: _builtins.float
     interest_id: _builtins.str
-    """The interest that brought it in."""
+    """The interest that brought it in; empty where the user's own interests and words had less than a fifth of all that
+    spoke for it.
+    """
     chance: _builtins.float
     """How likely the user takes to it on the next day that they are active, 0…1: read from the record's latest days, when
     the live mix was learnt. Absent without a mix, with query words, for users who asked for more of something, and for
@@ -134,7 +136,12 @@ class Recommendation(_message.Message):
     that were given as text alone, whose item_id is empty.
     """
     @_builtins.property
-    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[_interest_service_pb2.Evidence]: ...
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[_interest_service_pb2.Evidence]:
+        """The user's own signals that speak most for it. With a mix, their contributions sum to no more than the share of the
+        sources that compare an item with the user's own: "interests", "right now", "text", "words", "what others say" and
+        "sequence". Empty where that is less than a fifth: what others did, or how new it is, decided.
+        """
+
     @_builtins.property
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceShare]:
         """Why it was shown: which sources spoke for it, greatest share first, those under .05 left out. Filled where

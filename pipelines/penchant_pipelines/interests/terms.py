@@ -1,0 +1,34 @@
+"""Terms of an interest, by how well its texts support them; and which words name it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+CANDIDATES = 12
+"""Best-supported words of an interest that may name it."""
+PHRASE_SUPPORT = 0.7
+"""What a phrase's support counts against a word's: most phrases are one text's wording, few are names."""
+NAMING_SUPPORT = 0.5
+"""Support from which a word names an interest, as a share of the best: what was mentioned once is not its name."""
+
+
+def support(terms: Mapping[str, float], term: str) -> float:
+    """How well the texts behind `terms` support one of them."""
+    return terms[term] * (PHRASE_SUPPORT if " " in term else 1.0)
+
+
+def best_supported(terms: Mapping[str, float]) -> list[str]:
+    """Terms that may name an interest, best supported first."""
+    return sorted(terms, key=lambda term: (-support(terms, term), term))[:CANDIDATES]
+
+
+def are_named(terms: Mapping[str, float], topic: str, words: Iterable[str]) -> bool:
+    """Whether a topic, or all the words that are terms of it, are among those that name an interest of these terms."""
+    best = best_supported(terms)
+    names = [term.casefold() for term in best if support(terms, term) >= NAMING_SUPPORT * support(terms, best[0])]
+    asked = _words(words)
+    return topic.casefold() in names or (bool(asked) and asked <= _words(names))
+
+
+def _words(terms: Iterable[str]) -> set[str]:
+    return {word for term in terms for word in term.casefold().split()}
