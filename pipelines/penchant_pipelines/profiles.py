@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from penchant_pipelines.errors import NotFound
 from penchant_pipelines.interests import Blender, Contribution, Evidence, ProfileView, explain, unpack, view
-from penchant_pipelines.model import Action, Signal, now
+from penchant_pipelines.model import Action, Signal, Steering, now
 from penchant_pipelines.recommend.sequence import LATEST, History, mass
 from penchant_pipelines.record import Record, rows, schema
 
@@ -40,6 +40,16 @@ class Reason:
     snippet: str
     time: int
     share: float
+
+
+@dataclass(frozen=True, slots=True)
+class PastSteering:
+    """A word of the user's as it was taken, about an interest or a topic."""
+
+    time: int
+    interest_id: str
+    topic: str
+    steering: Steering
 
 
 class Profiles:
@@ -186,6 +196,17 @@ class Profiles:
                 query = query.where(sa.tuple_(signals.c.time, signals.c.id) < after)
             query = query.order_by(signals.c.time.desc(), signals.c.id.desc()).limit(limit)
             return [rows.to_signal(row, user_id) for row in connection.execute(query)]
+
+    def steerings(self, user_id: str) -> list[PastSteering]:
+        """All that a user said about interests and topics, oldest first. Raises NotFound."""
+        table = schema.steerings
+        with self._record.read() as connection:
+            key = self._key(connection, user_id)
+            query = sa.select(table).where(table.c.user_key == key).order_by(table.c.time, table.c.seq)
+            return [
+                PastSteering(row.time, row.interest_id, row.topic, Steering(row.muted, row.pinned, row.bias))
+                for row in connection.execute(query)
+            ]
 
     def _key(self, connection: Connection, user_id: str) -> int:
         key = connection.execute(sa.select(schema.users.c.key).where(schema.users.c.user_id == user_id)).scalar()

@@ -14,7 +14,7 @@ from penchant_pipelines.errors import InvalidInput, Violation
 from penchant_pipelines.interests import InterestView, ProfileView
 from penchant_pipelines.interests.labels import Label
 from penchant_pipelines.model import Action, Behavior, Item, Post, Signal, Steering
-from penchant_pipelines.profiles import Reason
+from penchant_pipelines.profiles import PastSteering, Reason
 from penchant_pipelines.summaries import Summary
 
 
@@ -97,6 +97,21 @@ def to_steering(message: interest.Steering) -> Steering:
     return Steering(message.muted, message.pinned, message.bias)
 
 
+def from_steering(steering: Steering) -> interest.Steering:
+    """A steering."""
+    return interest.Steering(muted=steering.muted, pinned=steering.pinned, bias=steering.bias)
+
+
+def from_steered(steered: PastSteering) -> interest.Steered:
+    """A word of the user's as it was taken."""
+    return interest.Steered(
+        time=timestamp(steered.time),
+        interest_id=steered.interest_id,
+        topic=steered.topic,
+        steering=from_steering(steered.steering),
+    )
+
+
 def from_interest(view: InterestView, label: Label, include_vector: bool = False) -> interest.Interest:
     """An interest with its name."""
     return interest.Interest(
@@ -109,7 +124,7 @@ def from_interest(view: InterestView, label: Label, include_vector: bool = False
         signal_count=view.signal_count,
         first_time=timestamp(view.first),
         last_time=timestamp(view.last),
-        steering=interest.Steering(muted=view.steering.muted, pinned=view.steering.pinned, bias=view.steering.bias),
+        steering=from_steering(view.steering),
         vector=view.vector.tolist() if include_vector else (),
     )
 

@@ -143,6 +143,25 @@ async def test_what_is_captured_is_there_word_for_word(server: Server) -> None:
     assert len(records[0].profile.interests[0].vector) == 384
 
 
+async def test_an_export_tells_each_word_of_the_user(server: Server) -> None:
+    await server.client.capture(user_id="u", text="A long hike on mountain trails today, wonderful!")
+    (hiking,) = (await server.client.profile("u")).interests
+    await server.client.steer("u", topic="jazz", bias=0.5)
+    await server.client.steer("u", interest_id=hiking.id, muted=True)
+    await server.client.steer("u", topic="jazz")
+    records = [record async for record in server.client.export_user("u")]
+    assert [record.WhichOneof("record") for record in records] == ["profile", *["steered"] * 3, "signal"]
+    said = [record.steered for record in records[1:4]]
+    assert [(word.topic, word.interest_id, word.steering) for word in said] == [
+        ("jazz", "", Steering(bias=0.5)),
+        ("", hiking.id, Steering(muted=True)),
+        ("jazz", "", Steering()),
+    ]
+    times = [word.time.ToDatetime(UTC) for word in said]
+    assert times == sorted(times)
+    assert abs(datetime.now(UTC) - times[-1]) < timedelta(minutes=1)
+
+
 async def test_the_same_id_is_captured_once(server: Server) -> None:
     def signal(text: str) -> Signal:
         return Signal(id="s-1", user_id="u", post=Post(text=text))

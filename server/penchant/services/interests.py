@@ -183,12 +183,14 @@ class InterestService(pb_grpc.InterestServiceServicer):
         return pb.ListSignalsResponse(signals=map(convert.from_signal, found[:size]), next_page_token=token)
 
     async def ExportUser(self, request: pb.ExportUserRequest, context: Context) -> AsyncIterator[pb.ExportUserResponse]:
-        """Stream all that is held about a user: the profile, then every signal, newest first."""
+        """Stream all that is held about a user: the profile, what the user steered, then every signal, newest first."""
         with self.engine.serve(request.user_id) as space:
             stored = await space.profile(request.user_id)
             summary = await self.engine.summaries.find(request.user_id, space, stored.view)
             profile = await _profile(space, stored, summary, include_vectors=True)
         yield pb.ExportUserResponse(profile=profile)
+        for steered in await asyncio.to_thread(self.engine.live.profiles.steerings, request.user_id):
+            yield pb.ExportUserResponse(steered=convert.from_steered(steered))
         after: tuple[int, str] | None = None
         while True:
             page = await asyncio.to_thread(self.engine.live.profiles.signals, request.user_id, after, EXPORT_PAGE)

@@ -666,7 +666,9 @@ class SteerInterestRequest(_message.Message):
     interest_id: _builtins.str
     """Either an interest that the profile has …"""
     topic: _builtins.str
-    """… or words for one that it may not have yet."""
+    """… or words for one that it may not have yet. They steer an interest that has signals only if they surely mean it, not
+    a neighbour; else the topic gets an entry of its own, which goes when it is steered back to neutral.
+    """
     @_builtins.property
     def steering(self) -> Global___Steering: ...
     def __init__(
@@ -693,7 +695,9 @@ class SteerInterestResponse(_message.Message):
     SPACE_ID_FIELD_NUMBER: _builtins.int
     space_id: _builtins.str
     @_builtins.property
-    def interest(self) -> Global___Interest: ...
+    def interest(self) -> Global___Interest:
+        """What was steered: an interest under its own label, or with a `signal_count` of 0 the topic by itself."""
+
     def __init__(
         self,
         *,
@@ -781,25 +785,62 @@ class ExportUserResponse(_message.Message):
 
     PROFILE_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
+    STEERED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def profile(self) -> Global___Profile: ...
     @_builtins.property
     def signal(self) -> _signal_pb2.Signal: ...
+    @_builtins.property
+    def steered(self) -> Global___Steered: ...
     def __init__(
         self,
         *,
         profile: Global___Profile | None = ...,
         signal: _signal_pb2.Signal | None = ...,
+        steered: Global___Steered | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile", "record", b"record", "signal", b"signal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile", "record", b"record", "signal", b"signal", "steered", b"steered"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile", "record", b"record", "signal", b"signal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile", "record", b"record", "signal", b"signal", "steered", b"steered"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["profile", "signal"]  # noqa: Y015
+    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["profile", "signal", "steered"]  # noqa: Y015
     _WhichOneofArgType_record: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_record) -> _WhichOneofReturnType_record | None: ...
 
 Global___ExportUserResponse: _TypeAlias = ExportUserResponse  # noqa: Y015
+
+@_typing.final
+class Steered(_message.Message):
+    """The user's own word, as it was taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    INTEREST_ID_FIELD_NUMBER: _builtins.int
+    TOPIC_FIELD_NUMBER: _builtins.int
+    STEERING_FIELD_NUMBER: _builtins.int
+    interest_id: _builtins.str
+    """What it was about: an interest, or a topic in words."""
+    topic: _builtins.str
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def steering(self) -> Global___Steering: ...
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        interest_id: _builtins.str = ...,
+        topic: _builtins.str = ...,
+        steering: Global___Steering | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["steering", b"steering", "time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interest_id", b"interest_id", "steering", b"steering", "time", b"time", "topic", b"topic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Steered: _TypeAlias = Steered  # noqa: Y015
 
 @_typing.final
 class DeleteUserRequest(_message.Message):
