@@ -134,16 +134,23 @@ class AsyncClient:
     ) -> AsyncGenerator[StreamCaptureResponse]:
         """Capture through one stream; as `Client.stream_capture`."""
         collection("signals", signals)
+        refused: list[InvalidInputError] = []
 
         async def requests() -> AsyncIterator[StreamCaptureRequest]:
             sequence = 0
-            async for signal in _each(signals):
-                yield StreamCaptureRequest(sequence=sequence, signal=_bulk.with_id(signal))
-                sequence += 1
+            # Raised in here, in a task of gRPC's, it would end in a log.
+            try:
+                async for signal in _each(signals):
+                    yield StreamCaptureRequest(sequence=sequence, signal=_bulk.with_id(signal))
+                    sequence += 1
+            except InvalidInputError as error:
+                refused.append(error)
 
         async with aclosing(self._events(BY_REQUEST[StreamCaptureRequest], requests())) as responses:
             async for response in responses:
                 yield response
+        for error in refused:
+            raise error
 
     async def upsert_items(self, items: Iterable[Item] | AsyncIterable[Item]) -> _bulk.UpsertResult:
         """Put any number of items into the catalogue, new or changed; as `Client.upsert_items`."""

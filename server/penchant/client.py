@@ -138,11 +138,21 @@ class Client:
         `sequence` is the position among `signals`, from 0. Nothing is sent again here: a `backoff` is the
         caller's to act on, `capture_many` does so by itself.
         """
-        requests = (
-            StreamCaptureRequest(sequence=sequence, signal=_bulk.with_id(signal))
-            for sequence, signal in enumerate(collection("signals", signals))
-        )
-        return self._events(BY_REQUEST[StreamCaptureRequest], requests)
+        collection("signals", signals)
+        refused: list[InvalidInputError] = []
+
+        def requests() -> Iterator[StreamCaptureRequest]:
+            # Raised in here, in gRPC's thread, it would end in a log.
+            try:
+                for sequence, signal in enumerate(signals):
+                    yield StreamCaptureRequest(sequence=sequence, signal=_bulk.with_id(signal))
+            except InvalidInputError as error:
+                refused.append(error)
+
+        with closing(self._events(BY_REQUEST[StreamCaptureRequest], requests())) as responses:
+            yield from responses
+        for error in refused:
+            raise error
 
     def upsert_items(self, items: Iterable[Item]) -> _bulk.UpsertResult:
         """Put any number of items into the catalogue, new or changed. Returns how many, and those refused."""

@@ -8,12 +8,14 @@ from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from harness import Server, StartServer, catalogue, refusal, refused, topics
 
-from penchant.exceptions import ConflictError, NotFoundError
+import penchant
+from penchant.exceptions import ConflictError, InvalidInputError, NotFoundError
 from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.interest_service_pb2 import (
     BatchCaptureRequest,
@@ -572,3 +574,24 @@ async def test_items_change_hide_and_go(server: Server) -> None:
     assert info.item_count == 15
     await server.index_caught_up()
     assert not {second, third} & set(await server.recommended("u", page_size=100))
+
+
+async def test_a_stream_ends_at_what_is_no_signal_and_says_so(server: Server) -> None:
+    signals: list[Any] = [Signal(id="s-1", user_id="u", post=Post(text="I love hiking")), {"user_id": "u"}]
+
+    said = r"penchant\.Signal only, holds dict"
+    responses = server.client.stream_capture(signals)
+    # What came before was taken.
+    assert (await anext(responses)).ack.sequence == 0
+    with pytest.raises(InvalidInputError, match=said):
+        await anext(responses)
+
+    def blocking() -> None:
+        with penchant.Client(server.address) as client:
+            responses = client.stream_capture(signals)
+            assert next(responses).ack.result.duplicate
+            with pytest.raises(InvalidInputError, match=said):
+                next(responses)
+
+    await asyncio.to_thread(blocking)
+    assert await server.signal_count() == 1

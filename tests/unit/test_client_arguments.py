@@ -62,7 +62,7 @@ def test_arguments_that_a_method_does_not_have_are_wrong_python() -> None:
         (lambda client: client.upsert_items({"id": "i"}), "items"),
         (lambda client: next(client.capture_many([{"user_id": "mei"}])), "signals"),
         (lambda client: next(client.capture_many(Signal(user_id="mei"))), "signals"),
-        (lambda client: client.stream_capture("mei"), "signals"),
+        (lambda client: next(client.stream_capture("mei")), "signals"),
         (lambda client: client.call({"user_id": "mei"}), "request"),
         (lambda client: client.stream(), "requests"),
     ],
