@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from penchant_pipelines.evaluation.statistics import Bootstrap
+from penchant_pipelines.statistics import Bootstrap
 from rich.console import Console
 from rich.table import Table
 
