@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from penchant_pipelines.evaluation.statistics import Bootstrap
 from rich.console import Console
 from rich.table import Table
 
@@ -36,6 +35,7 @@ from penchant_pipelines.interests import Blender, Evidence, InterestSettings, Re
 from penchant_pipelines.interests.calibration import calibrate
 from penchant_pipelines.interests.labels import Label, candidates, name_interests
 from penchant_pipelines.model import MICROS_PER_DAY, MICROS_PER_SECOND
+from penchant_pipelines.statistics import Bootstrap
 from penchant_pipelines.text import TextPipeline, TextSettings
 
 USERS = 100

@@ -15,7 +15,7 @@ from penchant_pipelines.stance import holds_praise
 
 RATING = -0.85
 """What a refusal counts as: at the default neutral rating as much as the action NOT_INTERESTED."""
-LONGEST = 40
+LONGEST = 25
 """Words, or pairs of Chinese characters, of the longest text that is looked at: what is longer tells more."""
 REMARK = 4
 """Words of a clause that may stand before the one that refuses: "Crypto again, …"."""
@@ -29,31 +29,34 @@ _PIECES = {
     r"|my|your|his|her|their|our|me|you|him|them|us|myself|yourself|people|any\w+|every\w+|nothing|nobody|still"
     r"|some\w*|the(?! (?:book|novel|film|movie|show|series|game|phone|app)))\b"
     r"|(?!(?:seeing|hearing|reading|getting|watching|boring)\b)\w+ing \w)",
-    "STUFF": r"(?=.*\b(?:please|pls|already|posts?|ads?|spam|content|videos|recommendations)\b)",
+    "STUFF": r"(?=.*\b(?:please|pls|already|\w+ (?:posts?|ads?|spam|content|videos))\b)",
     "WHOLLY": "(?:真的?是?|真心|实在是?|完全|根本|一点[儿也都]*|丝毫|从来|向来|一直|已经|早就|早已|都|就|很|非常|特别"
     "|超级?|最|好|越来越|再也|并|挺|比较|表示)*",
     "AGAIN": "(?:再|总是?|老是?|一直|天天|整天|每天)*",
     "AFTER": "(?!的|你|您|他|她|自己|别人|人家|我|也|就|还|鬼|吗|么|才怪)",
-    "FEED": "(?:推(?:荐|送|销)?(?![迟开倒脱理动进翻测广拿])|发|刷|弹|展示|显示)",
+    "FEED": "(?:推(?:荐|送|销)?(?![迟开倒脱理动进翻测拿]|广(?!告))|发|刷|弹|展示|显示)",
 }
 _ENGLISH = (
     # no more of it
     "(?:(?:can|could|would|will) you )?(?:please )?(?:just )?(?:stop|quit) "
     r"(?:(?:showing|sending|recommending|suggesting|feeding|giving|pushing) (?:me|us)|recommending|suggesting)\b",
-    r"(?:don't|do not|never) (?:ever )?(?:show|send|recommend|suggest|push|feed) (?:me|us)\b",
+    r"(?:don't|do not|never) (?:ever )?(?:show|send|recommend|suggest|push|feed) (?:me|us)\b(?! the\b)",
+    r"(?:get|remove|hide|keep) (?:\w+ ){1,4}(?:off|from|out of) my (?:feed|timeline)\b",
+    r"(?:don't|do not) want (?:\w+ ){1,4}(?:in|on) my (?:feed|timeline)\b",
     r"(?:show|send|give) (?:me|us) (?:less|fewer|no)\b",
     r"(?:enough|no more|less|fewer)\bSTUFF",
     r"unsubscribe(?=\W*$| me\b)|(?:unsubscrib|unfollow|mut|block)(?:ed|ing) (?:from )?(?:all|every|any)\b",
     r"VERY(?:don't|do not|never) VERY(?:want|need) to (?:see|hear|read|get) "
     r"(?:any|anything|another|more|about|this|these)\b",
     # no interest in it
-    r"(?:am |are |was )?VERY(?:not|no longer) VERY(?:(?:interested in|into) THING|interested\W*$)",
+    r"(?:am |are |was )?VERY(?:not|no longer) VERY(?:(?:interested in|into|keen on) THING|interested\W*$)",
     r"(?:.{1,40} (?:is not|isn't|are not|aren't)|not) (?:really )?(?:my (?:thing|cup of tea|jam)|for me)\W*$",
     "(?:have |had |got )?VERY(?:no|zero) interest in THING",
     "(?:have )?VERYlost (?:all )?interest in THING",
     "VERY(?:(?:couldn't|could not) care less about|(?:don't|do not) care (?:about|for)) THING",
     # too much of it
-    "(?:am |are |was |have been |got )?VERY(?:sick(?: and tired)? of|tired of|fed up with|bored (?:of|with)) THING",
+    "(?:am |are |was |have been |got )?VERY(?:sick(?: and tired| to death)? of|tired of|fed up with|bored (?:of|with))"
+    " THING",
     "(?:have )?(?:had|seen|heard) VERYenough (?:of|about) THING",
     # dislike
     "(?:am |are |was )?VERY(?:not|never been) VERY(?:an?|much of a) (?:big |huge )?fan of THING",
@@ -63,13 +66,14 @@ _ENGLISH = (
     r"VERY(?:hated|didn't like|did not like|didn't enjoy|did not enjoy) (?:it|this|that)\b",
     # damning
     r"(?:(?:this|it|that) (?:is|was) )?(?:such )?(?:a )?(?:complete |total |utter |huge )?waste of (?:time|money)\b",
-    r"(?:wouldn't|would not|don't|do not|can't|cannot) recommend\b",
+    r"(?:wouldn't|would not|don't|do not|can't|cannot) recommend\b(?! \w+ing\b)",
     r"(?:returned|sent) it(?: back)?\W*$|(?:got|want|asked for) (?:a|my) (?:refund|money back)\b",
 )
 _CHINESE = (
     # no more of it
     "(?:别|不要|请勿|停止|少)AGAIN(?:给|向|跟|对)(?:我们?|俺)FEED",
     "(?:别|不要|请勿)AGAIN推(?:荐|送)?(?:了|这|任何|有?关)",
+    "(?:别|不要|请勿)AGAIN(?:发|推)给我",
     "(?:别再|不要再|停止)(?:推荐|推送)(?!给(?!我))",
     "WHOLLY不想再?(?:看|听|刷|见|收|接)(?:到|见)?(?:任何|这[种类些个]|有?关|跟|和)",
     "WHOLLY不想再(?:看|听|刷|见|收|接)(?:到|见)?(?![完一])",
@@ -80,7 +84,7 @@ _CHINESE = (
 )
 # These are the author's own only where nobody else stands before them.
 _CHINESE_FEELINGS = (
-    "(?:对[^也]{1,20}?)?WHOLLY(?:不感兴趣|没兴趣|没有兴趣|没啥兴趣|没什么兴趣|毫无兴趣|提不起兴趣|无感(?!觉))AFTER",
+    "(?:对[^也]{1,20}?)?WHOLLY(?:不感兴趣|不感冒|没兴趣|没有兴趣|没啥兴趣|没什么兴趣|毫无兴趣|提不起兴趣|无感(?!觉))AFTER",
     "WHOLLY不关心AFTER",
     "WHOLLY(?:讨厌|厌恶|反感)AFTER",
     "WHOLLY(?:不喜欢|不爱看|不爱听|不爱吃|不待见|欣赏不来|喜欢不起来)AFTER",
@@ -96,10 +100,12 @@ _ABOUT = "(?:(?!谁|没|不|非|即使|就算|他|她|人|大家|孩子|朋友|�
 _TAKEN_BACK = re.compile(
     r"\b(?:but|though|although|however|yet|except|unless|until|till|instead|rather|prefer|than|once|at first|used to"
     r"|said|says|nobody|kidding|joking|going|off to|back to|wallet|afford|resist|hungry"
-    r"|addicted|(?:i|we) (?:really |do )?(?:like|want))\b"
+    r"|addicted|without|need|spoilers?|so (?:i|we)|(?:i|we) (?:really |do )?(?:like|want))\b"
     "|但|不过|可是|然而|虽然|尽管|除了|反而|却|不如|宁可|宁愿|才怪|怎么可能|谁说|说我|以为|恨不得|开玩笑|真香"
-    "|起初|一开始|本来|原本|以前|曾经|小时候|如果|要是|不是不|没有不|只是|太|钱包|种草|剁手|忍不住|上头|馋|饿"
+    "|起初|一开始|本来|原本|以前|曾经|小时候|如果|要是|不是不|没有不|只|太|更|去|(?<!能)不能|还没|周末|剧透|钱包|种草|剁手|忍不住|上头|馋|饿"
 )
+# What is qualified is a part of a subject: 不喜欢人多的路线.
+_QUALIFIED = re.compile(r"(?<!真)的(?=[\u4e00-\u9fff])(?!内容|帖|文章|视频|新闻|消息|广告|东西|推送|话题)")
 _REQUEST = re.compile("(?:can|could|would|will) you|please|能不能|可不可以|可以|请|求")
 _WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]{1,2}|[^\W_\u3400-\u4dbf\u4e00-\u9fff]+")
 _CLAUSE = re.compile(r"[^.!?,;~…。！？，、；～—]+[.!?,;~…。！？，、；～—]*")
@@ -121,10 +127,12 @@ def refuses(text: str, segment: Callable[[str], Sequence[str]]) -> bool:
     plain = _SPACE.sub("，", text.lower())
     for contraction, spelt_out in _CONTRACTIONS.items():
         plain = plain.replace(contraction, spelt_out)
-    if len(_WORD.findall(plain)) > LONGEST or _TAKEN_BACK.search(plain):
+    if len(text) > 10 * LONGEST or len(_WORD.findall(plain)) > LONGEST or _TAKEN_BACK.search(plain):
         return False
     phrase = _refusal(plain)
-    return phrase is not None and not holds_praise(segment(plain.replace(phrase, " . ")))
+    if phrase is None or _QUALIFIED.search(plain.partition(phrase)[2]):
+        return False
+    return not holds_praise(segment(plain.replace(phrase, " . ")))
 
 
 def _refusal(text: str) -> str | None:

@@ -95,6 +95,30 @@ We're not interested in timeshares
 最烦综艺了，看吐了
 果断取关
 比特币 不感兴趣
+I'm not interested in cars.
+stop recommending me makeup tutorials
+Please don't show me any more wedding dresses
+I really can't stand K-pop
+Get this NFT garbage off my feed
+I have zero interest in NFTs
+no thanks, not into gaming
+I hate golf. Boring.
+Not keen on rugby
+I'm sick to death of celebrity news
+Crypto isn't for me
+Don't want crypto in my feed
+Remove crypto from my feed
+I never want to see another reality show
+别再推荐足球了
+能不能不要再推送足球了
+我对足球不感冒
+真心不喜欢日料
+讨厌死综艺了
+这类内容我不想再看到了
+对综艺实在无感
+不要给我推荐比特币
+已取关
+股票的帖子别发给我了
 """.strip().splitlines()
 
 OTHERS = """
@@ -202,6 +226,44 @@ don't recommend me any more books, my shelves are full and I can't resist
 被讨厌的勇气
 别再推荐了，钱包空了
 请别再推荐给别人了，这是我的秘密小店
+Not interested in losing: back to training tomorrow
+I hate mornings without coffee
+I can't stand the heat so I went swimming
+I hate how good this pizza is
+I hate leaving the mountains
+Can't stand losing, great race today
+I don't like how few people know about bouldering
+I don't want to see another sunrise without my camera
+Sick of rain, need sun
+tired of my old lens, new one arrived
+No more posts today, off hiking
+No more sugar in my coffee
+Enough said: best pizza in town
+I do not recommend climbing it without a guide
+I wouldn't recommend skipping this museum
+I never liked tea until matcha
+unsubscribed from the gym, now running outdoors
+Blocked my calendar for the marathon
+Waste of time they said, now I have a telescope
+Returned it with thanks, great drill
+I hate spoilers so I read the whole series
+Don't show me the ending!
+Don't send me home yet, this concert is magic
+I hate to leave Kyoto
+讨厌剧透！我还没看完三体
+讨厌雨天，不能去跑步
+不喜欢速溶，只喝手冲
+不喜欢人多的登山路线
+不要再推荐更贵的镜头了
+别推荐给她
+我不喜欢没有猫的日子
+厌倦了城市，周末去徒步
+受够了上班，想去露营
+不感兴趣的可以不看，我就是爱晒娃
+对足球不感兴趣的人不懂这种快乐
+拉黑了所有说猫坏话的人
+不想看到三体结束
+没兴趣加班，去爬山
 """.strip().splitlines()
 
 
@@ -220,7 +282,7 @@ def test_questions_mixed_feelings_and_what_others_refuse_are_none(text: str) -> 
 
 
 def test_a_long_text_tells_more_than_a_refusal() -> None:
-    assert refused("I hate gardening. " + "Weeds everywhere. " * 15)
+    assert refused("I hate gardening. " + "Weeds everywhere. " * 10)
     assert not refused("I hate gardening. " + "Weeds everywhere. " * LONGEST)
     assert refused("讨厌健身。" + "又累又贵。" * 10)
     assert not refused("讨厌健身。" + "又累又贵。" * LONGEST)
