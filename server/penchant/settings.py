@@ -123,15 +123,16 @@ def _complaint(key: str, problem: ErrorDetails) -> str:
 
 
 def _keys(values: BaseModel, path: tuple[str, ...]) -> Iterator[str]:
-    """Every key, dotted."""
+    """Every key that holds a value, dotted."""
     for name in type(values).model_fields:
         value = getattr(values, name)
         members = value if isinstance(value, dict) else {"": value}
         for key, member in members.items():
             place = (*path, name, key) if key else (*path, name)
-            yield ".".join(place)
             if isinstance(member, BaseModel):
                 yield from _keys(member, place)
+            else:
+                yield ".".join(place)
 
 
 def document() -> str:
