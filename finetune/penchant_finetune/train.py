@@ -140,6 +140,8 @@ def train(prepared: Prepared, settings: TrainSettings, folder: Path) -> Run:
     if trainer.is_world_process_zero():
         save_lora(model, folder / ADAPTER)
         (folder / RUN).write_text(run.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    # Threads of a process group that are left to the interpreter's end may abort the process there.
+    trainer.accelerator.end_training()
     return run
 
 

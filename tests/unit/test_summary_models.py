@@ -215,7 +215,7 @@ async def test_a_local_model_that_takes_too_long_is_stopped(tmp_path: Path) -> N
     with pytest.raises(asyncio.CancelledError):
         await task
     assert model._process is None
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - begun < 100
 
 
 @pytest.mark.slow
