@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,19 +132,12 @@ def _unit(vector: Vector | None) -> Vector | None:
 def _interest_view(
     profile: Profile, interest: Interest, mass: float, whole: float, since: int, as_of: int, blender: Blender
 ) -> InterestView:
-    return InterestView(
-        id=interest.id,
+    return replace(
+        view_gone(interest),
         weight=interest.sign * mass / whole,
         confidence=confidence(interest),
         trend=trend(interest, profile.mass_of(interest), since, as_of, blender),
-        signal_count=interest.signal_count,
-        first=interest.first,
-        last=interest.last,
-        steering=interest.steering or Steering(),
-        vector=interest.centroid,
-        terms=_all_terms(interest),
         mass=mass,
-        sign=interest.sign,
     )
 
 
