@@ -68,7 +68,7 @@ class Own:
     rows: Rows
     masses: Floats
 
-    def under(self, horizons: Rows | slice) -> Own:
+    def under(self, horizons: Rows) -> Own:
         """The same with the masses of some horizons alone, by their places."""
         return Own(self.rows, self.masses[horizons])
 
