@@ -10,8 +10,8 @@ from penchant_pipelines.interests.view import (
     ProfileView,
     Trend,
     explain,
+    unweighed_view,
     view,
-    view_gone,
 )
 
 __all__ = [
@@ -31,6 +31,6 @@ __all__ = [
     "explain",
     "pack",
     "unpack",
+    "unweighed_view",
     "view",
-    "view_gone",
 ]

@@ -133,7 +133,7 @@ def _interest_view(
     profile: Profile, interest: Interest, mass: float, whole: float, since: int, as_of: int, blender: Blender
 ) -> InterestView:
     return replace(
-        view_gone(interest),
+        unweighed_view(interest),
         weight=interest.sign * mass / whole,
         confidence=confidence(interest),
         trend=trend(interest, profile.mass_of(interest), since, as_of, blender),
@@ -141,8 +141,8 @@ def _interest_view(
     )
 
 
-def view_gone(interest: Interest) -> InterestView:
-    """Read an interest that is in no profile any more: it weighs nothing."""
+def unweighed_view(interest: Interest) -> InterestView:
+    """Read what an interest is whatever it weighs; by itself, as one that is in no profile any more, nothing."""
     return InterestView(
         id=interest.id,
         weight=0.0,

@@ -31,8 +31,8 @@ from penchant_pipelines.interests import (
     SteeringEvent,
     pack,
     unpack,
+    unweighed_view,
     view,
-    view_gone,
 )
 from penchant_pipelines.interests.blend import undone_ids
 from penchant_pipelines.model import Action, Item, Signal, Steering, now
@@ -341,7 +341,7 @@ class Ledger:
             hit = steered or blender.meant(self._served(state), event) or blender.opened_by(event)
             found = next((interest for interest in whole.interests if interest.id == hit.id), None)
             if found is None:
-                found = view_gone(hit)
+                found = unweighed_view(hit)
                 whole = replace(whole, interests=(*whole.interests, found))
             return Steered(found, whole, serving.space_id)
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from penchant import jsonl
-from penchant.cli.intake import Intake, Stop, Summary, content_id
+from penchant.cli.ids import SignalIds
+from penchant.cli.intake import Intake, Stop, Summary
 from penchant.cli.options import DEFAULT_SERVER, INPUT_FILE, Commands, Json, Server, connect
 from penchant.cli.output import drift_words, interest_name, print_json, print_line, progress
 from penchant.client import Client
@@ -66,7 +65,7 @@ def capture_file(client: Client, file: Path) -> Summary:
     ):
         intake = Intake(source, Signal, summary, stop, moved)
         try:
-            for position, result in enumerate(client.capture_many(_identified(intake))):
+            for position, result in enumerate(client.capture_many(map(SignalIds(), intake))):
                 if result.error is not None:
                     summary.refuse(intake.numbers[position], result.error, result.signal.id)
                 elif result.response is not None and result.response.duplicate:
@@ -77,14 +76,3 @@ def capture_file(client: Client, file: Path) -> Summary:
             summary.error = error
     summary.interrupted = stop.wished
     return summary
-
-
-def _identified(signals: Iterable[Signal]) -> Iterator[Signal]:
-    """Give signals without an id one from their content, and from which occurrence of it in the file they are."""
-    seen: Counter[str] = Counter()
-    for signal in signals:
-        if not signal.id:
-            made = content_id(signal, "signal", 32)
-            seen[made] += 1
-            signal.id = made if seen[made] == 1 else f"{made}-{seen[made]}"
-        yield signal

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from penchant import jsonl
-from penchant.cli.intake import Intake, Stop, Summary, content_id
+from penchant.cli.ids import identified
+from penchant.cli.intake import Intake, Stop, Summary
 from penchant.cli.options import DEFAULT_SERVER, INPUT_FILE, Commands, Json, Server, connect
 from penchant.cli.output import print_json, print_line, print_table, progress, write_line
 from penchant.v1.catalog_service_pb2 import Item
@@ -40,7 +41,7 @@ def import_items(
         stop.on_interrupt(),
     ):
         intake = Intake(source, Item, summary, stop, moved)
-        result = client.upsert_items(map(_identified, intake))
+        result = client.upsert_items(map(identified, intake))
     summary.taken = result.upserted_count
     for error in result.errors:
         summary.refuse(intake.numbers[error.index], error.error, error.item_id)
@@ -85,9 +86,3 @@ def delete_items(
         write_line(f'{{"deleted_count": {count}}}')
     else:
         print_line(f"{count} deleted")
-
-
-def _identified(item: Item) -> Item:
-    if not item.id:
-        item.id = content_id(item, "item", 16)
-    return item

@@ -73,8 +73,12 @@ Refuse = Callable[[Path, int, str], object]
 def read_files(
     items: Path, signals: Path, settings: Settings, refused: Refuse
 ) -> tuple[Iterator[Item], Iterator[Signal]]:
-    """Read items and signals as they are asked for; lines that the server would refuse go to `refused` instead."""
+    """Read items and signals as they are asked for; lines that the server would refuse go to `refused` instead.
+
+    Lines without an id get the one that `items import` and `capture` give them.
+    """
     from penchant import convert
+    from penchant.cli.ids import SignalIds, identified
     from penchant.v1.catalog_service_pb2 import Item
     from penchant.v1.signal_pb2 import Signal
     from penchant.validation import Limits, Validator
@@ -82,13 +86,18 @@ def read_files(
     limits = settings.limits
     check = Validator(Limits(limits.text_bytes, limits.batch_size, limits.page_size)).check
     return (
-        _messages(items, Item, convert.to_item, check, refused),
-        _messages(signals, Signal, convert.to_signal, check, refused),
+        _messages(items, Item, identified, convert.to_item, check, refused),
+        _messages(signals, Signal, SignalIds(), convert.to_signal, check, refused),
     )
 
 
 def _messages(
-    file: Path, kind: type[M], read: Callable[[M], T], check: Callable[[M], None], refused: Refuse
+    file: Path,
+    kind: type[M],
+    identify: Callable[[M], M],
+    read: Callable[[M], T],
+    check: Callable[[M], None],
+    refused: Refuse,
 ) -> Iterator[T]:
     from penchant_pipelines.errors import InvalidInput
 
@@ -97,10 +106,11 @@ def _messages(
             if isinstance(line.content, InvalidInputError):
                 refused(file, line.number, describe(line.content))
                 continue
+            message = identify(line.content)
             try:
-                check(line.content)
+                check(message)
             except InvalidInput as error:
                 refused(file, line.number, error.message)
                 continue
-            yield read(line.content)
+            yield read(message)
             moved(source.position)

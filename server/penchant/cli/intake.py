@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import signal
 from array import array
@@ -103,12 +102,6 @@ class Summary:
         if self.interrupted:
             stderr.print("interrupted")
         print_line(", ".join(f"{count} {word}" for word, count in counts.items()))
-
-
-def content_id(message: Message, kind: str, digits: int) -> str:
-    """Return an id made from all that a message says, the same whenever it is read; `digits` in base 16."""
-    content = message.SerializeToString(deterministic=True)
-    return f"{kind}-{hashlib.sha256(content).hexdigest()[:digits]}"
 
 
 class Intake(Generic[M]):

@@ -1,0 +1,48 @@
+"""Files that commands read without a server: every line has the id that the server's commands would give it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from penchant.cli.files import read_files
+from penchant.settings import Settings
+
+POST = '{"user_id": "ada", "time": "2026-03-01T10:00:00Z", "post": {"text": "Sourdough again"}}\n'
+
+
+def read(folder: Path, items: str, signals: str) -> tuple[list[str], list[str], list[str]]:
+    """Ids of items and signals, and why lines were left out."""
+    (folder / "items.jsonl").write_text(items, encoding="utf-8")
+    (folder / "signals.jsonl").write_text(signals, encoding="utf-8")
+    refusals: list[str] = []
+    found = read_files(
+        folder / "items.jsonl",
+        folder / "signals.jsonl",
+        Settings(),
+        lambda file, line, why: refusals.append(f"{file.name} {line}: {why}"),
+    )
+    first, second = ([each.id for each in part] for part in found)
+    return first, second, refusals
+
+
+def test_lines_without_an_id_stay_apart_and_are_the_same_each_time(tmp_path: Path) -> None:
+    items = '{"title": "Bread"}\n{"title": "Beer"}\n'
+    signals = POST + POST + POST.replace("ada", "ben")
+    item_ids, signal_ids, refusals = read(tmp_path, items, signals)
+    assert refusals == []
+    assert len(set(item_ids)) == 2
+    assert len(set(signal_ids)) == 3
+    assert all(item_ids)
+    assert all(signal_ids)
+    assert (item_ids, signal_ids) == read(tmp_path, items, signals)[:2]
+
+
+def test_ids_that_are_given_stay(tmp_path: Path) -> None:
+    item_ids, signal_ids, _ = read(tmp_path, '{"id": "i", "title": "Bread"}\n', POST.replace("{", '{"id": "s", ', 1))
+    assert (item_ids, signal_ids) == (["i"], ["s"])
+
+
+def test_what_the_server_would_refuse_is_told_with_its_line(tmp_path: Path) -> None:
+    item_ids, signal_ids, refusals = read(tmp_path, '{"title": "Bread"}\nno json\n', '{"post": {"text": "x"}}\n' + POST)
+    assert (len(item_ids), len(signal_ids)) == (1, 1)
+    assert [refusal.partition(":")[0] for refusal in refusals] == ["items.jsonl 2", "signals.jsonl 1"]
