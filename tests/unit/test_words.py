@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 from sentence_transformers import SentenceTransformer
 
 from penchant_pipelines.encoder.sentence import embedded_model
@@ -55,12 +57,21 @@ def test_damaged_words_are_refused(content: str, tmp_path: Path) -> None:
         WordVocabulary.load(file)
 
 
-def test_rows_keep_eight_bits(tmp_path: Path) -> None:
+def test_rows_keep_four_bits(tmp_path: Path) -> None:
     rows = np.random.default_rng(1).normal(size=(50, 384)).astype(np.float32)
     save_rows(tmp_path / "rows.safetensors", rows)
+    assert (tmp_path / "rows.safetensors").stat().st_size < 50 * 384 / 2 + 500
     loaded = load_rows(tmp_path / "rows.safetensors")
-    # Half a level of 127, of the row's greatest number.
-    assert np.all(np.abs(loaded - rows) <= np.abs(rows).max(axis=1, keepdims=True) * 0.5 / 127 * 1.05)
+    cosines = (loaded * rows).sum(axis=1) / np.linalg.norm(loaded, axis=1) / np.linalg.norm(rows, axis=1)
+    assert cosines.min() > 0.985
+    save_rows(tmp_path / "again.safetensors", loaded)
+    assert np.allclose(load_rows(tmp_path / "again.safetensors"), loaded, rtol=2e-3)
+
+
+def test_a_row_of_levels_is_kept_as_it_is(tmp_path: Path) -> None:
+    rows = np.array([[7, -7, 0, 3, -1, 1], [0, 0, 0, 0, 0, 0]], dtype=np.float32) / np.float32(8)
+    save_rows(tmp_path / "rows.safetensors", rows)
+    assert np.allclose(load_rows(tmp_path / "rows.safetensors"), rows, atol=1e-6)
 
 
 def test_rows_that_are_none_are_refused(tmp_path: Path) -> None:
@@ -68,6 +79,21 @@ def test_rows_that_are_none_are_refused(tmp_path: Path) -> None:
     file.write_bytes(b"\x80\x04pickle")
     with pytest.raises(WrongState):
         load_rows(file)
+
+
+@pytest.mark.parametrize(
+    ("rows", "scales"),
+    [
+        (np.zeros((3, 4), np.int8), np.ones((3, 1), np.float16)),
+        (np.zeros((3, 4), np.uint8), np.ones((2, 1), np.float16)),
+        (np.zeros((3, 4), np.uint8), np.full((3, 1), np.nan, np.float16)),
+    ],
+    ids=["8 bits", "a scale missing", "no number"],
+)
+def test_rows_of_another_kind_are_refused(rows: Any, scales: Any, tmp_path: Path) -> None:
+    save_file({"rows": rows, "scales": scales}, tmp_path / "rows.safetensors")
+    with pytest.raises(WrongState, match="must hold rows"):
+        load_rows(tmp_path / "rows.safetensors")
 
 
 def test_words_become_tokens_and_english_stays(vocabulary: WordVocabulary) -> None:

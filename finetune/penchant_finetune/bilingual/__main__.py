@@ -5,20 +5,52 @@ from __future__ import annotations
 import argparse
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from penchant_finetune.bilingual.corpus import read_corpus, read_corpus_parts
+from penchant_finetune.bilingual.bridge import Bridge, multilingual
+from penchant_finetune.bilingual.corpus import Corpus, read_corpus, read_corpus_parts
 from penchant_finetune.bilingual.export import export
 from penchant_finetune.bilingual.measures import held_out
-from penchant_finetune.bilingual.training import Recipe, Student, Teacher, Training, phrases, write_configuration
-from penchant_finetune.bilingual.vocabulary import choose_words, first_rows, meaning, read_glosses
+from penchant_finetune.bilingual.training import (
+    Led,
+    Recipe,
+    Student,
+    Teacher,
+    Training,
+    bags,
+    in_half,
+    phrases,
+    write_configuration,
+)
+from penchant_finetune.bilingual.vocabulary import (
+    Glosses,
+    choose_words,
+    first_rows,
+    meaning,
+    read_glosses,
+    rows_by_meaning,
+)
+from penchant_finetune.lora import load_lora
 from penchant_pipelines.encoder import Vectors
 from penchant_pipelines.encoder.sentence import embedded_model
-from penchant_pipelines.encoder.words import add_words, word_embedding
+from penchant_pipelines.encoder.words import (
+    ROWS_FILE,
+    WORDS_FILE,
+    WordVocabulary,
+    add_words,
+    load_rows,
+    word_embedding,
+)
+
+Encode = Callable[[Sequence[str]], Vectors]
+HEADLINES = 40_000
+TRANSLATED, NAMED = 10_000, 6_000
+"""Sentences, and words of the dictionary, that the way between the teachers is learnt from, beside all titles."""
 
 
 class _Encode:
@@ -38,6 +70,43 @@ class _Encode:
         return vectors
 
 
+def kept(folder: Path, name: str, encode: Encode, texts: Sequence[str]) -> Vectors:
+    """Vectors of texts, which an interrupted run need not make again: minutes of work, named for what they are of."""
+    cache = folder / f"{name}-{hashlib.sha256(chr(0).join(texts).encode()).hexdigest()[:16]}.npy"
+    if cache.exists():
+        found: Vectors = np.load(cache)
+        return found
+    vectors = encode(texts)
+    np.save(cache, vectors)
+    return vectors
+
+
+def word_meanings(teacher: Teacher, read: Encode, vocabulary: WordVocabulary, glosses: Glosses) -> Vectors:
+    """What each word means, float32 (n, 384): its gloss to the teacher, or what `read` makes of the word itself."""
+    meanings = np.zeros((len(vocabulary), 384), dtype=np.float32)
+    glossed = np.array([word in glosses for word in vocabulary.words])
+    meanings[glossed] = teacher([meaning(glosses, word) for word in vocabulary.words if word in glosses]).numpy()
+    meanings[~glossed] = read([word for word in vocabulary.words if word not in glosses])
+    return meanings
+
+
+def second_lessons(
+    read: Encode, corpus: Corpus, vocabulary: WordVocabulary, glosses: Glosses, meanings: Vectors, seed: int
+) -> dict[str, list[Led]]:
+    """What the second teacher has to say of words without a gloss, of headlines made of words, and of sentences."""
+    number = {word: i for i, word in enumerate(vocabulary.words)}
+    names = [word for word in vocabulary.words if word not in glosses]
+    whole = [word for word in vocabulary.words if len(word) > 1]
+    made = bags(whole, torch.from_numpy(meanings[[number[word] for word in whole]]), HEADLINES, seed + 1)
+    headlines = [text for text, _ in made]
+    targets = {
+        "names": (names, meanings[[number[word] for word in names]]),
+        "headlines": (headlines, read(headlines)),
+        "reading": (corpus.reading, read(corpus.reading)),
+    }
+    return {kind: list(zip(texts, torch.from_numpy(rows), strict=True)) for kind, (texts, rows) in targets.items()}
+
+
 def main() -> None:
     """Read the data, train, save."""
     from sentence_transformers import SentenceTransformer
@@ -46,9 +115,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=Recipe().steps)
+    parser.add_argument("--words", type=int, default=Recipe().word_count, help="words beside the single characters")
+    parser.add_argument("--second-teacher", action="store_true", help="learn from multilingual-e5-small too")
+    parser.add_argument("--start", type=Path, help="an adapter to go on from, in place of glosses and nothing")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    recipe = Recipe(steps=arguments.steps)
+    recipe = Recipe(steps=arguments.steps, word_count=arguments.words)
     arguments.run.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(recipe.seed)
@@ -58,12 +130,11 @@ def main() -> None:
     development, _ = read_corpus_parts(arguments.data)
     glosses = read_glosses(arguments.data / "lexicon/cedict.jsonl.gz")
     vocabulary = choose_words(glosses, corpus.chinese, recipe.word_count)
-    vocabulary.save(arguments.run / "words.txt")
+    vocabulary.save(arguments.run / WORDS_FILE)
     model = SentenceTransformer(str(embedded_model()), device=device, local_files_only=True)
-    meanings = [meaning(glosses, word) for word in vocabulary.words]
-    pieces = model.tokenizer.get_vocab()
-    spelt = [model.tokenizer.tokenize(text) for text in meanings]
+    spelt = [model.tokenizer.tokenize(meaning(glosses, word)) for word in vocabulary.words]
     own = word_embedding(model).weight.detach().cpu().numpy()
+    rows = first_rows(vocabulary, spelt, model.tokenizer.get_vocab(), own)
     print(f"{len(vocabulary)} words, {time.monotonic() - started:.0f} s", flush=True)
     english = [en for _, en in corpus.parallel + corpus.titles] + corpus.english
     english += [
@@ -71,21 +142,46 @@ def main() -> None:
     ]
 
     def encode(texts: Sequence[str]) -> Vectors:
-        # Minutes of work, named for what it was made of: an interrupted run need not do it again.
-        cache = arguments.run / f"teacher-{hashlib.sha256(chr(0).join(texts).encode()).hexdigest()[:16]}.npy"
-        if cache.exists():
-            found: Vectors = np.load(cache)
-            return found
-        vectors: Vectors = model.encode(texts, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
-        np.save(cache, vectors)
-        return vectors
+        with in_half(device):
+            found: Vectors = model.encode(
+                list(texts), batch_size=64, normalize_embeddings=True, show_progress_bar=False
+            )
+        return found
 
-    teacher = Teacher(encode, english)
+    teacher = Teacher(partial(kept, arguments.run, "teacher", encode), english)
     print(f"{len(teacher.vectors)} teacher vectors, {time.monotonic() - started:.0f} s", flush=True)
-    add_words(model, vocabulary, first_rows(vocabulary, spelt, pieces, own))
+    known = np.array([word in glosses for word in vocabulary.words])
+    if arguments.start:
+        row_of = {word: i for i, word in enumerate(WordVocabulary.load(arguments.start / WORDS_FILE).words)}
+        known = np.array([word in row_of for word in vocabulary.words])
+        trained = load_rows(arguments.start / ROWS_FILE)
+        rows[known] = trained[[row_of[word] for word in vocabulary.words if word in row_of]]
+    lessons = None
+    if arguments.second_teacher:
+        foreign = partial(kept, arguments.run, "multilingual", multilingual)
+        dictionary = [word for word in vocabulary.words if word in glosses and len(word) > 1][:NAMED]
+        pairs = [
+            *corpus.titles,
+            *corpus.parallel[:TRANSLATED],
+            *((word, meaning(glosses, word)) for word in dictionary),
+        ]
+        bridge = Bridge(foreign([zh for zh, _ in pairs]), teacher([en for _, en in pairs]).numpy())
+
+        def read(texts: Sequence[str]) -> Vectors:
+            return bridge(foreign(texts))
+
+        meanings = word_meanings(teacher, read, vocabulary, glosses)
+        rows = rows_by_meaning(rows, known, meanings)
+        lessons = second_lessons(read, corpus, vocabulary, glosses, meanings, recipe.seed)
+        print(f"second teacher's lessons, {time.monotonic() - started:.0f} s", flush=True)
+    add_words(model, vocabulary, rows)
     student = Student(model, vocabulary, recipe, device)
-    write_configuration(recipe, arguments.run, data={name: len(getattr(corpus, name)) for name in corpus.__slots__})
-    training = Training(student, teacher, corpus, vocabulary, glosses, recipe, arguments.run)
+    if arguments.start:
+        load_lora(model, arguments.start)
+    sizes = {name: len(getattr(corpus, name)) for name in corpus.__slots__}
+    lesson_sizes = {kind: len(rows) for kind, rows in (lessons or {}).items() if kind not in sizes}
+    write_configuration(recipe, arguments.run, data=sizes | lesson_sizes, started_anew=arguments.start is None)
+    training = Training(student, teacher, corpus, vocabulary, glosses, recipe, arguments.run, lessons)
     encoder = _Encode(student)
     print(f"start {held_out(encoder, development)} {time.monotonic() - started:.0f} s", flush=True)
     training.run(lambda: held_out(encoder, development))

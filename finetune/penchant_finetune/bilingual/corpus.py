@@ -19,6 +19,7 @@ from penchant_pipelines.text import TextError
 from penchant_pipelines.text.clean import clean
 from penchant_pipelines.text.pipeline import encoder_text
 
+READING = 36_000
 _SENTENCE_END = re.compile(r"(?<=[。！？!?])|(?<=\.)\s|\n+")
 
 
@@ -65,6 +66,8 @@ class Corpus:
     english: list[str] = field(default_factory=list)
     chinese: list[str] = field(default_factory=list)
     """All Chinese text, for counting words."""
+    reading: list[str] = field(default_factory=list)
+    """Chinese sentences of every source, whose English nobody wrote."""
 
 
 @dataclass(slots=True)
@@ -141,6 +144,7 @@ def read_corpus(folder: Path, seed: int) -> Corpus:
         *(text for pair in corpus.passages for text in pair),
         *(text for g in corpus.graded for text in (g.a, g.b)),
     ]
+    corpus.reading = _reading(folder, held_titles | asked, draw)
     return corpus
 
 
@@ -195,6 +199,26 @@ def _paraphrases(file: Path, asked: set[str]) -> list[tuple[str, str, str]]:
             against[a] = b
     # Questions about one bank's two products say little; a third of them is enough.
     return [(a, b, against.get(a, "")) for a, b, origin in same if not origin.startswith("AFQMC") or share(a) < 0.3]
+
+
+def _reading(folder: Path, held: set[str], draw: random.Random) -> list[str]:
+    """Draw sentences of what has no translation, each once, none of those that are measured on."""
+    texts = [
+        read(row[side], "zh")
+        for row in read_lines(folder / "similarity/pairs_zh.jsonl.gz")
+        # Questions about one bank's two products say little.
+        if not row["set"].startswith("AFQMC")
+        for side in ("a", "b")
+    ]
+    articles = (row["text"] for row in read_lines(folder / "parallel/lctt_articles.jsonl.gz"))
+    posts = (row["post"]["text"] for row in read_lines(folder / "zh_blogs/signals.jsonl.gz"))
+    items = (row.get("text", "") for row in read_lines(folder / "douban/items.jsonl.gz"))
+    for documents, most in ((articles, 1), (posts, 4), (items, 3)):
+        for document in documents:
+            spans = _spans(read(document[:3000], "zh"), 60)
+            texts += draw.sample(spans, min(most, len(spans)))
+    pool = sorted({text for text in texts if text} - held)
+    return draw.sample(pool, min(READING, len(pool)))
 
 
 def _spans(text: str, length: int = 90) -> list[str]:

@@ -28,9 +28,12 @@ them by jieba's own algorithm over this very list, and each new row starts at th
 telling in the word's English glosses, scaled to the length of an English row. The rows and a LoRA of rank {rank} on
 attention and feed-forward layers are then trained by InfoNCE and cosine distillation towards the English model
 (translations, English put word for word into Chinese, glosses, bags of related words), InfoNCE on paraphrases and
-passages of one document, CoSENT on graded pairs, and an anchor that holds English texts in place; the state that did
-best on development data was kept, that of step {steps}. Rows are kept in 8 bits, the LoRA in 16.
-`finetune/runs/bilingual.sh` makes it; `run.json` holds the run's configuration.
+passages of one document, CoSENT on graded pairs, and an anchor that holds English texts in place. A second run goes on
+from there with twice the words and a second teacher, multilingual-e5-small: what it reads in names that no dictionary
+has, in headlines made of related words, and in Chinese sentences without a translation is led into the English model's
+space by a ridge regression on texts whose English is known. The state that did best on development data was kept, that
+of step {steps} of the second run. Rows are kept in 4 bits, the LoRA in 16. `finetune/runs/bilingual.sh` makes it;
+`run.json` holds the second run's configuration.
 
 ## Data
 
@@ -38,8 +41,8 @@ best on development data was kept, that of step {steps}. Rows are kept in 8 bits
 
 CC-CEDICT (CC BY-SA 4.0) gave the glosses; Tatoeba (CC BY 2.0 FR) sentences; the Linux China translation project
 (Apache-2.0) titles and articles; the CSTS collection sentence pairs; public blogs, film, book and music titles the
-rest. No topic-labelled text was learnt from: those measure. Sentences, titles and pairs that are measured on were set
-aside by hash before the training.
+rest; multilingual-e5-small (MIT; Wang et al. 2024) read what has no translation. No topic-labelled text was learnt
+from: those measure. Sentences, titles and pairs that are measured on were set aside by hash before the training.
 
 ## Figures
 
@@ -67,7 +70,7 @@ MEASURES = {
 
 
 def export(run: Path, folder: Path) -> None:
-    """Write the adapter of a run's best checkpoint: words with 8-bit rows, LoRA in half precision."""
+    """Write the adapter of a run's best checkpoint: words with 4-bit rows, LoRA in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
     state: dict[str, Any] = torch.load(run / BEST, map_location="cpu", weights_only=True)
     WordVocabulary.load(run / WORDS_FILE).save(folder / WORDS_FILE)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import Ridge
 
 from penchant_finetune.bilingual.corpus import read_lines
 from penchant_pipelines.encoder import Vectors
@@ -114,3 +116,12 @@ def first_rows(
             found = [row_of[c] for c in word if c in row_of and known[row_of[c]]] if len(word) > 1 else []
             rows[number] = rows[found].mean(axis=0) if found else common
     return rows
+
+
+def rows_by_meaning(rows: Vectors, known: NDArray[np.bool_], meanings: Vectors) -> Vectors:
+    """Fill the rows (n, d) that are not `known` with what a ridge regression of the known on `meanings` (n, m) says."""
+    led: Vectors = Ridge(alpha=1.0).fit(meanings[known], rows[known]).predict(meanings[~known]).astype(np.float32)
+    filled = rows.copy()
+    length = np.linalg.norm(rows[known], axis=1).mean()
+    filled[~known] = led * length / np.linalg.norm(led, axis=1, keepdims=True)
+    return filled
