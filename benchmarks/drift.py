@@ -282,7 +282,7 @@ def _told(streams: list[Seen], changes: list[int], seed: int) -> dict[str, Any]:
     values, draws = np.array(delays), Bootstrap(len(delays), seed)
     return {
         "missed": _rounded(draws.interval(np.isnan(values).astype(float))),
-        "delay": _rounded(draws.interval(values)),
+        "delay": None if np.isnan(values).all() else _rounded(draws.interval(values)),
         "median_delay": None if np.isnan(values).all() else float(np.nanmedian(values)),
         "within_5": _rounded(draws.interval((values <= 5).astype(float))),
     }
@@ -315,8 +315,8 @@ def show(found: dict[str, dict[str, Any]]) -> None:
     Console(width=200, stderr=True).print(table)
 
 
-def _cell(values: list[float]) -> str:
-    return f"{values[0]:.2f} ({values[1]:.2f}–{values[2]:.2f})"
+def _cell(values: list[float] | None) -> str:
+    return "–" if values is None else f"{values[0]:.2f} ({values[1]:.2f}–{values[2]:.2f})"
 
 
 if __name__ == "__main__":
