@@ -125,8 +125,10 @@ def load_rows(file: Path) -> NDArray[np.float32]:
         or not np.isfinite(scales).all()
     ):
         raise WrongState("ADAPTER_UNREADABLE", f"{file} must hold rows uint8 (n, d/2) and finite scales (n, 1)")
-    levels = np.stack([packed & 15, packed >> 4], axis=2).reshape(len(packed), -1)
-    rows: NDArray[np.float32] = (levels.astype(np.float32) - _LEVELS - 1) * scales
+    rows = np.empty((len(packed), 2 * packed.shape[1]), dtype=np.float32)
+    rows[:, ::2], rows[:, 1::2] = packed & 15, packed >> 4
+    rows -= _LEVELS + 1
+    rows *= scales
     return rows
 
 
