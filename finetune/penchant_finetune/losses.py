@@ -32,6 +32,9 @@ class UserAwareRankingLoss(CachedLossMixin, nn.Module):
 
     `pairs` (n, 3): anchor, positive and negative of each row of the training part, −1 for no negative.
 
+    `tokens_in_memory`: tokens that what is needed for the way back is kept of at once; what a batch holds beyond them
+    goes through the model twice.
+
     `dimensions`: lengths that vectors may be cut to (Kusupati et al. 2022, Matryoshka); empty for the whole only.
     """
 
@@ -42,14 +45,16 @@ class UserAwareRankingLoss(CachedLossMixin, nn.Module):
         pairs: Ints,
         text_count: int,
         temperature: float,
-        mini_batch_size: int,
+        tokens_in_memory: int,
         dimensions: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.model = model
         self.text_count = text_count
         self.temperature = temperature
-        self.mini_batch_size = mini_batch_size
+        self.mini_batch_num_tokens: int = tokens_in_memory
+        # The library reads it, though tokens decide.
+        self.mini_batch_size = _PASS
         self.dimensions = tuple(dimensions)
         self._orders: list[Tensor] = []
         self.touched: Tensor
@@ -63,18 +68,21 @@ class UserAwareRankingLoss(CachedLossMixin, nn.Module):
         self.register_buffer("shares", torch.from_numpy(shares), persistent=False)
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> Tensor:
-        """Embed the columns and compare; caches gradients only where the batch is larger than a mini-batch.
+        """Embed the columns and compare; caches gradients only where the batch holds more tokens than memory may.
 
         Texts pass with others of about their length, so that one long text doesn't widen the whole batch.
         """
         orders = []
         columns = []
+        tokens = 0
         for column in sentence_features:
-            order = column["attention_mask"].sum(dim=1).argsort(stable=True)
+            lengths = column["attention_mask"].sum(dim=1)
+            tokens += int(lengths.sum())
+            order = lengths.argsort(stable=True)
             orders.append(order.argsort())
             columns.append({name: _sorted(value, order) for name, value in column.items()})
         self._orders = orders
-        if len(labels) > self.mini_batch_size:
+        if tokens > self.mini_batch_num_tokens:
             return self.forward_cached(columns, labels)
         ranges = [(start, start + _PASS) for start in range(0, len(labels), _PASS)]
         reps = [
@@ -140,7 +148,7 @@ class UserAwareRankingLoss(CachedLossMixin, nn.Module):
 
     def get_config_dict(self) -> dict[str, Any]:
         """What sentence-transformers writes into logs."""
-        return {"temperature": self.temperature, "mini_batch_size": self.mini_batch_size}
+        return {"temperature": self.temperature, "tokens_in_memory": self.mini_batch_num_tokens}
 
 
 def _sorted(value: Any, order: Tensor) -> Any:

@@ -57,7 +57,7 @@ class TrainSettings(BaseModel):
     seed: int = 0
     epochs: float = Field(default=4.0, gt=0)
     batch_size: int = Field(default=256, ge=2)
-    micro_batch_size: int = Field(default=256, ge=1)
+    tokens_in_memory: int = Field(default=8192, ge=1)
     learning_rate: float = Field(default=2e-3, gt=0)
     temperature: float = Field(default=0.05, gt=0)
     rank: int = Field(default=16, ge=1, le=1024)
@@ -198,7 +198,7 @@ def _trainer(
         np.stack([pairs.anchors, pairs.positives, pairs.negatives], axis=1),
         len(prepared.texts),
         settings.temperature,
-        settings.micro_batch_size,
+        settings.tokens_in_memory,
         settings.matryoshka,
     )
     grading: torch.nn.Module = CoSENTLoss(model)

@@ -36,6 +36,8 @@ LEAST_LENGTH = 0.06
 """Least squared length of a mean: over different signals alone it comes out near 0 where they have little in common."""
 STIRRING = 0.25
 """Evidence from which a change may have begun."""
+LEFT_BEHIND = 0.4
+"""Share of the mean before that is taken out of what is newest where drift is told."""
 
 
 class DriftSettings(Section):
@@ -52,7 +54,7 @@ class DriftSettings(Section):
         "which drift is told.",
     )
     turn: float = Field(
-        default=0.145, gt=0, le=2, description="1 − cosine between the two means that it takes besides to tell drift."
+        default=0.18, gt=0, le=2, description="1 − cosine between the two means that it takes besides to tell drift."
     )
     memory_signals: int = Field(
         default=200, ge=20, description="Signals that the mean reaches back, so that slow change passes for none."
@@ -156,6 +158,17 @@ def trust(state: DriftState, settings: DriftSettings) -> float:
     The square root makes it lead early: that helps where a change is under way and costs nothing measurable elsewhere.
     """
     return 1.0 if state.remaining else math.sqrt(min(1.0, max(0.0, state.evidence)))
+
+
+def newest(state: DriftState, settings: DriftSettings) -> Vector | None:
+    """What the newest signals are about, (d,) of any length; None before the first.
+
+    Their mean still holds what came before a change, half of it after three signals. As far as a change is likely, part
+    of the mean before is taken out.
+    """
+    if state.now is None or state.mean is None:
+        return None
+    return state.now - np.float32(LEFT_BEHIND * trust(state, settings)) * state.mean
 
 
 def report(

@@ -154,7 +154,7 @@ def test_several_processes_train_one_run(folder: Path, tmp_path: Path) -> None:
     assert code == 0, err
     # `accelerate launch` starts several processes on GPUs only; on them it sets the same variables as torchrun.
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    options = [*QUICK, "--batch-size", "32", "--micro-batch-size", "8"]
+    options = [*QUICK, "--batch-size", "32", "--tokens-in-memory", "64"]
     done = subprocess.run(
         [*launch, "-m", "penchant", "finetune", "train", tmp_path / "prepared", tmp_path / "run", *options],
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from penchant_pipelines.drift import DriftReport, DriftSettings, DriftState, observe, report
+from penchant_pipelines.drift import DriftReport, DriftSettings, DriftState, newest, observe, report
 
 DIMENSIONS = 64
 RULES = DriftSettings()
@@ -100,6 +100,25 @@ def test_most_changes_are_told_within_five_signals() -> None:
         found = told(np.concatenate([texts([0], 50, seed), texts([3], 20, seed + 1000)]))
         delays.append(next(place for place in range(50, 70) if found[place].detected) - 49)
     assert float(np.median(delays)) <= 5
+
+
+def test_what_is_newest_leaves_the_old_topic_behind_as_far_as_a_change_is_likely() -> None:
+    old, new = np.eye(DIMENSIONS, dtype=np.float32)[[0, 3]]
+    shares = []
+    for seed in range(40):
+        state = DriftState()
+        for vector in np.concatenate([texts([0], 50, seed), texts([3], 5, seed + 1000)]):
+            observe(state, vector, 0, RULES)
+        lately = newest(state, RULES)
+        assert lately is not None
+        assert state.now is not None
+        shares.append((lately @ old / (lately @ new), state.now @ old / (state.now @ new)))
+    without, with_old = np.mean(shares, axis=0)
+    assert abs(without) < 0.5 * with_old
+
+
+def test_before_the_first_signal_nothing_is_newest() -> None:
+    assert newest(DriftState(), RULES) is None
 
 
 def test_one_odd_text_is_no_drift() -> None:

@@ -38,7 +38,7 @@ from penchant_pipelines.text import TextPipeline, TextSettings
 # peft asks transformers by a name that is on its way out.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
-QUICK = TrainSettings(epochs=6, batch_size=64, micro_batch_size=64, learning_rate=5e-3, threads=1)
+QUICK = TrainSettings(epochs=6, batch_size=64, learning_rate=5e-3, threads=1)
 
 Make = Callable[..., Prepared]
 
@@ -133,7 +133,7 @@ def ranking_loss(touched: list[list[int]], paired: list[list[int]], **changes: A
     model: Any = Lookup(torch.randn(10, 8, generator=torch.Generator().manual_seed(1)))
     pairs = np.array([[*pair, -1] for pair in paired], dtype=np.int64).reshape(-1, 3)
     own = np.array(touched, dtype=np.int64).reshape(-1, 2)
-    settings: dict[str, Any] = {"temperature": 0.1, "mini_batch_size": 8} | changes
+    settings: dict[str, Any] = {"temperature": 0.1, "tokens_in_memory": 8192} | changes
     return UserAwareRankingLoss(model, own, pairs, 10, **settings)
 
 
@@ -185,8 +185,8 @@ def test_gradient_caching_changes_nothing(dimensions: tuple[int, ...]) -> None:
     labels = torch.tensor([[0, 0, 1, 6], [1, 2, 3, 7], [0, 4, 5, 8], [3, 8, 9, 0]])
     features = [column(0, 2, 4, 8), column(1, 3, 5, 9), column(6, 7, 8, 0)]
     gradients = []
-    for size in (8, 2):
-        loss = ranking_loss([[1, 5]], [[0, 9]], mini_batch_size=size, dimensions=dimensions)
+    for size in (64, 2):
+        loss = ranking_loss([[1, 5]], [[0, 9]], tokens_in_memory=size, dimensions=dimensions)
         value = loss(features, labels)
         value.backward()
         gradients.append((value.item(), loss.model.table.grad))
@@ -206,8 +206,8 @@ def test_shorter_vectors_are_trained_where_asked_for() -> None:
 # -- adversarial embeddings --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("micro_batch_size", [64, 3])
-def test_inputs_move_along_the_gradient_by_a_fixed_length(models: dict[str, Path], micro_batch_size: int) -> None:
+@pytest.mark.parametrize("tokens_in_memory", [640, 12])
+def test_inputs_move_along_the_gradient_by_a_fixed_length(models: dict[str, Path], tokens_in_memory: int) -> None:
     _, model = open_base(EncoderSettings(model=str(models["bert"]), device="cpu"))
     add_lora(model, rank=4, dropout=0.0)
     embedding = model[0].get_submodule("auto_model").get_input_embeddings()  # type: ignore[operator]
@@ -215,7 +215,7 @@ def test_inputs_move_along_the_gradient_by_a_fixed_length(models: dict[str, Path
     seen: list[torch.Tensor] = []
     embedding.register_forward_hook(lambda _m, _i, output: seen.append(output.detach()))
     none = np.zeros((0, 2), dtype=np.int64)
-    loss = UserAwareRankingLoss(model, none, none, 10, 0.1, micro_batch_size)
+    loss = UserAwareRankingLoss(model, none, none, 10, 0.1, tokens_in_memory)
     texts = [f"enjoyed {word}" for word in tiny_models.words()[:10]]
     labels = torch.tensor([[user, 2 * user, 2 * user + 1] for user in range(5)])
 

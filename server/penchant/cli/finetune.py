@@ -134,9 +134,9 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of weights and order.")] = 0,
     epochs: Annotated[float, typer.Option(help="Times through all pairs, at most.")] = 4.0,
     batch_size: Annotated[int, typer.Option(help="Pairs that are each other's negatives.")] = 256,
-    micro_batch_size: Annotated[
-        int, typer.Option(help="Texts in memory at once; gradients are cached where the batch is larger.")
-    ] = 256,
+    tokens_in_memory: Annotated[
+        int, typer.Option(help="Tokens learnt from at once, about 0.7 MB each; a larger batch is read twice.")
+    ] = 8192,
     learning_rate: Annotated[float, typer.Option(help="Highest rate of learning.")] = 2e-3,
     temperature: Annotated[float, typer.Option(help="Temperature of the contrastive loss.")] = 0.05,
     rank: Annotated[int, typer.Option(help="Rank of the LoRA layers.")] = 16,
@@ -169,7 +169,7 @@ def train(
         seed=seed,
         epochs=epochs,
         batch_size=batch_size,
-        micro_batch_size=micro_batch_size,
+        tokens_in_memory=tokens_in_memory,
         learning_rate=learning_rate,
         temperature=temperature,
         rank=rank,
