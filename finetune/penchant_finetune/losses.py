@@ -1,4 +1,4 @@
-"""The contrastive loss: in-batch negatives, less whatever is known to be none."""
+"""Losses: of pairs, with in-batch negatives less whatever is known to be none; and of graded pairs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from sentence_transformers.base.losses.gradcache import CachedLossMixin
+from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,54 +22,23 @@ _PASS = 32
 """Texts that pass together where gradients are not cached."""
 
 
-class UserAwareRankingLoss(CachedLossMixin, nn.Module):
-    """Symmetric InfoNCE over a batch (van den Oord et al. 2018) with gradient caching (Gao et al. 2021).
+class BoundedLoss(CachedLossMixin, nn.Module):
+    """A loss over a whole batch within a bound of memory, by gradient caching (Gao et al. 2021).
 
-    sentence-transformers' CachedMultipleNegativesRankingLoss, but a text is no negative for an anchor if the row's
-    user touched it in the training part, if some row of the training part pairs the two, or if it is the same text.
-    And as texts of many pairs are negatives more often than others, each score is lowered by the log of the text's
-    share of the pairs (Yi et al. 2019, logQ correction): without it what is popular is pushed away from everything.
-    Labels are int64 (b, 3 or 4): user, anchor, positive and, where there is one, negative.
-
-    `pairs` (n, 3): anchor, positive and negative of each row of the training part, −1 for no negative.
-
-    `tokens_in_memory`: tokens that what is needed for the way back is kept of at once; what a batch holds beyond them
-    goes through the model twice.
-
-    `dimensions`: lengths that vectors may be cut to (Kusupati et al. 2022, Matryoshka); empty for the whole only.
+    `tokens_in_memory`: tokens that what is needed for the way back is kept of at once. A batch that holds more goes
+    through the model twice, in parts.
     """
 
-    def __init__(
-        self,
-        model: SentenceTransformer,
-        touched: Ints,
-        pairs: Ints,
-        text_count: int,
-        temperature: float,
-        tokens_in_memory: int,
-        dimensions: Sequence[int] = (),
-    ) -> None:
+    def __init__(self, model: SentenceTransformer, tokens_in_memory: int) -> None:
         super().__init__()
         self.model = model
-        self.text_count = text_count
-        self.temperature = temperature
         self.mini_batch_num_tokens: int = tokens_in_memory
         # The library reads it, though tokens decide.
         self.mini_batch_size = _PASS
-        self.dimensions = tuple(dimensions)
         self._orders: list[Tensor] = []
-        self.touched: Tensor
-        self.paired: Tensor
-        self.shares: Tensor
-        both = torch.from_numpy(pairs[:, :2])
-        counts = [np.bincount(column[column >= 0], minlength=text_count) for column in pairs.T]
-        shares = np.log(np.maximum(counts, 1) / max(len(pairs), 1)).astype(np.float32)
-        self.register_buffer("touched", self._codes(torch.from_numpy(touched)), persistent=False)
-        self.register_buffer("paired", self._codes(torch.cat([both, both.flip(1)])), persistent=False)
-        self.register_buffer("shares", torch.from_numpy(shares), persistent=False)
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> Tensor:
-        """Embed the columns and compare; caches gradients only where the batch holds more tokens than memory may.
+        """Embed the columns and compare.
 
         Texts pass with others of about their length, so that one long text doesn't widen the whole batch.
         """
@@ -96,9 +66,80 @@ class UserAwareRankingLoss(CachedLossMixin, nn.Module):
     ) -> Tensor:
         """Loss of a batch from its columns' embeddings, each (b, d) in mini-batches and sorted by length."""
         assert labels is not None  # noqa: S101 - the data set has them
-        anchors, *documents = (
-            torch.cat(column).float()[order] for column, order in zip(reps, self._orders, strict=True)
-        )
+        columns = [torch.cat(column).float()[order] for column, order in zip(reps, self._orders, strict=True)]
+        loss = self.compare(columns, labels)
+        if with_backward:
+            loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    def compare(self, columns: list[Tensor], labels: Tensor) -> Tensor:
+        """Loss of the columns' embeddings, (b, d) each."""
+        raise NotImplementedError
+
+
+class GradedLoss(BoundedLoss):
+    """CoSENT (Huang et al. 2024): of two pairs the one graded higher shall be the nearer.
+
+    Labels are (b,) grades. `dimensions` as in `UserAwareRankingLoss`.
+    """
+
+    def __init__(self, model: SentenceTransformer, tokens_in_memory: int, dimensions: Sequence[int] = ()) -> None:
+        super().__init__(model, tokens_in_memory)
+        self.dimensions = tuple(dimensions)
+        self._cosent = CoSENTLoss(model)
+
+    def compare(self, columns: list[Tensor], labels: Tensor) -> Tensor:
+        """Mean loss over the lengths."""
+        lengths = self.dimensions or (columns[0].shape[1],)
+        cut = ([column[:, :length] for column in columns] for length in lengths)
+        return torch.stack([self._cosent.compute_loss_from_embeddings(each, labels) for each in cut]).mean()
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """What sentence-transformers writes into logs."""
+        return {"tokens_in_memory": self.mini_batch_num_tokens}
+
+
+class UserAwareRankingLoss(BoundedLoss):
+    """Symmetric InfoNCE over a batch (van den Oord et al. 2018).
+
+    sentence-transformers' CachedMultipleNegativesRankingLoss, but a text is no negative for an anchor if the row's
+    user touched it in the training part, if some row of the training part pairs the two, or if it is the same text.
+    And as texts of many pairs are negatives more often than others, each score is lowered by the log of the text's
+    share of the pairs (Yi et al. 2019, logQ correction): without it what is popular is pushed away from everything.
+    Labels are int64 (b, 3 or 4): user, anchor, positive and, where there is one, negative.
+
+    `pairs` (n, 3): anchor, positive and negative of each row of the training part, −1 for no negative.
+
+    `dimensions`: lengths that vectors may be cut to (Kusupati et al. 2022, Matryoshka); empty for the whole only.
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        touched: Ints,
+        pairs: Ints,
+        text_count: int,
+        temperature: float,
+        tokens_in_memory: int,
+        dimensions: Sequence[int] = (),
+    ) -> None:
+        super().__init__(model, tokens_in_memory)
+        self.text_count = text_count
+        self.temperature = temperature
+        self.dimensions = tuple(dimensions)
+        self.touched: Tensor
+        self.paired: Tensor
+        self.shares: Tensor
+        both = torch.from_numpy(pairs[:, :2])
+        counts = [np.bincount(column[column >= 0], minlength=text_count) for column in pairs.T]
+        shares = np.log(np.maximum(counts, 1) / max(len(pairs), 1)).astype(np.float32)
+        self.register_buffer("touched", self._codes(torch.from_numpy(touched)), persistent=False)
+        self.register_buffer("paired", self._codes(torch.cat([both, both.flip(1)])), persistent=False)
+        self.register_buffer("shares", torch.from_numpy(shares), persistent=False)
+
+    def compare(self, columns: list[Tensor], labels: Tensor) -> Tensor:
+        """Mean loss over the lengths."""
+        anchors, *documents = columns
         excluded = self.excluded(labels)
         excluded_back = self._excluded_back(labels, excluded)
         asked, *found = (shares[column] for shares, column in zip(self.shares, labels.T[1:], strict=False))
@@ -111,10 +152,7 @@ class UserAwareRankingLoss(CachedLossMixin, nn.Module):
             there = functional.cross_entropy((scores - torch.cat(found)).masked_fill(excluded, -torch.inf), target)
             back = (scores[:, : len(queries)].T - asked).masked_fill(excluded_back, -torch.inf)
             losses.append((there + functional.cross_entropy(back, target)) / 2)
-        loss = torch.stack(losses).mean()
-        if with_backward:
-            loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+        return torch.stack(losses).mean()
 
     def excluded(self, labels: Tensor) -> Tensor:
         """Which documents (positives, then negatives) are no negatives for which anchors: bool (b, n)."""

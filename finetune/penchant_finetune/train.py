@@ -18,7 +18,6 @@ import torch
 from datasets import Dataset
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from sentence_transformers.sentence_transformer.losses import CoSENTLoss, MatryoshkaLoss
 from torch.utils.tensorboard import SummaryWriter
 from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
 from transformers.integrations.integration_utils import TensorBoardCallback
@@ -28,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 from penchant_finetune.adversarial import InputNoise
 from penchant_finetune.base import open_base
 from penchant_finetune.lora import add_lora, load_lora, save_lora
-from penchant_finetune.losses import UserAwareRankingLoss
+from penchant_finetune.losses import GradedLoss, UserAwareRankingLoss
 from penchant_finetune.pairs import Pairs
 from penchant_finetune.prepare import MANIFEST, Prepared
 from penchant_finetune.validation import CHOICE, METRIC, NextItems
@@ -201,9 +200,7 @@ def _trainer(
         settings.tokens_in_memory,
         settings.matryoshka,
     )
-    grading: torch.nn.Module = CoSENTLoss(model)
-    if settings.matryoshka:
-        grading = MatryoshkaLoss(model, grading, list(settings.matryoshka))
+    grading = GradedLoss(model, settings.tokens_in_memory, settings.matryoshka)
     with_negative = pairs.negatives >= 0
     data = {
         "pairs": _pairs_data(prepared.texts, pairs.take(np.flatnonzero(~with_negative))),

@@ -24,7 +24,7 @@ from penchant_finetune.evaluate import evaluate, open_tuned
 from penchant_finetune.export import export, refusal
 from penchant_finetune.log import read_log
 from penchant_finetune.lora import add_lora, target_modules
-from penchant_finetune.losses import UserAwareRankingLoss
+from penchant_finetune.losses import GradedLoss, UserAwareRankingLoss
 from penchant_finetune.next_items import measure, questions
 from penchant_finetune.prepare import Prepared, PrepareSettings, load_prepared, prepare
 from penchant_finetune.train import ADAPTER, CHECKPOINTS, AdapterTrainer, TrainSettings, load_run, train
@@ -192,6 +192,27 @@ def test_gradient_caching_changes_nothing(dimensions: tuple[int, ...]) -> None:
         gradients.append((value.item(), loss.model.table.grad))
     assert gradients[0][0] == pytest.approx(gradients[1][0], rel=1e-6)
     torch.testing.assert_close(gradients[0][1], gradients[1][1])
+
+
+@pytest.mark.parametrize("dimensions", [(), (8, 4)])
+def test_what_is_graded_higher_is_drawn_nearer_whatever_fits_into_memory(dimensions: tuple[int, ...]) -> None:
+    features, grades = [column(0, 2, 4), column(1, 3, 5)], torch.tensor([1.0, -0.5, 0.2])
+    gradients = []
+    for size in (64, 2):
+        model: Any = Lookup(torch.randn(10, 8, generator=torch.Generator().manual_seed(1)))
+        loss = GradedLoss(model, size, dimensions)
+        value = loss(features, grades)
+        value.backward()
+        gradients.append((value.item(), model.table.grad))
+    assert gradients[0][0] == pytest.approx(gradients[1][0], rel=1e-6)
+    torch.testing.assert_close(gradients[0][1], gradients[1][1])
+    table = model.table.detach()
+    scores = [
+        20 * nn.functional.cosine_similarity(table[[0, 2, 4], :cut], table[[1, 3, 5], :cut])
+        for cut in dimensions or (8,)
+    ]
+    wrong = [torch.stack([s[1] - s[0], s[2] - s[0], s[1] - s[2]]).exp().sum().log1p() for s in scores]
+    assert gradients[0][0] == pytest.approx(float(torch.stack(wrong).mean()), rel=1e-4)
 
 
 def test_shorter_vectors_are_trained_where_asked_for() -> None:
