@@ -19,21 +19,20 @@ if TYPE_CHECKING:
 
 
 _PASS = 32
-"""Texts that pass together where gradients are not cached."""
+"""Texts that pass together, all of about one length."""
 
 
 class BoundedLoss(CachedLossMixin, nn.Module):
     """A loss over a whole batch within a bound of memory, by gradient caching (Gao et al. 2021).
 
-    `tokens_in_memory`: tokens that what is needed for the way back is kept of at once. A batch that holds more goes
-    through the model twice, in parts.
+    `tokens_in_memory`: padded tokens that what is needed for the way back is kept of at once. A batch that holds more
+    goes through the model twice, 32 texts at a time.
     """
 
     def __init__(self, model: SentenceTransformer, tokens_in_memory: int) -> None:
         super().__init__()
         self.model = model
-        self.mini_batch_num_tokens: int = tokens_in_memory
-        # The library reads it, though tokens decide.
+        self.tokens_in_memory = tokens_in_memory
         self.mini_batch_size = _PASS
         self._orders: list[Tensor] = []
 
@@ -46,19 +45,14 @@ class BoundedLoss(CachedLossMixin, nn.Module):
         columns = []
         tokens = 0
         for column in sentence_features:
-            lengths = column["attention_mask"].sum(dim=1)
-            tokens += int(lengths.sum())
-            order = lengths.argsort(stable=True)
+            lengths, order = column["attention_mask"].sum(dim=1).sort(stable=True)
+            tokens += sum(len(part) * int(part.max()) for part in torch.split(lengths, _PASS))
             orders.append(order.argsort())
             columns.append({name: _sorted(value, order) for name, value in column.items()})
         self._orders = orders
-        if tokens > self.mini_batch_num_tokens:
+        if tokens > self.tokens_in_memory:
             return self.forward_cached(columns, labels)
-        ranges = [(start, start + _PASS) for start in range(0, len(labels), _PASS)]
-        reps = [
-            [vectors for vectors, _ in self.embed_minibatch_iter(column, True, False, ranges=ranges)]
-            for column in columns
-        ]
+        reps = [[vectors for vectors, _ in self.embed_minibatch_iter(column, True, False)] for column in columns]
         return self.calculate_loss(reps, labels)
 
     def calculate_loss(
@@ -96,7 +90,7 @@ class GradedLoss(BoundedLoss):
 
     def get_config_dict(self) -> dict[str, Any]:
         """What sentence-transformers writes into logs."""
-        return {"tokens_in_memory": self.mini_batch_num_tokens}
+        return {"tokens_in_memory": self.tokens_in_memory}
 
 
 class UserAwareRankingLoss(BoundedLoss):
@@ -186,7 +180,7 @@ class UserAwareRankingLoss(BoundedLoss):
 
     def get_config_dict(self) -> dict[str, Any]:
         """What sentence-transformers writes into logs."""
-        return {"temperature": self.temperature, "tokens_in_memory": self.mini_batch_num_tokens}
+        return {"temperature": self.temperature, "tokens_in_memory": self.tokens_in_memory}
 
 
 def _sorted(value: Any, order: Tensor) -> Any:
