@@ -29,6 +29,7 @@ from penchant_finetune.base import open_base
 from penchant_finetune.lora import add_lora, load_lora, save_lora
 from penchant_finetune.losses import GradedLoss, UserAwareRankingLoss
 from penchant_finetune.pairs import Pairs
+from penchant_finetune.precision import has_bfloat16
 from penchant_finetune.prepare import MANIFEST, Prepared
 from penchant_finetune.validation import CHOICE, METRIC, NextItems
 from penchant_pipelines.encoder.batching import cores
@@ -62,7 +63,8 @@ class TrainSettings(BaseModel):
     rank: int = Field(default=16, ge=1, le=1024)
     dropout: float = Field(default=0.05, ge=0, lt=1)
     matryoshka: tuple[int, ...] = ()
-    bf16: bool = False
+    bf16: bool | None = None
+    """Compute in bfloat16; None: where the hardware has it."""
     threads: int = Field(default=0, ge=0)
     control: Literal["random-pairs"] | None = None
 
@@ -92,12 +94,14 @@ def train(prepared: Prepared, settings: TrainSettings, folder: Path) -> Run:
 
     Raises WrongState where the folder holds a run of other settings, or the base encoder is not the one prepared for.
     """
+    started = time.monotonic()
+    encoder, model = open_base(prepared.manifest.encoder)
+    if settings.bf16 is None:
+        settings = settings.model_copy(update={"bf16": has_bfloat16(model.device.type)})
     earlier = folder / "settings.json"
     described = settings.model_dump_json(indent=2, exclude={"threads"})
     if earlier.exists() and earlier.read_text(encoding="utf-8") != described:
         raise WrongState("OTHER_RUN", f"{str(folder)!r} holds a run of other settings; choose another folder")
-    started = time.monotonic()
-    encoder, model = open_base(prepared.manifest.encoder)
     if encoder.space_id != prepared.manifest.space_id:
         raise WrongState(
             "OTHER_SPACE",
@@ -257,7 +261,7 @@ def _arguments(
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         warmup_steps=0.1,
-        bf16=settings.bf16,
+        bf16=bool(settings.bf16),
         use_cpu=on_cpu,
         ddp_backend="gloo" if on_cpu and _processes() > 1 else None,
         seed=settings.seed,

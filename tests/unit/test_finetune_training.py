@@ -26,6 +26,7 @@ from penchant_finetune.log import read_log
 from penchant_finetune.lora import add_lora, target_modules
 from penchant_finetune.losses import GradedLoss, UserAwareRankingLoss
 from penchant_finetune.next_items import measure, questions
+from penchant_finetune.precision import has_bfloat16, in_half
 from penchant_finetune.prepare import Prepared, PrepareSettings, load_prepared, prepare
 from penchant_finetune.train import ADAPTER, CHECKPOINTS, AdapterTrainer, TrainSettings, load_run, train
 from penchant_finetune.validation import NextItems
@@ -38,7 +39,7 @@ from penchant_pipelines.text import TextPipeline, TextSettings
 # peft asks transformers by a name that is on its way out.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
-QUICK = TrainSettings(epochs=6, batch_size=64, learning_rate=5e-3, threads=1)
+QUICK = TrainSettings(epochs=6, batch_size=64, bf16=False, learning_rate=5e-3, threads=1)
 
 Make = Callable[..., Prepared]
 
@@ -222,6 +223,19 @@ def test_shorter_vectors_are_trained_where_asked_for() -> None:
     both = ranking_loss([], [], dimensions=(8, 4))(features, labels).item()
     assert both == pytest.approx((whole + half) / 2, rel=1e-5)
     assert whole != pytest.approx(half, rel=1e-3)
+
+
+# -- precision --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the system tells of the processor elsewhere")
+def test_bfloat16_is_used_where_the_processor_has_it() -> None:
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    assert has_bfloat16("cpu") == bool(flags & {"avx512_bf16", "amx_bf16"})
+    assert not has_bfloat16("mps")
+    with in_half("cpu"):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if has_bfloat16("cpu") else torch.float32)
 
 
 # -- adversarial embeddings --------------------------------------------------------------------------------------

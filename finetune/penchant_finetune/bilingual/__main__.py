@@ -21,7 +21,6 @@ from penchant_finetune.bilingual.training import (
     Student,
     Teacher,
     Training,
-    in_half,
     phrases,
     write_configuration,
 )
@@ -33,6 +32,7 @@ from penchant_finetune.bilingual.vocabulary import (
     rows_by_meaning,
 )
 from penchant_finetune.lora import load_lora
+from penchant_finetune.precision import in_half
 from penchant_pipelines.encoder import Vectors
 from penchant_pipelines.encoder.sentence import embedded_model
 from penchant_pipelines.encoder.words import (
@@ -72,7 +72,9 @@ def kept(folder: Path, name: str, encode: Encode, texts: Sequence[str]) -> Vecto
         found: Vectors = np.load(cache)
         return found
     vectors = encode(texts)
-    np.save(cache, vectors)
+    half_written = cache.with_suffix(".part.npy")
+    np.save(half_written, vectors)
+    half_written.replace(cache)
     return vectors
 
 

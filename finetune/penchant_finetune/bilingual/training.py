@@ -28,6 +28,7 @@ from penchant_finetune.bilingual.corpus import Corpus, Graded, share
 from penchant_finetune.bilingual.rewriting import chinese_words, rewritten
 from penchant_finetune.bilingual.vocabulary import Glosses, meaning
 from penchant_finetune.lora import add_lora, save_configuration
+from penchant_finetune.precision import in_half
 from penchant_pipelines.encoder import Vectors
 from penchant_pipelines.encoder.words import WordVocabulary, word_embedding
 
@@ -97,12 +98,6 @@ SHARES = {
 """How often a kind's turn comes, in proportion; that of single words more often in the first quarter."""
 WORDS = frozenset({"glosses", "bags", "names"})
 ANCHOR_BATCH = 14
-
-
-def in_half(device: str) -> torch.autocast:
-    """A context of bfloat16 arithmetic where the processor has it: about 1.7 times as fast on a CPU that does."""
-    supported = device != "cpu" or bool(torch.cpu.get_capabilities()["avx512_bf16"])
-    return torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=supported)
 
 
 class WordEmbedding(nn.Module):

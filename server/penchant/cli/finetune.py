@@ -143,7 +143,9 @@ def train(
     matryoshka: Annotated[
         str, typer.Option(metavar="N,…", help="Lengths that vectors shall be cut to, such as 384,256,128.")
     ] = "",
-    bf16: Annotated[bool, typer.Option(help="Compute in bfloat16.")] = False,
+    bf16: Annotated[
+        bool | None, typer.Option(help="Compute in bfloat16 (default: where the hardware has it).", show_default=False)
+    ] = None,
     threads: Annotated[int, typer.Option(help="Threads on a CPU; 0: one a core.")] = 0,
     control: Annotated[
         Control | None, typer.Option(help="Train on pairs shuffled at random, which must not help.")
