@@ -20,7 +20,6 @@ import pyarrow as pa
 from pyarrow import parquet
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from penchant_finetune.augment import Augmentation, augment
 from penchant_finetune.base import encode_all
 from penchant_finetune.corpus import VALIDATION, Corpus, Ints, Split, make_corpus, measurable
 from penchant_finetune.log import Log
@@ -33,7 +32,6 @@ from penchant_pipelines.interests import Evidence, InterestSettings
 from penchant_pipelines.interests.calibration import calibrate
 from penchant_pipelines.model import Action
 from penchant_pipelines.record.ledger import mean_direction
-from penchant_pipelines.text import TextPipeline
 
 MANIFEST = "prepare.json"
 FEWEST_PAIRS = 8
@@ -50,7 +48,6 @@ class PrepareSettings(BaseModel):
     window_days: float = Field(default=7.0, gt=0)
     negatives: bool = False
     max_pairs: int = Field(default=10_000, ge=FEWEST_PAIRS)
-    augment: tuple[Augmentation, ...] = ()
     seed: int = 0
 
 
@@ -59,7 +56,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     settings: PrepareSettings
     encoder: EncoderSettings
     interests: InterestSettings
@@ -93,7 +90,6 @@ class Prepared:
 
 def prepare(
     log: Log,
-    text: TextPipeline,
     encoder: Encoder,
     encoder_settings: EncoderSettings,
     interests: InterestSettings,
@@ -125,7 +121,6 @@ def prepare(
     own = touched(corpus)
     if settings.negatives:
         train = mine(train, base, corpus.items, own, settings.seed)
-    train = augment(train, settings.augment, corpus.texts, text.segment, text_row, settings.seed)
     graded = build_graded(corpus, settings.max_pairs // 4, settings.seed)
     folder.mkdir(parents=True, exist_ok=True)
     tables = {

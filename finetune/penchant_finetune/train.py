@@ -24,7 +24,6 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
-from penchant_finetune.adversarial import InputNoise
 from penchant_finetune.base import open_base
 from penchant_finetune.lora import add_lora, load_lora, save_lora
 from penchant_finetune.losses import GradedLoss, UserAwareRankingLoss
@@ -159,20 +158,7 @@ def load_run(folder: Path) -> Run:
 
 
 class AdapterTrainer(SentenceTransformerTrainer):
-    """Trains LoRA layers: checkpoints hold them alone, and inputs may be moved adversarially."""
-
-    noise: InputNoise | None = None
-
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """One batch, twice where inputs are moved: as they are, and moved by what the first time showed."""
-        if self.noise is None:
-            return super().training_step(model, inputs, num_items_in_batch)
-        self.noise.listen()
-        loss = super().training_step(model, dict(inputs), num_items_in_batch)
-        self.noise.move()
-        moved = super().training_step(model, dict(inputs), num_items_in_batch)
-        self.noise.stop()
-        return (loss + moved) / 2
+    """Trains LoRA layers: checkpoints hold them alone."""
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Leave the library's model card out: an adapter gets one of its own when it is exported."""
@@ -230,9 +216,6 @@ def _trainer(
     if trainer.is_world_process_zero():
         writer = SummaryWriter(str(folder / "tensorboard"))
         trainer.add_callback(TensorBoardCallback(writer))  # type: ignore[no-untyped-call]
-    if "embeddings" in prepared.manifest.settings.augment:
-        transformer: Any = model[0].get_submodule("auto_model")
-        trainer.noise = InputNoise(transformer.get_input_embeddings())
     return trainer
 
 

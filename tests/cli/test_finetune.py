@@ -39,7 +39,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["prepare", "out"], "--data"),
         (["prepare", "out", "--items", "no-such-file.jsonl"], "does not exist"),
         (["prepare", "out", "--data", ".", "--test-from", "1.5"], "--test-from"),
-        (["prepare", "out", "--data", ".", "--augment", "magic"], "crops"),
         (["prepare", "out", "--data", ".", "--set", "encoder.model"], "KEY=VALUE"),
         (["train", "no-such-folder", "run"], "does not exist"),
         (["train", ".", "run", "--matryoshka", "half"], "384,256,128"),

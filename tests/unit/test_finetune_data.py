@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penchant_finetune.augment import Augmentation, augment, crop, disturb
 from penchant_finetune.corpus import TEST, TRAIN, VALIDATION, Corpus, Split, make_corpus, measurable
 from penchant_finetune.log import Log, read_log
 from penchant_finetune.negatives import FIRST_RANK, LAST_RANK, MARGIN, mine
@@ -244,47 +243,3 @@ def test_hard_negatives_are_near_but_nobodys_positives() -> None:
     # Where the positive itself is far, all that is near may be meant: better no negative than a wrong one.
     far = mine(Pairs(anchors, items[near[:, -1]], none, anchors, none), vectors, items, own, seed=0)
     assert (far.negatives == -1).all()
-
-
-# -- synthetic pairs ---------------------------------------------------------------------------------------------
-
-
-@given(st.lists(st.text("abcde", min_size=1, max_size=6), min_size=1, max_size=30), st.integers(0, 5))
-def test_noise_moves_boundaries_and_no_letter(words: list[str], seed: int) -> None:
-    assert disturb(words, np.random.default_rng(seed)).replace(" ", "") == "".join(words)
-
-
-def test_crops_are_runs_of_the_text() -> None:
-    words = [f"w{number}" for number in range(12)]
-    for seed in range(20):
-        cut = crop(words, np.random.default_rng(seed)).split()
-        assert 4 <= len(cut) <= 8
-        start = words.index(cut[0])
-        assert cut == words[start : start + len(cut)]
-
-
-@pytest.mark.parametrize("kind", ["segmentation", "crops"])
-def test_synthetic_pairs_come_after_the_real_ones(kind: Augmentation) -> None:
-    texts = [" ".join(f"w{row}x{word}" for word in range(10)) for row in range(40)]
-    column = np.arange(20)
-    pairs = Pairs(column, column + 20, np.full(20, -1), column, np.zeros(20, dtype=np.int64))
-    rows = {text: row for row, text in enumerate(texts)}
-
-    def text_row(text: str) -> int:
-        if text not in rows:
-            rows[text] = len(texts)
-            texts.append(text)
-        return rows[text]
-
-    more = augment(pairs, (kind,), texts, str.split, text_row, seed=1)
-    assert len(more) == 30
-    np.testing.assert_array_equal(more.anchors[:20], pairs.anchors)
-    for row in range(20, 30):
-        anchor, positive = texts[more.anchors[row]], texts[more.positives[row]]
-        if kind == "segmentation":
-            assert anchor.replace(" ", "") == texts[more.users[row]].replace(" ", "")
-            assert more.positives[row] == more.users[row] + 20
-        else:
-            assert anchor in texts[more.users[row] + 20]
-            assert positive in texts[more.users[row] + 20]
-    assert len(augment(pairs, ("embeddings",), texts, str.split, text_row, seed=1)) == 20

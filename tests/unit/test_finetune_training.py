@@ -16,8 +16,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from penchant_finetune import validation
-from penchant_finetune.adversarial import RADIUS, InputNoise
-from penchant_finetune.augment import Augmentation
 from penchant_finetune.base import open_base
 from penchant_finetune.corpus import VALIDATION
 from penchant_finetune.evaluate import evaluate, open_tuned
@@ -57,13 +55,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def make(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Make:
     """Prepares the small log for a model."""
 
-    def made(model: str = "bert", augment: tuple[Augmentation, ...] = (), max_pairs: int = 1000) -> Prepared:
+    def made(model: str = "bert", max_pairs: int = 1000) -> Prepared:
         folder = tmp_path_factory.mktemp("prepared")
         text = TextPipeline(TextSettings())
         settings = EncoderSettings(model=str(models[model]), device="cpu")
         encoder, _ = open_base(settings)
-        chosen = PrepareSettings(augment=augment, max_pairs=max_pairs, validation_from=0.7, test_from=0.8)
-        prepare(read_log(*tiny_models.small_log(), text), text, encoder, settings, InterestSettings(), chosen, folder)
+        chosen = PrepareSettings(max_pairs=max_pairs, validation_from=0.7, test_from=0.8)
+        prepare(read_log(*tiny_models.small_log(), text), encoder, settings, InterestSettings(), chosen, folder)
         return load_prepared(folder)
 
     return made
@@ -238,39 +236,6 @@ def test_bfloat16_is_used_where_the_processor_has_it() -> None:
     assert product.dtype == (torch.bfloat16 if has_bfloat16("cpu") else torch.float32)
 
 
-# -- adversarial embeddings --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("tokens_in_memory", [640, 12])
-def test_inputs_move_along_the_gradient_by_a_fixed_length(models: dict[str, Path], tokens_in_memory: int) -> None:
-    _, model = open_base(EncoderSettings(model=str(models["bert"]), device="cpu"))
-    add_lora(model, rank=4, dropout=0.0)
-    embedding = model[0].get_submodule("auto_model").get_input_embeddings()  # type: ignore[operator]
-    noise = InputNoise(embedding)
-    seen: list[torch.Tensor] = []
-    embedding.register_forward_hook(lambda _m, _i, output: seen.append(output.detach()))
-    none = np.zeros((0, 2), dtype=np.int64)
-    loss = UserAwareRankingLoss(model, none, none, 10, 0.1, tokens_in_memory)
-    texts = [f"enjoyed {word}" for word in tiny_models.words()[:10]]
-    labels = torch.tensor([[user, 2 * user, 2 * user + 1] for user in range(5)])
-
-    def step() -> float:
-        seen.clear()
-        value = loss([model.preprocess(texts[0::2]), model.preprocess(texts[1::2])], labels)
-        value.backward()
-        return float(value.item())
-
-    noise.listen()
-    plain, before = step(), torch.cat([part.flatten(1) for part in seen])
-    noise.move()
-    moved, after = step(), torch.cat([part.flatten(1) for part in seen])
-    noise.stop()
-    assert moved > plain
-    # Texts pass in the same order; with caching each passes twice, moved alike both times.
-    torch.testing.assert_close((after - before).norm(dim=1) / before.norm(dim=1), torch.full((len(before),), RADIUS))
-    assert step() == pytest.approx(plain, rel=1e-5)
-
-
 # -- the validation part -----------------------------------------------------------------------------------------
 
 
@@ -357,13 +322,6 @@ def test_a_decoder_with_instructions_is_tuned_too(make: Make, tmp_path: Path) ->
     encoder, model = open_base(prepared.manifest.encoder)
     plain = model.encode(texts, prompt="", normalize_embeddings=True)
     assert np.abs(encoder.encode(texts) - plain).max() > 1e-3
-
-
-def test_all_augmentation_at_once_trains(make: Make, tmp_path: Path) -> None:
-    prepared = make(augment=("segmentation", "crops", "embeddings"), max_pairs=100)
-    assert len(prepared.train) > 100
-    done = train(prepared, QUICK.model_copy(update={"epochs": 1.0}), tmp_path / "run")
-    assert done.steps > 0
 
 
 def test_the_same_seed_gives_the_same_weights_and_an_interrupted_run_goes_on(

@@ -49,7 +49,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     signals = [replace(signal, context={"device": "phone", "other": "x"}) for signal in signals]
     chosen = PrepareSettings(max_pairs=500, validation_from=0.7, test_from=0.8)
     log = read_log(items, signals, text)
-    prepare(log, text, encoder, settings, InterestSettings(), chosen, folder / "prepared")
+    prepare(log, encoder, settings, InterestSettings(), chosen, folder / "prepared")
     return load_prepared(folder / "prepared")
 
 

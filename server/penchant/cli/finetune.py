@@ -35,14 +35,6 @@ class Split(StrEnum):
     USER = "user"
 
 
-class Augmentation(StrEnum):
-    """Kinds of synthetic data."""
-
-    SEGMENTATION = "segmentation"
-    CROPS = "crops"
-    EMBEDDINGS = "embeddings"
-
-
 class Control(StrEnum):
     """Runs that must not win."""
 
@@ -89,7 +81,6 @@ def prepare(
     window_days: Annotated[float, typer.Option(help="Days within which two items count as taken to together.")] = 7.0,
     max_pairs: Annotated[int, typer.Option(min=8, help="Most pairs to train on.")] = 10_000,
     negatives: Annotated[bool, typer.Option(help="Mine hard negatives.")] = False,
-    augment: Annotated[list[Augmentation] | None, typer.Option(help="Add synthetic data; repeatable.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
     config: Config = None,
     assignments: Assignments = None,
@@ -110,7 +101,6 @@ def prepare(
         window_days=window_days,
         negatives=negatives,
         max_pairs=max_pairs,
-        augment=tuple(kind.value for kind in augment or ()),
         seed=seed,
     )
     text = TextPipeline(given.text)
@@ -122,7 +112,7 @@ def prepare(
     else:
         raise typer.BadParameter("give --items and --signals, or --data", param_hint="--items")
     encoder, _ = open_base(given.encoder)
-    manifest = make(log, text, encoder, live, given.interests, wanted, output)
+    manifest = make(log, encoder, live, given.interests, wanted, output)
     print_table(("what", "count"), manifest.counts.items(), empty="")
     print_line(f"in {output}, split by {manifest.split}, for {manifest.space_id}")
 
