@@ -27,12 +27,15 @@ class BoundedLoss(CachedLossMixin, nn.Module):
 
     `tokens_in_memory`: padded tokens that what is needed for the way back is kept of at once. A batch that holds more
     goes through the model twice, 32 texts at a time.
+
+    `dimensions`: lengths that vectors may be cut to (Kusupati et al. 2022, Matryoshka); empty for the whole only.
     """
 
-    def __init__(self, model: SentenceTransformer, tokens_in_memory: int) -> None:
+    def __init__(self, model: SentenceTransformer, tokens_in_memory: int, dimensions: Sequence[int] = ()) -> None:
         super().__init__()
         self.model = model
         self.tokens_in_memory = tokens_in_memory
+        self.dimensions = tuple(dimensions)
         self.mini_batch_size = _PASS
         self._orders: list[Tensor] = []
 
@@ -67,19 +70,22 @@ class BoundedLoss(CachedLossMixin, nn.Module):
         return loss
 
     def compare(self, columns: list[Tensor], labels: Tensor) -> Tensor:
-        """Loss of the columns' embeddings, (b, d) each."""
+        """Loss of the columns' embeddings, (b, d) each: the mean over the lengths."""
         raise NotImplementedError
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """What sentence-transformers writes into logs."""
+        return {"tokens_in_memory": self.tokens_in_memory}
 
 
 class GradedLoss(BoundedLoss):
     """CoSENT (Huang et al. 2024): of two pairs the one graded higher shall be the nearer.
 
-    Labels are (b,) grades. `dimensions` as in `UserAwareRankingLoss`.
+    Labels are (b,) grades.
     """
 
     def __init__(self, model: SentenceTransformer, tokens_in_memory: int, dimensions: Sequence[int] = ()) -> None:
-        super().__init__(model, tokens_in_memory)
-        self.dimensions = tuple(dimensions)
+        super().__init__(model, tokens_in_memory, dimensions)
         self._cosent = CoSENTLoss(model)
 
     def compare(self, columns: list[Tensor], labels: Tensor) -> Tensor:
@@ -87,10 +93,6 @@ class GradedLoss(BoundedLoss):
         lengths = self.dimensions or (columns[0].shape[1],)
         cut = ([column[:, :length] for column in columns] for length in lengths)
         return torch.stack([self._cosent.compute_loss_from_embeddings(each, labels) for each in cut]).mean()
-
-    def get_config_dict(self) -> dict[str, Any]:
-        """What sentence-transformers writes into logs."""
-        return {"tokens_in_memory": self.tokens_in_memory}
 
 
 class UserAwareRankingLoss(BoundedLoss):
@@ -103,8 +105,6 @@ class UserAwareRankingLoss(BoundedLoss):
     Labels are int64 (b, 3 or 4): user, anchor, positive and, where there is one, negative.
 
     `pairs` (n, 3): anchor, positive and negative of each row of the training part, −1 for no negative.
-
-    `dimensions`: lengths that vectors may be cut to (Kusupati et al. 2022, Matryoshka); empty for the whole only.
     """
 
     def __init__(
@@ -117,10 +117,9 @@ class UserAwareRankingLoss(BoundedLoss):
         tokens_in_memory: int,
         dimensions: Sequence[int] = (),
     ) -> None:
-        super().__init__(model, tokens_in_memory)
+        super().__init__(model, tokens_in_memory, dimensions)
         self.text_count = text_count
         self.temperature = temperature
-        self.dimensions = tuple(dimensions)
         self.touched: Tensor
         self.paired: Tensor
         self.shares: Tensor
@@ -180,7 +179,7 @@ class UserAwareRankingLoss(BoundedLoss):
 
     def get_config_dict(self) -> dict[str, Any]:
         """What sentence-transformers writes into logs."""
-        return {"temperature": self.temperature, "tokens_in_memory": self.tokens_in_memory}
+        return {"temperature": self.temperature, **super().get_config_dict()}
 
 
 def _sorted(value: Any, order: Tensor) -> Any:

@@ -125,7 +125,10 @@ def train(
     epochs: Annotated[float, typer.Option(help="Times through all pairs, at most.")] = 4.0,
     batch_size: Annotated[int, typer.Option(help="Pairs that are each other's negatives.")] = 256,
     tokens_in_memory: Annotated[
-        int, typer.Option(help="Tokens learnt from at once, about 0.7 MB each; a larger batch is read twice.")
+        int,
+        typer.Option(
+            help="Tokens learnt from at once, 0.7 MB each in the embedded model; larger batches are read twice."
+        ),
     ] = 8192,
     learning_rate: Annotated[float, typer.Option(help="Highest rate of learning.")] = 2e-3,
     temperature: Annotated[float, typer.Option(help="Temperature of the contrastive loss.")] = 0.05,
