@@ -81,6 +81,8 @@ def test_a_log_is_replayed_and_reported_the_same_each_time(folder: Path) -> None
     check_figures(report)
     # Users keep to a topic that titles tell.
     assert report["against"]["random"]["ndcg@10"][1] > 0
+    shelf = report["groups"]["cold_items_among_themselves"]["methods"]
+    assert shelf["penchant"]["ndcg@10"][0] > shelf["random"]["ndcg@10"][0]
     assert report["protocol"]["left_out"] == 1
     assert len(report["seeds"]["random"]) == report["protocol"]["seeds"] == 2
 

@@ -18,6 +18,7 @@ from penchant_pipelines.evaluation.baselines_words import Bm25, Svm, TfidfEwma, 
 from penchant_pipelines.evaluation.log import Log
 from penchant_pipelines.evaluation.methods import Method, Run, run
 from penchant_pipelines.evaluation.protocol import Phase, queries, replay
+from penchant_pipelines.metrics import ndcg
 from penchant_pipelines.model import Item, Signal
 
 TOPICS = 6
@@ -173,3 +174,20 @@ def test_a_stranger_gets_what_is_popular() -> None:
     places = [n for n, query in enumerate(asked) if query.question.user_id == "new" and query.phase is Phase.TEST]
     assert places
     assert np.array_equal(text.top[places], crowd.top[places])
+
+
+def test_the_shelf_holds_only_what_nobody_touched_and_text_finds_its_way_there() -> None:
+    """A list of its own for each test that someone's first touch answers, and for no other question."""
+    log = read(topics(told=True), faithful(users=6))
+    asked = queries(log)
+    text, chance = (run(partial(make, 0), log, asked) for make in (Ewma, Random))
+    touched = {query.known: set(log.rows[: query.known].tolist()) for query in asked}
+    for query, shelf in zip(asked, text.shelf, strict=True):
+        listed = set(shelf[shelf >= 0].tolist())
+        assert bool(listed) == (query.phase is Phase.TEST and len(query.cold) > 0)
+        assert not listed & touched[query.known]
+
+    def found(shelves: Run) -> float:
+        return float(np.nanmean([ndcg(top, q.cold, 10) for q, top in zip(asked, shelves.shelf, strict=True)]))
+
+    assert found(text) > 3 * found(chance)

@@ -119,6 +119,11 @@ class Past:
         return np.bincount(self.rows[self.favours], minlength=len(self.catalogue)).astype(np.float64)
 
     @cached_property
+    def touched(self) -> NDArray[np.bool_]:
+        """(m,) whether any signal names the item."""
+        return np.bincount(self.rows[self.rows >= 0], minlength=len(self.catalogue)) > 0
+
+    @cached_property
     def matrix(self) -> sparse.csr_array:
         """(users, m) float64: 1 where a user ever favoured an item."""
         taken = self.favours

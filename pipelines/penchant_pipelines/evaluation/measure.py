@@ -20,6 +20,9 @@ ACCURACY = ("ndcg@10", "recall@10", "recall@50", "mrr@50")
 BEYOND = ("diversity@10", "novelty@10", "calibration_kl@10")
 VERDICTS = ("verdict_auc", "verdict_precision", "verdict_recall", "verdict_f1")
 COLD = "cold_items"
+"""What nobody touched before, in the list of everything."""
+COLD_ALONE = "cold_items_among_themselves"
+"""The same in the list of such items alone, as on a shelf of what is new."""
 HISTORIES = ((1, 5), (5, 20), (20, 100), (100, None))
 """Groups by how many signals of the user are known."""
 
@@ -40,20 +43,20 @@ def measure(log: Log, asked: Sequence[Query], run: Run, listed: Sequence[Mapping
     count = len(log.user_ids)
     tests = np.array([query.phase is Phase.TEST for query in asked])
     cut = np.array([query.phase is Phase.CUT for query in asked])
-    found = {
-        name: np.array([_accuracy(q, top, name) for q, top in zip(asked, run.top, strict=True)]) for name in ACCURACY
-    }
+    found = {name: _each(asked, run.top, name) for name in ACCURACY}
     told = {name: np.array([each[name] for each in listed]) for name in BEYOND}
 
     def meant(values: Mapping[str, Floats], chosen: NDArray[np.bool_]) -> dict[str, Floats]:
         return {name: by_user(column[chosen], users[chosen], count) for name, column in values.items()}
 
-    groups = {name: meant(found, tests & chosen) for name, chosen in group_masks(asked).items() if name != COLD}
-    cold = {
-        name: np.array([_accuracy(q, top, name, cold=True) for q, top in zip(asked, run.top, strict=True)])
-        for name in ACCURACY
-    }
-    groups[COLD] = meant(cold, tests)
+    groups = {}
+    for group, chosen in group_masks(asked).items():
+        groups[group] = meant(
+            {name: _each(asked, run.shelf if group == COLD_ALONE else run.top, name, cold=True) for name in ACCURACY}
+            if group in (COLD, COLD_ALONE)
+            else found,
+            tests & chosen,
+        )
     shown = np.unique(run.top[tests][:, :10])
     return Measured(
         {**meant(found, tests), **meant(told, tests), **_verdicts(asked, run, count)},
@@ -73,7 +76,7 @@ def group_masks(asked: Sequence[Query]) -> dict[str, NDArray[np.bool_]]:
         found[name] = (histories >= low) & (histories < (high or np.inf))
     for language in sorted(set(languages.tolist())):
         found[f"language {language}"] = languages == language
-    found[COLD] = np.array([len(query.cold) > 0 for query in asked])
+    found[COLD] = found[COLD_ALONE] = np.array([len(query.cold) > 0 for query in asked])
     return found
 
 
@@ -116,7 +119,11 @@ def _calibration(catalogue: Catalogue, taste: Counter[str], rows: Sequence[int])
     return metrics.calibration_kl(taste, Counter(name for row in rows for name in catalogue.items[row].categories))
 
 
-def _accuracy(query: Query, top: NDArray[np.int64], name: str, cold: bool = False) -> float:
+def _each(asked: Sequence[Query], lists: NDArray[np.int64], name: str, cold: bool = False) -> Floats:
+    return np.array([_accuracy(query, top, name, cold) for query, top in zip(asked, lists, strict=True)])
+
+
+def _accuracy(query: Query, top: NDArray[np.int64], name: str, cold: bool) -> float:
     relevant = query.cold if cold else query.relevant
     kind, _, places = name.partition("@")
     if kind == "ndcg":

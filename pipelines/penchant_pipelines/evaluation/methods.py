@@ -26,11 +26,13 @@ class Answer:
     """What a method says to a question, a row for each of its settings.
 
     `top` (s, DEPTH) int64: rows of the catalogue, best first, −1 where there are no more. `ratings` (s, r) float64, for
-    each row of `Question.rated`: 0…1, the share of random items that score lower.
+    each row of `Question.rated`: 0…1, the share of random items that score lower. `shelf` (s, DEPTH): as `top`, among
+    what nobody touched so far; nothing but −1 where the question does not ask for it.
     """
 
     top: Rows
     ratings: Floats
+    shelf: Rows
 
 
 class Method(ABC):
@@ -71,7 +73,11 @@ class Scorer(Method):
         rated, compared = scores[:, question.rated, None], scores[:, None, places]
         ratings = (rated > compared).mean(axis=2) + 0.5 * (rated == compared).mean(axis=2)
         scores[:, question.excluded] = -np.inf
-        return Answer(np.stack([best(line) for line in scores]), ratings)
+        top = np.stack([best(line) for line in scores])
+        if not question.shelf:
+            return Answer(top, ratings, np.full_like(top, -1))
+        scores[:, past.touched] = -np.inf
+        return Answer(top, ratings, np.stack([best(line) for line in scores]))
 
 
 def best(scores: Floats) -> Rows:
@@ -102,13 +108,14 @@ class Refit:
 class Run:
     """The answers of a method with the setting that was best so far, q queries in order of time.
 
-    `top` (q, DEPTH) int64; `ratings`: (r,) float64 for each query; `chosen`: (q,) int64, the setting that each answer
-    is of; `by_setting`: (q, s) float64, NDCG@10 of each setting.
+    `top`, `shelf` (q, DEPTH) int64; `ratings`: (r,) float64 for each query; `chosen`: (q,) int64, the setting that each
+    answer is of; `by_setting`: (q, s) float64, NDCG@10 of each setting.
     """
 
     name: str
     settings: tuple[str, ...]
     top: Rows
+    shelf: Rows
     ratings: tuple[Floats, ...]
     chosen: NDArray[np.int64]
     by_setting: Floats
@@ -122,7 +129,7 @@ def run(make: Callable[[], Method], log: Log, asked: list[Query], tick: Callable
     """
     method = make()
     board = _Board(len(log.user_ids), len(method.settings))
-    tops, ratings, chosen, measured = [], list[Floats](), [], []
+    tops, shelves, ratings, chosen, measured = [], [], list[Floats](), [], []
     try:
         for past, moment in replay(log, asked):
             method.learn(past)
@@ -131,6 +138,7 @@ def run(make: Callable[[], Method], log: Log, asked: list[Query], tick: Callable
                 answer = method.answer(past, query.question)
                 found = np.array([ndcg(top, query.relevant, 10) for top in answer.top])
                 tops.append(answer.top[setting])
+                shelves.append(answer.shelf[setting])
                 ratings.append(answer.ratings[setting])
                 chosen.append(setting)
                 measured.append(found)
@@ -140,7 +148,13 @@ def run(make: Callable[[], Method], log: Log, asked: list[Query], tick: Callable
     finally:
         method.close()
     return Run(
-        method.name, tuple(method.settings), np.stack(tops), tuple(ratings), np.array(chosen), np.stack(measured)
+        method.name,
+        tuple(method.settings),
+        np.stack(tops),
+        np.stack(shelves),
+        tuple(ratings),
+        np.array(chosen),
+        np.stack(measured),
     )
 
 

@@ -48,6 +48,8 @@ class Question:
     """Those of them that were not created yet."""
     rated: Rows
     """Rows to give a score each, ascending; which of them the user came to like is not told."""
+    shelf: bool = False
+    """Whether to rank what nobody touched so far by itself, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,12 @@ def _with_cold(log: Log, asked: list[Query]) -> list[Query]:
     first = np.full(len(log.catalogue), len(log.rows), dtype=np.int64)
     touching = np.flatnonzero(log.rows >= 0)[::-1]
     first[log.rows[touching]] = touching
-    return [replace(query, cold=query.relevant[first[query.relevant] >= query.known]) for query in asked]
+    found = []
+    for query in asked:
+        cold = query.relevant[first[query.relevant] >= query.known]
+        shelf = query.phase is Phase.TEST and len(cold) > 0
+        found.append(replace(query, cold=cold, question=replace(query.question, shelf=shelf)))
+    return found
 
 
 def replay(log: Log, asked: list[Query]) -> Iterator[tuple[Past, list[Query]]]:

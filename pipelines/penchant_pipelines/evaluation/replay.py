@@ -13,7 +13,7 @@ import numpy as np
 from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.engine import Engine, EngineSettings
 from penchant_pipelines.errors import PenchantError
-from penchant_pipelines.evaluation.log import Catalogue, Past
+from penchant_pipelines.evaluation.log import Catalogue, Past, Rows
 from penchant_pipelines.evaluation.methods import DEPTH, YARDSTICK, Answer, Floats, Method
 from penchant_pipelines.evaluation.protocol import Question
 from penchant_pipelines.index import ExactStore
@@ -79,16 +79,21 @@ class Penchant(Method):
 
     def answer(self, past: Past, question: Question) -> Answer:
         """Recommend, and re-rank what was rated among random items."""
-        return self._runner.run(self._answer(question))
+        return self._runner.run(self._answer(past, question))
 
-    async def _answer(self, question: Question) -> Answer:
-        unborn = frozenset(self._catalogue.items[row].id for row in question.unborn)
-        ranking, _ = await self._engine.live.recommend(
-            question.user_id, Query(DEPTH, excluded=unborn), question.present
-        )
+    async def _answer(self, past: Past, question: Question) -> Answer:
+        top = await self._recommend(question, question.unborn)
+        shelf = np.full(DEPTH, -1)
+        if question.shelf:
+            shelf = await self._recommend(question, np.union1d(question.unborn, np.flatnonzero(past.touched)))
+        return Answer(top[None], await self._ratings(question), shelf[None])
+
+    async def _recommend(self, question: Question, excluded: Rows) -> Rows:
+        """Rows of the items recommended, (DEPTH,), −1 where there are no more."""
+        query = Query(DEPTH, excluded=frozenset(self._catalogue.items[row].id for row in excluded))
+        ranking, _ = await self._engine.live.recommend(question.user_id, query, question.present)
         found = [self._rows[place.item_id] for place in ranking.places]
-        top = np.pad(np.array(found, dtype=np.int64), (0, DEPTH - len(found)), constant_values=-1)
-        return Answer(top[None], await self._ratings(question))
+        return np.pad(np.array(found, dtype=np.int64), (0, DEPTH - len(found)), constant_values=-1)
 
     async def _ratings(self, question: Question) -> Floats:
         if not len(question.rated):

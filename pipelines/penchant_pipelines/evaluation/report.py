@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from penchant_pipelines.evaluation.log import Log
-from penchant_pipelines.evaluation.measure import COLD, Measured, beyond, group_masks, measure
+from penchant_pipelines.evaluation.measure import Measured, beyond, group_masks, measure
 from penchant_pipelines.evaluation.methods import DEPTH, Floats, Run
 from penchant_pipelines.evaluation.protocol import Phase, Query
 from penchant_pipelines.statistics import Bootstrap, by_user, holm
@@ -103,7 +103,7 @@ def _groups(draws: Bootstrap, asked: list[Query], found: Mapping[str, Measured])
         told = [
             query
             for query, inside in zip(asked, chosen, strict=True)
-            if inside and query.phase is Phase.TEST and len(query.cold if name == COLD else query.relevant)
+            if inside and query.phase is Phase.TEST and len(query.relevant)
         ]
         if told:
             groups[name] = {
