@@ -5,7 +5,8 @@
 Starts a server of its own on a temporary data folder, imports the items (and signals), then measures
 - the raw encoder: `Encoder.encode` over the same texts, the server idle;
 - Capture at 1 and at 32 clients with texts that no cache has seen, as texts/s and as a share of the raw encoder;
-- GetProfile and Recommend: p50 and p99 in milliseconds, one client, over the users of the signals.
+- GetProfile and Recommend: p50 and p99 in milliseconds, one client, over the users of the signals; lists by interests
+  alone, then by a mix learnt from these very signals.
 """
 
 from __future__ import annotations
@@ -72,8 +73,7 @@ def measure(address: str, options: argparse.Namespace) -> dict[str, float]:
             figures["signals"] = sum(1 for _ in client.capture_many(signals))
             figures["signals_per_s"] = figures["signals"] / (time.perf_counter() - start)
             users = sorted({signal.user_id for signal in signals})
-        while client.server_info().index_lag:
-            time.sleep(0.5)
+        settle(client)
         encoder = open_encoder(EncoderSettings())
         for clients in (1, 32):
             texts = make_texts(options.texts, clients)
@@ -86,13 +86,25 @@ def measure(address: str, options: argparse.Namespace) -> dict[str, float]:
         chosen = [chooser.choice(users) for _ in range(options.reads)]
         for user in users[:200]:
             client.profile(user)
-        for name, call in (
-            ("profile", lambda user: client.profile(user)),
-            ("recommend", lambda user: client.recommend(user)),
-            ("recommend_explained", lambda user: client.recommend(user, explain=True)),
-        ):
-            figures |= latencies(name, call, chosen)
+        figures |= latencies("profile", lambda user: client.profile(user), chosen)
+        if options.signals:
+            client.use_mix("")
+            figures |= latencies("recommend_by_interests", lambda user: client.recommend(user), chosen)
+            start = time.perf_counter()
+            client.wait_for_job(client.learn_mix().id)
+            figures["learn_mix_s"] = time.perf_counter() - start
+            client.use_mix(next(iter(client.mixes())).mix_id)
+        figures |= latencies("recommend", lambda user: client.recommend(user), chosen)
+        figures |= latencies("recommend_explained", lambda user: client.recommend(user, explain=True), chosen)
     return {name: round(value, 3) for name, value in figures.items()}
+
+
+def settle(client: penchant.Client) -> None:
+    """Wait until the index has caught up, and until no job runs, such as a mix that the server learns by itself."""
+    while client.server_info().index_lag:
+        time.sleep(0.5)
+    for job in client.jobs():
+        client.wait_for_job(job.id)
 
 
 def read(path: Path, kind: type[M]) -> Iterator[M]:

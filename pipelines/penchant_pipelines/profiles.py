@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -50,6 +51,24 @@ class PastSteering:
     interest_id: str
     topic: str
     steering: Steering
+
+
+@dataclass(frozen=True, slots=True)
+class _Behind:
+    """What is behind an interest: `vectors` (n, d), `least` (n,) cosines from which a part speaks for an item."""
+
+    parts: Sequence[Contribution]
+    vectors: NDArray[np.float32]
+    least: NDArray[np.float64]
+    shares: NDArray[np.float64]
+
+    def speak_for(self, vector: NDArray[np.float32], own: float, limit: int) -> list[Contribution]:
+        """Parts that speak most for an item (d,), greatest share first; the shares of all would sum to `own`."""
+        closeness = self.vectors @ vector
+        spoken = np.where(closeness > self.least, self.shares * closeness, 0.0)
+        told = own * spoken / (spoken.sum() or 1.0)
+        order = np.argsort(-told, kind="stable")[: min(limit, int((spoken > 0).sum()))]
+        return [replace(self.parts[place], share=float(told[place])) for place in order]
 
 
 class Profiles:
@@ -173,18 +192,22 @@ class Profiles:
             events = rows.user_events(connection, self._space, stored.key)
             _, contributions = explain(events, self._blender, stored.view.as_of)
             by_id = {event.id: event.vector for event in events if event.vector is not None}
-            answers = []
-            for vector, interest_id, own in zip(vectors, interest_ids, owned, strict=True):
-                found = []
-                for part in contributions.get(interest_id, []):
-                    closeness = float((by_id[part.signal_id] if part.signal_id else centres[interest_id]) @ vector)
-                    if closeness > (0.0 if part.signal_id else self._blender.recipe.similarity):
-                        found.append(replace(part, share=part.share * closeness))
-                whole = sum(part.share for part in found) or 1.0
-                found.sort(key=lambda part: (-part.share, part.signal_id))
-                best = [replace(part, share=own * part.share / whole) for part in found[:limit]]
-                answers.append(self._reasons(connection, best, 1))
-            return answers
+            behind = {
+                interest_id: _Behind(
+                    parts,
+                    np.stack([by_id[part.signal_id] if part.signal_id else centres[interest_id] for part in parts]),
+                    np.array([0.0 if part.signal_id else self._blender.recipe.similarity for part in parts]),
+                    np.array([part.share for part in parts]),
+                )
+                for interest_id, parts in contributions.items()
+                if parts and interest_id in interest_ids
+            }
+            best = [
+                behind[interest_id].speak_for(vector, own, limit) if interest_id in behind else []
+                for vector, interest_id, own in zip(vectors, interest_ids, owned, strict=True)
+            ]
+            answers = iter(self._reasons(connection, [part for parts in best for part in parts], 1))
+            return [list(itertools.islice(answers, len(parts))) for parts in best]
 
     def signals(self, user_id: str, after: tuple[int, str] | None, limit: int) -> list[Signal]:
         """A user's signals, newest first, older than a position (time, id)."""

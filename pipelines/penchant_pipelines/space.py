@@ -135,10 +135,9 @@ class Space:
 
     async def labels(self, profile: ProfileView) -> list[Label]:
         """Name a profile's interests; words that were never encoded are encoded now."""
-        words = {word for interest in profile.interests for word in candidates(interest)}
-        if words:
-            await self.encoder.encode(sorted(words))
-        return self.labels_at_hand(profile)
+        words = sorted({word for interest in profile.interests for word in candidates(interest)})
+        vectors = dict(zip(words, await self.encoder.encode(words), strict=True))
+        return name_interests(profile.interests, vectors.get)
 
     def labels_at_hand(self, profile: ProfileView) -> list[Label]:
         """Name a profile's interests with what is known without asking the model."""

@@ -241,8 +241,10 @@ class Blender:
         left = profile.past * faded(np.array([mass / weight]), np.array([elapsed])).astype(np.float32)
         # What nothing new replaces keeps its direction, however little is left of it.
         lengths = np.sqrt(np.einsum("hd,hd->h", left, left))[:, None]
-        left *= np.where((lengths > 0) & (lengths < LEAST_PAST), LEAST_PAST / np.maximum(lengths, 1e-38), 1.0)
-        profile.past = (left + np.float32(mass) * vector).astype(np.float32)
+        if lengths.min() < LEAST_PAST:
+            left *= np.where((lengths > 0) & (lengths < LEAST_PAST), LEAST_PAST / np.maximum(lengths, 1e-38), 1.0)
+        left += np.float32(mass) * vector
+        profile.past = left
         profile.past_until = time
 
     def _nearest(self, interests: Sequence[Interest], vector: Vector, sign: int) -> tuple[Interest | None, float]:
@@ -250,7 +252,7 @@ class Blender:
         fitting = [interest for interest in interests if sign in (0, interest.sign)]
         if not fitting:
             return None, 0.0
-        cosines = np.stack([interest.centroid for interest in fitting]) @ vector
+        cosines = np.concatenate([interest.centroid for interest in fitting]).reshape(len(fitting), -1) @ vector
         best = int(np.argmax(cosines))
         return fitting[best], float(cosines[best])
 

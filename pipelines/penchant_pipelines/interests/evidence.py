@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penchant_pipelines.interests.settings import InterestSettings, Weighing
+from penchant_pipelines.interests.settings import InterestSettings
 from penchant_pipelines.model import Action, Steering
 
 Vector = NDArray[np.float32]
@@ -47,7 +48,14 @@ class SteeringEvent:
     interest_id: str = ""
 
 
-def weighing(evidence: Evidence, settings: InterestSettings) -> Weighing:
+class Weight(NamedTuple):
+    """What one signal counts, below 0 where the user wants less of it, and how long."""
+
+    weight: float
+    half_life_days: float
+
+
+def weighing(evidence: Evidence, settings: InterestSettings) -> Weight:
     """Signed mass and half-life of a signal: kind, then rating or value."""
     if evidence.action is None:
         rule = settings.post
@@ -55,7 +63,7 @@ def weighing(evidence: Evidence, settings: InterestSettings) -> Weighing:
     else:
         rule = settings.actions[evidence.action.name.lower()]
         factor = _strength(evidence.action, evidence.value, rule.weight, settings)
-    return Weighing.model_construct(weight=rule.weight * factor, half_life_days=rule.half_life_days)
+    return Weight(rule.weight * factor, rule.half_life_days)
 
 
 def _signed(rating: float, neutral: float) -> float:

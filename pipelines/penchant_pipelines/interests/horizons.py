@@ -13,6 +13,7 @@ Floats = NDArray[np.float64]
 
 HALF_LIVES_SIGNALS = (1.0, 3.0, 10.0)
 HALF_LIVES_DAYS = (30.0, 365.0)
+_SIGNALS, _DAYS = np.array(HALF_LIVES_SIGNALS)[:, None], np.array(HALF_LIVES_DAYS)[:, None]
 HORIZONS = (
     *(f"last{signals:g}" for signals in HALF_LIVES_SIGNALS),
     *(f"{days:g}d" for days in HALF_LIVES_DAYS),
@@ -22,6 +23,4 @@ HORIZONS = (
 
 def faded(signals: Floats, days: Floats) -> Floats:
     """What is left (h, n) of n things after so many liked signals (n,) and so many days (n,)."""
-    counted = np.exp2(-signals / np.array(HALF_LIVES_SIGNALS)[:, None])
-    dated = np.exp2(-days / np.array(HALF_LIVES_DAYS)[:, None])
-    return np.vstack([counted, dated])
+    return np.concatenate([np.exp2(-signals / _SIGNALS), np.exp2(-days / _DAYS)])

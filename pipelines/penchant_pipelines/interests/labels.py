@@ -67,12 +67,13 @@ def _ranked(interest: InterestView, lookup: Lookup) -> list[str]:
         vector = lookup(word)
         closeness = float(vector @ interest.vector) if vector is not None else 0.0
         scores[word] = closeness + SUPPORT_SHARE * support(interest.terms, word) / most + _fitness(word)
-    best: list[str] = []
+    best: dict[str, str] = {}
     for word in sorted(words, key=lambda word: (-scores[word], word)):
+        folded = word.casefold()
         # "running" adds nothing next to "trail running".
-        if not any(_within(word, other) or _within(other, word) for other in best):
-            best.append(word)
-    return best
+        if not any(_within(folded, other) or _within(other, folded) for other in best):
+            best[folded] = word
+    return list(best.values())
 
 
 def _fitness(term: str) -> float:
@@ -80,7 +81,6 @@ def _fitness(term: str) -> float:
     return chinese_fitness(to_simplified(term)) if _HAN.search(term) else 0.0
 
 
-def _within(word: str, other: str) -> bool:
-    inner, outer = word.casefold(), other.casefold()
+def _within(inner: str, outer: str) -> bool:
     # Where words are written without spaces, a part is one wherever it stands.
-    return f" {inner} " in f" {outer} " or (_UNSPACED.search(inner) is not None and inner in outer)
+    return inner in outer and (f" {inner} " in f" {outer} " or _UNSPACED.search(inner) is not None)

@@ -11,6 +11,7 @@ overflows a double.)
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import msgspec
@@ -176,9 +177,13 @@ def _encode_array(value: Any) -> Any:
 
 
 def _decode_array(kind: type, value: Any) -> Any:
+    return np.frombuffer(value, dtype=_dtype(kind)).copy()
+
+
+@functools.cache
+def _dtype(kind: type) -> type[np.floating]:
     # msgspec hands over the annotation: NDArray[np.float16], NDArray[np.float32] …
-    dtype = next(t for t in (np.float16, np.float32, np.float64) if t.__name__ in str(kind))
-    return np.frombuffer(value, dtype=dtype).copy()
+    return next(t for t in (np.float16, np.float32, np.float64) if t.__name__ in str(kind))
 
 
 _ENCODER = msgspec.msgpack.Encoder(enc_hook=_encode_array)
