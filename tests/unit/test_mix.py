@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from penchant_pipelines.recommend import mix
-from penchant_pipelines.recommend.mix import COMMON_WEIGHT, SHRINKAGE, Lesson, Mix, learn, quality
+from penchant_pipelines.recommend.mix import COMMON_WEIGHT, LEAST_TEXT, SHRINKAGE, Lesson, Mix, learn, quality
 from penchant_pipelines.recommend.sources import INTERESTS, SOURCES
 
 S = len(SOURCES)
@@ -54,6 +54,22 @@ def test_a_source_that_always_tells_is_found_and_noise_is_not() -> None:
     before, after = (quality(lessons, whose).mean() for whose in (learn([]), Mix(found)))
     assert before < 0.3
     assert after > 0.8
+
+
+def test_text_still_tells_apart_what_nobody_has_touched_where_the_crowd_decides_all() -> None:
+    text, alike = (np.array([name.startswith(kind) for name in SOURCES]) for kind in ("text_", "alike_"))
+    lessons = [lesson(seed, seed % 20) for seed in range(200)]
+    for one in lessons:
+        one.scores[np.ix_(text, one.taken)] -= 3.0
+        one.scores[np.ix_(alike, one.taken)] += 3.0
+    found = learn(lessons)
+    assert found.weights[text] == pytest.approx(LEAST_TEXT)
+    assert found.weights[alike].min() > 100 * LEAST_TEXT
+    # Ten items that the crowd knows, some better than others, then three that it does not.
+    standings = np.zeros((S, 13))
+    standings[np.ix_(alike, range(13))] = [*range(10, 0, -1), -1, -1, -1]
+    standings[np.ix_(text, range(13))] = [0, 3, 0, 3, 0, 3, 0, 3, 0, 3, 1, 3, 2]
+    assert np.argsort(-found.scores(standings)).tolist() == [*range(10), 11, 12, 10]
 
 
 @law

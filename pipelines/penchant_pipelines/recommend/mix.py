@@ -25,6 +25,9 @@ COMMON_WEIGHT = 0.1
 SHRINKAGE = 0.3
 """What a source that weighs nothing, or twice as much, costs, where one user's mean likelihood counts 1: lessons of one
 user are alike, so that few users can tell little however many their lessons."""
+LEAST_TEXT = 1e-4
+"""What each horizon of the user's texts weighs at least: where the crowd decides all, nothing else would tell apart the
+items that nobody has touched yet."""
 MOST_STEPS = 60
 PLACES = 10
 CHANCES = 50
@@ -135,7 +138,7 @@ def learn(lessons: Sequence[Lesson]) -> Mix:
         return total + SHRINKAGE * float(away @ away), slope + 2 * SHRINKAGE * away / COMMON_WEIGHT
 
     start = np.full(len(SOURCES), COMMON_WEIGHT)
-    bounds = [(0.0, None)] * len(SOURCES)
+    bounds = [(LEAST_TEXT if _family(source) == "text" else 0.0, None) for source in SOURCES]
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": MOST_STEPS})
     return Mix(np.asarray(found.x, dtype=np.float64))
 
