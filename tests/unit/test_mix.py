@@ -67,8 +67,8 @@ def test_text_still_tells_apart_what_nobody_has_touched_where_the_crowd_decides_
     assert found.weights[alike].min() > 100 * LEAST_TEXT
     # Ten items that the crowd knows, some better than others, then three that it does not.
     standings = np.zeros((S, 13))
-    standings[np.ix_(alike, range(13))] = [*range(10, 0, -1), -1, -1, -1]
-    standings[np.ix_(text, range(13))] = [0, 3, 0, 3, 0, 3, 0, 3, 0, 3, 1, 3, 2]
+    standings[np.ix_(alike, np.arange(13))] = [*range(10, 0, -1), -1, -1, -1]
+    standings[np.ix_(text, np.arange(13))] = [0, 3, 0, 3, 0, 3, 0, 3, 0, 3, 1, 3, 2]
     assert np.argsort(-found.scores(standings)).tolist() == [*range(10), 11, 12, 10]
 
 
