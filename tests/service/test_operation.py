@@ -51,7 +51,7 @@ async def test_the_index_is_rebuilt_while_the_server_serves(server: Server) -> N
     while (await client.job(job.id)).state == JobState.JOB_STATE_RUNNING:
         answer = await client.recommend("u")
         assert not answer.degraded
-        # Fifty items of each title are alike: the approximate index may have missed the best of them, exact search won't.
+        # Fifty items of each title are alike: the approximate index may miss the best of them, exact search does not.
         assert min(p.score for p in answer.recommendations) >= min(p.score for p in expected.recommendations) - 1e-3
         assert len(answer.recommendations) == len(expected.recommendations)
         await client.upsert_items([Item(id=f"late-{meanwhile}", title="Jazz piano")])
