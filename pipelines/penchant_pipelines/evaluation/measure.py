@@ -43,20 +43,14 @@ def measure(log: Log, asked: Sequence[Query], run: Run, listed: Sequence[Mapping
     count = len(log.user_ids)
     tests = np.array([query.phase is Phase.TEST for query in asked])
     cut = np.array([query.phase is Phase.CUT for query in asked])
-    found = {name: _each(asked, run.top, name) for name in ACCURACY}
+    found = _accuracies(asked, run.top)
     told = {name: np.array([each[name] for each in listed]) for name in BEYOND}
 
     def meant(values: Mapping[str, Floats], chosen: NDArray[np.bool_]) -> dict[str, Floats]:
         return {name: by_user(column[chosen], users[chosen], count) for name, column in values.items()}
 
-    groups = {}
-    for group, chosen in group_masks(asked).items():
-        groups[group] = meant(
-            {name: _each(asked, run.shelf if group == COLD_ALONE else run.top, name, cold=True) for name in ACCURACY}
-            if group in (COLD, COLD_ALONE)
-            else found,
-            tests & chosen,
-        )
+    cold = {COLD: _accuracies(asked, run.top, cold=True), COLD_ALONE: _accuracies(asked, run.shelf, cold=True)}
+    groups = {name: meant(cold.get(name, found), tests & chosen) for name, chosen in group_masks(asked).items()}
     shown = np.unique(run.top[tests][:, :10])
     return Measured(
         {**meant(found, tests), **meant(told, tests), **_verdicts(asked, run, count)},
@@ -119,12 +113,16 @@ def _calibration(catalogue: Catalogue, taste: Counter[str], rows: Sequence[int])
     return metrics.calibration_kl(taste, Counter(name for row in rows for name in catalogue.items[row].categories))
 
 
-def _each(asked: Sequence[Query], lists: NDArray[np.int64], name: str, cold: bool = False) -> Floats:
-    return np.array([_accuracy(query, top, name, cold) for query, top in zip(asked, lists, strict=True)])
+def _accuracies(asked: Sequence[Query], lists: NDArray[np.int64], cold: bool = False) -> dict[str, Floats]:
+    """Each metric of each list, (q,): of all right answers, or of the cold ones alone."""
+    relevant = [query.cold if cold else query.relevant for query in asked]
+    return {
+        name: np.array([_accuracy(top, rows, name) for top, rows in zip(lists, relevant, strict=True)])
+        for name in ACCURACY
+    }
 
 
-def _accuracy(query: Query, top: NDArray[np.int64], name: str, cold: bool) -> float:
-    relevant = query.cold if cold else query.relevant
+def _accuracy(top: NDArray[np.int64], relevant: NDArray[np.int64], name: str) -> float:
     kind, _, places = name.partition("@")
     if kind == "ndcg":
         return metrics.ndcg(top, relevant, int(places))

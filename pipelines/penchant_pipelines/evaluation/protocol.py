@@ -49,7 +49,7 @@ class Question:
     rated: Rows
     """Rows to give a score each, ascending; which of them the user came to like is not told."""
     shelf: bool = False
-    """Whether to rank what nobody touched so far by itself, too."""
+    """Whether to rank what nobody touched so far by itself, too: asked where that will be measured."""
 
 
 @dataclass(frozen=True, slots=True)
