@@ -47,7 +47,8 @@ class Network(nn.Module):
         super().__init__()
         self.by, self.body = by, body
         self.table = nn.Embedding(len(items) + 1, WIDTH, padding_idx=0) if by == "ids" else None
-        self.vectors = torch.from_numpy(items)
+        # A copy: beside other methods the array is shared, read-only memory, which torch warns of.
+        self.vectors = torch.tensor(items)
         self.into = nn.Linear(items.shape[1], WIDTH) if by == "text" else None
         self.places = nn.Embedding(LENGTH, WIDTH)
         self.dropout = nn.Dropout(DROPOUT)
