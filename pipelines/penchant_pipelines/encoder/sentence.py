@@ -7,11 +7,11 @@ import json
 import threading
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from penchant_pipelines.encoder.base import Encoder, Vectors
 from penchant_pipelines.encoder.settings import EncoderSettings
@@ -21,8 +21,6 @@ from penchant_pipelines.errors import WrongState
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-WIDTH_STEP = 8
-"""Token counts are padded to a multiple of this: wide enough to share passes, narrow enough to waste little."""
 EMBEDDED_NAME = "bilingual-MiniLM-L6"
 BILINGUAL = Path(__file__).parent / "bilingual"
 """The adapter that teaches the embedded all-MiniLM-L6-v2 Chinese; its card tells how it was made."""
@@ -105,11 +103,14 @@ class SentenceEncoder:
         digest: str,
         batch_size: int,
     ) -> None:
+        from penchant_pipelines.encoder import passes
+
         self._model = model
         self._batch_size = batch_size
         # The tokenizer keeps padding state of its own and can't be shared while it works.
         self._tokenizing = threading.Lock()
-        self._pad_token = int(getattr(model.tokenizer, "pad_token_id", None) or 0)
+        pad_token = int(getattr(model.tokenizer, "pad_token_id", None) or 0)
+        self._passes = passes.packed if passes.takes_packed(model) else partial(passes.padded, pad_token=pad_token)
         self._prompt = model.prompts.get(model.default_prompt_name or "", "")
         self.base_model = base_model
         self.adapter_id = adapter_id
@@ -123,44 +124,15 @@ class SentenceEncoder:
         self.space_id = "-".join(filter(None, [base_model, adapter_id, key]))
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """See `Encoder.encode`. Safe from several threads.
-
-        Texts go through the model with others of about their length, each padded to a width that follows from the
-        text alone: little work is spent on padding, and a text gets the same vector, to the last bit, whatever it is
-        encoded with.
-        """
+        """See `Encoder.encode`. Safe from several threads. A text's vector does not depend on the others."""
         vectors = np.zeros((len(texts), self.dimensions), dtype=np.float32)
         if not texts:
             return vectors
         with self._tokenizing:
             features = self._model.preprocess(list(texts), prompt=self._prompt or None)
-        mask = features["attention_mask"]
-        lengths = mask.sum(dim=1).numpy()
-        left_padded = bool((mask[:, 0] == 0).any())
-        widths = -(-lengths // WIDTH_STEP) * WIDTH_STEP
-        # Where nothing is masked the model takes another path, which may differ in the last bit.
-        for width, full in sorted(set(zip(widths.tolist(), (lengths == widths).tolist(), strict=True))):
-            rows = np.flatnonzero((widths == width) & ((lengths == widths) == full))
-            for start in range(0, len(rows), self._batch_size):
-                part = rows[start : start + self._batch_size]
-                vectors[part] = self._forward(self._cut(features, part, width, left_padded))
+        for rows, part in self._passes(features, self._batch_size):
+            vectors[rows] = self._forward(part)
         return vectors
-
-    def _cut(self, features: dict[str, Any], rows: NDArray[np.intp], width: int, left_padded: bool) -> dict[str, Any]:
-        """Take rows of the features, cut or padded to a width."""
-        import torch
-
-        shape = features["attention_mask"].shape
-        missing = max(width - shape[1], 0)
-        filling = {"input_ids": self._pad_token}
-        taken = {}
-        for name, value in features.items():
-            if getattr(value, "shape", None) == shape:
-                part = value[rows, -width:] if left_padded else value[rows, :width]
-                sides = (missing, 0) if left_padded else (0, missing)
-                value = torch.nn.functional.pad(part, sides, value=filling.get(name, 0))
-            taken[name] = value
-        return taken
 
     def _forward(self, features: dict[str, Any]) -> Vectors:
         import torch
