@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from penchant_pipelines.interests import Evidence, InterestSettings
 from penchant_pipelines.interests.evidence import weighing
 from penchant_pipelines.model import Action, Item
-from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS, Crowd
+from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS, Crowd, Texts
 from penchant_pipelines.recommend.voices import Voices
 from penchant_pipelines.recommend.words import Words
 from penchant_pipelines.record import Record, rows, schema
@@ -99,6 +99,7 @@ class Catalog:
         """Forget the vectors of a space."""
         self.vectors.pop(space, None)
         self.voices.pop(space, None)
+        self.crowd.drop_space(space)
 
     def embed(self, space: int, item_id: str, vector: Vector) -> None:
         """Set the vector of an item in one space, if both are there."""
@@ -197,17 +198,21 @@ class Catalog:
             if evidence.action is None and evidence.vector is not None:
                 self._hear(space, evidence.item_id, evidence, evidence.vector)
 
-    async def keep_up(self) -> None:
-        """Weigh words and gather what people have in common anew where that is due, in a thread.
+    def texts(self, space: int) -> Texts:
+        """The items' vectors in a space, as they are."""
+        return Texts(space, self.vectors[space])
+
+    async def keep_up(self, space: int) -> None:
+        """Weigh words and gather what people have in common anew where that is due in a space, in a thread.
 
         Whoever comes meanwhile is served with what there was; who comes while there is nothing waits.
         """
-        if self._keeping_up.locked() and self.words.is_ready and self.crowd.is_ready:
+        if self._keeping_up.locked() and self.words.is_ready and self.crowd.is_ready(space):
             return
         async with self._keeping_up:
             # Both are begun at once: from here on nobody does it on the loop.
             weigh = self.words.begin() if self.words.is_due else None
-            gather = self.crowd.begin() if self.crowd.is_due else None
+            gather = self.crowd.begin(self.texts(space)) if self.crowd.is_due(space) else None
             weighed = gathered = None
             try:
                 weighed = await asyncio.to_thread(weigh) if weigh else None

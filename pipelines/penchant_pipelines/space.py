@@ -99,7 +99,7 @@ class Space:
         """Have at hand what a live mix reads."""
         if self._shared.mixes.live is not None:
             catalog = self._shared.catalog
-            await catalog.keep_up()
+            await catalog.keep_up(self.key)
             if self.key not in catalog.voices:
                 await catalog.listen(self._shared.record, self.key)
 

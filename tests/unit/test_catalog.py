@@ -207,12 +207,12 @@ async def test_words_and_crowd_are_gathered_apart_from_the_loop(monkeypatch: pyt
     for number in range(200):
         found.upsert(Item(f"i{number}"), "en", {}, ["all", f"pair{number // 2}"])
         found.apply(like(f"i{number}"))
-    await found.keep_up()
-    assert not any(part.is_due for part in (found.words, found.crowd))
+    await found.keep_up(1)
+    assert not any((found.words.is_due, found.crowd.is_due(1)))
     for number in range(200, 300):
         found.upsert(Item(f"i{number}"), "en", {}, ["all", f"pair{number // 2}"])
         found.apply(like(f"i{number}"))
-    assert all(part.is_due for part in (found.words, found.crowd))
+    assert all((found.words.is_due, found.crowd.is_due(1)))
     begun = asyncio.Event()
 
     def begin() -> Any:
@@ -220,10 +220,10 @@ async def test_words_and_crowd_are_gathered_apart_from_the_loop(monkeypatch: pyt
         return Words.begin(found.words)
 
     monkeypatch.setattr(found.words, "begin", begin)
-    keeping = asyncio.create_task(found.keep_up())
+    keeping = asyncio.create_task(found.keep_up(1))
     await begun.wait()
     # Others are not held up, and what comes meanwhile is not lost.
-    await asyncio.wait_for(found.keep_up(), 0.5)
+    await asyncio.wait_for(found.keep_up(1), 0.5)
     found.upsert(Item("late"), "en", {}, ["all", "pair7"])
     found.delete("i14")
     found.apply(like("late"))
@@ -233,9 +233,9 @@ async def test_words_and_crowd_are_gathered_apart_from_the_loop(monkeypatch: pyt
     assert not found.words.is_due
     # When something was forgotten, one gathers anew what is left, and the others are answered from it as it is.
     found.delete("i16")
-    assert (found.crowd.is_ready, found.crowd.is_due) == (True, True)
-    await asyncio.gather(found.keep_up(), found.keep_up())
-    assert (found.crowd.is_ready, found.crowd.is_due) == (True, False)
+    assert (found.crowd.is_ready(1), found.crowd.is_due(1)) == (True, True)
+    await asyncio.gather(found.keep_up(1), found.keep_up(1))
+    assert (found.crowd.is_ready(1), found.crowd.is_due(1)) == (True, False)
     likes = found.words.alike(Own(np.array([15]), np.ones((len(HORIZONS), 1))), found.size)[0]
     row = found.entries["late"].row
     assert likes[row] == pytest.approx(1, abs=1e-6)

@@ -15,8 +15,8 @@ from scipy import sparse
 from penchant_pipelines.interests import horizons
 from penchant_pipelines.interests.horizons import HORIZONS
 from penchant_pipelines.model import MICROS_PER_DAY
-from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS, NEIGHBOURS, Crowd
-from penchant_pipelines.recommend.ease import RIDGE, Ease
+from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS, NEIGHBOURS, Crowd, Texts
+from penchant_pipelines.recommend.ease import RIDGE, TEXT_WEIGHT, Ease
 
 DAY = MICROS_PER_DAY
 USERS, ITEMS = 6, 8
@@ -167,7 +167,7 @@ def test_what_is_forgotten_while_it_is_gathered_does_not_come_back(
             np.testing.assert_allclose(like, alike, rtol=1e-9, atol=1e-12)
     if any(one.row in gone for one in (*told, *before)):
         # Not later, when enough else has come in.
-        assert found.is_due or not kept
+        assert found.is_due() or not kept
         found.finish(found.begin()())
         own = found.own(1, as_of)
         like, alike = (it.alike_items(own, ITEMS) for it in (found, anew))
@@ -178,7 +178,7 @@ def test_what_is_left_is_answered_from_at_once_when_an_item_is_forgotten() -> No
     found = crowd([Favour(user, row, DAY) for user in range(40) for row in range(3)])
     found.finish(found.begin()())
     found.clear(np.array([0]))
-    assert (found.is_ready, found.is_due) == (True, True)
+    assert (found.is_ready(), found.is_due()) == (True, True)
     found.begin()  # somebody gathers it anew
     own = found.own(1, DAY)
     assert own.rows.tolist() == [1, 2]
@@ -219,6 +219,39 @@ def test_what_goes_with_a_users_items_follows_from_who_favoured_both(told: list[
     np.fill_diagonal(weights, 0.0)
     expected = own.masses @ weights[own.rows]
     np.testing.assert_allclose(found.alike_items(own, ITEMS), expected, rtol=1e-6, atol=1e-12)
+
+
+@law
+@given(favours, st.integers(1, USERS), st.integers(0, ITEMS), st.integers(0, 2**32 - 1))
+def test_a_dimension_of_the_items_vectors_is_one_more_user(
+    told: list[Favour], user: int, lacking: int, dice: int
+) -> None:
+    held = binary(told)
+    vectors = np.random.default_rng(dice).normal(0.3, 1.0, (ITEMS, 3)).astype(np.float32)
+    vectors[:lacking] = 0.0
+    apart = vectors[lacking:] - vectors[lacking:].sum(axis=0) / max(ITEMS - lacking, 1)
+    texts = np.zeros((ITEMS, 3))
+    texts[lacking:] = TEXT_WEIGHT * apart / np.maximum(np.linalg.norm(apart, axis=1, keepdims=True), 1e-3)
+    everybody = np.vstack([held, texts.T])
+    inverse = np.linalg.inv(everybody.T @ everybody + RIDGE * np.eye(ITEMS))
+    weights = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, 0.0)
+    found = crowd(told)
+    own = found.own(user, newest(told))
+    alike = found.alike_items(own, ITEMS, Texts(1, vectors))
+    np.testing.assert_allclose(alike, own.masses @ weights[own.rows], rtol=1e-4, atol=1e-7)
+    # Another space has its own.
+    np.testing.assert_allclose(
+        found.alike_items(own, ITEMS), crowd(told).alike_items(own, ITEMS), rtol=1e-9, atol=1e-12
+    )
+
+
+def test_what_nobody_has_touched_goes_with_what_it_resembles() -> None:
+    found = crowd([Favour(user, row, DAY) for user in range(1, 30) for row in (0, 1)])
+    vectors = np.array([[1, 0], [0.6, 0.8], [1, 0.1], [-1, 0.2], [0, 0]], dtype=np.float32)
+    likes = found.alike_items(found.own(1, DAY).under(np.array([0])), 5, Texts(1, vectors))[0]
+    assert likes[2] > 0 > likes[3]
+    assert likes[4] == 0
 
 
 def test_those_who_favoured_most_are_learnt_from() -> None:

@@ -119,7 +119,7 @@ def test_names_are_told_apart_and_in_the_order_of_the_scores(catalog: Catalog) -
     own = catalog.crowd.own(ANN, NOW)
     for name, raw in (
         ("words_30d", catalog.words.alike(own, ITEMS)[3]),
-        ("alike_items_last1", catalog.crowd.alike_items(own, ITEMS)[0]),
+        ("alike_items_last1", catalog.crowd.alike_items(own, ITEMS, catalog.texts(SPACE))[0]),
         ("alike_users_30d", catalog.crowd.alike_users(ANN, own, ITEMS, NOW)[1]),
         ("popular_ever", catalog.crowd.popularity(ITEMS, NOW)[3]),
     ):
@@ -187,7 +187,7 @@ def test_a_foreign_item_is_read_by_its_vector_and_unknown_to_the_rest(catalog: C
     found = by(catalog).scores(asker, np.array([1, 2]), catalog.vectors[SPACE][[silent]])[:, 2]
     assert not catalog.crowd.popularity(ITEMS, NOW)[:, silent].any()
     for name, here, there in zip(SOURCES, known, found, strict=True):
-        if not name.startswith(("words", NEW)):
+        if not name.startswith(("words", "alike_items", NEW)):
             assert there == pytest.approx(here, abs=1e-4), name
     lowest = by(catalog).scores(asker, np.flatnonzero(catalog.visible)).min(axis=1)
     for horizon in HORIZONS:

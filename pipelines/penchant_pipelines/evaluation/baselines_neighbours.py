@@ -77,7 +77,7 @@ class EaseForAll(Scorer):
         """Invert, once the log has grown by a hundredth."""
         if self._refit.due(len(past)):
             everybody = past.matrix.shape[0]
-            self._models = [Ease(past.matrix, strength, everybody) for strength in self.strengths]
+            self._models = [Ease(past.matrix, ridge=strength, most_users=everybody) for strength in self.strengths]
 
     def score(self, past: Past, question: Question) -> Floats:
         """Reconstruct the user's row."""

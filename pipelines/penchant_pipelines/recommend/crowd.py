@@ -15,7 +15,7 @@ from scipy import sparse
 
 from penchant_pipelines.interests.horizons import faded
 from penchant_pipelines.model import MICROS_PER_DAY
-from penchant_pipelines.recommend.ease import Ease
+from penchant_pipelines.recommend.ease import Ease, Vectors
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -54,10 +54,33 @@ class _Matrix:
 
 
 @dataclass(frozen=True, slots=True)
+class Texts:
+    """Items' vectors in an embedding space, named by its key: (rows, d) float32 by row, zeros where there are none."""
+
+    space: int
+    vectors: Vectors
+
+
+NO_TEXTS = Texts(0, np.zeros((0, 0), dtype=np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class _Alike:
+    """Which items go together, in one space."""
+
+    ease: Ease
+    count: int
+    """How many favours it knows."""
+    outdated: bool = False
+    """It was learnt from what was forgotten since, too."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Gathered:
-    """What people have in common as of a moment; `ease` is None where the former still does."""
+    """What people have in common as of a moment; `ease` is None where the former in that space still does."""
 
     matrix: _Matrix
+    space: int
     ease: Ease | None
 
 
@@ -88,11 +111,8 @@ class Crowd:
         """Time (µs) that fading sums are kept for."""
         self._faded = np.zeros((1024, len(self._lives)))
         self._matrix: _Matrix | None = None
-        self._ease: Ease | None = None
-        self._learnt = 0
-        """How many favours `_ease` knows."""
-        self._outdated = False
-        """`_ease` was learnt from what was forgotten since, too."""
+        self._alike: dict[int, _Alike] = {}
+        """By the key of the space."""
         self._begun = False
         """Somebody is between `begin` and `finish`."""
         self._cleared: list[Rows] = []
@@ -135,9 +155,12 @@ class Crowd:
             self._gathering = int(kept[: self._gathering].sum())
         if self._matrix is not None:
             self._matrix = self._matrix.without(rows, int(kept[: self._matrix.count].sum()))
-        if self._ease is not None:
-            self._ease, self._outdated = self._ease.without(rows), True
-            self._learnt = min(self._learnt, self._count)
+        for space, alike in self._alike.items():
+            self._alike[space] = _Alike(alike.ease.without(rows), min(alike.count, self._count), outdated=True)
+
+    def drop_space(self, space: int) -> None:
+        """Forget what goes together in a space."""
+        self._alike.pop(space, None)
 
     def popularity(self, size: int, as_of: int, lives: Rows | slice = EVERY) -> Floats:
         """Mass of favours as of a time (µs) under half-lives of the crowd, by their places: (l, size) by row."""
@@ -178,17 +201,17 @@ class Crowd:
         newer = len(when) - np.searchsorted(np.sort(when), when, side="right")
         return Own(every[latest], faded(newer.astype(np.float64), age))
 
-    def alike_items(self, own: Own, size: int) -> Floats:
-        """How well items go with the user's own, by who favoured both; see `Ease`: (h, size)."""
+    def alike_items(self, own: Own, size: int, texts: Texts = NO_TEXTS) -> Floats:
+        """How well items go with the user's own, by who favoured both and by their texts; see `Ease`: (h, size)."""
         found = np.zeros((len(own.masses), size))
-        ease = self._learn_alike()
+        ease = self._learn_alike(texts)
         if ease is None or not len(own.rows):
             return found
         held = own.rows < ease.size
         spread = np.zeros((len(own.masses), ease.size))
         spread[:, own.rows[held]] = own.masses[:, held]
         known = min(size, ease.size)
-        found[:, :known] = ease.scores(spread)[:, :known]
+        found[:, :known] = ease.scores(spread, texts.vectors)[:, :known]
         return found
 
     def alike_users(self, user: int, own: Own, size: int, as_of: int, lives: Rows | slice = EVERY) -> Floats:
@@ -239,25 +262,24 @@ class Crowd:
             self._faded *= np.exp2(-(time - self.landmark) / self._lives)
             self.landmark = time
 
-    @property
-    def is_ready(self) -> bool:
-        """There is something to answer from, be it of some time ago."""
-        return self._matrix is not None and self._ease is not None
+    def is_ready(self, space: int = NO_TEXTS.space) -> bool:
+        """There is something to answer from in a space, be it of some time ago."""
+        return self._matrix is not None and space in self._alike
 
-    @property
-    def is_due(self) -> bool:
+    def is_due(self, space: int = NO_TEXTS.space) -> bool:
         """So much has come in that what people have in common should be gathered anew."""
-        return self._is_late(1.0) or self._is_unlearnt(1.0) or self._outdated
+        return self._is_late(1.0) or self._is_unlearnt(space, 1.0)
 
-    def begin(self) -> Callable[[], _Gathered]:
+    def begin(self, texts: Texts = NO_TEXTS) -> Callable[[], _Gathered]:
         """Begin to gather anew: what is returned does it, in any thread, for `finish`; till then the old holds."""
         self._begun = True
         self._cleared, self._gathering = [], self._count
-        gather, learns = self._snapshot(), self._is_unlearnt(1.0) or self._outdated
+        gather, learns = self._snapshot(), self._is_unlearnt(texts.space, 1.0)
 
         def work() -> _Gathered:
             matrix = gather()
-            return _Gathered(matrix, Ease(matrix.favours) if learns and matrix.count else None)
+            ease = Ease(matrix.favours, texts.vectors) if learns and matrix.count else None
+            return _Gathered(matrix, texts.space, ease)
 
         return work
 
@@ -272,27 +294,30 @@ class Crowd:
             self._matrix = self._matrix.without(gone, self._gathering)
             ease = ease.without(gone) if ease else None
         if ease is not None:
-            self._ease, self._learnt, self._outdated = ease, self._matrix.count, bool(self._cleared)
+            self._alike[gathered.space] = _Alike(ease, self._matrix.count, outdated=bool(self._cleared))
 
     def _is_late(self, lenience: float) -> bool:
         held = self._matrix.count if self._matrix else 0
         return self._matrix is None or self._count - held > lenience * (_PENDING + _PENDING_SHARE * self._count)
 
-    def _is_unlearnt(self, lenience: float) -> bool:
-        unlearnt = self._count - self._learnt
-        return self._ease is None or unlearnt > lenience * (_UNLEARNT + _UNLEARNT_SHARE * self._count)
+    def _is_unlearnt(self, space: int, lenience: float) -> bool:
+        alike = self._alike.get(space)
+        if alike is None or (alike.outdated and lenience <= 1.0):
+            return True
+        return self._count - alike.count > lenience * (_UNLEARNT + _UNLEARNT_SHARE * self._count)
 
     def _current(self) -> _Matrix:
         if self._matrix is None or (self._is_late(LENIENCE) and not self._begun):
             self._matrix = self._snapshot()()
         return self._matrix
 
-    def _learn_alike(self) -> Ease | None:
-        if self._ease is None or (self._is_unlearnt(LENIENCE) and not self._begun):
+    def _learn_alike(self, texts: Texts) -> Ease | None:
+        if texts.space not in self._alike or (self._is_unlearnt(texts.space, LENIENCE) and not self._begun):
             matrix = self._current()
-            self._ease = Ease(matrix.favours) if matrix.count else None
-            self._learnt = matrix.count
-        return self._ease
+            if not matrix.count:
+                return None
+            self._alike[texts.space] = _Alike(Ease(matrix.favours, texts.vectors), matrix.count)
+        return self._alike[texts.space].ease
 
     def _snapshot(self) -> Callable[[], _Matrix]:
         """What makes the matrix of the favours there are now, in any thread."""

@@ -44,7 +44,8 @@ SOURCES = _BY_VECTOR + _BY_ROW
 `interests`: the soft maximum over interests; `fresh`: what the user is at right now; `sequence`: what the adapter's
 sequence model expects next; `text`: the user's fading past as one vector, by each horizon; `said`: the same against an
 item enriched by what others wrote about it; `words`: TF-IDF; `alike_items`: what goes with the user's own, by who
-favoured both; `alike_users`: favoured by similar people; `popular`; `new`: how recent the item is.
+favoured both and by what the items are; `alike_users`: favoured by similar people; `popular`; `new`: how recent the
+item is.
 """
 _GATHERED_SHARE = 0.25
 REFERENCE = 2048
@@ -110,7 +111,7 @@ class Sources:
         if len(words):
             found.append(catalog.words.alike(own.under(words), size))
         if len(items):
-            found.append(crowd.alike_items(own.under(items), size))
+            found.append(crowd.alike_items(own.under(items), size, catalog.texts(self._space)))
         if len(users):
             found.append(crowd.alike_users(asker.user, own, size, as_of, users))
         if len(popular):
