@@ -19,6 +19,8 @@ from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS, NEIGHBOURS
 from penchant_pipelines.recommend.ease import RIDGE, TEXT_WEIGHT, Ease
 
 DAY = MICROS_PER_DAY
+PLAIN = Texts(0, np.zeros((0, 0), dtype=np.float32))
+"""Nothing is known of what items are."""
 USERS, ITEMS = 6, 8
 LIVES = np.array(CROWD_HALF_LIVES_DAYS)
 Floats = NDArray[np.float64]
@@ -118,9 +120,9 @@ def test_clearing_forgets_exactly_these_items(told: list[Favour], gone: set[int]
     found.clear(np.array(sorted(gone), dtype=np.int64))
     kept = [one for one in told if one.row not in gone]
     anew = crowd(kept)
-    found.finish(found.begin()())
+    found.finish(found.begin(PLAIN)())
     for user in range(1, USERS + 1):
-        likes, expected = (it.alike_items(it.own(user, newest(told)), ITEMS) for it in (found, anew))
+        likes, expected = (it.alike_items(it.own(user, newest(told)), ITEMS, PLAIN) for it in (found, anew))
         np.testing.assert_allclose(likes, expected, rtol=1e-9, atol=1e-12)
     for one in more:
         found.add(one.user, one.row, one.time, one.mass)
@@ -139,10 +141,10 @@ def test_what_is_forgotten_while_it_is_gathered_does_not_come_back(
 ) -> None:
     found = crowd(told)
     if known:
-        found.finish(found.begin()())
+        found.finish(found.begin(PLAIN)())
     for one in before:
         found.add(one.user, one.row, one.time, one.mass)
-    gather = found.begin()
+    gather = found.begin(PLAIN)
     found.clear(np.array(sorted(gone), dtype=np.int64))
     kept = [one for one in (*told, *before) if one.row not in gone]
     if known and kept:
@@ -151,7 +153,7 @@ def test_what_is_forgotten_while_it_is_gathered_does_not_come_back(
         own = found.own(1, newest(told))
         assert own.rows.tolist() == list(latest(kept, 1))
         others = np.delete(np.arange(ITEMS), left)
-        assert not found.alike_items(own, ITEMS)[:, others].any()
+        assert not found.alike_items(own, ITEMS, PLAIN)[:, others].any()
         assert not found.alike_users(1, own, ITEMS, newest(told))[:, others].any()
     for one in more:
         found.add(one.user, one.row, one.time, one.mass)
@@ -167,22 +169,22 @@ def test_what_is_forgotten_while_it_is_gathered_does_not_come_back(
             np.testing.assert_allclose(like, alike, rtol=1e-9, atol=1e-12)
     if any(one.row in gone for one in (*told, *before)):
         # Not later, when enough else has come in.
-        assert found.is_due() or not kept
-        found.finish(found.begin()())
+        assert found.is_due(0) or not kept
+        found.finish(found.begin(PLAIN)())
         own = found.own(1, as_of)
-        like, alike = (it.alike_items(own, ITEMS) for it in (found, anew))
+        like, alike = (it.alike_items(own, ITEMS, PLAIN) for it in (found, anew))
         np.testing.assert_allclose(like, alike, rtol=1e-9, atol=1e-12)
 
 
 def test_what_is_left_is_answered_from_at_once_when_an_item_is_forgotten() -> None:
     found = crowd([Favour(user, row, DAY) for user in range(40) for row in range(3)])
-    found.finish(found.begin()())
+    found.finish(found.begin(PLAIN)())
     found.clear(np.array([0]))
-    assert (found.is_ready(), found.is_due()) == (True, True)
-    found.begin()  # somebody gathers it anew
+    assert (found.is_ready(0), found.is_due(0)) == (True, True)
+    found.begin(PLAIN)  # somebody gathers it anew
     own = found.own(1, DAY)
     assert own.rows.tolist() == [1, 2]
-    likes = found.alike_items(own, 3)[-1]
+    likes = found.alike_items(own, 3, PLAIN)[-1]
     assert likes[0] == 0
     assert (likes[1:] > 0).all()
 
@@ -218,7 +220,7 @@ def test_what_goes_with_a_users_items_follows_from_who_favoured_both(told: list[
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0.0)
     expected = own.masses @ weights[own.rows]
-    np.testing.assert_allclose(found.alike_items(own, ITEMS), expected, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(found.alike_items(own, ITEMS, PLAIN), expected, rtol=1e-6, atol=1e-12)
 
 
 @law
@@ -242,7 +244,7 @@ def test_a_dimension_of_the_items_vectors_is_one_more_user(
     np.testing.assert_allclose(alike, own.masses @ weights[own.rows], rtol=1e-4, atol=1e-7)
     # Another space has its own.
     np.testing.assert_allclose(
-        found.alike_items(own, ITEMS), crowd(told).alike_items(own, ITEMS), rtol=1e-9, atol=1e-12
+        found.alike_items(own, ITEMS, PLAIN), crowd(told).alike_items(own, ITEMS, PLAIN), rtol=1e-9, atol=1e-12
     )
 
 
@@ -291,7 +293,7 @@ def test_a_users_own_favours_count_at_once() -> None:
     assert not len(found.own(3, DAY).rows)  # all that is told so far is in the matrix now
     found.add(3, 0, 2 * DAY, 1.0)
     own = found.own(3, 2 * DAY)
-    assert found.alike_items(own, 3)[-1, 1] > 0
+    assert found.alike_items(own, 3, PLAIN)[-1, 1] > 0
     np.testing.assert_allclose(found.alike_users(3, own, 3, DAY)[-1], [np.sqrt(2)] * 2 + [0])
 
 
@@ -301,7 +303,7 @@ def test_many_favours_are_taken_into_the_matrix_by_themselves() -> None:
     for user in range(2, 60):
         for row in (0, 1):
             found.add(user, row, DAY, 1.0)
-    assert found.alike_items(found.own(1, DAY), 2)[-1, 1] > 0
+    assert found.alike_items(found.own(1, DAY), 2, PLAIN)[-1, 1] > 0
     assert found.alike_users(1, found.own(1, DAY), 2, DAY)[-1, 1] > 0
 
 
@@ -312,7 +314,7 @@ def test_rows_beyond_the_first_arrays(row: int) -> None:
     found.add(1, row, 2 * DAY, 2.0)
     own = found.own(1, 2 * DAY)
     assert own.rows.tolist() == [0, row]
-    assert found.alike_items(own, row + 10).shape == (len(HORIZONS), row + 10)
+    assert found.alike_items(own, row + 10, PLAIN).shape == (len(HORIZONS), row + 10)
     assert found.alike_users(1, own, row + 10, 2 * DAY)[-1, 0] > 0
     np.testing.assert_allclose(found.popularity(row + 10, 2 * DAY)[-1, [0, row]], [2, 2])
     assert found.popularity(1, 2 * DAY).shape == (len(LIVES), 1)
@@ -333,7 +335,7 @@ def test_nobody_has_favoured_anything() -> None:
     own = found.own(1, DAY)
     assert own.rows.shape == (0,)
     assert own.masses.shape == (len(HORIZONS), 0)
-    for answer in (found.popularity(3, DAY), found.alike_users(1, own, 3, DAY), found.alike_items(own, 3)):
+    for answer in (found.popularity(3, DAY), found.alike_users(1, own, 3, DAY), found.alike_items(own, 3, PLAIN)):
         assert answer.shape[1] == 3
         assert not answer.any()
 
@@ -342,5 +344,5 @@ def test_a_user_without_favours_is_told_nothing() -> None:
     found = crowd([Favour(1, 0, DAY), Favour(1, 1, DAY)])
     own = found.own(9, DAY)
     assert not len(own.rows)
-    assert not found.alike_items(own, 2).any()
+    assert not found.alike_items(own, 2, PLAIN).any()
     assert not found.alike_users(9, own, 2, DAY).any()

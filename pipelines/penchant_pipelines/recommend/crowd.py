@@ -61,9 +61,6 @@ class Texts:
     vectors: Vectors
 
 
-NO_TEXTS = Texts(0, np.zeros((0, 0), dtype=np.float32))
-
-
 @dataclass(frozen=True, slots=True)
 class _Alike:
     """Which items go together, in one space."""
@@ -201,7 +198,7 @@ class Crowd:
         newer = len(when) - np.searchsorted(np.sort(when), when, side="right")
         return Own(every[latest], faded(newer.astype(np.float64), age))
 
-    def alike_items(self, own: Own, size: int, texts: Texts = NO_TEXTS) -> Floats:
+    def alike_items(self, own: Own, size: int, texts: Texts) -> Floats:
         """How well items go with the user's own, by who favoured both and by their texts; see `Ease`: (h, size)."""
         found = np.zeros((len(own.masses), size))
         ease = self._learn_alike(texts)
@@ -262,19 +259,19 @@ class Crowd:
             self._faded *= np.exp2(-(time - self.landmark) / self._lives)
             self.landmark = time
 
-    def is_ready(self, space: int = NO_TEXTS.space) -> bool:
+    def is_ready(self, space: int) -> bool:
         """There is something to answer from in a space, be it of some time ago."""
         return self._matrix is not None and space in self._alike
 
-    def is_due(self, space: int = NO_TEXTS.space) -> bool:
+    def is_due(self, space: int) -> bool:
         """So much has come in that what people have in common should be gathered anew."""
-        return self._is_late(1.0) or self._is_unlearnt(space, 1.0)
+        return self._is_late(1.0) or self._is_to_learn(space)
 
-    def begin(self, texts: Texts = NO_TEXTS) -> Callable[[], _Gathered]:
+    def begin(self, texts: Texts) -> Callable[[], _Gathered]:
         """Begin to gather anew: what is returned does it, in any thread, for `finish`; till then the old holds."""
         self._begun = True
         self._cleared, self._gathering = [], self._count
-        gather, learns = self._snapshot(), self._is_unlearnt(texts.space, 1.0)
+        gather, learns = self._snapshot(), self._is_to_learn(texts.space)
 
         def work() -> _Gathered:
             matrix = gather()
@@ -302,9 +299,10 @@ class Crowd:
 
     def _is_unlearnt(self, space: int, lenience: float) -> bool:
         alike = self._alike.get(space)
-        if alike is None or (alike.outdated and lenience <= 1.0):
-            return True
-        return self._count - alike.count > lenience * (_UNLEARNT + _UNLEARNT_SHARE * self._count)
+        return alike is None or self._count - alike.count > lenience * (_UNLEARNT + _UNLEARNT_SHARE * self._count)
+
+    def _is_to_learn(self, space: int) -> bool:
+        return self._is_unlearnt(space, 1.0) or self._alike[space].outdated
 
     def _current(self) -> _Matrix:
         if self._matrix is None or (self._is_late(LENIENCE) and not self._begun):
