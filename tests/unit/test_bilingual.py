@@ -11,7 +11,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from penchant_finetune.bilingual import second_teacher, training
+from penchant_finetune.bilingual import training
 from penchant_finetune.bilingual.corpus import Corpus, Graded, Topical, share
 from penchant_finetune.bilingual.export import export
 from penchant_finetune.bilingual.measures import retrieval, topic_accuracy
@@ -76,7 +76,7 @@ def a_run(folder: Path, recipe: Recipe = RECIPE, led: dict[str, list[Led]] | Non
     training.write_configuration(recipe, folder, data={})
     torch.manual_seed(recipe.seed)
     student = Student(model, vocabulary, recipe, "cpu")
-    return Training(student, teacher, corpus, vocabulary, GLOSSES, recipe, folder, led)
+    return Training(student, teacher, corpus, vocabulary, GLOSSES, recipe, folder, led or {})
 
 
 def rows_of(run: Training) -> Any:
@@ -117,6 +117,13 @@ def test_an_interrupted_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
     second = a_run(broken)
     second.run(lambda: {"score": 1.0})
     assert torch.allclose(rows_of(first), rows_of(second), atol=1e-5)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_larger_batch_takes_more_of_what_there_is_enough_of(tmp_path: Path) -> None:
+    run = a_run(tmp_path, Recipe(steps=24, foreign_negatives=4, rank=4, batch=2))
+    sizes = {kind: len(next(run._batches[kind])) for kind in ("glosses", "passages", "parallel", "graded")}
+    assert sizes == {"glosses": 6, "passages": 4, "parallel": 4, "graded": 4}
 
 
 @pytest.mark.usefixtures("small")
@@ -173,8 +180,7 @@ def test_without_its_package_the_second_teacher_says_what_to_install(monkeypatch
         open_multilingual()
 
 
-def test_the_second_teacher_speaks_of_what_the_first_knows_nothing_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(second_teacher, "HEADLINES", 20)
+def test_the_second_teacher_speaks_of_what_the_first_knows_nothing_of() -> None:
     vocabulary = WordVocabulary({**dict.fromkeys(GLOSSES, 10), "姚明": 5, "魔兽": 5})
     known = np.eye(8, dtype=np.float32)[: len(GLOSSES)]
     teacher = Teacher(lambda texts: known[: len(texts)], [meaning(GLOSSES, word) for word in GLOSSES])
@@ -187,7 +193,7 @@ def test_the_second_teacher_speaks_of_what_the_first_knows_nothing_of(monkeypatc
     meanings = word_meanings(teacher, read, vocabulary, GLOSSES)
     assert asked == ["姚明", "魔兽"]
     assert np.array_equal(meanings[: len(GLOSSES)], known)
-    found = lessons(read, ["我喜欢姚明"], vocabulary, GLOSSES, meanings, 1)
+    found = lessons(read, ["我喜欢姚明"], 20, vocabulary, GLOSSES, meanings, 1)
     assert [text for text, _ in found["names"]] == ["姚明", "魔兽"]
     assert [text for text, _ in found["reading"]] == ["我喜欢姚明"]
     assert len(found["headlines"]) == 20

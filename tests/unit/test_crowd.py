@@ -256,6 +256,37 @@ def test_what_nobody_has_touched_goes_with_what_it_resembles() -> None:
     assert likes[4] == 0
 
 
+@law
+@given(favours, st.integers(1, USERS), st.integers(0, 2**32 - 1))
+def test_an_item_that_came_later_scores_what_it_would_had_it_been_there(
+    told: list[Favour], user: int, dice: int
+) -> None:
+    vectors = np.random.default_rng(dice).normal(0.3, 1.0, (ITEMS + 1, 3)).astype(np.float32)
+    # The mean stays where it was.
+    vectors[ITEMS] += 2.0
+    apart = vectors - vectors[:ITEMS].mean(axis=0)
+    texts = TEXT_WEIGHT * apart / np.linalg.norm(apart, axis=1, keepdims=True)
+    everybody = np.vstack([np.pad(binary(told), ((0, 0), (0, 1))), texts.T])
+    inverse = np.linalg.inv(everybody.T @ everybody + RIDGE * np.eye(ITEMS + 1))
+    expected = -inverse[:ITEMS, ITEMS] / inverse[ITEMS, ITEMS]
+    ease = Ease(sparse.csr_array(binary(told)), vectors[:ITEMS])
+    own = np.zeros((1, ITEMS))
+    own[0, crowd(told).own(user, newest(told)).rows] = 1.0
+    found = ease.scores_of_others(own, np.vstack([vectors[ITEMS:], np.zeros((1, 3), np.float32)]), vectors[:ITEMS])
+    np.testing.assert_allclose(found, [[own[0] @ expected, 0.0]], rtol=1e-4, atol=1e-7)
+
+
+def test_items_beyond_what_was_learnt_are_told_of_by_their_vectors() -> None:
+    found = crowd([Favour(1, 0, DAY), *(Favour(user, row, DAY) for user in range(2, 30) for row in (0, 1))])
+    vectors = np.zeros((1026, 2), dtype=np.float32)
+    vectors[[0, 1, 1024, 1025]] = np.array([[1, 0], [0.6, 0.8], [1, 0.1], [-1, 0.2]], dtype=np.float32)
+    own, texts = found.own(1, DAY), Texts(1, vectors)
+    likes = found.alike_items(own, 1026, texts)
+    assert (likes[:, 1024] > 0).all()
+    assert (likes[:, 1025] < 0).all()
+    np.testing.assert_allclose(found.alike_strangers(own, vectors[1024:], texts), likes[:, 1024:])
+
+
 def test_those_who_favoured_most_are_learnt_from() -> None:
     favours = sparse.csr_array(np.array([[1.0, 1, 1, 0], [1, 0, 0, 1], [1, 1, 1, 0]]))
     likes = Ease(favours, most_users=2).scores(np.array([[1.0, 0, 0, 0]]))[0]
@@ -345,4 +376,5 @@ def test_a_user_without_favours_is_told_nothing() -> None:
     own = found.own(9, DAY)
     assert not len(own.rows)
     assert not found.alike_items(own, 2, PLAIN).any()
+    assert not found.alike_strangers(own, np.ones((2, 2), np.float32), PLAIN).any()
     assert not found.alike_users(9, own, 2, DAY).any()

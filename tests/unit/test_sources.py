@@ -181,13 +181,17 @@ def test_an_item_scores_the_same_alone_and_among_many(picked: list[int], strange
     np.testing.assert_allclose(found[:, : len(rows)], every[:, rows], atol=1e-4)
 
 
-def test_a_foreign_item_is_read_by_its_vector_and_unknown_to_the_rest(catalog: Catalog) -> None:
+def test_a_foreign_item_is_read_by_its_vector_and_what_that_goes_with_and_unknown_to_the_rest(catalog: Catalog) -> None:
     asker, silent = Asker(ANN, taste(), NOW), 8
     known = by(catalog).scores(asker, np.array([silent]))[:, 0]
     found = by(catalog).scores(asker, np.array([1, 2]), catalog.vectors[SPACE][[silent]])[:, 2]
     assert not catalog.crowd.popularity(ITEMS, NOW)[:, silent].any()
     for name, here, there in zip(SOURCES, known, found, strict=True):
-        if not name.startswith(("words", "alike_items", NEW)):
+        if name.startswith("alike_items"):
+            # As one that was not learnt from: nearly the same.
+            assert there == pytest.approx(here, abs=0.05), name
+            assert there != 0
+        elif not name.startswith(("words", NEW)):
             assert there == pytest.approx(here, abs=1e-4), name
     lowest = by(catalog).scores(asker, np.flatnonzero(catalog.visible)).min(axis=1)
     for horizon in HORIZONS:

@@ -14,7 +14,7 @@ import torch
 
 from penchant_finetune.bilingual.corpus import read_corpus, read_corpus_parts
 from penchant_finetune.bilingual.export import export
-from penchant_finetune.bilingual.measures import held_out
+from penchant_finetune.bilingual.measures import cosine, held_out
 from penchant_finetune.bilingual.second_teacher import Bridge, Encode, lessons, open_multilingual, word_meanings
 from penchant_finetune.bilingual.training import (
     Recipe,
@@ -31,21 +31,21 @@ from penchant_finetune.bilingual.vocabulary import (
     read_glosses,
     rows_by_meaning,
 )
-from penchant_finetune.lora import load_lora
 from penchant_finetune.precision import in_half
 from penchant_pipelines.encoder import Vectors
 from penchant_pipelines.encoder.sentence import embedded_model
-from penchant_pipelines.encoder.words import (
-    ROWS_FILE,
-    WORDS_FILE,
-    WordVocabulary,
-    add_words,
-    load_rows,
-    word_embedding,
-)
+from penchant_pipelines.encoder.words import WORDS_FILE, add_words, word_embedding
 
 TRANSLATED, NAMED = 10_000, 6_000
 """Sentences, and words of the dictionary, that the way between the teachers is learnt from, beside all titles."""
+UNTAUGHT = 1_000
+"""Sentences set aside, which tell whether the student reads as the second teacher would what it never saw."""
+SIZES = {
+    "steps": "steps at most",
+    "batch": "how many times the texts of a step on two cores; a GPU takes 4",
+    "reading": "sentences that the second teacher reads",
+    "headlines": "headlines made of related words that it reads",
+}
 
 
 class _Encode:
@@ -85,21 +85,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=Recipe().steps)
-    parser.add_argument("--words", type=int, default=Recipe().word_count, help="words beside the single characters")
-    parser.add_argument("--second-teacher", action="store_true", help="learn from multilingual-e5-small too")
-    parser.add_argument("--start", type=Path, help="adapter whose words and LoRA to go on from")
+    for name, meant in SIZES.items():
+        parser.add_argument(f"--{name}", type=int, default=getattr(Recipe(), name), help=meant)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    recipe = Recipe(steps=arguments.steps, word_count=arguments.words)
+    recipe = Recipe(**{name: getattr(arguments, name) for name in SIZES})
     # Before all else: what comes takes minutes, and a missing package is to be told at once.
-    multilingual = open_multilingual() if arguments.second_teacher else None
+    multilingual = open_multilingual()
     arguments.run.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(recipe.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     started = time.monotonic()
-    corpus = read_corpus(arguments.data, recipe.seed)
+    corpus = read_corpus(arguments.data, recipe.seed, UNTAUGHT + recipe.reading)
     development, _ = read_corpus_parts(arguments.data)
     glosses = read_glosses(arguments.data / "lexicon/cedict.jsonl.gz")
     vocabulary = choose_words(glosses, corpus.chinese, recipe.word_count)
@@ -117,47 +115,42 @@ def main() -> None:
     def encode(texts: Sequence[str]) -> Vectors:
         with in_half(device):
             found: Vectors = model.encode(
-                list(texts), batch_size=64, normalize_embeddings=True, show_progress_bar=False
+                list(texts), batch_size=64 * recipe.batch, normalize_embeddings=True, show_progress_bar=False
             )
         return found
 
     teacher = Teacher(partial(kept, arguments.run, "teacher", encode), english)
     print(f"{len(teacher.vectors)} teacher vectors, {time.monotonic() - started:.0f} s", flush=True)
-    known = np.array([word in glosses for word in vocabulary.words])
-    if arguments.start:
-        row_of = {word: i for i, word in enumerate(WordVocabulary.load(arguments.start / WORDS_FILE).words)}
-        known = np.array([word in row_of for word in vocabulary.words])
-        trained = load_rows(arguments.start / ROWS_FILE)
-        rows[known] = trained[[row_of[word] for word in vocabulary.words if word in row_of]]
-    second = None
-    if multilingual:
-        foreign = partial(kept, arguments.run, "multilingual", multilingual)
-        dictionary = [word for word in vocabulary.words if word in glosses and len(word) > 1][:NAMED]
-        pairs = [
-            *corpus.titles,
-            *corpus.parallel[:TRANSLATED],
-            *((word, meaning(glosses, word)) for word in dictionary),
-        ]
-        bridge = Bridge(foreign([zh for zh, _ in pairs]), teacher([en for _, en in pairs]).numpy())
+    foreign = partial(kept, arguments.run, "multilingual", multilingual)
+    dictionary = [word for word in vocabulary.words if word in glosses and len(word) > 1][:NAMED]
+    pairs = [
+        *corpus.titles,
+        *corpus.parallel[:TRANSLATED],
+        *((word, meaning(glosses, word)) for word in dictionary),
+    ]
+    bridge = Bridge(foreign([zh for zh, _ in pairs]), teacher([en for _, en in pairs]).numpy())
 
-        def read(texts: Sequence[str]) -> Vectors:
-            return bridge(foreign(texts))
+    def read(texts: Sequence[str]) -> Vectors:
+        return bridge(foreign(texts))
 
-        meanings = word_meanings(teacher, read, vocabulary, glosses)
-        rows = rows_by_meaning(rows, known, meanings)
-        second = lessons(read, corpus.reading, vocabulary, glosses, meanings, recipe.seed)
-        print(f"second teacher's lessons, {time.monotonic() - started:.0f} s", flush=True)
+    meanings = word_meanings(teacher, read, vocabulary, glosses)
+    rows = rows_by_meaning(rows, np.array([word in glosses for word in vocabulary.words]), meanings)
+    untaught, taught = corpus.reading[:UNTAUGHT], corpus.reading[UNTAUGHT:]
+    led = lessons(read, taught, recipe.headlines, vocabulary, glosses, meanings, recipe.seed)
+    expected = read(untaught)
+    print(f"second teacher's lessons, {time.monotonic() - started:.0f} s", flush=True)
     add_words(model, vocabulary, rows)
     student = Student(model, vocabulary, recipe, device)
-    if arguments.start:
-        load_lora(model, arguments.start)
     sizes = {name: len(getattr(corpus, name)) for name in corpus.__slots__}
-    lesson_sizes = {kind: len(rows) for kind, rows in (second or {}).items() if kind not in sizes}
-    write_configuration(recipe, arguments.run, data=sizes | lesson_sizes, started_anew=arguments.start is None)
-    training = Training(student, teacher, corpus, vocabulary, glosses, recipe, arguments.run, second)
+    write_configuration(recipe, arguments.run, data=sizes | {kind: len(examples) for kind, examples in led.items()})
+    training = Training(student, teacher, corpus, vocabulary, glosses, recipe, arguments.run, led)
     encoder = _Encode(student)
-    print(f"start {held_out(encoder, development)} {time.monotonic() - started:.0f} s", flush=True)
-    training.run(lambda: held_out(encoder, development))
+
+    def judged() -> dict[str, float]:
+        return held_out(encoder, development) | {"as_second_teacher": cosine(encoder.encode(untaught), expected)}
+
+    print(f"start {judged()} {time.monotonic() - started:.0f} s", flush=True)
+    training.run(judged)
     export(arguments.run, arguments.run / "adapter")
 
 

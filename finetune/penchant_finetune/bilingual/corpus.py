@@ -19,7 +19,6 @@ from penchant_pipelines.text import TextError
 from penchant_pipelines.text.clean import clean
 from penchant_pipelines.text.pipeline import encoder_text
 
-READING = 36_000
 _SENTENCE_END = re.compile(r"(?<=[。！？!?])|(?<=\.)\s|\n+")
 
 
@@ -90,8 +89,8 @@ def read_corpus_parts(folder: Path) -> tuple[Held, Held]:
     return development, test
 
 
-def read_corpus(folder: Path, seed: int) -> Corpus:
-    """Read everything below `folder` that may be learnt from."""
+def read_corpus(folder: Path, seed: int, reading: int) -> Corpus:
+    """Read everything below `folder` that may be learnt from, with `reading` sentences that nobody translated."""
     corpus = Corpus()
     development, test = read_corpus_parts(folder)
     for name, learnt in (("tatoeba", corpus.parallel), ("lctt_titles", corpus.titles)):
@@ -144,7 +143,7 @@ def read_corpus(folder: Path, seed: int) -> Corpus:
         *(text for pair in corpus.passages for text in pair),
         *(text for g in corpus.graded for text in (g.a, g.b)),
     ]
-    corpus.reading = _reading(folder, held_titles | asked, draw)
+    corpus.reading = _reading(folder, held_titles | asked, draw, reading)
     return corpus
 
 
@@ -201,7 +200,7 @@ def _paraphrases(file: Path, asked: set[str]) -> list[tuple[str, str, str]]:
     return [(a, b, against.get(a, "")) for a, b, origin in same if not origin.startswith("AFQMC") or share(a) < 0.3]
 
 
-def _reading(folder: Path, held: set[str], draw: random.Random) -> list[str]:
+def _reading(folder: Path, held: set[str], draw: random.Random, count: int) -> list[str]:
     """Draw sentences of what has no translation, each once, none of those that are measured on."""
     texts = [
         read(row[side], "zh")
@@ -213,12 +212,12 @@ def _reading(folder: Path, held: set[str], draw: random.Random) -> list[str]:
     articles = (row["text"] for row in read_lines(folder / "parallel/lctt_articles.jsonl.gz"))
     posts = (row["post"]["text"] for row in read_lines(folder / "zh_blogs/signals.jsonl.gz"))
     items = (row.get("text", "") for row in read_lines(folder / "douban/items.jsonl.gz"))
-    for documents, most in ((articles, 1), (posts, 4), (items, 3)):
+    for documents, most in ((articles, 3), (posts, 20), (items, 3)):
         for document in documents:
             spans = _spans(read(document[:3000], "zh"), 60)
             texts += draw.sample(spans, min(most, len(spans)))
     pool = sorted({text for text in texts if text} - held)
-    return draw.sample(pool, min(READING, len(pool)))
+    return draw.sample(pool, min(count, len(pool)))
 
 
 def _spans(text: str, length: int = 90) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from penchant_finetune.bilingual.corpus import read, read_corpus_parts, read_lines, read_topics
 from penchant_finetune.bilingual.export import describe
-from penchant_finetune.bilingual.measures import held_out, kept, topical
+from penchant_finetune.bilingual.measures import cosine, held_out, topical
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
 from penchant_pipelines.encoder.sentence import BILINGUAL, embedded_model, open_model
 from penchant_pipelines.encoder.tokenizer import WordTokenizer
@@ -35,7 +35,7 @@ def figures(encoder: Encoder, data: Path, part: str) -> dict[str, float]:
 def english_kept(encoder: Encoder, plain: Encoder, data: Path) -> float:
     """Mean cosine of the two encoders on English news."""
     texts = [row.text for row in read_topics(data, "ag_news", "en")[:1000]]
-    return kept(encoder.encode(texts), plain.encode(texts))
+    return cosine(encoder.encode(texts), plain.encode(texts))
 
 
 def token_costs(adapter: Path, data: Path) -> dict[str, float]:

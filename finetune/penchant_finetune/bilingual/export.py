@@ -28,12 +28,12 @@ them by jieba's own algorithm over this very list, and each new row starts at th
 telling in the word's English glosses, scaled to the length of an English row. The rows and a LoRA of rank {rank} on
 attention and feed-forward layers are then trained by InfoNCE and cosine distillation towards the English model
 (translations, English put word for word into Chinese, glosses, bags of related words), InfoNCE on paraphrases and
-passages of one document, CoSENT on graded pairs, and an anchor that holds English texts in place. A second run goes on
-from there with twice the words and a second teacher, multilingual-e5-small: what it reads in names that no dictionary
-has, in headlines made of related words, and in Chinese sentences without a translation is led into the English model's
-space by a ridge regression on texts whose English is known. The state that did best on development data was kept, that
-of step {steps} of the second run. Rows are kept in 4 bits, the LoRA in 16. `finetune/runs/bilingual.sh` makes it;
-`run.json` holds the second run's configuration.
+passages of one document, CoSENT on graded pairs, and an anchor that holds English texts in place. A second teacher,
+multilingual-e5-small, tells of the rest: what it reads in names that no dictionary has, in headlines made of related
+words, and in Chinese sentences without a translation is led into the English model's space by a ridge regression on
+texts whose English is known. The state that did best on development data was kept, that of step {step:,} of
+{steps:,}, in batches {batch} times those of two cores. Rows are kept in 4 bits, the LoRA in 16.
+`finetune/runs/bilingual.sh` makes it; `run.json` holds its configuration.
 
 ## Data
 
@@ -92,7 +92,9 @@ def describe(folder: Path, base_space_id: str, figures: dict[str, float], plain:
     card = CARD.format(
         words=f"{len(WordVocabulary.load(folder / WORDS_FILE)):,}",
         rank=run["rank"],
-        steps=f"{run['step']:,}",
+        step=run["step"],
+        steps=run["steps"],
+        batch=run["batch"],
         data="\n".join(f"- {name}: {count:,}" for name, count in run["data"].items()),
         figures="\n".join(rows),
     )

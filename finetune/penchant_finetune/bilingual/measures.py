@@ -67,6 +67,6 @@ def topical(
     return figures
 
 
-def kept(vectors: Vectors, plain: Vectors) -> float:
-    """Mean cosine of the same texts in two encoders, (n, d) each."""
-    return float((vectors * plain).sum(axis=1).mean())
+def cosine(vectors: Vectors, others: Vectors) -> float:
+    """Mean cosine of the same texts by two encoders, (n, d) each."""
+    return float((vectors * others).sum(axis=1).mean())

@@ -21,7 +21,6 @@ from penchant_pipelines.errors import Unsupported
 
 Encode = Callable[[Sequence[str]], Vectors]
 PENALTY = 0.1
-HEADLINES = 40_000
 
 
 def open_multilingual() -> Encode:
@@ -74,12 +73,18 @@ def word_meanings(teacher: Teacher, read: Encode, vocabulary: WordVocabulary, gl
 
 
 def lessons(
-    read: Encode, sentences: Sequence[str], vocabulary: WordVocabulary, glosses: Glosses, meanings: Vectors, seed: int
+    read: Encode,
+    sentences: Sequence[str],
+    headline_count: int,
+    vocabulary: WordVocabulary,
+    glosses: Glosses,
+    meanings: Vectors,
+    seed: int,
 ) -> dict[str, list[Led]]:
     """What the second teacher makes of words without a gloss, of headlines made of related words, and of sentences."""
     words, targets = vocabulary.words, torch.from_numpy(meanings)
     long = [row for row, word in enumerate(words) if len(word) > 1]
-    headlines = [text for text, _ in bags([words[row] for row in long], targets[long], HEADLINES, seed + 1)]
+    headlines = [text for text, _ in bags([words[row] for row in long], targets[long], headline_count, seed + 1)]
     return {
         "names": [(word, target) for word, target in zip(words, targets, strict=True) if word not in glosses],
         "headlines": list(zip(headlines, torch.from_numpy(read(headlines)), strict=True)),

@@ -48,8 +48,15 @@ CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
 class Recipe:
     """Everything that a run depends on beside its data."""
 
-    word_count: int = 36_000
-    steps: int = 2_400
+    word_count: int = 72_000
+    """Words beside the single characters."""
+    steps: int = 4_500
+    batch: int = 1
+    """How many times the texts of `BATCHES` a step takes, but for kinds that are `SCARCE`."""
+    reading: int = 36_000
+    """Chinese sentences that the second teacher reads."""
+    headlines: int = 40_000
+    """Headlines made of related words that it reads."""
     seed: int = 7
     rank: int = 32
     lora_rate: float = 4e-4
@@ -64,7 +71,7 @@ class Recipe:
     foreign_negatives: int = 3_000
     longest: int = 72
     """Tokens of a text at most."""
-    evaluate_every: int = 300
+    evaluate_every: int = 600
     patience: int = 3
 
 
@@ -81,7 +88,7 @@ BATCHES = {
     "headlines": 160,
     "reading": 72,
 }
-"""Texts or pairs of a step, about equal work each."""
+"""Texts or pairs of a step, about equal work each, on two cores; a GPU takes several times as many."""
 SHARES = {
     "glosses": 0.11,
     "bags": 0.14,
@@ -97,6 +104,8 @@ SHARES = {
 }
 """How often a kind's turn comes, in proportion; that of single words more often in the first quarter."""
 WORDS = frozenset({"glosses", "bags", "names"})
+SCARCE = frozenset({"parallel", "titles", "graded"})
+"""Kinds of which there are so few texts that a larger batch would only show them more often."""
 ANCHOR_BATCH = 14
 
 
@@ -212,7 +221,7 @@ class Training:
         glosses: Glosses,
         recipe: Recipe,
         folder: Path,
-        led: Mapping[str, Sequence[Led]] | None = None,
+        led: Mapping[str, Sequence[Led]],
     ) -> None:
         """Take the data; `led` is what a second teacher read, by kind: names, headlines, reading."""
         self.student, self._teacher, self._recipe, self._folder = student, teacher, recipe, folder
@@ -228,13 +237,13 @@ class Training:
             "paraphrases": corpus.paraphrases,
             "passages": corpus.passages,
             "graded": corpus.graded,
-            **(led or {}),
+            **led,
         }
         self._batches = {
-            name: Batches(examples, BATCHES[name], recipe.seed + number)
+            name: Batches(examples, BATCHES[name] * (1 if name in SCARCE else recipe.batch), recipe.seed + number)
             for number, (name, examples) in enumerate(sources.items())
         }
-        self._anchor = Batches(corpus.english, ANCHOR_BATCH, recipe.seed + 99)
+        self._anchor = Batches(corpus.english, ANCHOR_BATCH * recipe.batch, recipe.seed + 99)
         rows = [student.embedding.words.weight]
         lora = [p for p in student.adapted.parameters() if p.requires_grad and p is not rows[0]]
         self._optimizers: list[torch.optim.Optimizer] = [

@@ -204,12 +204,19 @@ class Crowd:
         ease = self._learn_alike(texts)
         if ease is None or not len(own.rows):
             return found
-        held = own.rows < ease.size
-        spread = np.zeros((len(own.masses), ease.size))
-        spread[:, own.rows[held]] = own.masses[:, held]
-        known = min(size, ease.size)
-        found[:, :known] = ease.scores(spread, texts.vectors)[:, :known]
+        known, held = min(size, ease.size), _spread(own, ease.size)
+        found[:, :known] = ease.scores(held, texts.vectors)[:, :known]
+        later = texts.vectors[known:size]
+        if len(later):
+            found[:, known : known + len(later)] = ease.scores_of_others(held, later, texts.vectors)
         return found
+
+    def alike_strangers(self, own: Own, vectors: Vectors, texts: Texts) -> Floats:
+        """The same for items (m, d) that are no rows of the catalogue: (h, m)."""
+        ease = self._learn_alike(texts)
+        if ease is None or not len(own.rows):
+            return np.zeros((len(own.masses), len(vectors)))
+        return ease.scores_of_others(_spread(own, ease.size), vectors, texts.vectors)
 
     def alike_users(self, user: int, own: Own, size: int, as_of: int, lives: Rows | slice = EVERY) -> Floats:
         """What the most similar users favoured, faded under half-lives of the crowd, by their places: (l, size).
@@ -322,6 +329,14 @@ class Crowd:
         users, rows, times = (array[: self._count] for array in (self._users, self._rows, self._times))
         width = len(self._faded)
         return lambda: _made(users, rows, times, width)
+
+
+def _spread(own: Own, size: int) -> Floats:
+    """What a user favoured as masses of all items: (h, size)."""
+    held = own.rows < size
+    found = np.zeros((len(own.masses), size))
+    found[:, own.rows[held]] = own.masses[:, held]
+    return found
 
 
 def _made(users: Rows, rows: Rows, times: Rows, width: int) -> _Matrix:

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from penchant_pipelines.recommend.products import products
+
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
 
@@ -50,6 +52,7 @@ class Ease:
         vectors = self._there(vectors)
         lengths = np.einsum("ij,ij->i", vectors, vectors).astype(np.float64)
         known = lengths > 0
+        self._text_weight = text_weight
         self._mean = vectors.sum(axis=0, dtype=np.float64) / max(int(known.sum()), 1)
         apart = lengths - 2.0 * (vectors @ self._mean.astype(np.float32)) + self._mean @ self._mean
         self._scales = np.zeros(self.size)
@@ -63,9 +66,10 @@ class Ease:
             overlap[users:, users:] += texts.T @ texts
         overlap[users:, :users] = overlap[:users, users:].T
         self._inverse = np.linalg.inv(overlap + ridge * np.eye(len(overlap)))
+        across, among = (self._inverse[rows, users:].astype(np.float32) for rows in (slice(users), slice(users, None)))
         self._diagonal = np.ones(self.size)
         for part, takers, texts in self._parts(vectors):
-            shared = 2.0 * (takers @ self._inverse[:users, users:]) + texts @ self._inverse[users:, users:]
+            shared = 2.0 * (takers @ across) + texts @ among
             self._diagonal[part] -= takers.multiply(takers @ self._inverse[:users, :users]).sum(axis=1)
             self._diagonal[part] -= np.einsum("ij,ij->i", shared, texts)
 
@@ -88,26 +92,52 @@ class Ease:
     def scores(self, own: Floats, vectors: Vectors | None = None) -> Floats:
         """How much each item goes with what users hold of all, (n, items) ≥ 0: (n, items). `vectors` as learnt from."""
         vectors = self._there(vectors)
+        people, texts = self._pulls(own, vectors)
+        rest = own - (self._favours.T @ people).T
+        rest[:, : len(vectors)] -= self._meant(texts, vectors) * self._scales[: len(vectors)]
+        found: Floats = own - rest / self._diagonal
+        return found
+
+    def scores_of_others(self, own: Floats, others: Vectors, vectors: Vectors | None = None) -> Floats:
+        """How much items that were not learnt from go with what users hold, by their vectors (m, d): (n, m).
+
+        What each would score had it been learnt from as an item that nobody favoured, the mean left as it is
+        (Sherman & Morrison 1950); 0 for zeros.
+        """
+        if not len(self._mean):
+            return np.zeros((len(own), len(others)))
+        lengths = np.linalg.norm(others - self._mean, axis=1)
+        scales = np.where(others.any(axis=1), self._text_weight / np.maximum(lengths, 1e-3), 0.0)
+        found: Floats = self._meant(self._pulls(own, self._there(vectors))[1], others) * scales
+        return found
+
+    def _pulls(self, own: Floats, vectors: Vectors) -> tuple[Floats, Floats]:
+        """How much each user learnt from, and each dimension, speaks for what it took to: (users, n), (d, n)."""
         held = np.flatnonzero(own[:, : len(vectors)].any(axis=0))
         masses = own[:, held] * self._scales[held]
         texts = masses @ vectors[held] - masses.sum(axis=1, keepdims=True) * self._mean
         inner = self._inverse @ np.vstack([self._favours @ own.T, texts.T])
-        users = len(inner) - len(self._mean)
-        rest = own - (self._favours.T @ inner[:users]).T
-        meant = (vectors @ inner[users:].astype(np.float32)).T - (self._mean @ inner[users:])[:, None]
-        rest[:, : len(vectors)] -= meant * self._scales[: len(vectors)]
-        found: Floats = own - rest / self._diagonal
+        people, texts = np.split(inner, [len(inner) - len(self._mean)])
+        return people, texts
+
+    def _meant(self, pulls: Floats, vectors: Vectors) -> Floats:
+        """Products of vectors (m, d), less the mean, with what dimensions say (d, n): (n, m)."""
+        found: Floats = products(vectors, pulls.T.astype(np.float32)) - (self._mean @ pulls)[:, None]
         return found
 
     def _there(self, vectors: Vectors | None) -> Vectors:
         return np.zeros((0, 0), dtype=np.float32) if vectors is None else vectors[: self.size]
 
-    def _parts(self, vectors: Vectors) -> Iterator[tuple[slice, sparse.csr_array, Floats]]:
-        """The matrix by items, some at a time: who favoured them, and their vectors as they count."""
+    def _parts(self, vectors: Vectors) -> Iterator[tuple[slice, sparse.csr_array, Vectors]]:
+        """The matrix by items, some at a time: who favoured them, and their vectors as they count.
+
+        In float32: sums over all items are taken in float64, and the ridge is far above what the rest loses.
+        """
         by_item = sparse.csr_array(self._favours.T)
         for start in range(0, self.size, _CHUNK):
             part = slice(start, min(start + _CHUNK, self.size))
-            texts = np.zeros((part.stop - start, len(self._mean)))
+            texts = np.zeros((part.stop - start, len(self._mean)), dtype=np.float32)
             here = vectors[part]
-            texts[: len(here)] = (here - self._mean) * self._scales[start : start + len(here), None]
-            yield part, by_item[part], texts
+            scales = self._scales[start : start + len(here), None].astype(np.float32)
+            texts[: len(here)] = (here - self._mean.astype(np.float32)) * scales
+            yield part, by_item[part].astype(np.float32), texts

@@ -15,6 +15,7 @@ from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.interests.horizons import HORIZONS
 from penchant_pipelines.model import MICROS_PER_DAY
 from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS
+from penchant_pipelines.recommend.products import products
 from penchant_pipelines.recommend.ranking import Taste, Vectors, soft_maximum
 from penchant_pipelines.recommend.settings import RecommendSettings
 
@@ -87,10 +88,16 @@ class Sources:
         near = _standing(compared[:, asked], compared[:, len(rows) : len(rows) + len(reference)])
         every = self.by_row(asker) if by_row is None else by_row
         visible = self._catalog.visible[: every.shape[1]]
-        # Nothing is told of what came into the catalogue since `by_row` was made, nor of what it does not hold.
+        # Nothing is told of what came into the catalogue since `by_row` was made, nor, but for what its vector tells of
+        # what it goes with, of what the catalogue does not hold.
         told = np.zeros((len(every), len(rows) + len(strange)))
         known = rows < every.shape[1]
         told[:, np.flatnonzero(known)] = every[:, rows[known]]
+        words, items, *_ = _heeded(asker)
+        if len(strange) and len(items):
+            own = self._catalog.crowd.own(asker.user, asker.as_of).under(items)
+            alike = self._catalog.crowd.alike_strangers(own, strange, self._catalog.texts(self._space))
+            told[len(words) : len(words) + len(items), len(rows) :] = alike
         found = np.zeros((len(SOURCES), told.shape[1]))
         found[: len(near)] = near
         found[len(near) + np.flatnonzero(asker.heeded[len(near) :])] = _standing(
@@ -102,10 +109,7 @@ class Sources:
         """Raw scores of the whole catalogue by those asked that read no vectors, in their order: (r, rows)."""
         catalog, as_of = self._catalog, asker.as_of
         size, crowd = catalog.size, catalog.crowd
-        cuts = np.cumsum([len(part) for part in _BY_ROW_PARTS])[:-1]
-        words, items, users, popular, new = (
-            np.flatnonzero(part) for part in np.split(asker.heeded[len(_BY_VECTOR) :], cuts)
-        )
+        words, items, users, popular, new = _heeded(asker)
         own = crowd.own(asker.user, as_of)
         found = []
         if len(words):
@@ -142,7 +146,7 @@ class Sources:
         # Of many rows all are multiplied: gathering them costs more.
         whole = len(rows) > self._catalog.size * _GATHERED_SHARE
         read, asked = (slice(0, self._catalog.size), rows) if whole else (rows, slice(None))
-        cosines = np.hstack([(targets @ self._vectors[read].T)[:, asked], targets @ foreign.T])
+        cosines = np.hstack([products(self._vectors[read], targets)[:, asked], products(foreign, targets)])
         liked, now, ahead, past = np.split(cosines, np.cumsum([len(taste.centroids), len(fresh), len(taste.ahead)]))
         found[0] = soft_maximum(liked.T, taste.shares, self._settings.temperature)[0]
         if len(now):
@@ -156,6 +160,12 @@ class Sources:
             if voices is not None:
                 found[3 + count :, : len(rows)] = voices.cosines(horizons, read)[:, asked]
         return found
+
+
+def _heeded(asker: Asker) -> list[Rows]:
+    """Which sources are asked of each of `_BY_ROW_PARTS`, by their places in it."""
+    cuts = np.cumsum([len(part) for part in _BY_ROW_PARTS])[:-1]
+    return [np.flatnonzero(part) for part in np.split(asker.heeded[len(_BY_VECTOR) :], cuts)]
 
 
 def _standing(scores: Floats, reference: Floats) -> Floats:

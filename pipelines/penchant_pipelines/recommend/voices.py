@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from penchant_pipelines.recommend.products import products
+
 Vectors = NDArray[np.float32]
 
 
@@ -33,5 +35,5 @@ class Voices:
 
     def cosines(self, targets: Vectors, rows: NDArray[np.intp] | slice) -> NDArray[np.float64]:
         """Cosines of targets (t, d) with items: (t, n)."""
-        found: NDArray[np.float64] = (self.sums[rows] @ targets.T).T / np.maximum(self.lengths[rows], 1e-9)
+        found: NDArray[np.float64] = products(self.sums[rows], targets) / np.maximum(self.lengths[rows], 1e-9)
         return found
