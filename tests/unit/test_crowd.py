@@ -276,15 +276,19 @@ def test_an_item_that_came_later_scores_what_it_would_had_it_been_there(
     np.testing.assert_allclose(found, [[own[0] @ expected, 0.0]], rtol=1e-4, atol=1e-7)
 
 
-def test_items_beyond_what_was_learnt_are_told_of_by_their_vectors() -> None:
+def test_items_that_came_after_it_was_learnt_are_told_of_by_their_vectors() -> None:
     found = crowd([Favour(1, 0, DAY), *(Favour(user, row, DAY) for user in range(2, 30) for row in (0, 1))])
     vectors = np.zeros((1026, 2), dtype=np.float32)
-    vectors[[0, 1, 1024, 1025]] = np.array([[1, 0], [0.6, 0.8], [1, 0.1], [-1, 0.2]], dtype=np.float32)
+    vectors[[0, 1]] = np.array([[1, 0], [0.6, 0.8]], dtype=np.float32)
     own, texts = found.own(1, DAY), Texts(1, vectors)
+    assert not found.alike_items(own, 1026, texts)[:, 2:].any()
+    # Within the rows that there was room for, and beyond.
+    later = [2, 3, 1024, 1025]
+    vectors[later] = np.array([[1, 0.1], [-1, 0.2]] * 2, dtype=np.float32)
     likes = found.alike_items(own, 1026, texts)
-    assert (likes[:, 1024] > 0).all()
-    assert (likes[:, 1025] < 0).all()
-    np.testing.assert_allclose(found.alike_strangers(own, vectors[1024:], texts), likes[:, 1024:])
+    assert (likes[:, [2, 1024]] > 0).all()
+    assert (likes[:, [3, 1025]] < 0).all()
+    np.testing.assert_allclose(found.alike_strangers(own, vectors[later], texts), likes[:, later])
 
 
 def test_those_who_favoured_most_are_learnt_from() -> None:

@@ -206,9 +206,9 @@ class Crowd:
             return found
         known, held = min(size, ease.size), _spread(own, ease.size)
         found[:, :known] = ease.scores(held, texts.vectors)[:, :known]
-        later = texts.vectors[known:size]
-        if len(later):
-            found[:, known : known + len(later)] = ease.scores_of_others(held, later, texts.vectors)
+        strange = ease.strange(texts.vectors[:size])
+        if len(strange):
+            found[:, strange] += ease.scores_of_others(held, texts.vectors[strange], texts.vectors)
         return found
 
     def alike_strangers(self, own: Own, vectors: Vectors, texts: Texts) -> Floats:

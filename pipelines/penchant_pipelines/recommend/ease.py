@@ -98,6 +98,13 @@ class Ease:
         found: Floats = own - rest / self._diagonal
         return found
 
+    def strange(self, vectors: Vectors) -> NDArray[np.intp]:
+        """Rows of items (rows, d) that have a vector now and had none when this was learnt, or were not there."""
+        unread = np.ones(len(vectors), dtype=bool)
+        unread[: self.size] = self._scales[: len(vectors)] == 0
+        rows = np.flatnonzero(unread)
+        return rows[vectors[rows].any(axis=1)]
+
     def scores_of_others(self, own: Floats, others: Vectors, vectors: Vectors | None = None) -> Floats:
         """How much items that were not learnt from go with what users hold, by their vectors (m, d): (n, m).
 
