@@ -40,8 +40,7 @@ from penchant_pipelines import drift
 from penchant_pipelines.encoder import Encoder, EncoderSettings
 from penchant_pipelines.evaluation.lineup import open_cached
 from penchant_pipelines.evaluation.splices import AFTER, RAMP, THICK, Kind, Source, Splice, splice
-from penchant_pipelines.interests import Blender, Evidence, InterestSettings, Profile, Recipe, view
-from penchant_pipelines.interests.calibration import calibrate
+from penchant_pipelines.interests import Blender, Evidence, InterestSettings, Profile, Recipe, calibrate, view
 from penchant_pipelines.recommend.ranking import Taste, score
 from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.statistics import Bootstrap
@@ -111,7 +110,7 @@ def main() -> int:
         if len(by_source) > 1:
             found[half]["all"] = figures([one for seen in by_source.values() for one in seen], options.seed)
     show(found)
-    print(json.dumps({"space_id": encoder.space_id, "similarity": recipe.similarity, **found}, indent=1))
+    print(json.dumps({"space_id": encoder.space_id, "similarity": recipe.calibration.similarity, **found}, indent=1))
     encoder.close()
     return 0
 

@@ -31,8 +31,7 @@ from rich.table import Table
 
 from penchant_pipelines.encoder import EncoderSettings, open_encoder
 from penchant_pipelines.evaluation.vector_cache import CachedEncoder
-from penchant_pipelines.interests import Blender, Evidence, InterestSettings, Recipe, view
-from penchant_pipelines.interests.calibration import calibrate
+from penchant_pipelines.interests import Blender, Evidence, InterestSettings, Recipe, calibrate, view
 from penchant_pipelines.interests.labels import Label, candidates, name_interests
 from penchant_pipelines.model import MICROS_PER_DAY, MICROS_PER_SECOND
 from penchant_pipelines.statistics import Bootstrap

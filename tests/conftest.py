@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,10 +15,11 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import hypothesis
 
+from penchant_pipelines import adapters
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
 from penchant_pipelines.encoder.adapter import write_manifest
 from penchant_pipelines.encoder.sentence import SentenceEncoder
-from penchant_pipelines.interests.calibration import calibrate
+from penchant_pipelines.interests import Calibration, calibrate
 
 # An example may wait for a core that another test has.
 hypothesis.settings.register_profile("shared machine", deadline=None)
@@ -29,10 +31,26 @@ def encoder() -> Encoder:
     return open_encoder(EncoderSettings())
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _calibrated_once() -> Iterator[Callable[[Any], Calibration]]:
+    """How a space reads is measured once here rather than for each data folder."""
+    known: dict[str, Calibration] = {}
+
+    def measured(encode: Any) -> Calibration:
+        space_id = encode.__self__.space_id
+        if space_id not in known:
+            known[space_id] = calibrate(encode)
+        return known[space_id]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adapters, "calibrate", measured)
+        yield measured
+
+
 @pytest.fixture(scope="session")
-def similarity(encoder: Encoder) -> float:
-    """θ of the embedded encoder: measured once here rather than for each data folder."""
-    return calibrate(encoder.encode)
+def calibration(encoder: Encoder, _calibrated_once: Callable[[Any], Calibration]) -> Calibration:
+    """How the embedded encoder's space reads."""
+    return _calibrated_once(encoder.encode)
 
 
 @pytest.fixture(scope="session")

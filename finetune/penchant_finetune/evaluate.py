@@ -19,7 +19,6 @@ from penchant_finetune.next_items import (
     encode_signals,
     measure,
     questions,
-    similarity_of,
 )
 from penchant_finetune.pairs import Vectors
 from penchant_finetune.prepare import MANIFEST, Prepared
@@ -30,6 +29,7 @@ from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter
 from penchant_pipelines.encoder.sentence import SentenceEncoder, adapter_digest, file_sha256, open_model
 from penchant_pipelines.errors import WrongState
+from penchant_pipelines.interests import Calibration, calibrate
 from penchant_pipelines.recommend.sequence import FILE as SEQUENCE
 from penchant_pipelines.recommend.sequence import SequenceModel
 from penchant_pipelines.statistics import Bootstrap
@@ -55,8 +55,8 @@ def evaluate(prepared: Prepared, runs: Sequence[Path]) -> tuple[list[Report], li
     measured: dict[str | None, list[dict[int, Values]]] = {}
     for folder, run in zip(runs, loaded, strict=True):
         encoder = open_tuned(prepared, folder)
-        texts, similarity = _vectors(prepared, asked, encoder), similarity_of(prepared, encoder)
-        tuned = measure(prepared, asked, texts, similarity)
+        texts, calibration = _vectors(prepared, asked, encoder), _calibrated(prepared, encoder)
+        tuned = measure(prepared, asked, texts, calibration)
         measured.setdefault(run.settings.control, []).append(tuned)
         report: Report = {
             "run": folder.name,
@@ -76,7 +76,7 @@ def evaluate(prepared: Prepared, runs: Sequence[Path]) -> tuple[list[Report], li
             model = SequenceModel.load(folder / SEQUENCE, encoder.space_id, encoder.dimensions)
             report["sequence"] = {
                 "file": file_sha256(folder / SEQUENCE),
-                **_measure_sequence(prepared, asked, texts, similarity, tuned, model),
+                **_measure_sequence(prepared, asked, texts, calibration, tuned, model),
             }
         (folder / EVALUATION).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         reports.append(report)
@@ -105,19 +105,23 @@ def _measure_live(prepared: Prepared, asked: Asked) -> dict[int, Values]:
     """Figures of what the server has now: its adapter where the settings name one, else the base encoder."""
     settings = prepared.manifest.encoder
     if settings.adapter is None:
-        return measure(prepared, asked, prepared.base, prepared.manifest.similarity)
+        return measure(prepared, asked, prepared.base, prepared.manifest.calibration)
     return _measure_encoder(prepared, asked, open_adapter(settings, settings.adapter))
 
 
 def _measure_encoder(prepared: Prepared, asked: Asked, encoder: Encoder) -> dict[int, Values]:
-    return measure(prepared, asked, _vectors(prepared, asked, encoder), similarity_of(prepared, encoder))
+    return measure(prepared, asked, _vectors(prepared, asked, encoder), _calibrated(prepared, encoder))
+
+
+def _calibrated(prepared: Prepared, encoder: Encoder) -> Calibration:
+    return calibrate(encoder.encode).chosen(prepared.manifest.interests.similarity)
 
 
 def _measure_sequence(
     prepared: Prepared,
     asked: Asked,
     texts: Vectors,
-    similarity: float,
+    calibration: Calibration,
     tuned: Mapping[int, Values],
     model: SequenceModel,
 ) -> Report:
@@ -130,7 +134,7 @@ def _measure_sequence(
             return None
         return model.next_vectors(history.part(0, int(np.searchsorted(history.times, question.start))))
 
-    compared = compare(tuned, measure(prepared, asked, texts, similarity, ahead))
+    compared = compare(tuned, measure(prepared, asked, texts, calibration, ahead))
     parts = np.array(prepared.signals["part"], dtype=np.int64)
     times = np.array(prepared.signals["time"], dtype=np.int64)
     starts = {user: int(times[rows[parts[rows] == TEST]].min()) for user, rows in asked.signals.items()}

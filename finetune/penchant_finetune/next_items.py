@@ -18,8 +18,7 @@ from penchant_finetune.corpus import TEST
 from penchant_finetune.pairs import Vectors
 from penchant_finetune.prepare import Prepared, evidence
 from penchant_pipelines.encoder import Encoder
-from penchant_pipelines.interests import Blender, Profile, Recipe, view
-from penchant_pipelines.interests.calibration import calibrate
+from penchant_pipelines.interests import Blender, Calibration, Profile, Recipe, view
 from penchant_pipelines.model import MICROS_PER_DAY
 from penchant_pipelines.recommend.ranking import Taste, score
 from penchant_pipelines.recommend.settings import RecommendSettings
@@ -77,7 +76,7 @@ def measure(
     prepared: Prepared,
     asked: Asked,
     texts: Vectors,
-    similarity: float,
+    calibration: Calibration,
     ahead: Callable[[Question], Vectors | None] | None = None,
 ) -> dict[int, Values]:
     """Figures of an encoder by user, each (4,) as in METRICS; `texts` (t, d) are its vectors of the texts.
@@ -85,7 +84,7 @@ def measure(
     `ahead` gives (m, d) where a sequence model expects the next signals of a question's user.
     """
     manifest = prepared.manifest
-    blender = Blender(Recipe(manifest.interests, similarity, manifest.space_id))
+    blender = Blender(Recipe(manifest.interests, calibration, manifest.space_id))
     items = texts[prepared.items]
     ranking = RecommendSettings()
     unpopular = np.zeros(len(items))
@@ -115,12 +114,6 @@ def encode_signals(prepared: Prepared, rows: NDArray[np.intp], encoder: Encoder)
     vectors = np.zeros((len(prepared.base), encoder.dimensions), dtype=np.float32)
     vectors[needed] = encode_all(encoder, [prepared.texts[row] for row in needed])
     return vectors
-
-
-def similarity_of(prepared: Prepared, encoder: Encoder) -> float:
-    """Return θ of an encoder: the one in the settings, else measured."""
-    chosen = prepared.manifest.interests.similarity
-    return calibrate(encoder.encode) if chosen is None else chosen
 
 
 def _ranks(scores: Values, question: Question, seen: NDArray[np.int64]) -> list[int]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penchant_finetune.corpus import TRAIN, Corpus, Floats, Ints
+from penchant_pipelines.interests import Calibration
 from penchant_pipelines.model import MICROS_PER_DAY
 
 Vectors = NDArray[np.float32]
@@ -59,7 +60,7 @@ class Graded:
 def build_pairs(
     corpus: Corpus,
     vectors: Vectors,
-    similarity: float,
+    calibration: Calibration,
     window_days: float,
     most: int,
     text_row: Callable[[str], int],
@@ -67,15 +68,16 @@ def build_pairs(
 ) -> Pairs:
     """Pairs that lie in the training part as a whole, at most `most`.
 
-    `vectors` (t, d) are the texts' by the base encoder, `similarity` its θ. `text_row` gives the row of a text that
-    is not yet in the corpus. Where there are more pairs, users with many are thinned: n of one user count √n.
+    `vectors` (t, d) are the texts' by the base encoder, of whose space `calibration` is. `text_row` gives the row of
+    a text that is not yet in the corpus. Where there are more pairs, users with many are thinned: n of one user count
+    √n.
     """
     rng = np.random.default_rng(seed)
     found: dict[tuple[int, int, int], int] = {}
     makers = (
         _posts_and_items(corpus),
         _co_engaged(corpus, window_days, rng),
-        _neighbours(corpus, vectors, similarity),
+        _neighbours(corpus, vectors, calibration),
         _hashtags(corpus, text_row),
     )
     for kind, pairs in enumerate(makers):
@@ -148,16 +150,15 @@ def _co_engaged(corpus: Corpus, window_days: float, rng: np.random.Generator) ->
                 yield int(pair[0]), int(pair[1]), int(corpus.users[first]), int(corpus.parts[second])
 
 
-def _neighbours(corpus: Corpus, vectors: Vectors, similarity: float) -> Iterator[_Pair]:
+def _neighbours(corpus: Corpus, vectors: Vectors, calibration: Calibration) -> Iterator[_Pair]:
     """A signal and the next one of its user on the same interest, as the base encoder sees it."""
     shown = corpus.shown
     for own in _by_user(corpus, np.flatnonzero((shown >= 0) & (corpus.grades > 0))):
         texts = shown[own]
         for place, row in enumerate(own[:-1]):
             following = texts[place + 1 : place + 1 + REACH]
-            near = np.flatnonzero(
-                (vectors[following] @ vectors[texts[place]] >= similarity) & (following != texts[place])
-            )
+            cosines = calibration.cosines(vectors[following], vectors[texts[place]][None])[:, 0]
+            near = np.flatnonzero((cosines >= calibration.similarity) & (following != texts[place]))
             if len(near):
                 later = own[place + 1 + near[0]]
                 yield int(shown[row]), int(shown[later]), int(corpus.users[row]), int(corpus.parts[later])

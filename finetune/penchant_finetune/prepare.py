@@ -28,8 +28,7 @@ from penchant_finetune.pairs import KINDS, Graded, Pairs, Vectors, build_graded,
 from penchant_pipelines.encoder import Encoder, EncoderSettings
 from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import InvalidInput, WrongState
-from penchant_pipelines.interests import Evidence, InterestSettings
-from penchant_pipelines.interests.calibration import calibrate
+from penchant_pipelines.interests import Calibration, Evidence, InterestSettings, calibrate
 from penchant_pipelines.model import Action
 from penchant_pipelines.record.ledger import mean_direction
 
@@ -56,16 +55,22 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: Literal[3] = 3
+    format: Literal[4] = 4
     settings: PrepareSettings
     encoder: EncoderSettings
     interests: InterestSettings
     space_id: str
     dimensions: int
     similarity: float
+    middle: list[float]
     split: Split
     counts: dict[str, int]
     files: dict[str, str]
+
+    @property
+    def calibration(self) -> Calibration:
+        """How the base encoder's space reads."""
+        return Calibration(self.similarity, np.array(self.middle, dtype=np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,7 @@ def prepare(
         raise InvalidInput.at("test_from", f"must be above {settings.validation_from}, where validation begins")
     corpus = make_corpus(log, interests, settings.split, (settings.validation_from, settings.test_from))
     base = encode_all(encoder, corpus.texts)
-    similarity = interests.similarity if interests.similarity is not None else calibrate(encoder.encode)
+    calibration = calibrate(encoder.encode).chosen(interests.similarity)
     rows = {value: row for row, value in enumerate(corpus.texts)}
 
     def text_row(value: str) -> int:
@@ -110,7 +115,7 @@ def prepare(
             corpus.texts.append(value)
         return rows[value]
 
-    train = build_pairs(corpus, base, similarity, settings.window_days, settings.max_pairs, text_row, settings.seed)
+    train = build_pairs(corpus, base, calibration, settings.window_days, settings.max_pairs, text_row, settings.seed)
     validated = len(measurable(corpus, VALIDATION))
     if len(train) < FEWEST_PAIRS or not validated:
         raise InvalidInput.at(
@@ -145,7 +150,8 @@ def prepare(
         interests=interests,
         space_id=encoder.space_id,
         dimensions=encoder.dimensions,
-        similarity=similarity,
+        similarity=calibration.similarity,
+        middle=calibration.middle.tolist(),
         split=corpus.split,
         counts=_counts(log, corpus, train, graded),
         files={name: file_sha256(folder / name) for name in files},

@@ -9,11 +9,12 @@ import numpy as np
 from sentence_transformers.base.evaluation import BaseEvaluator
 
 from penchant_finetune.corpus import VALIDATION
-from penchant_finetune.next_items import METRICS, Asked, encode_signals, measure, questions, similarity_of
+from penchant_finetune.next_items import METRICS, Asked, encode_signals, measure, questions
 from penchant_finetune.pairs import Vectors
 from penchant_finetune.prepare import Prepared
 from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.errors import InvalidInput
+from penchant_pipelines.interests import Calibration, calibrate
 
 if TYPE_CHECKING:
     from sentence_transformers.base.model import BaseModel
@@ -54,7 +55,7 @@ class NextItems(BaseEvaluator):
 
     def untuned(self) -> dict[str, float]:
         """Figures of the encoder as it was before training."""
-        return self._figures(self._prepared.base, self._prepared.manifest.similarity)
+        return self._figures(self._prepared.base, self._prepared.manifest.calibration)
 
     def __call__(
         self, model: BaseModel, output_path: str | None = None, epoch: float = -1, steps: int = -1
@@ -64,12 +65,13 @@ class NextItems(BaseEvaluator):
         model.eval()
         rows = np.concatenate(list(self._asked.signals.values()))
         vectors = encode_signals(self._prepared, rows, self._encoder)
-        figures = self._figures(vectors, similarity_of(self._prepared, self._encoder))
+        chosen = self._prepared.manifest.interests.similarity
+        figures = self._figures(vectors, calibrate(self._encoder.encode).chosen(chosen))
         model.train(training)
         return figures
 
-    def _figures(self, texts: Vectors, similarity: float) -> dict[str, float]:
-        by_user = measure(self._prepared, self._asked, texts, similarity)
+    def _figures(self, texts: Vectors, calibration: Calibration) -> dict[str, float]:
+        by_user = measure(self._prepared, self._asked, texts, calibration)
         means = dict(zip(METRICS, np.mean(list(by_user.values()), axis=0).tolist(), strict=True))
         return {METRIC: means[METRIC], TIES: means[TIES], CHOICE: means[METRIC] + _TIE * means[TIES]}
 

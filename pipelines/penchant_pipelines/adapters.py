@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import sqlalchemy as sa
 import structlog
 
@@ -29,8 +30,7 @@ from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter, read_manif
 from penchant_pipelines.errors import Conflict, InvalidInput, NotFound, WrongState
 from penchant_pipelines.experiment import Experiment
 from penchant_pipelines.index import IndexUnavailable
-from penchant_pipelines.interests import Blender, InterestSettings, Recipe
-from penchant_pipelines.interests.calibration import calibrate
+from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Recipe, calibrate
 from penchant_pipelines.jobs import Job, Jobs, Progress
 from penchant_pipelines.model import now
 from penchant_pipelines.recommend.sequence import FILE as SEQUENCE
@@ -124,7 +124,7 @@ class Adapters:
         """Grows with each erasure: an index that was begun before one may hold what it erased."""
         by_space = {adapter.encoder.space_id: adapter for adapter in stock.adapters.values()}
         for row in stock.rows:
-            self._open(by_space[row.space_id], row.key, row.similarity, keeps_profiles=row.state != BUILDING)
+            self._open(by_space[row.space_id], row.key, _measured(row), keeps_profiles=row.state != BUILDING)
         live = self._space(stock.live.key)
         self.serving = Serving(live, tuple(space for space in self._spaces() if space is not live))
 
@@ -314,13 +314,12 @@ class Adapters:
     def _space(self, key: int) -> Space:
         return next(space for space in self._spaces() if space.key == key)
 
-    def _open(self, adapter: Adapter, key: int, measured: float | None, keeps_profiles: bool) -> Space:
-        similarity = _chosen(self._shared.interests, measured)
+    def _open(self, adapter: Adapter, key: int, measured: Calibration, keeps_profiles: bool) -> Space:
         adapter.space = Space(
             key,
             adapter.id,
             adapter.encoder,
-            similarity,
+            measured.chosen(self._shared.interests.similarity),
             self._shared,
             self._on_lost,
             keeps_profiles,
@@ -348,9 +347,7 @@ class Adapters:
     async def _begin(self, adapter: Adapter, standby: bool, job_id: str) -> Space:
         """Open the space of an adapter; from here on every write goes into it."""
         encoder = adapter.encoder
-        measured = None
-        if self._shared.interests.similarity is None:
-            measured = await asyncio.to_thread(calibrate, encoder.encode)
+        measured = await asyncio.to_thread(calibrate, encoder.encode)
 
         def insert(ledger: Ledger) -> Callable[[], sa.Row[Any]]:
             values = _values(encoder, adapter.id, measured, BUILDING, job_id, switches=not standby)
@@ -470,9 +467,14 @@ class Adapters:
     def _origin(self, row: sa.Row[Any]) -> Origin:
         """A space whose encoder is gone, as the origin of the users' words."""
         settings = self._shared.interests
-        present = self.serving.live.blender.recipe.similarity
-        similarity = present if row.similarity is None else _chosen(settings, row.similarity)
-        return Origin(row.key, Blender(Recipe(settings, similarity, row.space_id)))
+        if row.middle is None:
+            # Lost before its middle was measured, maybe even before its θ was needed: it reads as it did then.
+            present = self.serving.live.blender.calibration.similarity
+            measured = Calibration(row.similarity or present, np.zeros(row.dimensions, np.float32))
+        else:
+            measured = _measured(row)
+        calibration = measured.chosen(settings.similarity)
+        return Origin(row.key, Blender(Recipe(settings, calibration, row.space_id)))
 
 
 def take_stock(
@@ -511,11 +513,11 @@ def take_stock(
                 usable.append(live)
         connection.execute(table.update().where(here, table.c.key.in_(usable)).values(adapter_id=""))
         for row in connection.execute(sa.select(table).where(table.c.key.in_(usable))).all():
-            if row.similarity is None and interests.similarity is None:
+            if row.middle is None:
                 encoder = next(a.encoder for a in adapters.values() if a.encoder.space_id == row.space_id)
-                measured = calibrate(encoder.encode)
-                connection.execute(table.update().where(table.c.key == row.key).values(similarity=measured))
-                log.info("space.calibrated", space_id=row.space_id, similarity=measured)
+                measured = _columns(calibrate(encoder.encode))
+                connection.execute(table.update().where(table.c.key == row.key).values(measured))
+                log.info("space.calibrated", space_id=row.space_id, similarity=measured["similarity"])
         found = connection.execute(sa.select(table).where(table.c.key.in_([*usable, lost or 0]))).all()
     by_key = {row.key: row for row in found}
     return Stock(
@@ -572,21 +574,24 @@ def _sequence(folder: Path | None, encoder: Encoder) -> SequenceModel | None:
     return SequenceModel.load(folder / SEQUENCE, encoder.space_id, encoder.dimensions)
 
 
-def _chosen(interests: InterestSettings, measured: float | None) -> float:
-    """θ of a space: that of the settings, else as measured."""
-    similarity = measured if interests.similarity is None else interests.similarity
-    assert similarity is not None  # noqa: S101 - it is measured where the settings don't give it
-    return similarity
+def _measured(row: sa.Row[Any]) -> Calibration:
+    return Calibration(row.similarity, np.frombuffer(row.middle, dtype=np.float32))
+
+
+def _columns(measured: Calibration | None) -> dict[str, Any]:
+    if measured is None:
+        return {"similarity": None, "middle": None}
+    return {"similarity": measured.similarity, "middle": measured.middle.tobytes()}
 
 
 def _values(
-    encoder: Encoder, adapter_id: str, similarity: float | None, state: str, job_id: str | None, switches: bool
+    encoder: Encoder, adapter_id: str, measured: Calibration | None, state: str, job_id: str | None, switches: bool
 ) -> dict[str, Any]:
     return {
         "space_id": encoder.space_id,
         "adapter_id": adapter_id,
         "dimensions": encoder.dimensions,
-        "similarity": similarity,
+        **_columns(measured),
         "state": state,
         "job_id": job_id,
         "switches": switches,

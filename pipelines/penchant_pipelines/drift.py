@@ -2,8 +2,9 @@
 
 The mean of the newest signals is compared with the mean of those before, and drift is told where both hold:
 - they are apart by more than chance: the squared distance, in variances of a signal (Cohen's d², 1988);
-- they point elsewhere: 1 − cosine. Real people write a series on one thing and then another, longer and shorter texts:
-  their means are never still. What stays is the direction, where it is still the same person writing.
+- they point elsewhere: 1 − cosine, as seen from the middle of the space. Real people write a series on one thing and
+  then another, longer and shorter texts: their means are never still. What stays is the direction, where it is still
+  the same person writing.
 A mean of few texts is long by what each shares with itself alone, which would hide either. All products are therefore
 taken over pairs of different signals, as in a U-statistic (Hoeffding 1948): the cosine is then 1 where nothing changed,
 however few signals the means hold. Nothing is learnt of a user but the two means.
@@ -54,7 +55,10 @@ class DriftSettings(Section):
         "which drift is told.",
     )
     turn: float = Field(
-        default=0.18, gt=0, le=2, description="1 − cosine between the two means that it takes besides to tell drift."
+        default=0.19,
+        gt=0,
+        le=2,
+        description="1 − cosine between the two means, as seen from the middle of the space, that it takes besides.",
     )
     memory_signals: int = Field(
         default=200, ge=20, description="Signals that the mean reaches back, so that slow change passes for none."
@@ -104,8 +108,8 @@ class DriftReport(NamedTuple):
     """0…1, see `trust`."""
 
 
-def observe(state: DriftState, vector: Vector, time: int, settings: DriftSettings) -> None:
-    """Take in one positive signal, a (d,) unit vector, at an event time (µs)."""
+def observe(state: DriftState, vector: Vector, time: int, middle: Vector, settings: DriftSettings) -> None:
+    """Take in one positive signal, a (d,) unit vector, at an event time (µs). `middle` (d,) is that of the space."""
     if state.remaining:
         state.remaining -= 1
         if state.remaining == 0:
@@ -120,7 +124,7 @@ def observe(state: DriftState, vector: Vector, time: int, settings: DriftSetting
     state.now_alone = (1 - share) ** 2 * state.now_alone + share**2
     state.both_alone *= 1 - share
     if state.count > settings.min_signals:
-        _judge(state, state.now, state.mean, time, settings)
+        _judge(state, state.now, state.mean, time, middle, settings)
     weight = 1 - CAUTION * min(1.0, max(0.0, state.evidence))
     state.held = min(state.held + weight, settings.memory_signals)
     step = weight / state.held
@@ -129,13 +133,16 @@ def observe(state: DriftState, vector: Vector, time: int, settings: DriftSetting
     state.both_alone = (1 - step) * state.both_alone + step * share
 
 
-def _judge(state: DriftState, now: Vector, mean: Vector, time: int, settings: DriftSettings) -> None:
+def _judge(state: DriftState, now: Vector, mean: Vector, time: int, middle: Vector, settings: DriftSettings) -> None:
     """Compare the newest signals with those before; tell drift if it is time."""
     recent = _over_pairs(now, now, state.now_alone)
     before = _over_pairs(mean, mean, state.mean_alone)
     common = _over_pairs(now, mean, state.both_alone)
     distance = (recent - 2 * common + before) / max(1 - before, LEAST_LENGTH)
-    turn = 1 - common / math.sqrt(max(recent, LEAST_LENGTH) * max(before, LEAST_LENGTH))
+    length, shift, held = float(middle @ middle), float(middle @ now), float(middle @ mean)
+    apart = common - shift - held + length
+    lengths = max(recent - 2 * shift + length, LEAST_LENGTH), max(before - 2 * held + length, LEAST_LENGTH)
+    turn = 1 - apart / math.sqrt(lengths[0] * lengths[1])
     state.evidence = min(distance / settings.distance, turn / settings.turn)
     if state.evidence < STIRRING:
         state.onset = None

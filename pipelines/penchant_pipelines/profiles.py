@@ -55,7 +55,11 @@ class PastSteering:
 
 @dataclass(frozen=True, slots=True)
 class _Behind:
-    """What is behind an interest: `vectors` (n, d), `least` (n,) cosines from which a part speaks for an item."""
+    """What is behind an interest: `vectors` (n, d), `least` (n,) cosines from which a part speaks for an item.
+
+    Vectors are as seen from the middle of the space: what has no more in common with an item than any two texts have
+    doesn't speak for it.
+    """
 
     parts: Sequence[Contribution]
     vectors: NDArray[np.float32]
@@ -187,6 +191,7 @@ class Profiles:
         Their shares sum to what they have of all that spoke for the item, `owned`, where none is left out. What the
         user asked for is a reason only for items of that very interest.
         """
+        calibration = self._blender.calibration
         centres = {interest.id: interest.vector for interest in stored.view.interests}
         with self._record.read() as connection:
             events = rows.user_events(connection, self._space, stored.key)
@@ -195,16 +200,19 @@ class Profiles:
             behind = {
                 interest_id: _Behind(
                     parts,
-                    np.stack([by_id[part.signal_id] if part.signal_id else centres[interest_id] for part in parts]),
-                    np.array([0.0 if part.signal_id else self._blender.recipe.similarity for part in parts]),
+                    calibration.seen(
+                        np.stack([by_id[part.signal_id] if part.signal_id else centres[interest_id] for part in parts])
+                    ),
+                    np.array([0.0 if part.signal_id else calibration.similarity for part in parts]),
                     np.array([part.share for part in parts]),
                 )
                 for interest_id, parts in contributions.items()
                 if parts and interest_id in interest_ids
             }
+            seen = calibration.seen(np.stack(vectors)) if vectors else ()
             best = [
                 behind[interest_id].speak_for(vector, own, limit) if interest_id in behind else []
-                for vector, interest_id, own in zip(vectors, interest_ids, owned, strict=True)
+                for vector, interest_id, own in zip(seen, interest_ids, owned, strict=True)
             ]
             answers = iter(self._reasons(connection, [part for parts in best for part in parts], 1))
             return [list(itertools.islice(answers, len(parts))) for parts in best]

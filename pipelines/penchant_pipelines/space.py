@@ -19,7 +19,7 @@ from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.encoder import BatchingEncoder, Encoder, EncoderSettings
 from penchant_pipelines.index import IndexStore
 from penchant_pipelines.index.relay import Relay
-from penchant_pipelines.interests import Blender, InterestSettings, ProfileView, Recipe
+from penchant_pipelines.interests import Blender, Calibration, InterestSettings, ProfileView, Recipe
 from penchant_pipelines.interests.labels import Label, candidates, name_interests
 from penchant_pipelines.mixes import Mixes
 from penchant_pipelines.model import now
@@ -57,7 +57,7 @@ class Space:
         key: int,
         adapter_id: str,
         encoder: Encoder,
-        similarity: float,
+        calibration: Calibration,
         shared: Shared,
         on_lost: Callable[[Space], None],
         keeps_profiles: bool,
@@ -73,10 +73,10 @@ class Space:
         self._users = 0
         self._unused = asyncio.Event()
         self._unused.set()
-        recipe = Recipe(shared.interests, similarity, encoder.space_id)
+        recipe = Recipe(shared.interests, calibration, encoder.space_id)
         self.blender = Blender(recipe)
         self.profiles = Profiles(shared.record, key, self.blender)
-        self.relay = Relay(shared.record, shared.writer, shared.store, key, encoder.dimensions, lambda: on_lost(self))
+        self.relay = Relay(shared.record, shared.writer, shared.store, key, calibration, lambda: on_lost(self))
         self._reader = shared.reader
         self._sequence = sequence if shared.recommend.sequence_share else None
         self._recommender = Recommender(
@@ -85,7 +85,7 @@ class Space:
             Candidates(shared.catalog, key, self.relay, shared.recommend.sequence_share),
             self.relay,
             self.profiles,
-            recipe.similarity,
+            calibration,
             shared.recommend,
             self._mix,
         )

@@ -20,13 +20,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from penchant_pipelines.errors import Conflict, NotFound, WrongState
-from penchant_pipelines.interests import Blender, InterestSettings, Profile, Recipe, pack, unpack
+from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Profile, Recipe, pack, unpack
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal, Steering
 from penchant_pipelines.profiles import Profiles
 from penchant_pipelines.record import Record, Writer, rows, schema
 from penchant_pipelines.record.ledger import Captured, Commit, Ledger, ProfileCache, Reading
 
 DIMENSIONS = 8
+LEVEL = Calibration(0.6, np.zeros(DIMENSIONS, np.float32))
 DAY = MICROS_PER_DAY
 
 
@@ -61,7 +62,7 @@ class Store:
 
     def __init__(self, folder: Path, recipe: Recipe | None = None) -> None:
         self.record = Record(folder)
-        self.blender = Blender(recipe or Recipe(InterestSettings(max_interests=3), 0.6, "space"))
+        self.blender = Blender(recipe or Recipe(InterestSettings(max_interests=3), LEVEL, "space"))
         self.spaces = [KeptSpace(key, f"space-{key}", self.blender) for key in (1, 2)]
         self.cache: ProfileCache = ProfileCache(maxsize=100)
         self.commits: list[Commit] = []
@@ -581,7 +582,7 @@ async def test_a_rollback_leaves_profiles_at_hand_correct(store: Store) -> None:
 async def test_another_recipe_replays_profiles_when_they_are_used(tmp_path: Path) -> None:
     history = [post(f"p{n}", topic=n, day=n) for n in range(6)]
     history.append(act("like", Action.LIKE, day=9))
-    wide = Recipe(InterestSettings(max_interests=6), 0.6, "space")
+    wide = Recipe(InterestSettings(max_interests=6), LEVEL, "space")
     async with opened(tmp_path) as store:
         await store.upsert(("film", 0))
         await store.capture(*history)

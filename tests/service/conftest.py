@@ -19,11 +19,11 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(data: Path, encoder: Encoder, similarity: float) -> StartServer:
+def start(data: Path, encoder: Encoder) -> StartServer:
     """Starts a server in this process, on the test's data folder unless another is named, with further settings."""
 
     def start(folder: Path = data, **settings: Any) -> AbstractAsyncContextManager[Server]:
-        return in_process(folder, encoder, similarity, settings)
+        return in_process(folder, encoder, settings)
 
     return start
 

@@ -135,10 +135,8 @@ async def connected(address: str, data: Path) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def in_process(
-    data: Path, encoder: Encoder, similarity: float, settings: Mapping[str, Any] | None = None
-) -> AsyncIterator[Server]:
-    overrides = {"data": data, "listen": "127.0.0.1:0", "interests.similarity": similarity, **(settings or {})}
+async def in_process(data: Path, encoder: Encoder, settings: Mapping[str, Any] | None = None) -> AsyncIterator[Server]:
+    overrides = {"data": data, "listen": "127.0.0.1:0", **(settings or {})}
     async with (
         serve(load_settings(overrides=overrides), encoder) as address,
         connected(address, data) as server,
@@ -167,9 +165,9 @@ def serve_command(data: Path, *settings: str) -> list[str]:
 
 
 @contextmanager
-def own_process(data: Path, similarity: float, log: Path) -> Iterator[ServerProcess]:
+def own_process(data: Path, log: Path) -> Iterator[ServerProcess]:
     """Start `penchant serve` and wait until it says where it listens; killed at the end if it still runs."""
-    command = serve_command(data, f"interests.similarity={similarity!r}")
+    command = serve_command(data)
     with log.open("w") as stderr:
         process = subprocess.Popen(command, stderr=stderr, text=True, env=os.environ)
     try:

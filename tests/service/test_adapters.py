@@ -36,7 +36,7 @@ from penchant_finetune.log import live_encoder
 from penchant_pipelines.encoder import Encoder, EncoderSettings, Vectors
 from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter
 from penchant_pipelines.experiment import Experiment
-from penchant_pipelines.interests import Blender, InterestSettings, Recipe, pack
+from penchant_pipelines.interests import Blender, InterestSettings, Recipe, calibrate, pack
 from penchant_pipelines.record import Record, rows, schema
 
 # peft asks transformers in a way that transformers is about to drop.
@@ -95,7 +95,7 @@ async def states(server: Server) -> dict[str, int]:
     return {adapter.id: adapter.state for adapter in await server.client.adapters()}
 
 
-def check_record(data: Path, encoders: Iterable[Encoder], similarity: float) -> None:
+def check_record(data: Path, encoders: Iterable[Encoder]) -> None:
     """Every space of the record holds every signal, as its own encoder reads it, and the profiles that follow."""
     by_id = {encoder.space_id: encoder for encoder in encoders}
     record = Record(data)
@@ -115,7 +115,7 @@ def check_record(data: Path, encoders: Iterable[Encoder], similarity: float) -> 
                     held_vector = vectors[row.seq]
                     assert held_vector is not None
                     np.testing.assert_allclose(held_vector, vector, atol=1e-4)
-                recipe = Recipe(InterestSettings(similarity=similarity), similarity, space.space_id)
+                recipe = Recipe(InterestSettings(), calibrate(by_id[space.space_id].encode), space.space_id)
                 for user in connection.execute(sa.select(schema.users)).all():
                     profiles = schema.profiles
                     kept = connection.execute(
@@ -189,7 +189,7 @@ class Traffic:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 async def test_an_activation_under_traffic_loses_nothing_and_mixes_nothing(
-    start: StartServer, data: Path, shelf: Path, encoder: Encoder, adapted: Encoder, similarity: float
+    start: StartServer, data: Path, shelf: Path, encoder: Encoder, adapted: Encoder
 ) -> None:
     async with start() as server:
         await seed(server, items=150, signals=300)
@@ -230,18 +230,18 @@ async def test_an_activation_under_traffic_loses_nothing_and_mixes_nothing(
         assert set(traffic.captured) <= found
         await server.index_caught_up()
         assert not (await server.client.recommend("u-1")).degraded
-    check_record(data, [encoder, adapted], similarity)
+    check_record(data, [encoder, adapted])
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 async def test_a_server_that_is_killed_in_mid_activation_goes_on_by_itself(
-    data: Path, shelf: Path, encoder: Encoder, adapted: Encoder, similarity: float, tmp_path: Path
+    data: Path, shelf: Path, encoder: Encoder, adapted: Encoder, tmp_path: Path
 ) -> None:
     done = 0
     job_id = ""
     for attempt, share in enumerate((0.2, 0.7)):
-        with own_process(data, similarity, tmp_path / f"log-{attempt}") as process:
+        with own_process(data, tmp_path / f"log-{attempt}") as process:
             async with connected(process.address, data) as server:
                 if not attempt:
                     await seed(server, items=100, signals=200)
@@ -259,7 +259,7 @@ async def test_a_server_that_is_killed_in_mid_activation_goes_on_by_itself(
                 await server.client.capture_signal(signal(500 + attempt))
                 done = (await server.client.job(job_id)).done_count
             process.kill()
-    with own_process(data, similarity, tmp_path / "log-last") as process:
+    with own_process(data, tmp_path / "log-last") as process:
         async with connected(process.address, data) as server:
             job = await server.client.job(job_id)
             assert job.done_count >= done // 2  # what was done is not done again
@@ -268,11 +268,11 @@ async def test_a_server_that_is_killed_in_mid_activation_goes_on_by_itself(
             assert (await server.client.server_info()).space_id == adapted.space_id
             assert (await server.client.activate_adapter("")).state == JobState.JOB_STATE_SUCCEEDED
             assert await server.signal_count() == 204
-    check_record(data, [encoder, adapted], similarity)
+    check_record(data, [encoder, adapted])
 
 
 async def test_a_cancelled_activation_leaves_the_live_space_whole(
-    start: StartServer, data: Path, shelf: Path, encoder: Encoder, adapted: Encoder, similarity: float
+    start: StartServer, data: Path, shelf: Path, encoder: Encoder, adapted: Encoder
 ) -> None:
     async with start() as server:
         await seed(server, items=100, signals=60)
@@ -297,13 +297,13 @@ async def test_a_cancelled_activation_leaves_the_live_space_whole(
         assert len(list((data / "index").glob("g-*"))) == 1
         with_one = data.parent / "copy"
         shutil.copytree(data, with_one, ignore=shutil.ignore_patterns("lock"))
-        check_record(with_one, [encoder], similarity)
+        check_record(with_one, [encoder])
         # Nothing stands in the way of another attempt.
         await activated(server, "books")
         assert await states(server) == {"": STANDBY, "books": LIVE}
         await server.client.unload_adapter("")
         assert await states(server) == {"": LOADED, "books": LIVE}
-    check_record(data, [adapted], similarity)
+    check_record(data, [adapted])
 
 
 def record_bytes(data: Path) -> bytes:
@@ -311,7 +311,7 @@ def record_bytes(data: Path) -> bytes:
 
 
 async def test_who_is_erased_during_an_activation_is_in_no_space(
-    start: StartServer, data: Path, shelf: Path, encoder: Encoder, adapted: Encoder, similarity: float
+    start: StartServer, data: Path, shelf: Path, encoder: Encoder, adapted: Encoder
 ) -> None:
     secret = "My neighbour Zebulon keeps ostriches in his attic"
     async with start() as server:
@@ -329,7 +329,7 @@ async def test_who_is_erased_during_an_activation_is_in_no_space(
         receipt = await server.client.delete_user("gone")
         assert receipt.signals_deleted == 2
         assert (await server.client.wait_for_job(job.id)).state == JobState.JOB_STATE_SUCCEEDED
-    check_record(data, [encoder, adapted], similarity)
+    check_record(data, [encoder, adapted])
     needles = [secret.encode(), *(one.encode([secret])[0].tobytes() for one in (encoder, adapted))]
     whole = record_bytes(data)
     assert [needle in whole for needle in needles] == [False] * 3
@@ -343,7 +343,7 @@ async def nearest(server: Server, encoder: Encoder, text: str) -> Interest:
 
 
 async def test_the_users_word_holds_in_the_other_space(
-    start: StartServer, data: Path, shelf: Path, encoder: Encoder, adapted: Encoder, similarity: float
+    start: StartServer, data: Path, shelf: Path, encoder: Encoder, adapted: Encoder
 ) -> None:
     async with start() as server:
         await server.client.upsert_items(catalogue())
@@ -364,11 +364,11 @@ async def test_the_users_word_holds_in_the_other_space(
         assert [steering.pinned for steering in told] == [True, False, False]
         assert [steering.muted for steering in told] == [False, True, False]
         assert [steering.bias for steering in told] == [0, 0, 1]
-    check_record(data, [encoder, adapted], similarity)
+    check_record(data, [encoder, adapted])
 
 
 async def test_a_live_adapter_is_served_after_a_restart_and_left_when_it_is_gone(
-    start: StartServer, data: Path, shelf: Path, encoder: Encoder, adapted: Encoder, similarity: float
+    start: StartServer, data: Path, shelf: Path, encoder: Encoder, adapted: Encoder
 ) -> None:
     async with start() as server:
         await seed(server, items=20, signals=30)
@@ -382,7 +382,7 @@ async def test_a_live_adapter_is_served_after_a_restart_and_left_when_it_is_gone
         assert (await server.client.server_info()).space_id == adapted.space_id
         assert not (await server.client.recommend("u-1")).degraded
         await server.client.capture_signal(signal(700))
-    check_record(data, [adapted], similarity)
+    check_record(data, [adapted])
     shutil.rmtree(shelf / "books")
     async with start() as server:
         # All was brought into the space of the settings' encoder before the first call.
@@ -390,11 +390,11 @@ async def test_a_live_adapter_is_served_after_a_restart_and_left_when_it_is_gone
         assert await states(server) == {"": LIVE}
         assert len(await server.recommended("u-1", page_size=5)) == 5
         assert await server.signal_count() == 33
-    check_record(data, [encoder], similarity)
+    check_record(data, [encoder])
 
 
 async def test_a_stopped_server_takes_its_activation_up_again(
-    start: StartServer, data: Path, shelf: Path, encoder: Encoder, adapted: Encoder, similarity: float
+    start: StartServer, data: Path, shelf: Path, encoder: Encoder, adapted: Encoder
 ) -> None:
     async with start() as server:
         await seed(server, items=100, signals=60)
@@ -410,7 +410,7 @@ async def test_a_stopped_server_takes_its_activation_up_again(
         job = await server.client.wait_for_job(job.id)
         assert (job.state, job.error.message) == (JobState.JOB_STATE_SUCCEEDED, "")
         assert await states(server) == {"": LIVE, "books": STANDBY}
-    check_record(data, [encoder, adapted], similarity)
+    check_record(data, [encoder, adapted])
 
 
 class Breaking:
@@ -430,33 +430,33 @@ class Breaking:
 
 
 async def test_another_encoder_in_the_settings_reads_everything_anew_before_the_first_call(
-    data: Path, encoder: Encoder, adapted: Encoder, similarity: float
+    data: Path, encoder: Encoder, adapted: Encoder
 ) -> None:
-    async with in_process(data, encoder, similarity) as server:
+    async with in_process(data, encoder) as server:
         await seed(server, items=200, signals=60)
         await server.client.steer("u-1", topic="astronomy", bias=1)
     # The first attempt is cut off; what it has done is not lost, and the old space is whole.
     with pytest.raises(MemoryError):
-        async with in_process(data, Breaking(adapted, 150), similarity):
+        async with in_process(data, Breaking(adapted, 150)):
             pass
-    async with in_process(data, Breaking(adapted, 250), similarity) as server:
+    async with in_process(data, Breaking(adapted, 250)) as server:
         assert (await server.client.server_info()).space_id == adapted.space_id
         profile = await server.client.profile("u-1")
         assert (profile.space_id, profile.signal_count) == (adapted.space_id, 6)
         assert any(interest.steering.bias == 1 for interest in profile.interests)
         assert len(await server.recommended("u-1", page_size=5)) == 5
-    check_record(data, [adapted], similarity)
+    check_record(data, [adapted])
 
 
 async def test_a_comment_without_a_word_says_what_its_item_says_in_every_space(
-    data: Path, encoder: Encoder, adapted: Encoder, similarity: float
+    data: Path, encoder: Encoder, adapted: Encoder
 ) -> None:
-    async with in_process(data, encoder, similarity) as server:
+    async with in_process(data, encoder) as server:
         await server.client.upsert_items(catalogue())
         await server.client.capture(user_id="u", text="🎺🎺 10/10", item_id="jazz-0")
         await server.client.behave(user_id="v", item_id="jazz-0", action="like")
     for served in (encoder, adapted):
-        async with in_process(data, served, similarity) as server:
+        async with in_process(data, served) as server:
             one, other = [(await server.client.profile(user, include_vectors=True)).interests[0] for user in "uv"]
             assert list(one.vector) == pytest.approx(list(other.vector), abs=1e-6)
             assert one.label == other.label

@@ -80,11 +80,9 @@ ENCODED = "aGVsbG8gd29ybGQgMTIzNDU2Nzg5MCBhYmNkZWYgZ2hpamts" * 10
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def server(
-    tmp_path_factory: pytest.TempPathFactory, encoder: Encoder, similarity: float
-) -> AsyncIterator[Server]:
+async def server(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> AsyncIterator[Server]:
     """One server for all that is refused: with sixteen items, and a user `u` of one signal."""
-    async with in_process(Path(tmp_path_factory.mktemp("data")), encoder, similarity) as running:
+    async with in_process(Path(tmp_path_factory.mktemp("data")), encoder) as running:
         await running.index_ready()
         await running.client.upsert_items(catalogue())
         await running.client.capture(user_id="u", text="I love hiking", id="taken")

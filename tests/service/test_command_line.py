@@ -8,6 +8,8 @@ from pathlib import Path
 
 from harness import Server, catalogue, command
 
+from penchant_pipelines.interests import Calibration
+
 
 async def test_a_file_of_signals_without_ids_can_be_sent_twice(server: Server, tmp_path: Path) -> None:
     file = tmp_path / "signals.jsonl"
@@ -39,8 +41,10 @@ async def test_reasons_for_a_recommendation_stand_below_it(server: Server) -> No
     assert (code, out.splitlines()[0]) == (0, "nothing to recommend")
 
 
-async def test_find_users_lists_only_those_to_whom_it_is_the_same_thing(server: Server, similarity: float) -> None:
-    assert (await server.client.server_info()).similarity == similarity
+async def test_find_users_lists_only_those_to_whom_it_is_the_same_thing(
+    server: Server, calibration: Calibration
+) -> None:
+    assert (await server.client.server_info()).similarity == calibration.similarity
     await server.client.capture(user_id="hiker", text="I love hiking on mountain trails")
     await server.client.capture(user_id="taxpayer", text="Filing the quarterly tax return")
 

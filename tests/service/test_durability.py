@@ -81,9 +81,9 @@ async def held(server: Server) -> Counter[str]:
 
 @pytest.mark.slow
 async def test_a_killed_server_has_kept_all_that_it_acknowledged(
-    start: StartServer, data: Path, similarity: float, tmp_path: Path
+    start: StartServer, data: Path, tmp_path: Path
 ) -> None:
-    with own_process(data, similarity, tmp_path / "log") as process:
+    with own_process(data, tmp_path / "log") as process:
         async with connected(process.address, data) as server:
             items = [Item(id=f"i-{n}", title=TEXTS[n % len(TEXTS)]) for n in range(1_500)]
             assert (await server.client.upsert_items(items)).upserted_count == 1_500
@@ -121,9 +121,9 @@ async def test_a_killed_server_has_kept_all_that_it_acknowledged(
 
 @pytest.mark.slow
 async def test_a_server_that_is_told_to_stop_finishes_what_it_has_begun(
-    start: StartServer, data: Path, similarity: float, tmp_path: Path
+    start: StartServer, data: Path, tmp_path: Path
 ) -> None:
-    with own_process(data, similarity, tmp_path / "log") as process:
+    with own_process(data, tmp_path / "log") as process:
         async with connected(process.address, data) as server:
             assert await healthy(server)
         load = Load(process.address)

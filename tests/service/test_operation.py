@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import grpc
@@ -117,7 +119,7 @@ async def test_reflection_lists_every_service_and_file(server: Server) -> None:
 
 
 async def test_a_second_server_gets_neither_the_folder_nor_the_port(
-    start: StartServer, encoder: Encoder, similarity: float, tmp_path: Path
+    start: StartServer, encoder: Encoder, tmp_path: Path
 ) -> None:
     async with start() as server:
         for overrides, reason in (
@@ -125,7 +127,7 @@ async def test_a_second_server_gets_neither_the_folder_nor_the_port(
             ({"data": tmp_path / "other", "listen": server.address}, "ADDRESS_TAKEN"),
             ({"data": tmp_path / "other", "listen": f"localhost:{server.address.rpartition(':')[2]}"}, "ADDRESS_TAKEN"),
         ):
-            settings = load_settings(overrides={**overrides, "interests.similarity": similarity})
+            settings = load_settings(overrides=overrides)
             with pytest.raises(WrongState) as error:
                 async with serve(settings, encoder):
                     pass
@@ -133,6 +135,29 @@ async def test_a_second_server_gets_neither_the_folder_nor_the_port(
         # Heard before anything was made.
         assert not (tmp_path / "other").exists()
         assert (await server.client.server_info()).signal_count == 0
+
+
+async def test_a_record_of_before_middles_were_measured_reads_as_a_new_one(start: StartServer, data: Path) -> None:
+    async def told(server: Server) -> tuple[float, list[tuple[str, float]], list[str]]:
+        profile = await server.client.profile("hiker")
+        matches = await server.client.find_users(text="a trail in the mountains")
+        found = [(match.interest_id, round(match.similarity, 4)) for match in matches]
+        return (await server.client.server_info()).similarity, found, [i.label for i in profile.interests]
+
+    async with start() as server:
+        await server.client.capture(user_id="hiker", text="I love hiking on mountain trails")
+        await server.client.capture(user_id="hiker", text="Filing the quarterly tax return")
+        await server.index_caught_up()
+        before = await told(server)
+        assert len(before[1]) == 1
+    with closing(sqlite3.connect(data / "record.sqlite3")) as record, record:
+        record.execute("UPDATE spaces SET similarity = 0.9, middle = NULL")
+        record.execute("UPDATE profiles SET recipe = 'old'")
+        record.execute("UPDATE generations SET live = 0")
+    async with start() as server:
+        assert await told(server) == before
+        await server.index_ready()
+        assert await told(server) == before
 
 
 async def test_what_users_wrote_is_for_the_servers_account_alone(start: StartServer, tmp_path: Path) -> None:

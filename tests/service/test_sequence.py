@@ -136,7 +136,7 @@ async def test_recommend_looks_where_the_model_expects_the_next_signals(
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_the_adapter_that_the_settings_name_has_its_model_too(
-    tmp_path: Path, folder: Path, encoder: Encoder, adapted: Encoder, model: SequenceModel, similarity: float
+    tmp_path: Path, folder: Path, encoder: Encoder, adapted: Encoder, model: SequenceModel
 ) -> None:
     named = lay(folder, tmp_path / "turning", model, encoder)
     found = {}
@@ -144,7 +144,6 @@ async def test_the_adapter_that_the_settings_name_has_its_model_too(
         overrides = {
             "data": tmp_path / f"data-{share}",
             "listen": "127.0.0.1:0",
-            "interests.similarity": similarity,
             "encoder.adapter": named,
             "recommend.sequence_share": share,
         }

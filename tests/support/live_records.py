@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import Catalog
-from penchant_pipelines.interests import Blender, InterestSettings, Recipe
+from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Recipe
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal
 from penchant_pipelines.recommend.voices import Voices
 from penchant_pipelines.record import Record, Writer, schema
@@ -45,7 +45,7 @@ class Live:
         self.catalog = Catalog.load(self.record, {SPACE: DIMENSIONS}, InterestSettings())
         self.catalog.voices[SPACE] = Voices(self.catalog.vectors[SPACE])
         self.commits: list[Commit] = []
-        self.blender = Blender(Recipe(InterestSettings(), 0.5, "space"))
+        self.blender = Blender(Recipe(InterestSettings(), Calibration(0.5, np.zeros(DIMENSIONS, np.float32)), "space"))
         space = KeptSpace(SPACE, "space", self.blender)
         cache: ProfileCache = ProfileCache(maxsize=10)
         self.writer: Writer[Ledger] = Writer(

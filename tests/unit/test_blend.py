@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from penchant_pipelines.interests import (
     Blender,
+    Calibration,
     Event,
     Evidence,
     InterestSettings,
@@ -53,8 +54,13 @@ def near(topic: int, seed: int) -> Vector:
     return unit((1 if topic < DIMENSIONS else -1) * axis(topic % DIMENSIONS) + noise)
 
 
+def level(similarity: float) -> Calibration:
+    """A space whose middle is its origin."""
+    return Calibration(similarity, np.zeros(DIMENSIONS, np.float32))
+
+
 def blender(max_interests: int = MAX_INTERESTS, **changes: Any) -> Blender:
-    return Blender(Recipe(InterestSettings(max_interests=max_interests, **changes), 0.6, "space"))
+    return Blender(Recipe(InterestSettings(max_interests=max_interests, **changes), level(0.6), "space"))
 
 
 def post(number: int, time: int, vector: Vector, rating: float | None = None, *terms: str) -> Evidence:
@@ -335,6 +341,17 @@ def test_a_like_and_a_dislike_never_merge(signs: list[int], seed: int, steer_fir
         assert sum(i.signal_count for i in profile.interests if i.sign == sign) == signs.count(sign)
 
 
+def test_what_all_texts_have_in_common_makes_no_interest() -> None:
+    ones = [unit(axis(5) + axis(topic)) for topic in (0, 1, 0)]
+    assert ones[0] @ ones[1] == pytest.approx(0.5)
+    events = [post(number, number, vector) for number, vector in enumerate(ones)]
+    found = []
+    for middle in (np.zeros(DIMENSIONS, np.float32), axis(5) * np.float32(np.sqrt(0.5))):
+        profile = Blender(Recipe(InterestSettings(), Calibration(0.4, middle), "space")).replay(events)
+        found.append([interest.signal_count for interest in profile.interests])
+    assert found == [[3], [2, 1]]
+
+
 def test_the_cheapest_pair_merges() -> None:
     mixer = blender()
     close = unit(axis(0) + axis(4) + axis(5))
@@ -343,7 +360,7 @@ def test_the_cheapest_pair_merges() -> None:
     trace = Trace()
     for number, vector in enumerate([axis(1), axis(2), close], start=2):
         taken = mixer.add(profile, post(number, 0, vector), trace)
-    assert close @ axis(0) < mixer.recipe.similarity
+    assert close @ axis(0) < mixer.calibration.similarity
     assert list(trace.merged.values()) == [first] == [taken]
     assert profile.interests[0].signal_count == 2
 
@@ -394,7 +411,7 @@ def about(number: int, vector: Vector, topic: str, *terms: str, **steering: Any)
 
 
 FOOTBALL = (post(1, 0, axis(0), None, "football", "premier league"), post(2, 1, axis(0), None, "football", "cricket"))
-SURELY, NEARLY, BARELY = 0.72, 0.68, 0.62
+SURELY, NEARLY, BARELY = 0.75, 0.68, 0.62
 """Cosines above and below what a topic needs to mean an interest; θ is .6."""
 
 
@@ -488,12 +505,13 @@ def test_the_floor_joins_fading_and_unfading_mass() -> None:
 
 
 def test_a_recipe_knows_when_profiles_must_be_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = Recipe(InterestSettings(), 0.5, "space")
-    assert recipe.digest == Recipe(InterestSettings(), 0.5, "space").digest
+    recipe = Recipe(InterestSettings(), level(0.5), "space")
+    assert recipe.digest == Recipe(InterestSettings(), level(0.5), "space").digest
     others = [
-        Recipe(InterestSettings(), 0.51, "space"),
-        Recipe(InterestSettings(), 0.5, "other"),
-        Recipe(InterestSettings(floor=0.03), 0.5, "space"),
+        Recipe(InterestSettings(), level(0.51), "space"),
+        Recipe(InterestSettings(), Calibration(0.5, axis(0)), "space"),
+        Recipe(InterestSettings(), level(0.5), "other"),
+        Recipe(InterestSettings(floor=0.03), level(0.5), "space"),
     ]
     assert recipe.digest not in {other.digest for other in others}
     before = recipe.digest

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penchant_pipelines.encoder import Vectors
-from penchant_pipelines.interests.calibration import calibrate, reference_texts
+from penchant_pipelines.encoder import Encoder, Vectors
+from penchant_pipelines.interests.calibration import Calibration, calibrate, reference_texts
 
 TOPICS = {reference.text: reference.topic for reference in reference_texts()}
 LANGUAGES = {reference.text: reference.language for reference in reference_texts()}
@@ -50,33 +50,72 @@ def test_the_reference_set_is_balanced() -> None:
 
 @settings(max_examples=8, deadline=None)
 @given(st.floats(0, 20), st.floats(0, 10))
-def test_a_threshold_is_a_cosine_and_always_the_same(common: float, topical: float) -> None:
+def test_a_level_is_a_cosine_and_always_the_same(common: float, topical: float) -> None:
     found = calibrate(encoder(common, topical))
-    assert -1 < found < 1
-    assert found == calibrate(encoder(common, topical))
+    again = calibrate(encoder(common, topical))
+    assert -1 < found.similarity < 1
+    assert found.similarity == again.similarity
+    np.testing.assert_array_equal(found.middle, again.middle)
 
 
-def test_the_threshold_rises_where_unrelated_texts_are_closer() -> None:
-    found = [calibrate(encoder(common)) for common in (0.0, 1.0, 2.0, 4.0)]
-    assert found == sorted(set(found))
+def test_what_all_texts_have_in_common_does_not_make_them_near() -> None:
+    levels = [calibrate(encoder(common)).similarity for common in (0.0, 1.0, 2.0, 4.0)]
+    assert levels == pytest.approx([levels[0]] * 4, abs=0.03)
 
 
 def test_one_in_twenty_strange_texts_passes() -> None:
     encode = encoder(1.0)
-    threshold = calibrate(encode)
+    found = calibrate(encode)
     english = [text for text in TOPICS if LANGUAGES[text] == "en"]
-    vectors = encode(english)
+    seen = found.seen(encode(english))
     names = np.array([TOPICS[text] for text in english])
     cosines = []
     for topic in sorted(set(names)):
-        centre = vectors[names == topic].mean(axis=0)
-        cosines.append(vectors[names != topic] @ (centre / np.linalg.norm(centre)))
+        centre = seen[names == topic].mean(axis=0)
+        cosines.append(seen[names != topic] @ (centre / np.linalg.norm(centre)))
     # Of English or of Chinese, whichever the encoder tells topics apart best in: here they are alike.
-    assert float((np.concatenate(cosines) >= threshold).mean()) == pytest.approx(0.05, abs=0.03)
+    assert float((np.concatenate(cosines) >= found.similarity).mean()) == pytest.approx(0.05, abs=0.03)
 
 
 @pytest.mark.parametrize("unread", ["zh", "en"])
 def test_a_language_that_cannot_be_read_does_not_decide(unread: str) -> None:
     half, whole = calibrate(encoder(1.0, unread=unread)), calibrate(encoder(1.0))
-    assert half == pytest.approx(whole, abs=0.1)
-    assert half < 0.9
+    assert half.similarity == pytest.approx(whole.similarity, abs=0.1)
+    np.testing.assert_allclose(half.middle, whole.middle, atol=0.1)
+
+
+@given(st.integers(0, 1000), st.floats(0, 0.9))
+def test_cosines_are_products_of_what_is_seen_from_the_middle(seed: int, far: float) -> None:
+    dice = np.random.default_rng(seed)
+    rows = dice.standard_normal((7, 5))
+    units = np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+    space = Calibration(0.2, np.float32(far) * units[0])
+    cosines = space.cosines(units[1:4], units[4:])
+    np.testing.assert_allclose(cosines, space.seen(units[1:4]) @ space.seen(units[4:]).T, atol=1e-4)
+    np.testing.assert_allclose(space.cosines(units[4:], units[1:4]), cosines.T, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(space.seen(units[1:]), axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(space.cosines(units[1:], units[1:]).diagonal(), 1, atol=1e-4)
+
+
+def test_a_text_in_the_middle_itself_is_near_to_nothing() -> None:
+    axes = np.eye(3, dtype=np.float32)
+    space = Calibration(0.2, axes[0])
+    assert space.cosines(axes[:1], axes).tolist() == [[0, 0, 0]]
+    assert space.seen(axes[:1]).tolist() == [[0, 0, 0]]
+
+
+def test_a_chosen_level_leaves_the_middle_as_it_was_measured() -> None:
+    space = Calibration(0.2, np.ones(3, np.float32))
+    assert space.chosen(None) is space
+    assert (space.chosen(0.4).similarity, space.chosen(0.4).middle) == (0.4, space.middle)
+
+
+def test_no_space_knows_a_language_apart_by_its_level(encoder: Encoder, calibration: Calibration) -> None:
+    """Chinese texts used to lie so much nearer together than English ones that one level could not serve both."""
+    levels = []
+    for language in ("en", "zh"):
+        texts = [text for text in TOPICS if LANGUAGES[text] == language]
+        cosines = calibration.cosines(vectors := encoder.encode(texts), vectors)
+        strange = np.array([[TOPICS[a] != TOPICS[b] for a in texts] for b in texts])
+        levels.append(float(np.quantile(cosines[strange], 0.95)))
+    assert abs(levels[0] - levels[1]) < 0.1

@@ -14,6 +14,8 @@ from penchant_pipelines.drift import DriftReport, DriftSettings, DriftState, new
 
 DIMENSIONS = 64
 RULES = DriftSettings()
+NOWHERE = np.zeros(DIMENSIONS, np.float32)
+"""The middle of a space whose unrelated texts have nothing in common."""
 HOUR = 3_600_000_000
 Vectors = NDArray[np.float32]
 law = settings(max_examples=25, deadline=None)
@@ -28,11 +30,11 @@ def texts(topics: list[int], count: int, seed: int) -> Vectors:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
 
-def told(vectors: Vectors, times: list[int] | None = None) -> list[DriftReport]:
+def told(vectors: Vectors, times: list[int] | None = None, middle: Vectors = NOWHERE) -> list[DriftReport]:
     """What is told after each signal; one an hour unless `times` says otherwise."""
     state, found = DriftState(), []
     for place, vector in enumerate(vectors):
-        observe(state, vector, times[place] if times else place * HOUR, RULES)
+        observe(state, vector, times[place] if times else place * HOUR, middle, RULES)
         found.append(report(state, 0.2, 3, RULES))
     return found
 
@@ -76,6 +78,26 @@ def test_longer_texts_on_the_same_are_no_drift() -> None:
         assert alarms(np.concatenate([short, np.asarray(long / lengths, dtype=np.float32)])) == alarms(short)
 
 
+def test_a_change_is_told_whatever_all_texts_have_in_common() -> None:
+    common = np.eye(DIMENSIONS, dtype=np.float32)[60]
+
+    def together(rows: Vectors) -> Vectors:
+        joined = rows + 1.5 * common
+        return np.asarray(joined / np.linalg.norm(joined, axis=1, keepdims=True), dtype=np.float32)
+
+    middle = together(np.zeros((1, DIMENSIONS), np.float32))[0] * np.float32(1.5 / np.hypot(1, 1.5))
+    noticed = {}
+    for name, seen_from in (("the middle", middle), ("the origin", NOWHERE)):
+        found = [
+            told(together(np.concatenate([texts([0], 50, seed), texts([3], 20, seed + 1)])), middle=seen_from)
+            for seed in range(20)
+        ]
+        noticed[name] = sum(any(one.detected for one in reports[50:]) for reports in found)
+        assert sum(one.detected for reports in found for one in reports[:50]) <= 20
+    assert noticed["the middle"] >= 19
+    assert noticed["the origin"] < noticed["the middle"]
+
+
 def test_one_change_is_told_once() -> None:
     streams = [np.concatenate([texts([0], 50, seed), texts([3], 100, seed + 1000)]) for seed in range(40)]
     assert np.mean([alarms(stream) for stream in streams]) <= 1.3
@@ -108,7 +130,7 @@ def test_what_is_newest_leaves_the_old_topic_behind_as_far_as_a_change_is_likely
     for seed in range(40):
         state = DriftState()
         for vector in np.concatenate([texts([0], 50, seed), texts([3], 5, seed + 1000)]):
-            observe(state, vector, 0, RULES)
+            observe(state, vector, 0, NOWHERE, RULES)
         lately = newest(state, RULES)
         assert lately is not None
         assert state.now is not None

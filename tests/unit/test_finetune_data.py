@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from penchant_finetune.corpus import TEST, TRAIN, VALIDATION, Corpus, Split, make_corpus, measurable
 from penchant_finetune.log import Log, read_log
 from penchant_finetune.negatives import FIRST_RANK, LAST_RANK, MARGIN, mine
 from penchant_finetune.pairs import BULK, KINDS, PARTNERS, Pairs, build_graded, build_pairs, touched
 from penchant_pipelines.errors import InvalidInput
-from penchant_pipelines.interests import InterestSettings
+from penchant_pipelines.interests import Calibration, InterestSettings
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal
 from penchant_pipelines.text import TextPipeline, TextSettings
 
@@ -59,10 +60,14 @@ def rows_of(corpus: Corpus) -> Callable[[str], int]:
     return row
 
 
+def level(similarity: float, vectors: NDArray[np.float32]) -> Calibration:
+    return Calibration(similarity, np.zeros(vectors.shape[1], np.float32))
+
+
 def pairs_of(corpus: Corpus, similarity: float = 2.0, window: float = 7.0, most: int = 1000) -> Pairs:
     """Pairs with vectors that are all at right angles: no neighbours unless `similarity` allows any."""
     vectors = np.eye(len(corpus.texts), dtype=np.float32)
-    return build_pairs(corpus, vectors, similarity, window, most, rows_of(corpus), seed=0)
+    return build_pairs(corpus, vectors, level(similarity, vectors), window, most, rows_of(corpus), seed=0)
 
 
 def written(corpus: Corpus, pairs: Pairs, kind: str) -> set[tuple[str, str]]:
@@ -196,7 +201,7 @@ def test_neighbours_are_on_one_interest() -> None:
     vectors = np.eye(len(corpus.texts), dtype=np.float32)
     first, third = (corpus.texts.index(text) for text in ("running uphill", "a long run"))
     vectors[third] = 0.8 * vectors[first] + 0.6 * vectors[third]
-    train = build_pairs(corpus, vectors, 0.5, 7.0, 1000, rows_of(corpus), seed=0)
+    train = build_pairs(corpus, vectors, level(0.5, vectors), 7.0, 1000, rows_of(corpus), seed=0)
     assert written(corpus, train, "neighbours") == {("running uphill", "a long run")}
 
 

@@ -246,7 +246,7 @@ def test_validation_asks_what_evaluation_would_before_the_test_part(
     asked = questions(prepared, VALIDATION)
     parts = np.array(prepared.signals["part"])
     assert all((parts[rows] <= VALIDATION).all() for rows in asked.signals.values())
-    figures = measure(prepared, asked, prepared.base, prepared.manifest.similarity)
+    figures = measure(prepared, asked, prepared.base, prepared.manifest.calibration)
     whole = NextItems(prepared, encoder)
     untuned = whole.untuned()
     for place, metric in ((1, "recall@50"), (2, "ndcg@10")):

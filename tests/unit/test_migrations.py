@@ -86,6 +86,7 @@ def test_vectors_and_profiles_of_an_older_record_move_into_its_one_space(tmp_pat
         with record.read() as connection:
             space = connection.execute(sa.select(schema.spaces)).one()
             assert (space.space_id, space.adapter_id, space.state, space.similarity) == ("old-space", "", "live", 0.3)
+            assert space.middle is None
             moved = {
                 table.name: sorted(tuple(row) for row in connection.execute(sa.select(table)))
                 for table in (schema.signal_vectors, schema.item_vectors, schema.steering_vectors, schema.profiles)
@@ -96,7 +97,7 @@ def test_vectors_and_profiles_of_an_older_record_move_into_its_one_space(tmp_pat
                 "steering_vectors": [(3, space.key, blob)],
                 "profiles": [(11, space.key, "r", b"profile"), (12, space.key, "r", b"")],
             }
-            assert connection.execute(sa.select(schema.generations)).one() == ("g-1", space.key, 7, True)
+            assert connection.execute(sa.select(schema.generations)).one() == ("g-1", space.key, 7, False)
             assert connection.execute(sa.select(schema.signals.c.id, schema.signals.c.text)).all() == [
                 ("read", "t"),
                 ("waits", "t"),

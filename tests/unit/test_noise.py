@@ -18,7 +18,16 @@ from scipy.optimize import linear_sum_assignment
 
 from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.engine import Engine, EngineSettings
-from penchant_pipelines.interests import Blender, Evidence, InterestSettings, ProfileView, Recipe, explain, view
+from penchant_pipelines.interests import (
+    Blender,
+    Calibration,
+    Evidence,
+    InterestSettings,
+    ProfileView,
+    Recipe,
+    explain,
+    view,
+)
 from penchant_pipelines.interests.calibration import reference_texts
 from penchant_pipelines.interests.evidence import Vector
 from penchant_pipelines.interests.repeats import REMEMBERED
@@ -84,7 +93,7 @@ def post(name: str, time: int, vector: Vector) -> Evidence:
 
 
 def blender() -> Blender:
-    return Blender(Recipe(InterestSettings(), 0.31, "space"))
+    return Blender(Recipe(InterestSettings(), Calibration(0.31, np.zeros(DIMENSIONS, np.float32)), "space"))
 
 
 def profile(events: Iterable[Evidence], as_of: int) -> ProfileView:
@@ -233,7 +242,6 @@ def _topics() -> list[str]:
 
 def test_real_texts_through_the_engine(
     encoder: Encoder,
-    similarity: float,
     tmp_path: Path,
     kinds_of_noise: tuple[str, dict[str, list[tuple[str, int]]]],
 ) -> None:
@@ -246,7 +254,7 @@ def test_real_texts_through_the_engine(
     as_of = BEGIN + len(diary) * DAY
 
     async def moved() -> dict[str, float]:
-        given = EngineSettings(interests=InterestSettings(similarity=similarity))
+        given = EngineSettings()
         async with Engine.open(given, tmp_path / "data", encoder) as engine:
             for user, noise in {"steady": [], **kinds}.items():
                 late = [(text, 36 * DAY + after) for text, after in noise]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from penchant_pipelines.drift import DriftReport
-from penchant_pipelines.interests import InterestView, ProfileView, Trend
+from penchant_pipelines.interests import Calibration, InterestView, ProfileView, Trend
 from penchant_pipelines.model import MICROS_PER_DAY, Steering
 from penchant_pipelines.recommend.ranking import Scored, Taste, Vectors, by_place, diversify, is_muted, quotas, score
 from penchant_pipelines.recommend.settings import RecommendSettings
@@ -175,10 +175,11 @@ def test_a_taste_splits_a_profile() -> None:
 def test_only_items_of_a_muted_interest_are_muted() -> None:
     whose = taste(interest(0, 1.0), interest(1, 0.0, muted=True))
     items = np.stack([axis(1), towards(1, 2, 0.7), towards(1, 2, 0.4), towards(0, 1, 0.75), axis(0)])
-    assert is_muted(whose, items, 0.5).tolist() == [True, True, False, False, False]
-    assert not is_muted(taste(interest(0, 1.0)), items, 0.5).any()
+    level = Calibration(0.5, np.zeros(len(axis(0)), np.float32))
+    assert is_muted(whose, items, level).tolist() == [True, True, False, False, False]
+    assert not is_muted(taste(interest(0, 1.0)), items, level).any()
     alone = taste(interest(1, 0.0, muted=True))
-    assert is_muted(alone, items, 0.5).tolist() == [True, True, False, True, False]
+    assert is_muted(alone, items, level).tolist() == [True, True, False, True, False]
 
 
 @st.composite

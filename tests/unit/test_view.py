@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from penchant_pipelines.interests import (
     Blender,
+    Calibration,
     Event,
     Evidence,
     InterestSettings,
@@ -53,7 +54,13 @@ def text(topic: int, number: int) -> Vector:
 
 
 def blender(max_interests: int = 3, **changes: Any) -> Blender:
-    return Blender(Recipe(InterestSettings(max_interests=max_interests, **changes), 0.6, "space"))
+    return Blender(
+        Recipe(
+            InterestSettings(max_interests=max_interests, **changes),
+            Calibration(0.6, np.zeros(TOPICS + TEXTS, np.float32)),
+            "space",
+        )
+    )
 
 
 def post(name: str, time: int, vector: Vector, rating: float | None = None) -> Evidence:

@@ -20,7 +20,7 @@ import structlog
 from sqlalchemy.dialects.sqlite import insert
 
 from penchant_pipelines.index.base import Generation, Hit, IndexStore, IndexUnavailable, Vectors
-from penchant_pipelines.interests import Profile, unpack
+from penchant_pipelines.interests import Calibration, unpack
 from penchant_pipelines.record import Record, Writer, rows, schema
 from penchant_pipelines.record.ledger import ITEM, USER, Ledger
 from penchant_pipelines.record.rows import Vector
@@ -46,14 +46,15 @@ class Relay:
         writer: Writer[Ledger],
         store: IndexStore,
         space: int,
-        dimensions: int,
+        calibration: Calibration,
         on_lost: Callable[[], None],
     ) -> None:
         self._record = record
         self._writer = writer
         self._store = store
         self._space = space
-        self._dimensions = dimensions
+        self._calibration = calibration
+        self._dimensions = len(calibration.middle)
         self._on_lost = on_lost
         self._wake = asyncio.Event()
         self._stepping = asyncio.Lock()
@@ -93,7 +94,12 @@ class Relay:
         self._wake.set()
 
     async def query(self, kind: Literal["items", "interests"], targets: Vectors, limit: int) -> list[list[Hit]] | None:
-        """Ask the live generation for what is nearest to (n, d) unit vectors; None where none can answer."""
+        """Ask the live generation for what is nearest to (n, d) unit vectors; None where none can answer.
+
+        Interests are compared as seen from the middle of the space: so are their `Hit.similarity`.
+        """
+        if kind == "interests":
+            targets = self._calibration.seen(targets)
         while (generation := self.live) is not None:
             index = generation.items if kind == "items" else generation.interests
             try:
@@ -237,7 +243,7 @@ class Relay:
         with self._record.read() as connection:
             for key in user_keys:
                 indexed = _indexed(connection, generation.name, key)
-                wanted = _findable(connection, self._space, key)
+                wanted = self._findable(connection, key)
                 for interest_id, vector in wanted.items():
                     held = indexed.get(interest_id)
                     if held is None or float(held @ vector) < STILL:
@@ -248,6 +254,20 @@ class Relay:
         if written:
             generation.interests.upsert([interest_key(*pair) for pair in written], np.stack(list(written.values())))
         return written, gone
+
+    def _findable(self, connection: sa.Connection, user_key: int) -> dict[str, Vector]:
+        """Interests by which a user may be found, liked and not muted; as seen from the middle."""
+        table = schema.profiles
+        query = sa.select(table.c.profile).where(table.c.user_key == user_key, table.c.space == self._space)
+        packed = connection.execute(query).scalar()
+        found = {
+            interest.id: interest.centroid
+            for interest in (unpack(packed).interests if packed else ())
+            if interest.sign > 0 and not (interest.steering and interest.steering.muted)
+        }
+        if not found:
+            return {}
+        return dict(zip(found, self._calibration.seen(np.stack(list(found.values()))), strict=True))
 
     async def _fill(self, generation: Generation, progress: Progress) -> None:
         with self._record.read() as connection:
@@ -303,19 +323,6 @@ class Relay:
 def interest_key(user_key: int, interest_id: str) -> str:
     """Id of an interest in the index."""
     return f"{user_key}:{interest_id}"
-
-
-def _findable(connection: sa.Connection, space: int, user_key: int) -> dict[str, Vector]:
-    """Interests by which a user may be found: liked and not muted."""
-    table = schema.profiles
-    query = sa.select(table.c.profile).where(table.c.user_key == user_key, table.c.space == space)
-    packed = connection.execute(query).scalar()
-    profile = unpack(packed) if packed else Profile()
-    return {
-        interest.id: interest.centroid
-        for interest in profile.interests
-        if interest.sign > 0 and not (interest.steering and interest.steering.muted)
-    }
 
 
 def _indexed(connection: sa.Connection, generation: str, user_key: int) -> dict[str, Vector]:

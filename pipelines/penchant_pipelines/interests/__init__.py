@@ -1,6 +1,7 @@
 """Interests: how signals blend into several of them per user, and how they read at a moment."""
 
 from penchant_pipelines.interests.blend import Blender, Event, Recipe
+from penchant_pipelines.interests.calibration import Calibration, calibrate
 from penchant_pipelines.interests.evidence import Evidence, SteeringEvent
 from penchant_pipelines.interests.settings import InterestSettings, Weighing
 from penchant_pipelines.interests.state import Interest, Profile, pack, unpack
@@ -16,6 +17,7 @@ from penchant_pipelines.interests.view import (
 
 __all__ = [
     "Blender",
+    "Calibration",
     "Contribution",
     "Event",
     "Evidence",
@@ -28,6 +30,7 @@ __all__ = [
     "SteeringEvent",
     "Trend",
     "Weighing",
+    "calibrate",
     "explain",
     "pack",
     "unpack",

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penchant_pipelines import drift
+from penchant_pipelines.interests.calibration import Calibration
 from penchant_pipelines.interests.evidence import Evidence, SteeringEvent, Vector, weighing
 from penchant_pipelines.interests.horizons import HORIZONS, faded
 from penchant_pipelines.interests.settings import InterestSettings
@@ -38,10 +39,10 @@ STEERED_MASS = 1.0
 LEAST_PAST = 1e-6
 """Length that a faded past keeps at least, for its direction's sake."""
 
-SURE = 0.25
+SURE = 1 / 3
 """How far from θ to 1 the cosine of a topic with an interest must be for the one to mean the other."""
 
-FORMAT = 5
+FORMAT = 6
 """Of stored profiles, and of all that goes into them besides the settings: a change makes them anew."""
 
 Event = Evidence | SteeringEvent
@@ -64,16 +65,15 @@ class Recipe:
     """All that a profile depends on besides its events."""
 
     settings: InterestSettings
-    similarity: float
-    """θ, the cosine from which a signal joins an interest."""
+    calibration: Calibration
     space_id: str
 
     @property
     def digest(self) -> str:
         """Changes whenever stored profiles must be made anew."""
-        return hashlib.sha256(
-            f"{FORMAT}|{HORIZONS}|{self.space_id}|{self.similarity!r}|{self.settings.model_dump_json()}".encode()
-        ).hexdigest()[:16]
+        similarity, middle = self.calibration.similarity, self.calibration.middle.tobytes().hex()
+        parts = (FORMAT, HORIZONS, self.space_id, similarity, middle, self.settings.model_dump_json())
+        return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:16]
 
 
 class Blender:
@@ -82,6 +82,7 @@ class Blender:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.settings = recipe.settings
+        self.calibration = recipe.calibration
         self.lives = half_lives(recipe.settings)
         self._columns = {float(life): column for column, life in enumerate(self.lives[:SHORT])}
         self.long_life = recipe.settings.post.half_life_days * MICROS_PER_DAY
@@ -113,7 +114,7 @@ class Blender:
         nearest, cosine = self._nearest(profile.interests, vector, sign)
         if sign > 0:
             if not repeated:
-                drift.observe(profile.drift, vector, evidence.time, self.settings.drift)
+                drift.observe(profile.drift, vector, evidence.time, self.calibration.middle, self.settings.drift)
             profile.today = _added(profile.today, vector, mass)
             self._extend_past(profile, vector, mass, rule.weight, evidence.time)
         profile.day_mass += mass
@@ -121,7 +122,7 @@ class Blender:
         profile.support += mass
         if evidence.language not in ("", "und"):
             profile.languages[evidence.language] = profile.languages.get(evidence.language, 0.0) + mass
-        if nearest is None or (cosine < self.recipe.similarity and not repeated):
+        if nearest is None or (cosine < self.calibration.similarity and not repeated):
             nearest, cosine = self._opened(evidence.id, sign, vector, evidence.time), 1.0
             profile.interests.append(nearest)
         nearest.text_count += not repeated
@@ -174,7 +175,7 @@ class Blender:
         if named is not None:
             return named
         written = profile.interests
-        levels = [(written, self.recipe.similarity)]
+        levels = [(written, self.calibration.similarity)]
         if event.topic:
             said = event.topic.strip()
             for interest in profile.interests:
@@ -184,8 +185,8 @@ class Blender:
             written = [interest for interest in profile.interests if interest.signal_count]
             words = event.terms[1:] or event.terms
             named_so = [interest for interest in written if are_named(interest.terms, said, words)]
-            sure = self.recipe.similarity + SURE * (1 - self.recipe.similarity)
-            levels = [(named_so, self.recipe.similarity), (written, sure)]
+            sure = self.calibration.similarity + SURE * (1 - self.calibration.similarity)
+            levels = [(named_so, self.calibration.similarity), (written, sure)]
         for interests, level in levels:
             nearest, cosine = self._nearest(interests, event.vector, 0)
             if nearest is not None and cosine >= level:
@@ -252,7 +253,8 @@ class Blender:
         fitting = [interest for interest in interests if sign in (0, interest.sign)]
         if not fitting:
             return None, 0.0
-        cosines = np.concatenate([interest.centroid for interest in fitting]).reshape(len(fitting), -1) @ vector
+        centroids = np.concatenate([interest.centroid for interest in fitting]).reshape(len(fitting), -1)
+        cosines = self.calibration.cosines(centroids, vector[None])[:, 0]
         best = int(np.argmax(cosines))
         return fitting[best], float(cosines[best])
 
@@ -320,7 +322,7 @@ class Blender:
         cost: NDArray[np.float64] = (
             np.outer(masses, masses)
             / np.maximum(np.add.outer(masses, masses), 1e-12)
-            * (2 - 2 * centroids @ centroids.T)
+            * (2 - 2 * self.calibration.cosines(centroids, centroids))
         )
         # Touching one steered interest is better than losing the user's word on one of two; of more than two
         # interests some are of one sign, so a like and a dislike never merge.

@@ -54,7 +54,8 @@ class InterestSettings(Section):
         default=None,
         gt=-1,
         lt=1,
-        description="Cosine from which a signal joins an interest. Unset: calibrated for the embedding space.",
+        description="Cosine from which a signal joins an interest, as seen from the middle of the embedding space. "
+        "Unset: calibrated for the space.",
     )
     short_half_life_days: float = Field(
         default=5.0, gt=0, description="Half-life of the short horizon: what the user is at right now."

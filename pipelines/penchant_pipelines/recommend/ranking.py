@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from penchant_pipelines.interests import ProfileView
+from penchant_pipelines.interests import Calibration, ProfileView
 from penchant_pipelines.model import MICROS_PER_DAY
 from penchant_pipelines.recommend.settings import RecommendSettings
 
@@ -134,13 +134,13 @@ def soft_maximum(cosines: Vectors, shares: Floats, temperature: float) -> tuple[
     return soft, pull.argmax(axis=1)
 
 
-def is_muted(taste: Taste, vectors: Vectors, similarity: float) -> NDArray[np.bool_]:
+def is_muted(taste: Taste, vectors: Vectors, calibration: Calibration) -> NDArray[np.bool_]:
     """Tell which items (n, d) belong to a muted interest: it is the nearest, or near enough to hold them."""
     if not len(taste.muted):
         return np.zeros(len(vectors), dtype=bool)
-    muted = (vectors @ taste.muted.T).max(axis=1)
-    liked = (vectors @ taste.centroids.T).max(axis=1) if len(taste.centroids) else np.full(len(vectors), -1.0)
-    found: NDArray[np.bool_] = (muted >= similarity) & (muted >= liked)
+    muted = calibration.cosines(vectors, taste.muted).max(axis=1)
+    liked = calibration.cosines(vectors, taste.centroids).max(axis=1, initial=-1)
+    found: NDArray[np.bool_] = (muted >= calibration.similarity) & (muted >= liked)
     return found
 
 

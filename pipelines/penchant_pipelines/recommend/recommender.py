@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.errors import InvalidInput
 from penchant_pipelines.index.relay import Relay
-from penchant_pipelines.interests import ProfileView
+from penchant_pipelines.interests import Calibration, ProfileView
+from penchant_pipelines.interests.view import matrix
 from penchant_pipelines.profiles import Profiles, Stored
 from penchant_pipelines.recommend.candidates import INDEX_LAG, Candidates, Rows
 from penchant_pipelines.recommend.filters import Filter, FilterError
@@ -107,7 +108,7 @@ class Recommender:
         candidates: Candidates,
         relay: Relay,
         profiles: Profiles,
-        similarity: float,
+        calibration: Calibration,
         settings: RecommendSettings,
         mix: Callable[[], Mix | None],
     ) -> None:
@@ -116,7 +117,7 @@ class Recommender:
         self._candidates = candidates
         self._relay = relay
         self._profiles = profiles
-        self._similarity = similarity
+        self._calibration = calibration
         self._settings = settings
         self._mix = mix
         self._sources = Sources(catalog, space, settings)
@@ -206,7 +207,7 @@ class Recommender:
         chances = _chances(mixed, scored, query)
         own, prior = _scaled(scored.scores), _scaled(np.array([c.prior for c in known]))
         blended = (1 - prior_weight) * own + prior_weight * prior
-        blended = np.where(is_muted(taste, vectors, self._similarity), blended - 1.0, blended)
+        blended = np.where(is_muted(taste, vectors, self._calibration), blended - 1.0, blended)
         order = diversify(blended, vectors, limit, diversity or 0.0)
         ids = [known[row].item_id for row in order]
         places = _places(order, ids, blended, taste, scored, vectors, parts, chances)
@@ -240,18 +241,22 @@ class Recommender:
     def _match(self, target: NDArray[np.float32], keys: dict[int, None] | None, least: float) -> list[Match]:
         matches = []
         for stored in self._profiles.by_keys(None if keys is None else list(keys)):
-            best = max(stored.view.interests, key=lambda interest: float(interest.vector @ target), default=None)
-            # Whoever holds it nearest to something disliked or muted does not want it.
-            if best is None or best.sign < 0 or best.steering.muted:
+            interests = stored.view.interests
+            if not interests:
                 continue
-            similarity = float(best.vector @ target)
+            nearness = self._calibration.cosines(matrix(interests), target[None])[:, 0]
+            best = interests[int(nearness.argmax())]
+            # Whoever holds it nearest to something disliked or muted does not want it.
+            if best.sign < 0 or best.steering.muted:
+                continue
+            similarity = float(nearness.max())
             if similarity >= least:
                 matches.append(Match(stored.user_id, best.id, similarity, best.weight, stored.view))
         return sorted(matches, key=lambda match: (-match.similarity, match.user_id))
 
     def _pool(self, taste: Taste, rows: Rows, query: Query, language: str) -> Rows:
         """Drop what is muted; a stranger chooses among the most popular in the language first."""
-        rows = rows[~is_muted(taste, self._catalog.vectors[self._space][rows], self._similarity)]
+        rows = rows[~is_muted(taste, self._catalog.vectors[self._space][rows], self._calibration)]
         if taste.is_empty and query.vector is None:
             popular = self._catalog.most_popular(4 * query.limit, language, within=rows)
             return np.array([self._catalog.entries[item_id].row for item_id in popular], dtype=np.intp)
@@ -312,11 +317,9 @@ class Recommender:
     ) -> list[Ranked]:
         """Give evenly spread places to items beyond the known tastes, drawn by a seed that holds a day."""
         vectors = self._catalog.vectors[self._space][rows]
-        beyond = ~is_muted(taste, vectors, self._similarity)
-        if len(taste.centroids):
-            beyond &= (vectors @ taste.centroids.T).max(axis=1) < self._similarity
-        if len(taste.avoided):
-            beyond &= (vectors @ taste.avoided.T).max(axis=1) < self._similarity
+        beyond = ~is_muted(taste, vectors, self._calibration)
+        for known in (taste.centroids, taste.avoided):
+            beyond &= self._calibration.cosines(vectors, known).max(axis=1, initial=-1) < self._calibration.similarity
         kept = places[: max(limit - explored, 0)]
         taken = {place.item_id for place in kept}
         pool = sorted(self._catalog.id_at(int(row)) for row in rows[beyond])

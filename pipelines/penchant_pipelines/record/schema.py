@@ -170,7 +170,9 @@ spaces = Table(
     # Folder in the adapter directory; empty for the encoder that the settings name.
     Column("adapter_id", String, nullable=False),
     Column("dimensions", Integer, nullable=False),
-    Column("similarity", Float),  # θ as measured; null until it is needed
+    # θ and the middle, float32 (dimensions,), as measured; null until they are.
+    Column("similarity", Float),
+    Column("middle", LargeBinary),
     Column("state", String, nullable=False),  # "building", "standby", "live" or "dropping"
     # While it is being built: the job that does it, and whether readers and writers switch to it then.
     Column("job_id", String),

@@ -51,7 +51,7 @@ class AdminService(pb_grpc.AdminServiceServicer):
             item_count=items,
             signal_count=signals,
             index_lag=lag,
-            similarity=self.engine.live.blender.recipe.similarity,
+            similarity=self.engine.live.blender.calibration.similarity,
         )
 
     async def ListAdapters(self, request: pb.ListAdaptersRequest, context: Context) -> pb.ListAdaptersResponse:

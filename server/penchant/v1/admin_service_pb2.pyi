@@ -119,8 +119,8 @@ class GetServerInfoResponse(_message.Message):
     index_lag: _builtins.int
     """Writes committed to the record that the index has yet to take."""
     similarity: _builtins.float
-    """Cosine from which two texts count as about the same thing in the live space, −1…1: from there on a signal joins an
-    interest. A sensible FindUsersRequest.min_similarity.
+    """Cosine from which two texts count as about the same thing in the live space, −1…1, seen from where texts of no
+    subject in particular lie: from there on a signal joins an interest. A sensible FindUsersRequest.min_similarity.
     """
     def __init__(
         self,

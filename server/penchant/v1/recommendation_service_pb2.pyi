@@ -323,6 +323,7 @@ class FindUsersRequest(_message.Message):
     item_id: _builtins.str
     page_size: _builtins.int
     min_similarity: _builtins.float
+    """Least Match.similarity; see GetServerInfoResponse.similarity."""
     def __init__(
         self,
         *,
@@ -358,6 +359,7 @@ class FindUsersResponse(_message.Message):
         interest_id: _builtins.str
         label: _builtins.str
         similarity: _builtins.float
+        """Cosine of the target with the interest, −1…1, as GetServerInfoResponse.similarity is one."""
         weight: _builtins.float
         def __init__(
             self,
