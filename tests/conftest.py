@@ -32,7 +32,7 @@ def encoder() -> Encoder:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _calibrated_once() -> Iterator[Callable[[Any], Calibration]]:
+def calibrated_once() -> Iterator[Callable[[Any], Calibration]]:
     """How a space reads is measured once here rather than for each data folder."""
     known: dict[str, Calibration] = {}
 
@@ -48,9 +48,9 @@ def _calibrated_once() -> Iterator[Callable[[Any], Calibration]]:
 
 
 @pytest.fixture(scope="session")
-def calibration(encoder: Encoder, _calibrated_once: Callable[[Any], Calibration]) -> Calibration:
+def calibration(encoder: Encoder, calibrated_once: Callable[[Any], Calibration]) -> Calibration:
     """How the embedded encoder's space reads."""
-    return _calibrated_once(encoder.encode)
+    return calibrated_once(encoder.encode)
 
 
 @pytest.fixture(scope="session")

@@ -468,7 +468,7 @@ class Adapters:
         """A space whose encoder is gone, as the origin of the users' words."""
         settings = self._shared.interests
         if row.middle is None:
-            # Lost before its middle was measured, maybe even before its θ was needed: it reads as it did then.
+            # Lost before its middle was measured, maybe even before its θ was needed: it is seen from the origin.
             present = self.serving.live.blender.calibration.similarity
             measured = Calibration(row.similarity or present, np.zeros(row.dimensions, np.float32))
         else:
@@ -513,7 +513,7 @@ def take_stock(
                 usable.append(live)
         connection.execute(table.update().where(here, table.c.key.in_(usable)).values(adapter_id=""))
         for row in connection.execute(sa.select(table).where(table.c.key.in_(usable))).all():
-            if row.middle is None:
+            if row.middle is None or row.similarity is None:
                 encoder = next(a.encoder for a in adapters.values() if a.encoder.space_id == row.space_id)
                 measured = _columns(calibrate(encoder.encode))
                 connection.execute(table.update().where(table.c.key == row.key).values(measured))

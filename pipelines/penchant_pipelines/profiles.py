@@ -19,6 +19,8 @@ from penchant_pipelines.recommend.sequence import LATEST, History, mass
 from penchant_pipelines.record import Record, rows, schema
 
 SNIPPET_LENGTH = 160
+NEARNESS = 1e-3
+"""Cosine that a reason counts for at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class _Behind:
     """What is behind an interest: `vectors` (n, d), `least` (n,) cosines from which a part speaks for an item.
 
     Vectors are as seen from the middle of the space: what has no more in common with an item than any two texts have
-    doesn't speak for it.
+    doesn't speak for it where anything has more.
     """
 
     parts: Sequence[Contribution]
@@ -69,7 +71,12 @@ class _Behind:
     def speak_for(self, vector: NDArray[np.float32], own: float, limit: int) -> list[Contribution]:
         """Parts that speak most for an item (d,), greatest share first; the shares of all would sum to `own`."""
         closeness = self.vectors @ vector
-        spoken = np.where(closeness > self.least, self.shares * closeness, 0.0)
+        speaks = closeness > self.least
+        signals = self.least == 0
+        if not speaks.any() and signals.any():
+            # Ranking is by more than what they are about: the nearest is the best reason there is.
+            speaks = signals & (closeness == closeness[signals].max())
+        spoken = np.where(speaks, self.shares * np.maximum(closeness, NEARNESS), 0.0)
         told = own * spoken / (spoken.sum() or 1.0)
         order = np.argsort(-told, kind="stable")[: min(limit, int((spoken > 0).sum()))]
         return [replace(self.parts[place], share=float(told[place])) for place in order]

@@ -76,7 +76,7 @@ class Space:
         recipe = Recipe(shared.interests, calibration, encoder.space_id)
         self.blender = Blender(recipe)
         self.profiles = Profiles(shared.record, key, self.blender)
-        self.relay = Relay(shared.record, shared.writer, shared.store, key, calibration, lambda: on_lost(self))
+        self.relay = Relay(shared.record, shared.writer, shared.store, key, self.blender, lambda: on_lost(self))
         self._reader = shared.reader
         self._sequence = sequence if shared.recommend.sequence_share else None
         self._recommender = Recommender(

@@ -314,8 +314,8 @@ def find_users(
 ) -> recommendation.FindUsersRequest:
     """Find the users whose interests are closest to a text or to an item; give one of the two.
 
-    `min_similarity` is a cosine as seen from the middle of the space, −1…1; from `server_info().similarity` on it is
-    the same thing.
+    `min_similarity` is a cosine as seen from the middle of the space, −1…1: from `server_info().similarity` on it is
+    the same thing, from 0 on there is more in common than any two texts have.
     """
     if (text is None) == (item_id is None):
         raise InvalidInputError.at("target", "give either text or item_id")

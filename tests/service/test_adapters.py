@@ -6,10 +6,11 @@ import asyncio
 import itertools
 import json
 import shutil
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from penchant_finetune.log import live_encoder
 from penchant_pipelines.encoder import Encoder, EncoderSettings, Vectors
 from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter
 from penchant_pipelines.experiment import Experiment
-from penchant_pipelines.interests import Blender, InterestSettings, Recipe, calibrate, pack
+from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Recipe, calibrate, pack
 from penchant_pipelines.record import Record, rows, schema
 
 # peft asks transformers in a way that transformers is about to drop.
@@ -429,12 +430,21 @@ class Breaking:
         return self._encoder.encode(texts)
 
 
+@pytest.mark.parametrize("measured", [True, False], ids=["", "from-a-space-whose-middle-was-never-measured"])
 async def test_another_encoder_in_the_settings_reads_everything_anew_before_the_first_call(
-    data: Path, encoder: Encoder, adapted: Encoder
+    data: Path,
+    encoder: Encoder,
+    adapted: Encoder,
+    calibrated_once: Callable[[Any], Calibration],
+    measured: bool,
 ) -> None:
+    calibrated_once(adapted.encode)
     async with in_process(data, encoder) as server:
         await seed(server, items=200, signals=60)
         await server.client.steer("u-1", topic="astronomy", bias=1)
+    if not measured:
+        with closing(sqlite3.connect(data / "record.sqlite3")) as record, record:
+            record.execute("UPDATE spaces SET similarity = NULL, middle = NULL")
     # The first attempt is cut off; what it has done is not lost, and the old space is whole.
     with pytest.raises(MemoryError):
         async with in_process(data, Breaking(adapted, 150)):

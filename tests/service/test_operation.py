@@ -144,20 +144,27 @@ async def test_a_record_of_before_middles_were_measured_reads_as_a_new_one(start
         found = [(match.interest_id, round(match.similarity, 4)) for match in matches]
         return (await server.client.server_info()).similarity, found, [i.label for i in profile.interests]
 
+    def indexed() -> list[str]:
+        with closing(sqlite3.connect(data / "record.sqlite3")) as record:
+            found = record.execute("SELECT interest_id FROM indexed_interests ORDER BY interest_id")
+            return [interest_id for (interest_id,) in found]
+
     async with start() as server:
         await server.client.capture(user_id="hiker", text="I love hiking on mountain trails")
         await server.client.capture(user_id="hiker", text="Filing the quarterly tax return")
         await server.index_caught_up()
-        before = await told(server)
-        assert len(before[1]) == 1
+        before, held = await told(server), indexed()
+        assert (len(before[1]), len(held)) == (1, 2)
     with closing(sqlite3.connect(data / "record.sqlite3")) as record, record:
         record.execute("UPDATE spaces SET similarity = 0.9, middle = NULL")
-        record.execute("UPDATE profiles SET recipe = 'old'")
+        # No interests at all, as far as the record of before knew.
+        record.execute("UPDATE profiles SET recipe = 'old', profile = x''")
         record.execute("UPDATE generations SET live = 0")
     async with start() as server:
         assert await told(server) == before
         await server.index_ready()
         assert await told(server) == before
+        assert indexed() == held
 
 
 async def test_what_users_wrote_is_for_the_servers_account_alone(start: StartServer, tmp_path: Path) -> None:

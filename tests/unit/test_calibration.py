@@ -101,7 +101,13 @@ def test_a_text_in_the_middle_itself_is_near_to_nothing() -> None:
     axes = np.eye(3, dtype=np.float32)
     space = Calibration(0.2, axes[0])
     assert space.cosines(axes[:1], axes).tolist() == [[0, 0, 0]]
-    assert space.seen(axes[:1]).tolist() == [[0, 0, 0]]
+    assert space.seen(axes[:1]).tolist() == [[1, 0, 0]]
+
+
+def test_an_encoder_that_reads_nothing_has_a_level_all_the_same() -> None:
+    found = calibrate(lambda texts: np.tile(np.eye(1, 8, dtype=np.float32), (len(texts), 1)))
+    assert np.isfinite(found.similarity)
+    assert found.seen(found.middle[None]).tolist() == np.eye(1, 8).tolist()
 
 
 def test_a_chosen_level_leaves_the_middle_as_it_was_measured() -> None:

@@ -18,7 +18,15 @@ from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.drift import DriftReport
 from penchant_pipelines.index import ExactStore
 from penchant_pipelines.index.relay import Relay
-from penchant_pipelines.interests import Calibration, InterestSettings, InterestView, ProfileView, Trend
+from penchant_pipelines.interests import (
+    Blender,
+    Calibration,
+    InterestSettings,
+    InterestView,
+    ProfileView,
+    Recipe,
+    Trend,
+)
 from penchant_pipelines.model import Item, Steering
 from penchant_pipelines.recommend.candidates import INDEX_LAG, OVERSAMPLE, Candidates
 from penchant_pipelines.recommend.filters import Filter
@@ -58,7 +66,8 @@ async def relay(tmp_path: Path) -> AsyncIterator[Relay]:
     record = Record(tmp_path)
     writer: Writer[Ledger] = Writer(record.engine, nothing_is_written)
     try:
-        yield Relay(record, writer, ExactStore(), 1, Calibration(0.5, np.zeros(D, np.float32)), lambda: None)
+        blender = Blender(Recipe(InterestSettings(), Calibration(0.5, np.zeros(D, np.float32)), "space"))
+        yield Relay(record, writer, ExactStore(), 1, blender, lambda: None)
     finally:
         await writer.close()
         record.close()

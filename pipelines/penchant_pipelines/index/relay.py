@@ -20,7 +20,7 @@ import structlog
 from sqlalchemy.dialects.sqlite import insert
 
 from penchant_pipelines.index.base import Generation, Hit, IndexStore, IndexUnavailable, Vectors
-from penchant_pipelines.interests import Calibration, unpack
+from penchant_pipelines.interests import Blender, Profile, unpack
 from penchant_pipelines.record import Record, Writer, rows, schema
 from penchant_pipelines.record.ledger import ITEM, USER, Ledger
 from penchant_pipelines.record.rows import Vector
@@ -46,15 +46,16 @@ class Relay:
         writer: Writer[Ledger],
         store: IndexStore,
         space: int,
-        calibration: Calibration,
+        blender: Blender,
         on_lost: Callable[[], None],
     ) -> None:
         self._record = record
         self._writer = writer
         self._store = store
         self._space = space
-        self._calibration = calibration
-        self._dimensions = len(calibration.middle)
+        self._blender = blender
+        self._calibration = blender.calibration
+        self._dimensions = len(blender.calibration.middle)
         self._on_lost = on_lost
         self._wake = asyncio.Event()
         self._stepping = asyncio.Lock()
@@ -257,17 +258,25 @@ class Relay:
 
     def _findable(self, connection: sa.Connection, user_key: int) -> dict[str, Vector]:
         """Interests by which a user may be found, liked and not muted; as seen from the middle."""
-        table = schema.profiles
-        query = sa.select(table.c.profile).where(table.c.user_key == user_key, table.c.space == self._space)
-        packed = connection.execute(query).scalar()
         found = {
             interest.id: interest.centroid
-            for interest in (unpack(packed).interests if packed else ())
+            for interest in self._profile(connection, user_key).interests
             if interest.sign > 0 and not (interest.steering and interest.steering.muted)
         }
         if not found:
             return {}
         return dict(zip(found, self._calibration.seen(np.stack(list(found.values()))), strict=True))
+
+    def _profile(self, connection: sa.Connection, user_key: int) -> Profile:
+        """A user's profile as it is stored, or made anew where another recipe made it; empty for who is gone."""
+        table = schema.profiles
+        query = sa.select(table.c.recipe, table.c.profile)
+        row = connection.execute(query.where(table.c.user_key == user_key, table.c.space == self._space)).first()
+        if row is None:
+            return Profile()
+        if row.recipe != self._blender.recipe.digest:
+            return self._blender.replay(rows.user_events(connection, self._space, user_key))
+        return unpack(row.profile) if row.profile else Profile()
 
     async def _fill(self, generation: Generation, progress: Progress) -> None:
         with self._record.read() as connection:

@@ -32,7 +32,7 @@ from penchant_pipelines.interests.terms import are_named
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Steering
 
 MAX_TERMS = 40
-OPENING_CLOSENESS = 0.5
+OPENING_CLOSENESS = 1 / 3
 STEERED_MASS = 1.0
 """Mass of a full steer (bias ±1): as much as one post, but it never fades."""
 
@@ -111,7 +111,7 @@ class Blender:
         vector = evidence.vector
         self._advance(profile, evidence.time)
         mass, repeated = profile.repeats.take(vector, rule.weight, evidence.time, self.long_life)
-        nearest, cosine = self._nearest(profile.interests, vector, sign)
+        nearest, cosine = self.nearest(profile.interests, vector, sign)
         if sign > 0:
             if not repeated:
                 drift.observe(profile.drift, vector, evidence.time, self.calibration.middle, self.settings.drift)
@@ -188,7 +188,7 @@ class Blender:
             sure = self.calibration.similarity + SURE * (1 - self.calibration.similarity)
             levels = [(named_so, self.calibration.similarity), (written, sure)]
         for interests, level in levels:
-            nearest, cosine = self._nearest(interests, event.vector, 0)
+            nearest, cosine = self.nearest(interests, event.vector, 0)
             if nearest is not None and cosine >= level:
                 return nearest
         return None
@@ -248,7 +248,7 @@ class Blender:
         profile.past = left
         profile.past_until = time
 
-    def _nearest(self, interests: Sequence[Interest], vector: Vector, sign: int) -> tuple[Interest | None, float]:
+    def nearest(self, interests: Sequence[Interest], vector: Vector, sign: int) -> tuple[Interest | None, float]:
         """Find the interest of this sign (0: any) with the highest cosine."""
         fitting = [interest for interest in interests if sign in (0, interest.sign)]
         if not fitting:

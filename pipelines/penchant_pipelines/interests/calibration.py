@@ -68,7 +68,8 @@ class Calibration:
         """Unit vectors (n, d) as seen from the middle, as unit vectors: their products are `cosines`."""
         apart = vectors - self.middle
         lengths = np.linalg.norm(apart, axis=1, keepdims=True)
-        turned: Vectors = apart / np.maximum(lengths, np.float32(LEAST_APART))
+        # What lies in the middle itself keeps a direction all the same, for an index that takes no other vectors.
+        turned: Vectors = np.where(lengths > LEAST_APART, apart / np.maximum(lengths, LEAST_APART), vectors)
         return turned
 
 
@@ -107,7 +108,7 @@ def _cosines(vectors: Vectors, topics: Sequence[str]) -> tuple[NDArray[np.float6
             members = names == topic
             members[row] = False
             centre = vectors[members].mean(axis=0)
-            cosine = float(vector @ centre / np.linalg.norm(centre))
+            cosine = float(vector @ centre / max(float(np.linalg.norm(centre)), LEAST_APART))
             (own if topic == names[row] else others).append(cosine)
     return np.array(own), np.array(others)
 

@@ -26,9 +26,7 @@ def carried(
         if (known.time, known.id) < (event.time, event.id)
     ]
     profile, contributions = explain(before, blender, event.time)
-    interest = profile.find(event.interest_id) or max(
-        profile.interests, key=lambda interest: float(interest.centroid @ event.vector), default=None
-    )
+    interest = profile.find(event.interest_id) or blender.nearest(profile.interests, event.vector, 0)[0]
     if interest is None:
         return None
     shares = {part.signal_id: part.share for part in contributions[interest.id]}
@@ -37,7 +35,8 @@ def carried(
     parts = [share * vector for share, vector in _signals(connection, target, shares)]
     topics = [known for known in before if isinstance(known, SteeringEvent) and known.topic]
     if word and topics:
-        nearest = max(topics, key=lambda known: float(known.vector @ interest.centroid))
+        said = np.stack([known.vector for known in topics])
+        nearest = topics[int(blender.calibration.cosines(said, interest.centroid[None])[:, 0].argmax())]
         there = rows.user_events(connection, target, user_key, until=nearest.time)
         parts += [word * known.vector for known in there if isinstance(known, SteeringEvent) and known.id == nearest.id]
     total = np.sum(parts, axis=0) if parts else np.zeros(1, np.float32)

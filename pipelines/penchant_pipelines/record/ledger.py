@@ -512,12 +512,6 @@ class Ledger:
 
     # -- users -----------------------------------------------------------------------------------------------
 
-    def refresh(self, user_id: str) -> Callable[[], None]:
-        """Replay a profile that another recipe made."""
-        state = self._user(user_id)
-        self._touch(state)
-        return lambda: None
-
     def _with_profiles(self) -> Iterator[KeptSpace]:
         return (space for space in self._spaces if space.keeps_profiles)
 

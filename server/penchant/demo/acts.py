@@ -29,7 +29,6 @@ ENGLISH = 'attributes.language = "en"'
 _LIST = 10
 _SHORT_LIST = 5
 _SHORTEST_LIST = 2
-_SIMILAR = 0.3
 _INDEX_SECONDS = 30.0
 _WATCH_SECONDS = 10.0
 
@@ -179,9 +178,10 @@ def show_steering(play: Play) -> None:
 def show_audience(play: Play) -> None:
     """Ask who would want a text and an item."""
     client, most = play.client, _SHORT_LIST
-    wanting = client.find_users(text=WANTED_TEXT, page_size=most, min_similarity=_SIMILAR)
+    least = client.server_info().similarity
+    wanting = client.find_users(text=WANTED_TEXT, page_size=most, min_similarity=least)
     play.stage.matches(f"“{WANTED_TEXT}”", wanting)
-    wanting = client.find_users(item_id=WANTED_ITEM, page_size=most, min_similarity=_SIMILAR)
+    wanting = client.find_users(item_id=WANTED_ITEM, page_size=most, min_similarity=least)
     play.stage.matches(f"The item “{play.item(WANTED_ITEM).title}”", wanting)
 
 

@@ -323,7 +323,9 @@ class FindUsersRequest(_message.Message):
     item_id: _builtins.str
     page_size: _builtins.int
     min_similarity: _builtins.float
-    """Least Match.similarity; see GetServerInfoResponse.similarity."""
+    """Least Match.similarity. GetServerInfoResponse.similarity asks for users to whom it is the same thing; 0, or unset,
+    for all whose interests have more in common with it than any two texts have; -1 for all.
+    """
     def __init__(
         self,
         *,
