@@ -88,11 +88,7 @@ def figures(
     profile, trace = Profile(), Trace()
     for day, row in enumerate(rows):
         blender.add(profile, Evidence(f"{day:04}", day * MICROS_PER_DAY, vectors[row]), trace)
-    taken = []
-    for _, interest_id, _ in trace.taken:
-        while interest_id in trace.merged:
-            interest_id = trace.merged[interest_id]
-        taken.append(interest_id)
+    taken = [trace.last_of(interest_id) for _, interest_id, _ in trace.taken]
     homogeneity, completeness, _ = homogeneity_completeness_v_measure(subjects, taken)
     rand = adjusted_rand_score(subjects, taken)
     return len(set(subjects)), len(profile.interests), rand, homogeneity, completeness

@@ -30,7 +30,7 @@ from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter, read_manif
 from penchant_pipelines.errors import Conflict, InvalidInput, NotFound, WrongState
 from penchant_pipelines.experiment import Experiment
 from penchant_pipelines.index import IndexUnavailable
-from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Recipe, calibrate
+from penchant_pipelines.interests import Blender, Calibration, Recipe, calibrate
 from penchant_pipelines.jobs import Job, Jobs, Progress
 from penchant_pipelines.model import now
 from penchant_pipelines.recommend.sequence import FILE as SEQUENCE
@@ -477,9 +477,7 @@ class Adapters:
         return Origin(row.key, Blender(Recipe(settings, calibration, row.space_id)))
 
 
-def take_stock(
-    record: Record, settings: EncoderSettings, interests: InterestSettings, folder: Path, home: Encoder
-) -> Stock:
+def take_stock(record: Record, settings: EncoderSettings, folder: Path, home: Encoder) -> Stock:
     """Find the spaces of a record, load their encoders, and say which is live; blocks for seconds.
 
     Spaces whose encoder can't be loaded any more are marked to be dropped, all but the live one.

@@ -132,7 +132,7 @@ class Engine:
         try:
             home = await asyncio.to_thread(open_encoder, settings.encoder) if encoder is None else encoder
             adapters = _adapter_folder(settings, folder)
-            stock = await asyncio.to_thread(take_stock, record, settings.encoder, settings.interests, adapters, home)
+            stock = await asyncio.to_thread(take_stock, record, settings.encoder, adapters, home)
             dimensions = {row.key: row.dimensions for row in stock.rows}
             catalog = await asyncio.to_thread(Catalog.load, record, dimensions, settings.interests)
             index = store or open_index_store(settings.index, record.folder / "index")

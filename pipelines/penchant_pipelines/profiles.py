@@ -253,10 +253,7 @@ class Profiles:
         return int(key)
 
     def _stored(self, connection: Connection, row: sa.Row, present: int | None = None) -> Stored:  # type: ignore[type-arg]
-        if row.recipe == self._blender.recipe.digest:
-            profile = unpack(row.profile)
-        else:
-            profile = self._blender.replay(rows.user_events(connection, self._space, row.key))
+        profile = rows.user_profile(connection, self._space, self._blender, row.key, row.recipe, row.profile)
         as_of = max(present or now(), profile.updated)
         return Stored(row.key, row.user_id, row.version, row.signal_count, view(profile, as_of, self._blender))
 

@@ -20,7 +20,7 @@ import structlog
 from sqlalchemy.dialects.sqlite import insert
 
 from penchant_pipelines.index.base import Generation, Hit, IndexStore, IndexUnavailable, Vectors
-from penchant_pipelines.interests import Blender, Profile, unpack
+from penchant_pipelines.interests import Blender
 from penchant_pipelines.record import Record, Writer, rows, schema
 from penchant_pipelines.record.ledger import ITEM, USER, Ledger
 from penchant_pipelines.record.rows import Vector
@@ -258,25 +258,19 @@ class Relay:
 
     def _findable(self, connection: sa.Connection, user_key: int) -> dict[str, Vector]:
         """Interests by which a user may be found, liked and not muted; as seen from the middle."""
+        table = schema.profiles
+        query = sa.select(table.c.recipe, table.c.profile)
+        row = connection.execute(query.where(table.c.user_key == user_key, table.c.space == self._space)).first()
+        recipe, packed = (None, None) if row is None else (row.recipe, row.profile)
+        profile = rows.user_profile(connection, self._space, self._blender, user_key, recipe, packed)
         found = {
             interest.id: interest.centroid
-            for interest in self._profile(connection, user_key).interests
+            for interest in profile.interests
             if interest.sign > 0 and not (interest.steering and interest.steering.muted)
         }
         if not found:
             return {}
         return dict(zip(found, self._calibration.seen(np.stack(list(found.values()))), strict=True))
-
-    def _profile(self, connection: sa.Connection, user_key: int) -> Profile:
-        """A user's profile as it is stored, or made anew where another recipe made it; empty for who is gone."""
-        table = schema.profiles
-        query = sa.select(table.c.recipe, table.c.profile)
-        row = connection.execute(query.where(table.c.user_key == user_key, table.c.space == self._space)).first()
-        if row is None:
-            return Profile()
-        if row.recipe != self._blender.recipe.digest:
-            return self._blender.replay(rows.user_events(connection, self._space, user_key))
-        return unpack(row.profile) if row.profile else Profile()
 
     async def _fill(self, generation: Generation, progress: Progress) -> None:
         with self._record.read() as connection:

@@ -59,6 +59,12 @@ class Trace:
     day_shares: dict[int, float] = field(default_factory=dict)
     """What share of a day's mass counts, by day since 1970."""
 
+    def last_of(self, interest_id: str) -> str:
+        """The interest that one is in at the end: itself, unless it went into another."""
+        while interest_id in self.merged:
+            interest_id = self.merged[interest_id]
+        return interest_id
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:

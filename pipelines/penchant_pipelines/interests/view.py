@@ -236,10 +236,7 @@ def explain(events: Sequence[Event], blender: Blender, as_of: int) -> tuple[Prof
     profile = blender.replay(events, trace)
     grouped: dict[str, list[tuple[Evidence, float]]] = {interest.id: [] for interest in profile.interests}
     for evidence, interest_id, mass in trace.taken:
-        final = interest_id
-        while final in trace.merged:
-            final = trace.merged[final]
-        grouped[final].append((evidence, mass * trace.day_shares[evidence.time // MICROS_PER_DAY]))
+        grouped[trace.last_of(interest_id)].append((evidence, mass * trace.day_shares[evidence.time // MICROS_PER_DAY]))
     contributions = {
         interest.id: list(_shares(interest, grouped[interest.id], blender, as_of)) for interest in profile.interests
     }

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row
 
-from penchant_pipelines.interests import Event, Evidence, SteeringEvent
+from penchant_pipelines.interests import Blender, Event, Evidence, Profile, SteeringEvent, unpack
 from penchant_pipelines.model import Action, Behavior, Item, Post, Signal, Steering
 from penchant_pipelines.record.schema import item_vectors, items, signal_vectors, signals, steering_vectors, steerings
 
@@ -164,6 +164,15 @@ def vectors_of_items(connection: Connection, space: int, ids: Sequence[str]) -> 
         for row in connection.execute(query):
             found[row.item_id] = np.frombuffer(row.vector, dtype=np.float32)
     return found
+
+
+def user_profile(
+    connection: Connection, space: int, blender: Blender, user_key: int, recipe: str | None, packed: bytes | None
+) -> Profile:
+    """A user's profile as it is stored, or made anew where another recipe made it or none yet."""
+    if packed is not None and recipe == blender.recipe.digest:
+        return unpack(packed)
+    return blender.replay(user_events(connection, space, user_key))
 
 
 def user_events(connection: Connection, space: int, user_key: int, until: int | None = None) -> list[Event]:
