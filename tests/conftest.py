@@ -15,7 +15,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import hypothesis
 
-from penchant_pipelines import adapters
+from penchant_pipelines import stock
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
 from penchant_pipelines.encoder.adapter import write_manifest
 from penchant_pipelines.encoder.sentence import SentenceEncoder
@@ -43,7 +43,7 @@ def calibrated_once() -> Iterator[Callable[[Any], Calibration]]:
         return known[space_id]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(adapters, "calibrate", measured)
+        patch.setattr(stock, "calibrate", measured)
         yield measured
 
 

@@ -30,7 +30,7 @@ from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import InvalidInput, WrongState
 from penchant_pipelines.interests import Calibration, Evidence, InterestSettings, calibrate
 from penchant_pipelines.model import Action
-from penchant_pipelines.record.ledger import mean_direction
+from penchant_pipelines.record.reading import mean_direction
 
 MANIFEST = "prepare.json"
 FEWEST_PAIRS = 8

@@ -13,10 +13,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,27 +24,32 @@ import sqlalchemy as sa
 import structlog
 
 from penchant_pipelines import experiment as experiments
-from penchant_pipelines.encoder import Encoder, EncoderSettings
-from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter, read_manifest
-from penchant_pipelines.errors import Conflict, InvalidInput, NotFound, WrongState
+from penchant_pipelines.errors import Conflict, WrongState
 from penchant_pipelines.experiment import Experiment
 from penchant_pipelines.index import IndexUnavailable
-from penchant_pipelines.interests import Blender, Calibration, Recipe, calibrate
+from penchant_pipelines.interests import Blender, Calibration, Recipe
 from penchant_pipelines.jobs import Job, Jobs, Progress
 from penchant_pipelines.model import now
-from penchant_pipelines.recommend.sequence import FILE as SEQUENCE
-from penchant_pipelines.recommend.sequence import SequenceModel
-from penchant_pipelines.record import Record, schema
+from penchant_pipelines.record import schema
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.reembed import Origin, Reembedding, drop_rows
 from penchant_pipelines.space import Shared, Space
+from penchant_pipelines.stock import (
+    BUILDING,
+    DROPPING,
+    LIVE,
+    STANDBY,
+    Adapter,
+    Stock,
+    calibration_of,
+    open_folder,
+    space_values,
+)
 
 log = structlog.get_logger(__name__)
 
 ACTIVATE = "activate_adapter"
 SWITCH = "switch_adapter"
-BUILDING, STANDBY, LIVE, DROPPING = "building", "standby", "live", "dropping"
-ADAPTER_ID = re.compile(r"[^\x00-\x1f\x7f/\\]+")
 LOG_EVERY_SECONDS = 5.0
 Result = TypeVar("Result")
 
@@ -57,19 +61,6 @@ class AdapterState(enum.IntEnum):
     BUILDING = 2
     STANDBY = 3
     LIVE = 4
-
-
-@dataclass(eq=False, slots=True)
-class Adapter:
-    """An encoder in memory, and its space where there is one. Times in µs."""
-
-    id: str
-    encoder: Encoder
-    sequence: SequenceModel | None = None
-    sha256: str = ""
-    metrics: dict[str, float] = field(default_factory=dict)
-    load_time: int = field(default_factory=now)
-    space: Space | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +84,6 @@ class Serving:
         return self.live
 
 
-@dataclass(frozen=True, slots=True)
-class Stock:
-    """What the record and the adapter directory offer at the start."""
-
-    adapters: dict[str, Adapter]
-    rows: tuple[sa.Row[Any], ...]
-    """Rows of `spaces` whose encoder is in memory."""
-    live: sa.Row[Any]
-    lost: sa.Row[Any] | None
-    """The space that was live, if its encoder is gone: all must be brought into `live` before anything is served."""
-
-
 class Adapters:
     """All adapters and spaces of one engine. Belongs to its event loop."""
 
@@ -124,7 +103,7 @@ class Adapters:
         """Grows with each erasure: an index that was begun before one may hold what it erased."""
         by_space = {adapter.encoder.space_id: adapter for adapter in stock.adapters.values()}
         for row in stock.rows:
-            self._open(by_space[row.space_id], row.key, _measured(row), keeps_profiles=row.state != BUILDING)
+            self._open(by_space[row.space_id], row, keeps_profiles=row.state != BUILDING)
         live = self._space(stock.live.key)
         self.serving = Serving(live, tuple(space for space in self._spaces() if space is not live))
 
@@ -314,12 +293,12 @@ class Adapters:
     def _space(self, key: int) -> Space:
         return next(space for space in self._spaces() if space.key == key)
 
-    def _open(self, adapter: Adapter, key: int, measured: Calibration, keeps_profiles: bool) -> Space:
+    def _open(self, adapter: Adapter, row: sa.Row[Any], keeps_profiles: bool) -> Space:
         adapter.space = Space(
-            key,
+            row.key,
             adapter.id,
             adapter.encoder,
-            measured.chosen(self._shared.interests.similarity),
+            calibration_of(row).chosen(self._shared.interests.similarity),
             self._shared,
             self._on_lost,
             keeps_profiles,
@@ -347,10 +326,9 @@ class Adapters:
     async def _begin(self, adapter: Adapter, standby: bool, job_id: str) -> Space:
         """Open the space of an adapter; from here on every write goes into it."""
         encoder = adapter.encoder
-        measured = await asyncio.to_thread(calibrate, encoder.encode)
+        values = await asyncio.to_thread(space_values, encoder, adapter.id, BUILDING, job_id, not standby)
 
         def insert(ledger: Ledger) -> Callable[[], sa.Row[Any]]:
-            values = _values(encoder, adapter.id, measured, BUILDING, job_id, switches=not standby)
             key = ledger.connection.execute(schema.spaces.insert().values(values)).inserted_primary_key[0]  # type: ignore[index]
             row = ledger.connection.execute(sa.select(schema.spaces).where(schema.spaces.c.key == key)).one()
             return lambda: row
@@ -359,7 +337,7 @@ class Adapters:
             row = await self._shared.writer.submit(insert)
             self._rows[row.key] = row
             self._shared.catalog.add_space(row.key, row.dimensions)
-            space = self._open(adapter, row.key, measured, keeps_profiles=False)
+            space = self._open(adapter, row, keeps_profiles=False)
             self.serving = replace(self.serving, others=(*self.serving.others, space))
             return space
 
@@ -472,128 +450,9 @@ class Adapters:
             present = self.serving.live.blender.calibration.similarity
             measured = Calibration(row.similarity or present, np.zeros(row.dimensions, np.float32))
         else:
-            measured = _measured(row)
+            measured = calibration_of(row)
         calibration = measured.chosen(settings.similarity)
         return Origin(row.key, Blender(Recipe(settings, calibration, row.space_id)))
-
-
-def take_stock(record: Record, settings: EncoderSettings, folder: Path, home: Encoder) -> Stock:
-    """Find the spaces of a record, load their encoders, and say which is live; blocks for seconds.
-
-    Spaces whose encoder can't be loaded any more are marked to be dropped, all but the live one.
-    """
-    table = schema.spaces
-    with record.read() as connection:
-        rows = connection.execute(sa.select(table).where(table.c.state != DROPPING).order_by(table.c.key)).all()
-    adapters = {"": Adapter("", home, _sequence(settings.adapter, home))}
-    usable: list[int] = []
-    live: int | None = None
-    lost: int | None = None
-    for row in rows:
-        if _is_loaded(row, adapters, settings, folder, home):
-            usable.append(row.key)
-            live = row.key if row.state == LIVE else live
-        elif row.state == LIVE:
-            lost = row.key
-    if lost is None:
-        # Begun in place of a live space that was gone, and is back.
-        usable = [row.key for row in rows if row.key in usable and (row.state != BUILDING or row.job_id)]
-    with record.engine.begin() as connection:
-        connection.execute(table.update().where(table.c.key.not_in([*usable, lost or 0])).values(state=DROPPING))
-        here = table.c.space_id == home.space_id
-        if live is None:
-            # A new data folder, or one whose encoder is gone: the settings' own encoder takes over.
-            live = connection.execute(sa.select(table.c.key).where(here, table.c.key.in_(usable))).scalar()
-            if live is None:
-                state = LIVE if lost is None else BUILDING
-                values = _values(home, "", None, state, None, switches=lost is not None)
-                live = connection.execute(table.insert().values(values)).inserted_primary_key[0]  # type: ignore[index]
-                usable.append(live)
-        connection.execute(table.update().where(here, table.c.key.in_(usable)).values(adapter_id=""))
-        for row in connection.execute(sa.select(table).where(table.c.key.in_(usable))).all():
-            if row.middle is None or row.similarity is None:
-                encoder = next(a.encoder for a in adapters.values() if a.encoder.space_id == row.space_id)
-                measured = _columns(calibrate(encoder.encode))
-                connection.execute(table.update().where(table.c.key == row.key).values(measured))
-                log.info("space.calibrated", space_id=row.space_id, similarity=measured["similarity"])
-        found = connection.execute(sa.select(table).where(table.c.key.in_([*usable, lost or 0]))).all()
-    by_key = {row.key: row for row in found}
-    return Stock(
-        adapters,
-        tuple(by_key[key] for key in usable),
-        by_key[live],
-        None if lost is None else by_key[lost],
-    )
-
-
-def _is_loaded(
-    row: sa.Row[Any], adapters: dict[str, Adapter], settings: EncoderSettings, folder: Path, home: Encoder
-) -> bool:
-    """Bring a space's encoder into memory, if it is to be had as it was."""
-    if row.space_id == home.space_id:
-        return True
-    if not row.adapter_id:
-        return False
-    try:
-        adapter = open_folder(settings, folder, row.adapter_id, home)
-    except (NotFound, WrongState) as error:
-        log.warning("adapter.lost", adapter_id=row.adapter_id, why=error.message)
-        return False
-    if adapter.encoder.space_id != row.space_id:
-        log.warning("adapter.lost", adapter_id=row.adapter_id, why="it was replaced by another of the same name")
-        return False
-    adapters[row.adapter_id] = adapter
-    return True
-
-
-def open_folder(settings: EncoderSettings, folder: Path, adapter_id: str, home: Encoder) -> Adapter:
-    """Load an adapter by the name of its folder; blocks for seconds.
-
-    Raises InvalidInput for what is no name, NotFound, or WrongState where it must be refused.
-    """
-    if not ADAPTER_ID.fullmatch(adapter_id) or adapter_id in (".", ".."):
-        raise InvalidInput.at("adapter_id", "must be the name of a folder in the adapter directory, without slashes")
-    if settings.adapter is not None:
-        raise WrongState("ADAPTERS_STACKED", "encoder.adapter is set, and adapters can't be stacked; unset it")
-    path = folder / adapter_id
-    if not path.is_dir():
-        raise NotFound("adapter", adapter_id)
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise WrongState("ADAPTER_UNSAFE", f"adapter {adapter_id!r} is a link that leads out of the adapter directory")
-    encoder = open_adapter(settings, path, home)
-    manifest = read_manifest(path)
-    return Adapter(adapter_id, encoder, _sequence(path, encoder), manifest.files[WEIGHTS], manifest.metrics)
-
-
-def _sequence(folder: Path | None, encoder: Encoder) -> SequenceModel | None:
-    """The sequence model beside an adapter, if there is one. Raises WrongState where it does not fit."""
-    if folder is None or not (folder / SEQUENCE).is_file():
-        return None
-    return SequenceModel.load(folder / SEQUENCE, encoder.space_id, encoder.dimensions)
-
-
-def _measured(row: sa.Row[Any]) -> Calibration:
-    return Calibration(row.similarity, np.frombuffer(row.middle, dtype=np.float32))
-
-
-def _columns(measured: Calibration | None) -> dict[str, Any]:
-    if measured is None:
-        return {"similarity": None, "middle": None}
-    return {"similarity": measured.similarity, "middle": measured.middle.tobytes()}
-
-
-def _values(
-    encoder: Encoder, adapter_id: str, measured: Calibration | None, state: str, job_id: str | None, switches: bool
-) -> dict[str, Any]:
-    return {
-        "space_id": encoder.space_id,
-        "adapter_id": adapter_id,
-        "dimensions": encoder.dimensions,
-        **_columns(measured),
-        "state": state,
-        "job_id": job_id,
-        "switches": switches,
-    }
 
 
 def _end_experiments(ledger: Ledger) -> Callable[[], None]:

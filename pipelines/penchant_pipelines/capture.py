@@ -18,7 +18,9 @@ from penchant_pipelines.encoder import BatchingEncoder
 from penchant_pipelines.errors import InvalidInput, Overloaded, PenchantError
 from penchant_pipelines.model import Action, Item, Post, Signal, now
 from penchant_pipelines.record import Record, Writer, schema
-from penchant_pipelines.record.ledger import Captured, Ledger, Reading, SpacesChanged
+from penchant_pipelines.record.commit import Captured
+from penchant_pipelines.record.ledger import Ledger, SpacesChanged
+from penchant_pipelines.record.reading import Reading
 from penchant_pipelines.refusals import RATING as REFUSAL_RATING
 from penchant_pipelines.refusals import refuses
 from penchant_pipelines.stance import open_stance

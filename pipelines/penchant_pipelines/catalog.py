@@ -23,7 +23,7 @@ from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS, Crowd, Tex
 from penchant_pipelines.recommend.voices import Voices
 from penchant_pipelines.recommend.words import Words
 from penchant_pipelines.record import Record, rows, schema
-from penchant_pipelines.record.ledger import Commit
+from penchant_pipelines.record.commit import Commit
 from penchant_pipelines.record.rows import Vector
 
 POPULARITY_HALF_LIFE_DAYS = 30.0

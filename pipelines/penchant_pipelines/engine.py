@@ -19,7 +19,7 @@ from pydantic import Field
 from sqlalchemy import Connection
 
 from penchant_pipelines import experiment as experiments
-from penchant_pipelines.adapters import Adapters, Stock, take_stock
+from penchant_pipelines.adapters import Adapters
 from penchant_pipelines.capture import NOTHING, Capture, Reader
 from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
@@ -33,9 +33,11 @@ from penchant_pipelines.mixes import Mixes
 from penchant_pipelines.model import Item, Steering, now
 from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.record import Record, Writer, schema
-from penchant_pipelines.record.ledger import Commit, Ledger, ProfileCache, Receipt, Steered
+from penchant_pipelines.record.commit import Commit, Receipt, Steered
+from penchant_pipelines.record.ledger import Ledger, ProfileCache
 from penchant_pipelines.settings import Section
 from penchant_pipelines.space import Shared, Space
+from penchant_pipelines.stock import Stock, take_stock
 from penchant_pipelines.summaries import LanguageModel, Summaries, SummarySettings, open_model
 from penchant_pipelines.text import Document, TextPipeline, TextSettings
 from penchant_pipelines.watch import Watchers

@@ -19,7 +19,8 @@ from penchant_pipelines.capture import item_document
 from penchant_pipelines.interests import Blender, pack
 from penchant_pipelines.record import rows, schema
 from penchant_pipelines.record.carry import carried
-from penchant_pipelines.record.ledger import Ledger, mean_direction
+from penchant_pipelines.record.ledger import Ledger
+from penchant_pipelines.record.reading import mean_direction
 from penchant_pipelines.record.rows import Vector
 from penchant_pipelines.space import Shared, Space
 from penchant_pipelines.text import Document

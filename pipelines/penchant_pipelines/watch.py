@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from penchant_pipelines.record.ledger import Change
+from penchant_pipelines.record.commit import Change
 
 
 class Watcher:

@@ -24,7 +24,9 @@ from penchant_pipelines.interests import Blender, Calibration, InterestSettings,
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal, Steering
 from penchant_pipelines.profiles import Profiles
 from penchant_pipelines.record import Record, Writer, rows, schema
-from penchant_pipelines.record.ledger import Captured, Commit, Ledger, ProfileCache, Reading
+from penchant_pipelines.record.commit import Captured, Commit
+from penchant_pipelines.record.ledger import Ledger, ProfileCache
+from penchant_pipelines.record.reading import Reading
 
 DIMENSIONS = 8
 LEVEL = Calibration(0.6, np.zeros(DIMENSIONS, np.float32))

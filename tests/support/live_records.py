@@ -14,7 +14,9 @@ from penchant_pipelines.interests import Blender, Calibration, InterestSettings,
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal
 from penchant_pipelines.recommend.voices import Voices
 from penchant_pipelines.record import Record, Writer, schema
-from penchant_pipelines.record.ledger import Commit, Ledger, ProfileCache, Reading
+from penchant_pipelines.record.commit import Commit
+from penchant_pipelines.record.ledger import Ledger, ProfileCache
+from penchant_pipelines.record.reading import Reading
 
 DIMENSIONS = 4
 SPACE = 1

@@ -17,7 +17,7 @@ from penchant_pipelines.model import MICROS_PER_DAY, Action, Item
 from penchant_pipelines.recommend.crowd import Own
 from penchant_pipelines.recommend.voices import Voices
 from penchant_pipelines.recommend.words import Words
-from penchant_pipelines.record.ledger import Commit
+from penchant_pipelines.record.commit import Commit
 
 DAY = MICROS_PER_DAY
 

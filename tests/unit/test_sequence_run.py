@@ -25,13 +25,13 @@ from penchant_finetune.sequence import SequenceSettings
 from penchant_finetune.sequence_data import prepared_log, queries
 from penchant_finetune.sequence_run import ABOUT, train_run_sequence
 from penchant_finetune.train import TrainSettings, train
-from penchant_pipelines.adapters import open_folder
 from penchant_pipelines.encoder import EncoderSettings
 from penchant_pipelines.encoder.adapter import read_manifest
 from penchant_pipelines.errors import WrongState
 from penchant_pipelines.interests import InterestSettings
 from penchant_pipelines.model import MICROS_PER_DAY
 from penchant_pipelines.recommend.sequence import FILE, context_buckets
+from penchant_pipelines.stock import open_folder
 from penchant_pipelines.text import TextPipeline, TextSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")

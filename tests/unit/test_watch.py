@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penchant_pipelines.record.ledger import Change
+from penchant_pipelines.record.commit import Change
 from penchant_pipelines.watch import Watcher, Watchers
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hmac
 import secrets
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -25,7 +25,6 @@ from penchant_pipelines.interests import (
     Event,
     Evidence,
     Interest,
-    InterestView,
     Profile,
     ProfileView,
     SteeringEvent,
@@ -38,6 +37,8 @@ from penchant_pipelines.interests.blend import undone_ids
 from penchant_pipelines.model import Action, Item, Signal, Steering, now
 from penchant_pipelines.record import rows, schema
 from penchant_pipelines.record.carry import carried
+from penchant_pipelines.record.commit import Captured, Change, Commit, Receipt, Steered
+from penchant_pipelines.record.reading import Reading, joined
 from penchant_pipelines.record.rows import Vector
 
 ITEM, USER = "item", "user"
@@ -68,83 +69,6 @@ class SpacesChanged(Overloaded):
 
     def __init__(self) -> None:
         super().__init__(retry_after=0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What text and encoders made of a signal or an item.
-
-    `vectors`, by the key of the space, is empty where nothing was to be read.
-    """
-
-    vectors: Mapping[int, Vector] = field(default_factory=dict)
-    language: str = "und"
-    terms: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
-    """All words of an item, for finding others with the same."""
-
-
-@dataclass(frozen=True, slots=True)
-class Captured:
-    """What became of a signal."""
-
-    signal_id: str
-    duplicate: bool
-    user_id: str
-    version: int
-    view: ProfileView
-    """The profile right after the commit, in the space that serves the user."""
-    space_id: str
-    changed_ids: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Steered:
-    """An interest as the user's word left it, with the profile and the space that it is of."""
-
-    interest: InterestView
-    view: ProfileView
-    """With the interest as its last, where the word took it away."""
-    space_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """Proof of an erasure."""
-
-    id: str
-    signals_deleted: int
-    vectors_deleted: int
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A committed change of a profile, for those who watch."""
-
-    user_id: str
-    version: int
-    signal_count: int
-    profiles: Mapping[int, bytes]
-    """Packed, by space."""
-
-
-@dataclass(slots=True)
-class Commit:
-    """All that others want to know of a committed transaction."""
-
-    changes: list[Change] = field(default_factory=list)
-    upserted: list[tuple[Item, str, Mapping[int, Vector], tuple[str, ...]]] = field(default_factory=list)
-    """Item, language, vectors by space, words."""
-    embedded: list[tuple[int, str, Vector]] = field(default_factory=list)
-    """Space, item id and vector of items that were brought into a space."""
-    deleted_items: list[str] = field(default_factory=list)
-    touched: list[tuple[str, int, Evidence, Mapping[int, Vector]]] = field(default_factory=list)
-    """Item id, user key, evidence, and vectors by space, of each new signal that names an item."""
-    recount: set[str] = field(default_factory=set)
-    """Items whose favours must be counted again: signals on them were undone, erased or became another user's."""
-    last_signal: int = 0
-    """Number of the newest signal in the record as of this commit: what such a count goes up to."""
-    outbox: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -684,20 +608,6 @@ def _evidence(signal: Signal, time: int, reading: Reading, space: int) -> Eviden
         terms=reading.terms,
         language=reading.language,
     )
-
-
-def joined(own: Reading, item: Reading) -> Reading:
-    """What the user wrote about an item, with the item: the mean direction in each space, the user's words first."""
-    if not own.vectors:
-        return item
-    vectors = {key: mean_direction(own.vectors[key], item.vectors[key]) for key in own.vectors if key in item.vectors}
-    return Reading(vectors, own.language, tuple(dict.fromkeys([*own.terms, *item.terms]))[:8])
-
-
-def mean_direction(own: Vector, item: Vector) -> Vector:
-    """Unit vector between two of them."""
-    total = own + item
-    return (total / max(float((total @ total) ** 0.5), 1e-12)).astype("float32")
 
 
 def _blob(vector: Vector | None) -> bytes | None:

@@ -22,7 +22,8 @@ from sqlalchemy.dialects.sqlite import insert
 from penchant_pipelines.interests import ProfileView
 from penchant_pipelines.profiles import Stored
 from penchant_pipelines.record import Record, Writer
-from penchant_pipelines.record.ledger import Change, Ledger
+from penchant_pipelines.record.commit import Change
+from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.schema import steerings, users
 from penchant_pipelines.record.schema import summaries as table
 from penchant_pipelines.space import Space

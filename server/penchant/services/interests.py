@@ -23,7 +23,7 @@ from penchant_pipelines.engine import Engine
 from penchant_pipelines.errors import InvalidInput, Overloaded, PenchantError
 from penchant_pipelines.model import Signal, now
 from penchant_pipelines.profiles import Stored
-from penchant_pipelines.record.ledger import Captured
+from penchant_pipelines.record.commit import Captured
 from penchant_pipelines.space import Space
 from penchant_pipelines.summaries import Summary
 

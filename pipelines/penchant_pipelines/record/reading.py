@@ -1,0 +1,36 @@
+"""What text and encoders made of a signal or an item, on its way into the record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from penchant_pipelines.record.rows import Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What text and encoders made of a signal or an item.
+
+    `vectors`, by the key of the space, is empty where nothing was to be read.
+    """
+
+    vectors: Mapping[int, Vector] = field(default_factory=dict)
+    language: str = "und"
+    terms: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    """All words of an item, for finding others with the same."""
+
+
+def joined(own: Reading, item: Reading) -> Reading:
+    """What the user wrote about an item, with the item: the mean direction in each space, the user's words first."""
+    if not own.vectors:
+        return item
+    vectors = {key: mean_direction(own.vectors[key], item.vectors[key]) for key in own.vectors if key in item.vectors}
+    return Reading(vectors, own.language, tuple(dict.fromkeys([*own.terms, *item.terms]))[:8])
+
+
+def mean_direction(own: Vector, item: Vector) -> Vector:
+    """Unit vector between two of them."""
+    total = own + item
+    return (total / max(float((total @ total) ** 0.5), 1e-12)).astype("float32")
