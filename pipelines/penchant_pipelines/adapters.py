@@ -325,8 +325,9 @@ class Adapters:
 
     async def _begin(self, adapter: Adapter, standby: bool, job_id: str) -> Space:
         """Open the space of an adapter; from here on every write goes into it."""
-        encoder = adapter.encoder
-        values = await asyncio.to_thread(space_values, encoder, adapter.id, BUILDING, job_id, not standby)
+        values = await asyncio.to_thread(
+            space_values, adapter.encoder, adapter.id, BUILDING, job_id, switches=not standby
+        )
 
         def insert(ledger: Ledger) -> Callable[[], sa.Row[Any]]:
             key = ledger.connection.execute(schema.spaces.insert().values(values)).inserted_primary_key[0]  # type: ignore[index]
