@@ -13,11 +13,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -28,9 +28,9 @@ from penchant_pipelines.errors import Conflict, WrongState
 from penchant_pipelines.experiment import Experiment
 from penchant_pipelines.index import IndexUnavailable
 from penchant_pipelines.interests import Blender, Calibration, Recipe
-from penchant_pipelines.jobs import Job, Jobs, Progress
+from penchant_pipelines.jobs import Job, Jobs, Progress, no_progress
 from penchant_pipelines.model import now
-from penchant_pipelines.record import schema
+from penchant_pipelines.record import nothing, schema
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.reembed import Origin, Reembedding, drop_rows
 from penchant_pipelines.space import Shared, Space
@@ -45,13 +45,13 @@ from penchant_pipelines.stock import (
     open_folder,
     space_values,
 )
+from penchant_pipelines.tasks import to_the_end
 
 log = structlog.get_logger(__name__)
 
 ACTIVATE = "activate_adapter"
 SWITCH = "switch_adapter"
 LOG_EVERY_SECONDS = 5.0
-Result = TypeVar("Result")
 
 
 class AdapterState(enum.IntEnum):
@@ -99,8 +99,6 @@ class Adapters:
         self._rows = {row.key: row for row in stock.rows}
         self._closing = False
         self._loading = asyncio.Lock()
-        self.erasures = 0
-        """Grows with each erasure: an index that was begun before one may hold what it erased."""
         by_space = {adapter.encoder.space_id: adapter for adapter in stock.adapters.values()}
         for row in stock.rows:
             self._open(by_space[row.space_id], row, keeps_profiles=row.state != BUILDING)
@@ -146,7 +144,7 @@ class Adapters:
                 return self._adapters[adapter_id]
 
         # A caller that doesn't wait for a large model finds it loaded when it asks again.
-        return await _to_the_end(load())
+        return await to_the_end(load())
 
     async def activate(self, adapter_id: str, standby: bool = False) -> Job:
         """Start the job that brings all into an adapter's space and switches over to it; `standby` leaves out the last.
@@ -189,7 +187,7 @@ class Adapters:
             raise WrongState("EXPERIMENT_RUNNING", f"adapter {adapter_id!r} is in an experiment; stop that first")
         if adapter_id:
             del self._adapters[adapter_id]
-        await _to_the_end(self._drop(adapter))
+        await to_the_end(self._drop(adapter))
 
     # -- experiments -----------------------------------------------------------------------------------------
 
@@ -219,7 +217,7 @@ class Adapters:
                     start_time=found.start_time,
                 )
             )
-            return _nothing
+            return nothing
 
         async def start() -> bool:
             await self._shared.writer.submit(insert)
@@ -228,7 +226,7 @@ class Adapters:
                 self.serving = replace(self.serving, experiment=found, trial=adapter.space)
             return unchanged
 
-        if not await _to_the_end(start()):
+        if not await to_the_end(start()):
             await self._shared.writer.submit(_end_experiments)
             raise WrongState("SPACE_SWITCHED", "the live space was switched meanwhile; start the experiment again")
         return found
@@ -239,7 +237,7 @@ class Adapters:
         if running is None:
             raise WrongState("NO_EXPERIMENT", "no experiment runs")
         self.serving = replace(self.serving, experiment=None, trial=None)
-        await _to_the_end(self._shared.writer.submit(_end_experiments))
+        await to_the_end(self._shared.writer.submit(_end_experiments))
         found = await asyncio.to_thread(experiments.find, self._shared.record, running.name)
         return found or running
 
@@ -316,10 +314,10 @@ class Adapters:
             except BaseException:
                 # The server's stop is no cancellation: the next start goes on from here.
                 if not self._closing:
-                    await _to_the_end(self._drop(adapter))
+                    await to_the_end(self._drop(adapter))
                 raise
             with contextlib.suppress(asyncio.CancelledError):  # too late: it is done
-                await _to_the_end(self._set_standby(space) if standby else self._switch(space))
+                await to_the_end(self._set_standby(space) if standby else self._switch(space))
 
         return activate
 
@@ -342,7 +340,7 @@ class Adapters:
             self.serving = replace(self.serving, others=(*self.serving.others, space))
             return space
 
-        return await _to_the_end(begin())
+        return await to_the_end(begin())
 
     async def _build(self, space: Space, origin: Origin, progress: Progress) -> None:
         await Reembedding(space, origin, self._shared, progress).run()
@@ -351,11 +349,7 @@ class Adapters:
         """Build and audit the index; a space whose index can't be built is searched exactly until it can."""
         await space.relay.start()
         try:
-            while True:
-                erasures = self.erasures
-                await space.relay.rebuild(_no_progress)
-                if erasures == self.erasures:
-                    break
+            await space.relay.rebuild(no_progress)
             sound = await space.relay.audit()
         except IndexUnavailable as error:
             log.warning("index.unavailable", space_id=space.space_id, error=str(error))
@@ -438,7 +432,7 @@ class Adapters:
             ledger.connection.execute(indexed.delete().where(indexed.c.generation.in_(gone)))
             ledger.connection.execute(generations.delete().where(generations.c.space == key))
             ledger.connection.execute(spaces.delete().where(spaces.c.key == key))
-            return _nothing
+            return nothing
 
         await self._shared.writer.submit(delete)
         self._rows.pop(key, None)
@@ -459,22 +453,7 @@ class Adapters:
 def _end_experiments(ledger: Ledger) -> Callable[[], None]:
     table = schema.experiments
     ledger.connection.execute(table.update().where(table.c.end_time.is_(None)).values(end_time=now()))
-    return _nothing
-
-
-async def _to_the_end(work: Coroutine[Any, Any, Result]) -> Result:
-    """Do a work that must not be broken off between the record and memory, whoever cancels."""
-    task = asyncio.create_task(work)
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            cancelled = True
-    result = task.result()
-    if cancelled:
-        raise asyncio.CancelledError
-    return result
+    return nothing
 
 
 def _logged() -> Progress:
@@ -488,11 +467,3 @@ def _logged() -> Progress:
             log.info("space.building", done=done, total=total)
 
     return progress
-
-
-async def _no_progress(_done: int, _total: int) -> None:
-    """Report to nobody."""
-
-
-def _nothing() -> None:
-    """Answer of a work that gives none."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from penchant_pipelines.experiment import Experiment, Report
 from penchant_pipelines.index import IndexSettings, IndexStore, open_index_store
 from penchant_pipelines.interests import InterestSettings, ProfileView
 from penchant_pipelines.interests.labels import Label, name_interests
-from penchant_pipelines.jobs import Job, Jobs, Progress
+from penchant_pipelines.jobs import Job, Jobs, Progress, no_progress
 from penchant_pipelines.mixes import Mixes
 from penchant_pipelines.model import Item, Steering, now
 from penchant_pipelines.recommend.settings import RecommendSettings
@@ -39,6 +39,7 @@ from penchant_pipelines.settings import Section
 from penchant_pipelines.space import Shared, Space
 from penchant_pipelines.stock import Stock, take_stock
 from penchant_pipelines.summaries import LanguageModel, Summaries, SummarySettings, open_model
+from penchant_pipelines.tasks import to_the_end
 from penchant_pipelines.text import Document, TextPipeline, TextSettings
 from penchant_pipelines.watch import Watchers
 
@@ -52,6 +53,10 @@ HEAL_SECONDS = 30.0
 """Pause between attempts to rebuild an index that is away."""
 PURGE_SECONDS = 60.0
 """How long an erasure waits for others before the index is rebuilt without what they erased."""
+LOG_PAUSE_SECONDS = 0.02
+"""Pause between attempts to empty the write-ahead log while others read or write."""
+ERASURE_SECONDS = 1.0
+"""How long an erasure that is asked for waits for the log to be emptied; it is emptied later otherwise."""
 
 
 class EngineSettings(Section):
@@ -85,7 +90,7 @@ class Engine:
         self.catalog = catalog
         self.watchers = Watchers()
         self._loop = asyncio.get_running_loop()
-        self._purging = False
+        self._erased = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
         self._profile_cache: ProfileCache = ProfileCache(maxsize=PROFILES_AT_HAND)
         self._secret = record.secret("receipts")
@@ -161,12 +166,13 @@ class Engine:
                 continue
             if await asyncio.to_thread(self._is_empty):
                 # Nothing to build: a new data folder has its index before the first call.
-                await space.relay.rebuild(_no_progress)
+                await space.relay.rebuild(no_progress)
             else:
                 self._heal_index(space)
         await self.adapters.resume()
         if self.settings.recommend.learn_mixes:
-            self._in_background("learn-mixes", self._keep_learning())
+            self._keep_up("learn-mixes", self._learn_if_due)
+        self._keep_up("purge-erased", self._purge)
         self._in_background("write-summaries", self.summaries.run())
 
     async def _close(self) -> None:
@@ -178,9 +184,6 @@ class Engine:
         self.adapters.closing()
         await self.jobs.close()
         for space in self.adapters.serving.kept:
-            if self._purging:
-                # The next start rebuilds: files that hold erased vectors are not opened again.
-                await space.relay.discard()
             await space.close()
         await asyncio.to_thread(self._store.close)
         await self.writer.close()
@@ -228,13 +231,19 @@ class Engine:
 
     async def erase(self, user_id: str) -> Receipt:
         """Erase a user from the record, the index, caches and derived data. Raises NotFound."""
-        receipt = await self.writer.submit(lambda ledger: ledger.erase(user_id, now()))
-        self.adapters.erasures += 1
-        await asyncio.to_thread(self.record.truncate_log)
-        for space in self.adapters.serving.kept:
-            space.encoder.forget()
-        self._purge_index()
-        return receipt
+
+        async def erase() -> Receipt:
+            receipt = await self.writer.submit(lambda ledger: ledger.erase(user_id, now()))
+            for space in self.adapters.serving.kept:
+                space.encoder.forget()
+            self._erased.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ERASURE_SECONDS):
+                    await self._empty_log()
+            return receipt
+
+        # Whoever gives up waiting has asked for all of it.
+        return await to_the_end(erase())
 
     # -- items -----------------------------------------------------------------------------------------------
 
@@ -270,13 +279,12 @@ class Engine:
         """
         return await self.mixes.learn(lambda: self.live.teacher())
 
-    async def _keep_learning(self) -> None:
-        """Learn a mix whenever the record has grown enough."""
-        while True:
-            await asyncio.sleep(LEARNING_PAUSE_SECONDS)
-            if self.mixes.is_due():
-                with contextlib.suppress(WrongState):  # somebody else has just started one
-                    await self.learn_mix()
+    async def _learn_if_due(self) -> None:
+        """Learn a mix where the record has grown enough, after a pause."""
+        await asyncio.sleep(LEARNING_PAUSE_SECONDS)
+        if self.mixes.is_due():
+            with contextlib.suppress(WrongState):  # somebody else has just started one
+                await self.learn_mix()
 
     async def experiment(self, name: str) -> tuple[Experiment, Report]:
         """Read an experiment (an empty name: the newest) and evaluate its feedback. Raises NotFound."""
@@ -303,35 +311,59 @@ class Engine:
         async def heal() -> None:
             await self.jobs.ended(REBUILD)
             while space.relay.live is None and space in self.adapters.serving.kept:
-                await self._rebuild_and_wait([space])
+                try:
+                    await self._rebuild_and_wait([space])
+                except Exception:
+                    log.exception("background.failed", task="heal-index")
                 if space.relay.live is None:
                     await asyncio.sleep(HEAL_SECONDS)
 
         self._in_background("heal-index", heal())
 
-    def _purge_index(self) -> None:
-        """Rebuild the index soon: a vector deleted from it stays in its files until then. Coalesces erasures."""
-        if self._purging:
-            return
-        self._purging = True
+    async def _purge(self) -> None:
+        """Some time after an erasure, rebuild each index that holds what was erased. Coalesces erasures.
 
-        async def purge() -> None:
-            await asyncio.sleep(PURGE_SECONDS)
+        A vector deleted from an index stays in its files. Before the first, the start rebuilds what a stop cut off.
+        """
+        await self._erased.wait()
+        await asyncio.sleep(PURGE_SECONDS)
+        self._erased.clear()
+        try:
+            await self._empty_log()
             # A rebuild that began before the erasure may have taken in what was erased.
             await self.jobs.ended(REBUILD)
-            self._purging = False
-            try:
-                await self._rebuild_and_wait()
-            except asyncio.CancelledError:
-                self._purging = True  # cut off by the server's stop: left to the next start
-                raise
+            if holding := await asyncio.to_thread(self._holding_erased):
+                await self._rebuild_and_wait(holding)
+        finally:
+            # It failed, was cancelled, or somebody else was erased meanwhile.
+            if await asyncio.to_thread(self._holding_erased):
+                self._erased.set()
 
-        self._in_background("purge-index", purge())
+    def _holding_erased(self) -> list[Space]:
+        return [space for space in self._indexed() if space.relay.holds_erased()]
 
-    async def _rebuild_and_wait(self, spaces: Sequence[Space] = ()) -> None:
+    async def _empty_log(self) -> None:
+        """Empty the write-ahead log as soon as nobody reads or writes."""
+        while not await asyncio.to_thread(self.record.truncate_log):  # noqa: ASYNC110 - a pace, not a wait
+            await asyncio.sleep(LOG_PAUSE_SECONDS)
+
+    async def _rebuild_and_wait(self, spaces: Sequence[Space]) -> None:
         with contextlib.suppress(WrongState):  # somebody else has just started one
             await self.rebuild_index(spaces)
         await self.jobs.ended(REBUILD)
+
+    def _keep_up(self, name: str, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do a step again and again, whatever becomes of one."""
+
+        async def work() -> None:
+            while True:
+                try:
+                    await step()
+                except Exception:
+                    log.exception("background.failed", task=name)
+                    await asyncio.sleep(HEAL_SECONDS)
+
+        self._in_background(name, work())
 
     def _in_background(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=name)
@@ -368,7 +400,3 @@ def _adapter_folder(settings: EngineSettings, data: Path) -> Path:
 
 def _count(connection: Connection, table: sa.Table) -> int:
     return int(connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
-
-
-async def _no_progress(_done: int, _total: int) -> None:
-    """Report to nobody."""

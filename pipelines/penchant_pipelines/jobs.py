@@ -16,13 +16,14 @@ from sqlalchemy.dialects.sqlite import insert
 
 from penchant_pipelines.errors import NotFound, PenchantError, WrongState
 from penchant_pipelines.model import now
-from penchant_pipelines.record import Record, Writer
+from penchant_pipelines.record import Record, Writer, nothing
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.schema import jobs as table
 
 log = structlog.get_logger(__name__)
 
 Progress = Callable[[int, int], Awaitable[None]]
+"""Told how many of how many are done; raises to stop."""
 SAVE_EVERY_SECONDS = 0.5
 
 
@@ -194,13 +195,17 @@ class Jobs:
             ]
 
 
+async def no_progress(_done: int, _total: int) -> None:
+    """Report to nobody."""
+
+
 def _insert(ledger: Ledger, job: Job) -> Callable[[], None]:
     values = {"state": int(job.state), "done_count": 0, "total_count": 0, "error": "", "end_time": None}
     statement = insert(table).values(id=job.id, kind=job.kind, create_time=job.create_time, **values)
     ledger.connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
-    return lambda: None
+    return nothing
 
 
 def _update(ledger: Ledger, where: sa.ColumnElement[bool], **values: Any) -> Callable[[], None]:
     ledger.connection.execute(table.update().where(where).values(**values))
-    return lambda: None
+    return nothing

@@ -22,7 +22,7 @@ from penchant_pipelines.recommend.chance import Chance
 from penchant_pipelines.recommend.lessons import MOST_LESSONS, Teacher
 from penchant_pipelines.recommend.mix import Lesson, Mix, chance, learn, quality
 from penchant_pipelines.recommend.sources import INTERESTS, SOURCES
-from penchant_pipelines.record import Record, Writer
+from penchant_pipelines.record import Record, Writer, nothing
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.schema import mixes as table
 from penchant_pipelines.statistics import Bootstrap, by_user
@@ -195,9 +195,9 @@ def _insert(ledger: Ledger, version: MixVersion) -> Callable[[], None]:
             live=version.live,
         )
     )
-    return lambda: None
+    return nothing
 
 
 def _use(ledger: Ledger, mix_id: str) -> Callable[[], None]:
     ledger.connection.execute(table.update().values(live=table.c.id == mix_id))
-    return lambda: None
+    return nothing

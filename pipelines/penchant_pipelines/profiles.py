@@ -108,7 +108,7 @@ class Profiles:
                 return self._stored(connection, row, present)
             events = rows.user_events(connection, self._space, row.key, until=as_of)
         profile = self._blender.replay(events)
-        signals = sum(1 for event in events if not event.id.startswith("steering-"))
+        signals = sum(isinstance(event, Evidence) for event in events)
         return Stored(row.key, user_id, len(events), signals, view(profile, as_of, self._blender))
 
     def get(self, user_id: str, as_of: int | None = None) -> Stored:
@@ -203,7 +203,9 @@ class Profiles:
         with self._record.read() as connection:
             events = rows.user_events(connection, self._space, stored.key)
             _, contributions = explain(events, self._blender, stored.view.as_of)
-            by_id = {event.id: event.vector for event in events if event.vector is not None}
+            by_id = {
+                event.id: event.vector for event in events if isinstance(event, Evidence) and event.vector is not None
+            }
             behind = {
                 interest_id: _Behind(
                     parts,

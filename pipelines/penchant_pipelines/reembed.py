@@ -8,7 +8,7 @@ was encoded is still so. Nothing else is remembered, so an interruption costs no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +17,8 @@ import sqlalchemy as sa
 
 from penchant_pipelines.capture import item_document
 from penchant_pipelines.interests import Blender, pack
-from penchant_pipelines.record import rows, schema
+from penchant_pipelines.jobs import Progress
+from penchant_pipelines.record import nothing, rows, schema
 from penchant_pipelines.record.carry import carried
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.reading import mean_direction
@@ -28,8 +29,6 @@ from penchant_pipelines.text import Document
 CHUNK = 64
 """Rows that are encoded and written at once: few enough that the writer is held for milliseconds."""
 PROFILES_CHUNK = 20
-
-Progress = Callable[[int, int], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ class Reembedding:
             # Else it was deleted, or has changed and come into the space with that.
             if present == read and ledger.connection.execute(sa.select(held.c.item_id).where(there)).first() is None:
                 ledger.embed_item(self._space.key, read.id, vector)
-        return _nothing
+        return nothing
 
     async def _signals(self) -> None:
         signals, held = schema.signals, schema.signal_vectors
@@ -129,8 +128,10 @@ class Reembedding:
                     vector = item if own is None else mean_direction(own, item)
                 elif rows.item_words(ledger.connection, read.item_id) is not None:
                     continue  # the item has yet to come; the next round finds both
-            ledger.connection.execute(held.insert().values(seq=read.seq, space=self._space.key, vector=_blob(vector)))
-        return _nothing
+            ledger.connection.execute(
+                held.insert().values(seq=read.seq, space=self._space.key, vector=rows.to_blob(vector))
+            )
+        return nothing
 
     async def _steerings(self) -> None:
         steerings, held = schema.steerings, schema.steering_vectors
@@ -170,8 +171,10 @@ class Reembedding:
                     present.user_key,
                     event,
                 )
-            ledger.connection.execute(held.insert().values(seq=read.seq, space=self._space.key, vector=_blob(vector)))
-        return _nothing
+            ledger.connection.execute(
+                held.insert().values(seq=read.seq, space=self._space.key, vector=rows.to_blob(vector))
+            )
+        return nothing
 
     async def _encode_texts(
         self, texts: Sequence[tuple[str, str]], read: Callable[[str, str, str], Document]
@@ -229,7 +232,7 @@ class Reembedding:
                 and ledger.connection.execute(sa.select(held.c.user_key).where(there)).first() is None
             ):
                 ledger.put_profile(self._space, user_key, packed)
-        return _nothing
+        return nothing
 
     # -- counting and reading ----------------------------------------------------------------------------------
 
@@ -294,14 +297,6 @@ async def drop_rows(shared: Shared, space: int, *tables: sa.Table) -> None:
                 ledger: Ledger, table: sa.Table = table, key: sa.Column[Any] = key, found: Sequence[Any] = found
             ) -> Callable[[], None]:
                 ledger.connection.execute(table.delete().where(table.c.space == space, key.in_(found)))
-                return _nothing
+                return nothing
 
             await shared.writer.submit(delete)
-
-
-def _blob(vector: Vector | None) -> bytes | None:
-    return None if vector is None else vector.tobytes()
-
-
-def _nothing() -> None:
-    """Answer of a work that gives none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -285,6 +286,38 @@ async def test_closing_commits_what_is_queued_and_takes_no_more(tmp_path: Path) 
     store.record.close()
 
 
+async def test_who_writes_while_another_does_waits_for_its_turn(store: Store) -> None:
+    await store.capture(post("before"))
+    held, free = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with store.record.engine.begin() as connection:
+            connection.execute(schema.secrets.insert().values(name="other", value=b""))
+            held.set()
+            assert free.wait(10)
+
+    other = asyncio.create_task(asyncio.to_thread(write))
+    await asyncio.to_thread(held.wait, 10)
+    captured = asyncio.create_task(store.capture(post("meanwhile")))
+    assert not (await asyncio.wait([captured], timeout=0.3))[0]
+    free.set()
+    await other
+    assert (await captured).version == 2
+
+
+async def test_the_log_is_emptied_without_holding_up_anybody(store: Store) -> None:
+    await store.capture(post("p"))
+    with store.record.read() as connection:
+        assert connection.execute(sa.select(schema.signals.c.id)).scalars().all() == ["p"]
+        await store.capture(post("q"))
+        started = time.monotonic()
+        assert not store.record.truncate_log()
+        await store.capture(post("r"))
+        assert time.monotonic() - started < 5
+    assert store.record.truncate_log()
+    assert (store.record.folder / "record.sqlite3-wal").stat().st_size == 0
+
+
 # -- signals -------------------------------------------------------------------------------------------------
 
 
@@ -547,7 +580,7 @@ async def test_erasing_leaves_nothing_but_a_receipt(store: Store) -> None:
     later = await store.writer.submit(lambda ledger: ledger.erase("ann", 11))
     assert later.id != receipt.id
     assert await store.writer.submit(lambda ledger: ledger.erase("ann", 12)) == later
-    await asyncio.to_thread(store.record.truncate_log)
+    assert await asyncio.to_thread(store.record.truncate_log)
     whole = b"".join(path.read_bytes() for path in store.record.folder.glob("record.sqlite3*"))
     assert b"unique words" not in whole
     assert b"about 0" in whole  # bob's

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harness import Server, StartServer, catalogue
+import sqlalchemy as sa
+from harness import Server, StartServer, catalogue, until
 
 from penchant.exceptions import NotFoundError
 from penchant.v1.interest_service_pb2 import Profile
 from penchant.v1.signal_pb2 import Post, Signal
+from penchant_pipelines.index.base import unit_rows
+from penchant_pipelines.record import schema
+from penchant_pipelines.stock import calibration_of
 
 DAY_0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -109,6 +113,32 @@ async def test_nothing_is_left_of_an_erased_user(start: StartServer, data: Path)
     async with start() as server:
         assert await server.client.delete_user("erased-user-7f3") == receipt
         assert await server.signal_count() == 3
+
+
+async def test_a_stop_before_the_index_is_rebuilt_leaves_nothing_erased_in_it(start: StartServer, data: Path) -> None:
+    async with start() as server:
+        await server.client.capture(user_id="gone", text="Zugspitze summit ridgewalk")
+        await server.client.capture(user_id="stays", text="Quokkas of Rottnest")
+        (interest,) = (await server.client.profile("gone", include_vectors=True)).interests
+        await server.index_caught_up()
+        database = sa.create_engine(f"sqlite:///{data / 'record.sqlite3'}")
+        with database.connect() as connection:
+            calibration = calibration_of(connection.execute(sa.select(schema.spaces)).one())
+        database.dispose()
+        vector = np.array([interest.vector], dtype=np.float32)
+        indexed = unit_rows(calibration.seen(vector), vector.shape[1]).tobytes()
+        # A page of a file may end within a vector.
+        halves = indexed[: len(indexed) // 2], indexed[len(indexed) // 2 :]
+        assert any(list(files_with(data / "index", half)) for half in halves)
+        await server.client.delete_user("gone")
+        await server.index_caught_up()
+
+    async def purged() -> bool:
+        return not any(list(files_with(data / "index", half)) for half in halves)
+
+    async with start() as server:
+        await until(purged)
+        assert [m.user_id for m in await server.client.find_users(text="Quokkas of Rottnest")] == ["stays"]
 
 
 async def test_an_erased_id_starts_anew(server: Server) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -21,7 +21,8 @@ from sqlalchemy.dialects.sqlite import insert
 
 from penchant_pipelines.index.base import Generation, Hit, IndexStore, IndexUnavailable, Vectors
 from penchant_pipelines.interests import Blender
-from penchant_pipelines.record import Record, Writer, rows, schema
+from penchant_pipelines.jobs import Progress
+from penchant_pipelines.record import Record, Writer, nothing, rows, schema
 from penchant_pipelines.record.ledger import ITEM, USER, Ledger
 from penchant_pipelines.record.rows import Vector
 
@@ -32,9 +33,6 @@ STEP = 500
 STILL = 0.995
 """An interest whose centroid keeps this cosine to its indexed vector is not written again."""
 RETRY_SECONDS = 5.0
-
-Progress = Callable[[int, int], Awaitable[None]]
-"""Told how many of how many vectors are done; raises to stop."""
 
 
 class Relay:
@@ -65,7 +63,10 @@ class Relay:
         """The generation that answers queries; None while there is none that can be trusted."""
 
     async def start(self) -> bool:
-        """Open the live generation and begin to follow the outbox. False: it must be rebuilt."""
+        """Open the live generation and begin to follow the outbox. False: it must be rebuilt.
+
+        One whose files hold vectors of erased users is not opened again.
+        """
         name = await asyncio.to_thread(self._live_name)
         if name is not None:
             try:
@@ -86,9 +87,12 @@ class Relay:
         async with self._stepping:
             self.live = None
 
-    async def discard(self) -> None:
-        """Let the next start build a new generation instead of opening this one."""
-        await self._writer.submit(lambda ledger: _switch(ledger, self._space, ""))
+    def holds_erased(self) -> bool:
+        """Tell whether files of a generation hold vectors of erased users: deleted from it, they stay there; blocks."""
+        table = schema.generations
+        with self._record.read() as connection:
+            mine = sa.select(table.c.name).where(table.c.space == self._space, table.c.holds_erased)
+            return connection.execute(mine.limit(1)).first() is not None
 
     def wake(self) -> None:
         """Say that the outbox has grown."""
@@ -156,8 +160,10 @@ class Relay:
 
     async def _drop_but(self, keep: str) -> None:
         """Remove generations of this space, and whatever belongs to no space, from the record and from disk."""
+        # In this order: a generation that another space begins in between is not taken for nobody's.
+        names = await asyncio.to_thread(self._store.names)
         others = await asyncio.to_thread(self._others)
-        for name in await asyncio.to_thread(self._store.names):
+        for name in names:
             if name != keep and name not in others:
                 await asyncio.to_thread(self._store.drop, name)
         await self._writer.submit(lambda ledger: _forget_others(ledger, self._space, keep))
@@ -273,11 +279,7 @@ class Relay:
         return dict(zip(found, self._calibration.seen(np.stack(list(found.values()))), strict=True))
 
     async def _fill(self, generation: Generation, progress: Progress) -> None:
-        with self._record.read() as connection:
-            held = schema.item_vectors
-            mine = sa.select(held.c.item_id).where(held.c.space == self._space)
-            item_ids = list(connection.execute(mine).scalars())
-            user_keys = list(connection.execute(sa.select(schema.users.c.key)).scalars())
+        item_ids, user_keys = await asyncio.to_thread(self._everything)
         total, done = len(item_ids) + len(user_keys), 0
         await progress(0, total)
         for start in range(0, len(item_ids), STEP):
@@ -294,11 +296,19 @@ class Relay:
             done += len(keys)
             await progress(done, total)
 
+    def _everything(self) -> tuple[list[str], list[int]]:
+        """Ids of all items with a vector, and keys of all users."""
+        held = schema.item_vectors
+        with self._record.read() as connection:
+            mine = sa.select(held.c.item_id).where(held.c.space == self._space)
+            item_ids = connection.execute(mine).scalars().all()
+            return list(item_ids), list(connection.execute(sa.select(schema.users.c.key)).scalars())
+
     def _live_name(self) -> str | None:
         table = schema.generations
         with self._record.read() as connection:
             return connection.execute(
-                sa.select(table.c.name).where(table.c.live, table.c.space == self._space)
+                sa.select(table.c.name).where(table.c.live, table.c.space == self._space, sa.not_(table.c.holds_erased))
             ).scalar()
 
     def _is_sound(self, generation: Generation) -> bool:
@@ -345,7 +355,7 @@ def _begin_generation(ledger: Ledger, name: str, space: int) -> Callable[[], Non
     ledger.connection.execute(
         schema.generations.insert().values(name=name, space=space, cursor=max(newest, cursors), live=False)
     )
-    return lambda: None
+    return nothing
 
 
 def _advance(
@@ -383,14 +393,14 @@ def _advance(
         ledger.connection.execute(generations.update().where(generations.c.name == name).values(cursor=cursor))
         taken = ledger.connection.execute(sa.select(sa.func.min(generations.c.cursor))).scalar_one()
         ledger.connection.execute(outbox.delete().where(outbox.c.seq <= taken))
-    return lambda: None
+    return nothing
 
 
 def _switch(ledger: Ledger, space: int, name: str) -> Callable[[], None]:
     generations = schema.generations
     mine = generations.c.space == space
     ledger.connection.execute(generations.update().where(mine).values(live=generations.c.name == name))
-    return lambda: None
+    return nothing
 
 
 def _forget_generation(ledger: Ledger, name: str) -> Callable[[], None]:
@@ -399,7 +409,7 @@ def _forget_generation(ledger: Ledger, name: str) -> Callable[[], None]:
         (schema.indexed_interests, schema.indexed_interests.c.generation),
     ):
         ledger.connection.execute(table.delete().where(column == name))
-    return lambda: None
+    return nothing
 
 
 def _forget_others(ledger: Ledger, space: int, keep: str) -> Callable[[], None]:
@@ -407,4 +417,4 @@ def _forget_others(ledger: Ledger, space: int, keep: str) -> Callable[[], None]:
     gone = sa.select(generations.c.name).where(generations.c.space == space, generations.c.name != keep)
     ledger.connection.execute(indexed.delete().where(indexed.c.generation.in_(gone)))
     ledger.connection.execute(generations.delete().where(generations.c.space == space, generations.c.name != keep))
-    return lambda: None
+    return nothing

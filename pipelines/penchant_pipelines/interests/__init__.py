@@ -2,7 +2,7 @@
 
 from penchant_pipelines.interests.blend import Blender, Event, Recipe
 from penchant_pipelines.interests.calibration import Calibration, calibrate
-from penchant_pipelines.interests.evidence import Evidence, SteeringEvent
+from penchant_pipelines.interests.evidence import STEERING, Evidence, SteeringEvent
 from penchant_pipelines.interests.settings import InterestSettings, Weighing
 from penchant_pipelines.interests.state import Interest, Profile, pack, unpack
 from penchant_pipelines.interests.view import (
@@ -16,6 +16,7 @@ from penchant_pipelines.interests.view import (
 )
 
 __all__ = [
+    "STEERING",
     "Blender",
     "Calibration",
     "Contribution",

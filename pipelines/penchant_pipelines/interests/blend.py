@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from penchant_pipelines import drift
 from penchant_pipelines.interests.calibration import Calibration
-from penchant_pipelines.interests.evidence import Evidence, SteeringEvent, Vector, weighing
+from penchant_pipelines.interests.evidence import STEERING, Evidence, SteeringEvent, Vector, weighing
 from penchant_pipelines.interests.horizons import HORIZONS, faded
 from penchant_pipelines.interests.settings import InterestSettings
 from penchant_pipelines.interests.state import (
@@ -129,7 +129,9 @@ class Blender:
         if evidence.language not in ("", "und"):
             profile.languages[evidence.language] = profile.languages.get(evidence.language, 0.0) + mass
         if nearest is None or (cosine < self.calibration.similarity and not repeated):
-            nearest, cosine = self._opened(evidence.id, sign, vector, evidence.time), 1.0
+            # A caller's id may look like that of a steering event, which names what that opens.
+            key = f"\x1f{evidence.id}" if evidence.id.startswith(STEERING) else evidence.id
+            nearest, cosine = self._opened(key, sign, vector, evidence.time), 1.0
             profile.interests.append(nearest)
         nearest.text_count += not repeated
         column = self._columns[rule.half_life_days * MICROS_PER_DAY]

@@ -12,6 +12,8 @@ from penchant_pipelines.interests.settings import InterestSettings
 from penchant_pipelines.model import Action, Steering
 
 Vector = NDArray[np.float32]
+STEERING = "steering-"
+"""What ids of steering events begin with."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ from penchant_pipelines.record.carry import carried
 from penchant_pipelines.record.commit import Captured, Change, Commit, Receipt, Steered
 from penchant_pipelines.record.reading import Reading, joined
 from penchant_pipelines.record.rows import Vector
+from penchant_pipelines.record.writer import nothing
 
 ITEM, USER = "item", "user"
 
@@ -136,7 +137,7 @@ class Ledger:
         inserted = self.connection.execute(schema.signals.insert().values(values))
         seq = inserted.inserted_primary_key[0]  # type: ignore[index]
         if spaces:
-            vectors = [{"seq": seq, "space": key, "vector": _blob(reading.vectors.get(key))} for key in spaces]
+            vectors = [{"seq": seq, "space": key, "vector": rows.to_blob(reading.vectors.get(key))} for key in spaces]
             self.connection.execute(schema.signal_vectors.insert(), vectors)
         self._touch(state)
         state.version += 1
@@ -243,7 +244,7 @@ class Ledger:
         kept = [space.key for space in self._spaces if space.key in vectors]
         self.connection.execute(
             schema.steering_vectors.insert(),
-            [{"seq": seq, "space": key, "vector": _blob(vectors[key])} for key in kept],
+            [{"seq": seq, "space": key, "vector": rows.to_blob(vectors[key])} for key in kept],
         )
         self._touch(state)
         state.version += 1
@@ -341,6 +342,7 @@ class Ledger:
             self.connection.execute(other.delete().where(column == state.key))
         # A guest id that was merged into somebody else and comes back is erased as itself.
         self.connection.execute(schema.merges.delete().where(schema.merges.c.from_user_id == user_id))
+        self.connection.execute(schema.generations.update().values(holds_erased=True))
         receipt = Receipt("r-" + uuid.uuid4().hex, deleted, vectors)
         self.connection.execute(
             table.insert().values(
@@ -373,7 +375,7 @@ class Ledger:
                 self._commit.recount.add(item.id)
             for row in waiting.get(item.id, []):
                 self._complete(row, reading)
-        return lambda: None
+        return nothing
 
     def embed_item(self, space: int, item_id: str, vector: Vector) -> None:
         """Bring an item that is known into a space that is being built."""
@@ -608,10 +610,6 @@ def _evidence(signal: Signal, time: int, reading: Reading, space: int) -> Eviden
         terms=reading.terms,
         language=reading.language,
     )
-
-
-def _blob(vector: Vector | None) -> bytes | None:
-    return None if vector is None else vector.tobytes()
 
 
 def _summary(profile: Profile) -> dict[str, tuple[int, int]]:

@@ -6,6 +6,7 @@ import secrets as random_bytes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import command
@@ -18,6 +19,10 @@ from penchant_pipelines.errors import WrongState
 from penchant_pipelines.record import schema
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_MS = 10_000
+"""How long who wants to write waits for another who writes."""
+BEGIN = "begin"
+"""Execution option: the statement that begins a transaction."""
 
 
 class Record:
@@ -44,6 +49,8 @@ class Record:
         self.engine = _engine(database)
         try:
             migrate(self.engine)
+            # What was erased before a crash may lie in the log yet.
+            self.truncate_log()
         except Exception:
             self.close()
             raise
@@ -64,11 +71,19 @@ class Record:
                 connection.execute(table.insert().values(name=name, value=found))
             return bytes(found)
 
-    def truncate_log(self) -> None:
-        """Fold the write-ahead log into the database and empty it, so that erased rows stay nowhere."""
+    def truncate_log(self) -> bool:
+        """Fold the write-ahead log into the database and empty it, so that erased rows stay nowhere.
+
+        False where somebody is reading or writing: it is not emptied then, and nobody is made to wait.
+        """
         with self.engine.connect() as connection:
-            connection.rollback()
-            connection.connection.dbapi_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
+            driver: Any = connection.connection.dbapi_connection
+            try:
+                driver.execute("PRAGMA busy_timeout = 0")
+                busy, _, _ = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                driver.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        return not busy
 
     def close(self) -> None:
         """Close the database and let go of the folder."""
@@ -109,7 +124,7 @@ def _engine(path: Path) -> Engine:
             "journal_mode = WAL",
             "synchronous = FULL",
             "foreign_keys = ON",
-            "busy_timeout = 10000",
+            f"busy_timeout = {BUSY_MS}",
             # Erased rows are overwritten, not only unlinked.
             "secure_delete = ON",
             "cache_size = -65536",
@@ -118,6 +133,6 @@ def _engine(path: Path) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN")
+        connection.exec_driver_sql(connection.get_execution_options().get(BEGIN, "BEGIN"))
 
     return engine

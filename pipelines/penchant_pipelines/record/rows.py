@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row
 
-from penchant_pipelines.interests import Blender, Event, Evidence, Profile, SteeringEvent, unpack
+from penchant_pipelines.interests import STEERING, Blender, Event, Evidence, Profile, SteeringEvent, unpack
 from penchant_pipelines.model import Action, Behavior, Item, Post, Signal, Steering
 from penchant_pipelines.record.schema import item_vectors, items, signal_vectors, signals, steering_vectors, steerings
 
@@ -38,6 +38,11 @@ def to_json(value: Any) -> str:
 def to_vector(blob: bytes | None) -> Vector | None:
     """(d,) float32 from a blob."""
     return None if blob is None else np.frombuffer(blob, dtype=np.float32)
+
+
+def to_blob(vector: Vector | None) -> bytes | None:
+    """A blob from (d,) float32."""
+    return None if vector is None else vector.tobytes()
 
 
 def digest(signal: Signal) -> bytes:
@@ -213,4 +218,4 @@ def to_steering(row: Row[*tuple[Any, ...]], vector: Vector) -> SteeringEvent:
 
 def steering_event_id(seq: int) -> str:
     """Sorts among signal ids of the same microsecond, and names the interest that the words open."""
-    return f"steering-{seq:012d}"
+    return f"{STEERING}{seq:012d}"

@@ -19,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
     text,
 )
 
@@ -150,6 +151,8 @@ generations = Table(
     # Last outbox row that the index has taken.
     Column("cursor", BigInteger, nullable=False),
     Column("live", Boolean, nullable=False),
+    # Vectors of somebody who was erased since are in its files, if deleted: it is to be replaced.
+    Column("holds_erased", Boolean, nullable=False, server_default=false()),
 )
 
 indexed_interests = Table(

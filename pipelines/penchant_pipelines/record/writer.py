@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from sqlalchemy import Connection, Engine
 
 from penchant_pipelines.errors import PenchantError, WrongState
+from penchant_pipelines.record.record import BEGIN
 
 MAX_GROUP = 64
 Result = TypeVar("Result")
@@ -51,7 +52,8 @@ class Writer(Generic[Tx]):
     """
 
     def __init__(self, engine: Engine, transaction: Callable[[Connection], Tx]) -> None:
-        self._engine = engine
+        # Who begins by reading and then finds another writing is refused at once; this waits its turn instead.
+        self._engine = engine.execution_options(**{BEGIN: "BEGIN IMMEDIATE"})
         self._transaction = transaction
         self._queue: deque[_Work[Tx]] = deque()
         self._wake = threading.Condition()
@@ -122,6 +124,10 @@ class Writer(Generic[Tx]):
                 raise
             transaction.committed()
             return outcomes
+
+
+def nothing() -> None:
+    """Answer of a work that gives none."""
 
 
 def _settle(group: list[_Work[Any]], outcomes: list[Any]) -> None:

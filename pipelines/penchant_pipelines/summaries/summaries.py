@@ -21,7 +21,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from penchant_pipelines.interests import ProfileView
 from penchant_pipelines.profiles import Stored
-from penchant_pipelines.record import Record, Writer
+from penchant_pipelines.record import Record, Writer, nothing
 from penchant_pipelines.record.commit import Change
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.schema import steerings, users
@@ -242,9 +242,9 @@ def _put(ledger: Ledger, user_key: int, values: dict[str, Any]) -> Callable[[], 
     if ledger.connection.execute(known).first() is not None:
         statement = insert(table).values(user_key=user_key, **values)
         ledger.connection.execute(statement.on_conflict_do_update(index_elements=["user_key"], set_=values))
-    return lambda: None
+    return nothing
 
 
 def _drop_all(ledger: Ledger) -> Callable[[], None]:
     ledger.connection.execute(table.delete())
-    return lambda: None
+    return nothing
