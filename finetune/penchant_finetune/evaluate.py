@@ -96,11 +96,6 @@ def run_of(prepared: Prepared, folder: Path) -> Run:
     return run
 
 
-def measure_run(prepared: Prepared, asked: Asked, run: Path) -> dict[int, Values]:
-    """Figures of a run by user, as `measure` gives them."""
-    return _measure_encoder(prepared, asked, open_tuned(prepared, run))
-
-
 def _measure_live(prepared: Prepared, asked: Asked) -> dict[int, Values]:
     """Figures of what the server has now: its adapter where the settings name one, else the base encoder."""
     settings = prepared.manifest.encoder

@@ -121,7 +121,7 @@ class Adapters:
     def state(self, adapter: Adapter) -> AdapterState:
         """Where an adapter stands."""
         if adapter.space is None:
-            return AdapterState.LOADED
+            return AdapterState.BUILDING if adapter.begun else AdapterState.LOADED
         if adapter.space is self.serving.live:
             return AdapterState.LIVE
         return AdapterState.STANDBY if self._rows[adapter.space.key].state == STANDBY else AdapterState.BUILDING
@@ -158,7 +158,13 @@ class Adapters:
             raise WrongState("JOB_RUNNING", f"adapter {adapter_id!r} is being built; wait for the job or cancel it")
         if state is AdapterState.LOADED:
             job_id = self._jobs.new_id()
-            return await self._jobs.start(ACTIVATE, self._activation(adapter, standby, job_id), job_id)
+            # Measuring its encoder comes before there is a space: whoever unloads it meanwhile must hear of it.
+            adapter.begun = True
+            try:
+                return await self._jobs.start(ACTIVATE, self._activation(adapter, standby, job_id), job_id)
+            except WrongState:
+                adapter.begun = False
+                raise
 
         async def switch(_progress: Progress) -> None:
             if adapter.space is not None and not standby:
@@ -205,6 +211,9 @@ class Adapters:
         table = schema.experiments
 
         def insert(ledger: Ledger) -> Callable[[], None]:
+            running = sa.select(table.c.name).where(table.c.end_time.is_(None))
+            if (other := ledger.connection.execute(running).scalar()) is not None:
+                raise WrongState("EXPERIMENT_RUNNING", f"experiment {other!r} runs; stop it first")
             if ledger.connection.execute(sa.select(table.c.seq).where(table.c.name == name)).first() is not None:
                 raise Conflict("EXPERIMENT_EXISTS", f"there was an experiment {name!r} before; choose another name")
             ledger.connection.execute(
@@ -392,7 +401,7 @@ class Adapters:
 
     async def _drop(self, adapter: Adapter) -> None:
         """Take a space out of service and delete all that is its own."""
-        space, adapter.space = adapter.space, None
+        space, adapter.space, adapter.begun = adapter.space, None, False
         if space is None:
             return
         self.serving = replace(self.serving, others=tuple(other for other in self.serving.others if other is not space))

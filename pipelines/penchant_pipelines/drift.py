@@ -186,7 +186,7 @@ def report(
         detected=state.remaining > 0,
         magnitude=min(1.0, max(0.0, horizon_distance)),
         since=state.since if state.remaining > 0 else None,
-        enough_evidence=state.count >= settings.min_signals,
+        enough_evidence=state.count > settings.min_signals,
         recent_signal_count=recent_signal_count,
         trust=trust(state, settings),
     )

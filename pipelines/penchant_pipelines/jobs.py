@@ -19,6 +19,7 @@ from penchant_pipelines.model import now
 from penchant_pipelines.record import Record, Writer, nothing
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.schema import jobs as table
+from penchant_pipelines.tasks import to_the_end
 
 log = structlog.get_logger(__name__)
 
@@ -87,7 +88,8 @@ class Jobs:
         # Taken before the first await, so that two calls at once can't both pass the check above.
         task = asyncio.create_task(self._run(job, work), name=f"job-{kind}")
         self._running[job.id] = (job, task)
-        await self._writer.submit(lambda ledger: _insert(ledger, job))
+        # It runs, whoever gives up waiting: whoever asks for it later must find it.
+        await to_the_end(self._writer.submit(lambda ledger: _insert(ledger, job)))
         return job
 
     async def get(self, job_id: str) -> Job:

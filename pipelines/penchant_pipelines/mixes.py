@@ -72,9 +72,9 @@ class Mixes:
 
     def start(self) -> None:
         """Read what is live; blocks."""
-        self.live = next(iter(self._read(1, live=True)), None)
+        self.live = next((version for _, version in self._read(1, table.c.live)), None)
         # The newest, live or not: who went back to another doesn't want it learnt again at once.
-        self._tried_at = max((version.favour_count for version in self._read(1)), default=0)
+        self._tried_at = max((version.favour_count for _, version in self._read(1)), default=0)
         if self.live is not None and self.live.outdated:
             self._tried_at = 0
 
@@ -87,9 +87,13 @@ class Mixes:
 
         async def work(progress: Progress) -> None:
             before = self.live
-            with ThreadPoolExecutor(1, thread_name_prefix="lessons") as thread:
+            thread = ThreadPoolExecutor(1, thread_name_prefix="lessons")
+            try:
                 lessons = await self._lessons(teacher(), thread, progress)
                 version = await asyncio.get_running_loop().run_in_executor(thread, self._judged, lessons)
+            finally:
+                # Whoever cancels doesn't hold up the event loop until the sums are done.
+                thread.shutdown(wait=False)
             if self.live is not before:
                 # Somebody chose another meanwhile: what a person chose is not overruled by a job.
                 version = replace(version, live=False)
@@ -104,17 +108,17 @@ class Mixes:
         """Tell whether the record has grown enough since the last time to learn anew."""
         return len(self._catalog.crowd) >= max(FEWEST_FAVOURS, GROWTH * self._tried_at)
 
-    async def versions(self, limit: int) -> Sequence[MixVersion]:
-        """The newest versions, newest first."""
-        return await asyncio.to_thread(self._read, limit)
+    async def versions(self, before: int | None, limit: int) -> Sequence[tuple[int, MixVersion]]:
+        """Versions with their sequence numbers, newest first, older than a number."""
+        return await asyncio.to_thread(self._read, limit, *([] if before is None else [table.c.seq < before]))
 
     async def use(self, mix_id: str) -> MixVersion | None:
         """Put a version to use at once; an empty id: none, interests alone rank. Raises NotFound."""
-        found = await asyncio.to_thread(self._read, 1, mix_id=mix_id) if mix_id else []
+        found = await asyncio.to_thread(self._read, 1, table.c.id == mix_id) if mix_id else []
         if mix_id and not found:
             raise NotFound("mix", mix_id)
         await self._writer.submit(lambda ledger: _use(ledger, mix_id))
-        self.live = replace(found[0], live=True) if found else None
+        self.live = replace(found[0][1], live=True) if found else None
         self._tried_at = len(self._catalog.crowd)
         return self.live
 
@@ -142,7 +146,7 @@ class Mixes:
         users = np.unique([lesson.user for lesson in recent], return_inverse=True)[1]
         count = int(users.max()) + 1
         before, after = (by_user(quality(recent, mix), users, count) for mix in (live, trial))
-        gain, _, high, _ = Bootstrap(count).difference(after, before)
+        _, _, high, _ = Bootstrap(count).difference(after, before)
         return MixVersion(
             "m-" + uuid.uuid4().hex[:12],
             now(),
@@ -152,15 +156,13 @@ class Mixes:
             float(after.mean()),
             float(before.mean()),
             # A few users' luck must not keep out what most lessons taught: only a sure loss does.
-            gain >= 0 or high >= 0,
+            high >= 0,
         )
 
-    def _read(self, limit: int, live: bool = False, mix_id: str = "") -> list[MixVersion]:
-        query = sa.select(table).order_by(table.c.seq.desc()).limit(limit)
-        query = query.where(table.c.live) if live else query
-        query = query.where(table.c.id == mix_id) if mix_id else query
+    def _read(self, limit: int, *where: sa.ColumnElement[bool]) -> Sequence[tuple[int, MixVersion]]:
+        query = sa.select(table).where(*where).order_by(table.c.seq.desc()).limit(limit)
         with self._record.read() as connection:
-            return [_version(row) for row in connection.execute(query)]
+            return [(row.seq, _version(row)) for row in connection.execute(query)]
 
 
 def _version(row: sa.Row[Any]) -> MixVersion:

@@ -38,6 +38,8 @@ class Adapter:
     metrics: dict[str, float] = field(default_factory=dict)
     load_time: int = field(default_factory=now)
     space: Space | None = None
+    begun: bool = False
+    """Its space is being built, or about to be."""
 
 
 @dataclass(frozen=True, slots=True)

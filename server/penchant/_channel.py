@@ -12,10 +12,18 @@ MAX_RECEIVE_BYTES = 64 * 1024 * 1024
 
 _LOOPBACK = ("127.", "localhost", "[::1]", "unix:")
 
-# Sent twice, these would start a second job, or answer "not found" for what the first attempt did.
+# Sent twice, these would start a second job, or be refused for what the first attempt did.
 _NEVER_RESENT = {
-    "penchant.v1.InterestService": ("DeleteUser", "MergeUsers", "StreamCapture"),
-    "penchant.v1.AdminService": ("ActivateAdapter", "RebuildIndex"),
+    "penchant.v1.InterestService": ("StreamCapture",),
+    "penchant.v1.AdminService": (
+        "UnloadAdapter",
+        "ActivateAdapter",
+        "StartExperiment",
+        "StopExperiment",
+        "LearnMix",
+        "RebuildIndex",
+        "CancelJob",
+    ),
 }
 
 _SERVICE_CONFIG = json.dumps(

@@ -220,7 +220,7 @@ def signals(user_id: str) -> interest.ListSignalsRequest:
 
 @_answering(interest.ExportUserResponse, lambda response: response)
 def export_user(user_id: str) -> interest.ExportUserRequest:
-    """Stream all that is held about a user: records with either a `profile` or a `signal`."""
+    """Stream all that is held about a user: records with a `profile`, a `signal` or what the user `steered`."""
     return interest.ExportUserRequest(user_id=user_id)
 
 
@@ -407,7 +407,7 @@ def experiment(name: str = "") -> admin.GetExperimentRequest:
 def learn_mix() -> admin.LearnMixRequest:
     """Start learning from the record how to mix the sources of recommendations. Returns the job.
 
-    The new mix goes live where it ranks the latest days no worse than what is live.
+    The new mix goes live unless it ranks the latest days surely worse than what is live.
     """
     return admin.LearnMixRequest()
 

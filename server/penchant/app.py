@@ -81,7 +81,7 @@ async def serve(settings: Settings, encoder: Encoder | None = None) -> AsyncIter
     async with Engine.open(settings, settings.data, encoder) as engine:
         limits = settings.limits
         drain = Drain()
-        validator = Validator(Limits(limits.text_bytes, limits.batch_size, limits.page_size))
+        validator = Validator(Limits(limits.text_bytes, limits.batch_size))
         server = grpc.aio.server(
             interceptors=[CallInterceptor(validator, drain)],
             options=[

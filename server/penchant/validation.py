@@ -54,11 +54,10 @@ _Finding = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the server takes: UTF-8 bytes a text, elements a batch, results a page, seconds ahead of now."""
+    """What the server takes: UTF-8 bytes a text, elements a batch, seconds ahead of now."""
 
     max_text_bytes: int
     max_batch_size: int
-    max_page_size: int
     max_future_seconds: int = 86_400
 
 

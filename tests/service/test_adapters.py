@@ -21,6 +21,7 @@ import sqlalchemy as sa
 import torch
 from harness import Server, StartServer, catalogue, command, connected, in_process, own_process, refused, until
 
+from penchant.exceptions import WrongStateError
 from penchant.v1.admin_service_pb2 import (
     ActivateAdapterRequest,
     AdapterState,
@@ -508,6 +509,17 @@ async def test_an_adapter_is_named_not_found_by_a_path(server: Server, shelf: Pa
     assert (await refused(server.rpc("UnloadAdapter")(UnloadAdapterRequest()))).reason == "ADAPTER_LIVE"
 
 
+async def test_an_activation_that_has_only_just_begun_is_not_unloaded(server: Server, shelf: Path) -> None:
+    await server.client.load_adapter("books")
+    job = await server.client.activate_adapter("books")
+    assert await states(server) == {"": LIVE, "books": BUILDING}
+    unload = server.rpc("UnloadAdapter")(UnloadAdapterRequest(adapter_id="books"))
+    assert (await refused(unload)).reason == "JOB_RUNNING"
+    await server.client.cancel_job(job.id)
+    assert await states(server) == {"": LIVE, "books": LOADED}
+    await server.client.unload_adapter("books")
+
+
 async def test_an_experiment_serves_a_share_of_the_users_and_is_evaluated(
     start: StartServer, shelf: Path, encoder: Encoder, adapted: Encoder
 ) -> None:
@@ -518,7 +530,13 @@ async def test_an_experiment_serves_a_share_of_the_users_and_is_evaluated(
         assert (await refused(server.rpc("StartExperiment")(begin))).reason == "ADAPTER_NOT_STANDBY"
         await activated(server, "books", standby=True)
         assert await states(server) == {"": LIVE, "books": STANDBY}
-        running = await server.client.start_experiment("books-1", "books", 0.5)
+        running, late = await asyncio.gather(
+            *(server.client.start_experiment(name, "books", 0.5) for name in ("books-1", "at-once")),
+            return_exceptions=True,
+        )
+        assert not isinstance(running, BaseException)
+        assert isinstance(late, WrongStateError)
+        assert late.reason == "EXPERIMENT_RUNNING"
         assert (running.control_space_id, running.trial_space_id) == (encoder.space_id, adapted.space_id)
         assert (await refused(server.rpc("StartExperiment")(begin))).reason == "EXPERIMENT_RUNNING"
         assert (await refused(server.rpc("UnloadAdapter")(UnloadAdapterRequest(adapter_id="books")))).reason == (

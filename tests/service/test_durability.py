@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -27,6 +29,7 @@ from harness import (
 
 from penchant import AsyncClient
 from penchant.exceptions import PenchantError
+from penchant.services.interests import READER
 from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.interest_service_pb2 import CaptureRequest, StreamCaptureRequest, WatchProfilesRequest
 from penchant.v1.signal_pb2 import Post, Signal
@@ -194,6 +197,30 @@ async def test_open_streams_do_not_hold_up_a_stop(start: StartServer, data: Path
                 await asyncio.wait_for(call.read(), 5)
             assert error.value.code() is grpc.StatusCode.UNAVAILABLE
         await asyncio.wait_for(stopping, 5)
+
+
+async def test_a_sender_who_hangs_up_leaves_no_task_behind(server: Server) -> None:
+    def readers() -> list[asyncio.Task[Any]]:
+        return [task for task in asyncio.all_tasks() if task.get_name() == READER]
+
+    stream = server.rpc("StreamCapture")()
+
+    async def send() -> None:
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError):
+            for number in itertools.count():
+                await stream.write(StreamCaptureRequest(sequence=number + 1, signal=signal(number)))
+
+    sender = asyncio.create_task(send())
+    await stream.read()
+    assert readers()
+    await asyncio.sleep(1)  # what is read ahead piles up: nobody reads the answers
+    stream.cancel()
+    await sender
+
+    async def gone() -> bool:
+        return not readers()
+
+    await until(gone)
 
 
 def garble(folder: Path) -> None:

@@ -93,7 +93,7 @@ class Running:
 @asynccontextmanager
 async def running() -> AsyncIterator[Running]:
     service, drain = Interests(), Drain()  # type: ignore[abstract]
-    validator = Validator(Limits(max_text_bytes=1000, max_batch_size=10, max_page_size=10))
+    validator = Validator(Limits(max_text_bytes=1000, max_batch_size=10))
     server = grpc.aio.server(interceptors=[CallInterceptor(validator, drain)])
     pb_grpc.add_InterestServiceServicer_to_server(service, server)
     health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)

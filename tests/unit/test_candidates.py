@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +121,42 @@ async def test_what_is_left_out_or_filtered_is_not_brought_in(catalog: Catalog, 
     )
     assert len(nothing) == 0
     assert degraded == []
+
+
+async def test_hidden_items_that_were_seen_do_not_stand_for_visible_ones(catalog: Catalog, indexed: Candidates) -> None:
+    for row in range(500):
+        catalog.upsert(replace(catalog.entries[f"i{row}"].item, hidden=True), "en", {1: axis(0)})
+    seen = {f"i{row}" for row in range(499)}
+    found, _ = await indexed.find(taste([]), None, LIMIT, seen, EVERYTHING, "")
+    assert len(found) == OVERSAMPLE * LIMIT
+
+
+async def test_what_is_deleted_or_changed_while_a_filter_looks_is_not_found(
+    catalog: Catalog, candidates: Candidates
+) -> None:
+    for name in ("gone", "changed", "kept"):
+        catalog.upsert(Item(name, categories=("film",)), "en", {1: axis(0)})
+    looking, done = threading.Event(), threading.Event()
+
+    class Slow(Filter):
+        def matches(self, item: Item) -> bool:
+            if item.id == "kept":
+                looking.set()
+                assert done.wait(10)
+            return super().matches(item)
+
+    slow = Slow.parse('categories:"film"')
+    search = asyncio.create_task(candidates.matching(slow, "slow", set()))
+    await asyncio.to_thread(looking.wait, 10)
+    row = catalog.entries["gone"].row
+    catalog.delete("gone")
+    catalog.upsert(Item("changed", categories=("book",)), "en", {1: axis(0)})
+    catalog.upsert(Item("new", hidden=True), "en", {1: axis(0)})
+    assert catalog.entries["new"].row == row
+    done.set()
+    kept = [catalog.entries["kept"].row]
+    assert (await search).tolist() == kept
+    assert (await candidates.matching(slow, "slow", set())).tolist() == kept
 
 
 def learnt(*lines: dict[int, float], size: int = ITEMS) -> Floats:

@@ -36,7 +36,7 @@ from penchant.v1.signal_pb2 import ACTION_LIKE, Behavior, Post, Signal
 from penchant.validation import Limits, Validator
 from penchant_pipelines.errors import InvalidInput
 
-LIMITS = Limits(max_text_bytes=100, max_batch_size=3, max_page_size=50)
+LIMITS = Limits(max_text_bytes=100, max_batch_size=3)
 VALIDATOR = Validator(LIMITS)
 
 # Elements of batches and streams, which services check one by one.

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from penchant_pipelines.interests import (
+    STEERING,
     Blender,
     Calibration,
     Event,
@@ -338,3 +339,16 @@ def test_the_newest_signals_lead_once_drift_is_likely_however_close_in_time() ->
     assert (calm.drift.detected, changed.drift.detected) == (False, True)
     assert calm.fresh @ axis(0) > 0.9
     assert changed.fresh @ axis(1) > 0.9
+
+
+def test_a_signal_named_as_a_steering_event_opens_an_interest_of_its_own() -> None:
+    name = f"{STEERING}{1:012d}"
+    events: list[Event] = [
+        SteeringEvent(name, 0, axis(0), Steering(bias=1), topic="tea", terms=("tea",)),
+        post(name, DAY, axis(1)),
+        *daily(2, range(2, 4)),
+        *daily(3, range(4, 6)),
+    ]
+    profile, contributions = explain(events, blender(max_interests=2), 9 * DAY)
+    assert len({interest.id for interest in profile.interests}) == len(profile.interests) == 2
+    assert set(contributions) == {interest.id for interest in profile.interests}

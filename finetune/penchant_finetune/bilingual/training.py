@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from transformers import PreTrainedModel
 
-Pair = tuple[str, str]
 Led = tuple[str, Tensor]
 """A text and the unit vector (d,) that it should get."""
 CHECKPOINT, BEST = "checkpoint.pt", "best.pt"

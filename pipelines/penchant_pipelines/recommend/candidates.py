@@ -63,10 +63,10 @@ class Candidates:
             rows = self._visible(out)
             return _joined(self._exact(targets, places, rows), by_row, rows, limit), [INDEX_LAG]
         rows = self._pick([[hit.id for hit in hits] for hits in found], places, out)
-        rows = _joined(rows, by_row, self._visible(out), limit) if by_row is not None else rows
-        if len(rows) >= min(limit, int(catalog.visible.sum()) - len(out)):
-            return rows, []
         allowed = self._visible(out)
+        rows = _joined(rows, by_row, allowed, limit)
+        if len(rows) >= min(limit, len(allowed)):
+            return rows, []
         return _joined(self._exact(targets, places, allowed), by_row, allowed, limit), []
 
     async def matching(self, condition: Filter, expression: str, left_out: set[str]) -> Rows:
@@ -110,10 +110,13 @@ class Candidates:
         if rows is None:
             entries = list(self._catalog.entries.values())
             matched = await asyncio.to_thread(
-                lambda: [entry.row for entry in entries if not entry.item.hidden and condition.matches(entry.item)]
+                lambda: [entry for entry in entries if not entry.item.hidden and condition.matches(entry.item)]
             )
-            rows = np.array(sorted(matched), dtype=np.intp)
-            self._filtered[key] = rows
+            # What was changed meanwhile is left out this once, and what was deleted has left its row to others.
+            held = self._catalog.entries
+            rows = np.array(sorted(e.row for e in matched if held.get(e.item.id) is e), dtype=np.intp)
+            if self._catalog.version == key[1]:
+                self._filtered[key] = rows
         return rows
 
 

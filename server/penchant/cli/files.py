@@ -84,7 +84,7 @@ def read_files(
     from penchant.validation import Limits, Validator
 
     limits = settings.limits
-    check = Validator(Limits(limits.text_bytes, limits.batch_size, limits.page_size)).check
+    check = Validator(Limits(limits.text_bytes, limits.batch_size)).check
     return (
         _messages(items, Item, identified, convert.to_item, check, refused),
         _messages(signals, Signal, SignalIds(), convert.to_signal, check, refused),

@@ -24,7 +24,7 @@ def register(app: Commands) -> None:
 
 @mix.command()
 def learn(server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
-    """Learn from the record how to mix the sources; goes live if no worse. Ctrl-C leaves the job running."""
+    """Learn from the record how to mix the sources; goes live unless surely worse. Ctrl-C leaves the job running."""
     with connect(server) as client:
         show_job(followed(client, client.learn_mix(), "learning"), as_json)
         if not as_json:

@@ -104,10 +104,10 @@ class AdminService(pb_grpc.AdminServiceServicer):
     async def ListMixes(self, request: pb.ListMixesRequest, context: Context) -> pb.ListMixesResponse:
         """Page through mixes, newest first."""
         size = coerce_page_size(request.page_size, 20, self.settings.limits.page_size)
-        passed = int(self.tokens.decode_token(request.page_token, "ListMixes", "") or 0)
-        found = (await self.engine.mixes.versions(passed + size + 1))[passed:]
-        token = self.tokens.encode_token("ListMixes", "", str(passed + size)) if len(found) > size else ""
-        return pb.ListMixesResponse(mixes=map(_mix, found[:size]), next_page_token=token)
+        cursor = self.tokens.decode_token(request.page_token, "ListMixes", "")
+        found = await self.engine.mixes.versions(int(cursor) if cursor else None, size + 1)
+        token = self.tokens.encode_token("ListMixes", "", str(found[size - 1][0])) if len(found) > size else ""
+        return pb.ListMixesResponse(mixes=[_mix(version) for _, version in found[:size]], next_page_token=token)
 
     async def UseMix(self, request: pb.UseMixRequest, context: Context) -> pb.UseMixResponse:
         """Put a mix to use, or none."""

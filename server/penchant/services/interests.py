@@ -30,6 +30,7 @@ from penchant_pipelines.summaries import Summary
 Context = grpc.aio.ServicerContext[Any, Any]
 STREAM_WINDOW = 256
 """Signals of one stream that are read ahead while a batch is captured."""
+READER = "stream-reader"
 EXPORT_PAGE = 500
 
 
@@ -79,10 +80,13 @@ class InterestService(pb_grpc.InterestServiceServicer):
             try:
                 async for request in request_iterator:
                     await queue.put(request)
-            finally:
+            except Exception:
                 await queue.put(None)
+                raise
+            # Not where it is cancelled: nobody takes from the queue any more.
+            await queue.put(None)
 
-        reader = asyncio.create_task(read())
+        reader = asyncio.create_task(read(), name=READER)
         try:
             ended = False
             while not ended:

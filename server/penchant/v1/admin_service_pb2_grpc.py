@@ -174,8 +174,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def LearnMix(self, request, context):
-        """Starts a job that learns from the record how to mix the sources of recommendations. The new mix goes live where
-        it ranks the latest days no worse than what is live.
+        """Starts a job that learns from the record how to mix the sources of recommendations. The new mix goes live unless
+        it ranks the latest days surely worse than what is live.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -54,8 +54,8 @@ class AdminServiceStub:
     GetExperiment: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetExperimentRequest, _admin_service_pb2.GetExperimentResponse]
     """Evaluates the feedback that brought attribution tokens back, by arm."""
     LearnMix: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.LearnMixRequest, _admin_service_pb2.LearnMixResponse]
-    """Starts a job that learns from the record how to mix the sources of recommendations. The new mix goes live where
-    it ranks the latest days no worse than what is live.
+    """Starts a job that learns from the record how to mix the sources of recommendations. The new mix goes live unless
+    it ranks the latest days surely worse than what is live.
     """
     ListMixes: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListMixesRequest, _admin_service_pb2.ListMixesResponse]
     """Newest first."""
@@ -93,8 +93,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     GetExperiment: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetExperimentRequest, _admin_service_pb2.GetExperimentResponse]  # type: ignore[assignment]
     """Evaluates the feedback that brought attribution tokens back, by arm."""
     LearnMix: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.LearnMixRequest, _admin_service_pb2.LearnMixResponse]  # type: ignore[assignment]
-    """Starts a job that learns from the record how to mix the sources of recommendations. The new mix goes live where
-    it ranks the latest days no worse than what is live.
+    """Starts a job that learns from the record how to mix the sources of recommendations. The new mix goes live unless
+    it ranks the latest days surely worse than what is live.
     """
     ListMixes: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListMixesRequest, _admin_service_pb2.ListMixesResponse]  # type: ignore[assignment]
     """Newest first."""
@@ -183,8 +183,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.LearnMixRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.LearnMixResponse, _abc.Awaitable[_admin_service_pb2.LearnMixResponse]]:
-        """Starts a job that learns from the record how to mix the sources of recommendations. The new mix goes live where
-        it ranks the latest days no worse than what is live.
+        """Starts a job that learns from the record how to mix the sources of recommendations. The new mix goes live unless
+        it ranks the latest days surely worse than what is live.
         """
 
     @_abc_1.abstractmethod
