@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.record import Record, Writer, schema
 from penchant_pipelines.record.commit import Commit, Receipt, Steered
 from penchant_pipelines.record.ledger import Ledger, ProfileCache
+from penchant_pipelines.record.record import FILE
 from penchant_pipelines.settings import Section
 from penchant_pipelines.space import Shared, Space
 from penchant_pipelines.stock import Stock, take_stock
@@ -53,7 +54,7 @@ HEAL_SECONDS = 30.0
 """Pause between attempts to rebuild an index that is away."""
 PURGE_SECONDS = 60.0
 """How long an erasure waits for others before the index is rebuilt without what they erased."""
-LOG_PAUSE_SECONDS = 0.02
+LOG_PAUSE_SECONDS = 0.05
 """Pause between attempts to empty the write-ahead log while others read or write."""
 ERASURE_SECONDS = 1.0
 """How long an erasure that is asked for waits for the log to be emptied; it is emptied later otherwise."""
@@ -91,6 +92,7 @@ class Engine:
         self.watchers = Watchers()
         self._loop = asyncio.get_running_loop()
         self._erased = asyncio.Event()
+        self._log_in_use = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
         self._profile_cache: ProfileCache = ProfileCache(maxsize=PROFILES_AT_HAND)
         self._secret = record.secret("receipts")
@@ -131,21 +133,24 @@ class Engine:
 
         `encoder` and `store` stand in for those that the settings name, `store` only in an empty folder.
         Where the encoder of its vectors is not to be had any more, all is brought into the space of the settings'
-        encoder first. Raises WrongState where the folder is in use or the model can't be loaded.
+        encoder first. Raises WrongState where the folder is in use, the record is damaged or the model can't be loaded.
         """
         model = open_model(settings.summaries)
         # The lock comes first: whoever can't have the folder should hear so before a model is loaded.
-        record = await asyncio.to_thread(Record, folder)
+        with _readable(folder):
+            record = await asyncio.to_thread(Record, folder)
         try:
-            home = await asyncio.to_thread(open_encoder, settings.encoder) if encoder is None else encoder
-            adapters = _adapter_folder(settings, folder)
-            stock = await asyncio.to_thread(take_stock, record, settings.encoder, adapters, home)
-            dimensions = {row.key: row.dimensions for row in stock.rows}
-            catalog = await asyncio.to_thread(Catalog.load, record, dimensions, settings.interests)
-            index = store or open_index_store(settings.index, record.folder / "index")
-            engine = cls(settings, record, stock, catalog, index, model)
+            with _readable(folder):
+                home = await asyncio.to_thread(open_encoder, settings.encoder) if encoder is None else encoder
+                adapters = _adapter_folder(settings, folder)
+                stock = await asyncio.to_thread(take_stock, record, settings.encoder, adapters, home)
+                dimensions = {row.key: row.dimensions for row in stock.rows}
+                catalog = await asyncio.to_thread(Catalog.load, record, dimensions, settings.interests)
+                index = store or open_index_store(settings.index, record.folder / "index")
+                engine = cls(settings, record, stock, catalog, index, model)
             try:
-                await engine._start()
+                with _readable(folder):
+                    await engine._start()
                 yield engine
             finally:
                 await engine._close()
@@ -172,7 +177,8 @@ class Engine:
         await self.adapters.resume()
         if self.settings.recommend.learn_mixes:
             self._keep_up("learn-mixes", self._learn_if_due)
-        self._keep_up("purge-erased", self._purge)
+        self._keep_up("purge-index", self._purge_index)
+        self._keep_up("purge-log", self._purge_log)
         self._in_background("write-summaries", self.summaries.run())
 
     async def _close(self) -> None:
@@ -237,9 +243,11 @@ class Engine:
             for space in self.adapters.serving.kept:
                 space.encoder.forget()
             self._erased.set()
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(ERASURE_SECONDS):
                     await self._empty_log()
+            except TimeoutError:
+                self._log_in_use.set()
             return receipt
 
         # Whoever gives up waiting has asked for all of it.
@@ -320,7 +328,13 @@ class Engine:
 
         self._in_background("heal-index", heal())
 
-    async def _purge(self) -> None:
+    async def _purge_log(self) -> None:
+        """Empty the write-ahead log that an erasure had to leave to others, as soon as they are done with it."""
+        await self._log_in_use.wait()
+        self._log_in_use.clear()
+        await self._empty_log()
+
+    async def _purge_index(self) -> None:
         """Some time after an erasure, rebuild each index that holds what was erased. Coalesces erasures.
 
         A vector deleted from an index stays in its files. Before the first, the start rebuilds what a stop cut off.
@@ -329,7 +343,6 @@ class Engine:
         await asyncio.sleep(PURGE_SECONDS)
         self._erased.clear()
         try:
-            await self._empty_log()
             # A rebuild that began before the erasure may have taken in what was erased.
             await self.jobs.ended(REBUILD)
             if holding := await asyncio.to_thread(self._holding_erased):
@@ -392,6 +405,18 @@ class Engine:
         if commit.outbox:
             for space in self.adapters.serving.kept:
                 space.relay.wake()
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.DatabaseError as error:
+        raise WrongState(
+            "RECORD_UNREADABLE",
+            f"the record {str(folder / FILE)!r} can't be read ({error.orig}): put a backup in its place, or start with "
+            "another folder",
+        ) from error
 
 
 def _adapter_folder(settings: EngineSettings, data: Path) -> Path:

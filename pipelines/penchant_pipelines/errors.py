@@ -6,7 +6,8 @@ PenchantError
 ├── Conflict          the id is taken by different content
 ├── WrongState        the request is fine, the server's state does not allow it (yet)
 ├── Unsupported       not built in this version
-└── Overloaded        come back after `retry_after` seconds
+├── Overloaded        come back after `retry_after` seconds
+└── Unavailable       something that the server needs is out of order; nothing was taken
 """
 
 from __future__ import annotations
@@ -73,3 +74,7 @@ class Overloaded(PenchantError):
     def __init__(self, retry_after: float) -> None:
         super().__init__("OVERLOADED", f"the server is busy; try again in {retry_after:g} s")
         self.retry_after = retry_after
+
+
+class Unavailable(PenchantError):
+    """Something that the server needs, such as room on its disk, is not to be had. Nothing was taken."""

@@ -151,8 +151,17 @@ class Space:
 
     async def encode_query(self, text: str, field: str) -> NDArray[np.float32] | None:
         """Encode the words of a request; None where there are none. Raises InvalidInput at the field."""
-        document = await asyncio.to_thread(self._reader.document, text, "", field)
-        return (await self.encoder.encode([document.text]))[0] if document.text else None
+        return (await self.encode_queries([(text, field)]))[0]
+
+    async def encode_queries(self, texts: Sequence[tuple[str, str]]) -> list[NDArray[np.float32] | None]:
+        """The same for many texts, each with its field, at once."""
+
+        def read() -> list[str]:
+            return [self._reader.document(text, "", field).text for text, field in texts]
+
+        words = await asyncio.to_thread(read)
+        vectors = iter(await self.encoder.encode([text for text in words if text]))
+        return [next(vectors) if text else None for text in words]
 
     async def recommend(self, user_id: str, query: Query, present: int | None = None) -> tuple[Ranking, Stored | None]:
         """Rank the catalogue for a user; an unknown one gets what is popular. `present` (µs): now, unless given."""

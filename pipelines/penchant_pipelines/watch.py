@@ -26,6 +26,10 @@ class Watcher:
         """Queue a change if it is wanted."""
         if self._user_ids and change.user_id not in self._user_ids:
             return
+        if not change.version:
+            # What was queued of somebody who is no more is told to nobody any more.
+            for key in [key for key in self._changes if key[0] == change.user_id]:
+                del self._changes[key]
         if len(self._changes) >= self._most:
             # Fall back to one entry a user: nothing newest is lost and memory stays bounded by the users.
             newest = {queued.user_id: queued for queued in self._changes.values()}

@@ -77,7 +77,10 @@ def _timestamp(field: str, time: datetime | None) -> Timestamp | None:
     if zoned_time is None:
         return None
     timestamp = Timestamp()
-    timestamp.FromDatetime(zoned_time)
+    try:
+        timestamp.FromDatetime(zoned_time)
+    except (OverflowError, ValueError):
+        raise InvalidInputError.at(field, "must lie in the years 1 to 9999 of UTC") from None
     return timestamp
 
 

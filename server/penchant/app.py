@@ -21,7 +21,7 @@ from penchant.services.admin import AdminService
 from penchant.services.catalog import CatalogService
 from penchant.services.interests import InterestService
 from penchant.services.recommendations import RecommendationService
-from penchant.settings import Settings
+from penchant.settings import Settings, strange_variables
 from penchant.v1 import (
     admin_service_pb2,
     admin_service_pb2_grpc,
@@ -53,6 +53,8 @@ SERVICES = [
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; returns the process's exit status."""
     configure_logging(settings.log_level, settings.log_format)
+    for name, hint in strange_variables().items():
+        log.warning("settings.unknown_variable", name=name, hint=hint)
     try:
         asyncio.run(_serve_until_told(settings))
     except PenchantError as error:

@@ -15,6 +15,7 @@ from penchant_pipelines.errors import (
     NotFound,
     Overloaded,
     PenchantError,
+    Unavailable,
     Unsupported,
     Violation,
     WrongState,
@@ -51,6 +52,7 @@ _CODES: dict[type, int] = {
     Unsupported: code_pb2.UNIMPLEMENTED,
     Overloaded: code_pb2.RESOURCE_EXHAUSTED,
     Draining: code_pb2.UNAVAILABLE,
+    Unavailable: code_pb2.UNAVAILABLE,
 }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,10 @@ from penchant_pipelines.engine import EngineSettings
 from penchant_pipelines.errors import InvalidInput, Violation
 from penchant_pipelines.settings import Section
 
+PREFIX, DELIMITER = "PENCHANT_", "__"
+SERVER = PREFIX + "SERVER"
+"""The variable by which the command line finds its server."""
+
 
 class LimitSettings(Section):
     """Sizes above which a request is refused; GetServerInfo tells them to callers."""
@@ -41,7 +46,7 @@ class Settings(BaseSettings, EngineSettings):
     """Settings of `penchant serve`."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PENCHANT_", env_nested_delimiter="__", extra="forbid", validate_default=True
+        env_prefix=PREFIX, env_nested_delimiter=DELIMITER, extra="forbid", validate_default=True
     )
 
     data: Path = Field(default=Path("penchant-data"), description="Folder that holds all that the server keeps.")
@@ -114,9 +119,27 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
         raise InvalidInput.at("config", f"{config} can't be read: {error}") from error
 
 
+def strange_variables() -> dict[str, str]:
+    """Variables of the environment that look like settings and are none, each with what may have been meant.
+
+    They are not refused: a cluster may set some for a service of this name. What begins like a setting and goes on
+    wrongly is refused by `load_settings`.
+    """
+    keys = {name: name.removeprefix(PREFIX).lower().replace(DELIMITER, ".") for name in os.environ if name != SERVER}
+    return {
+        name: _unknown(key)
+        for name, key in keys.items()
+        if name.startswith(PREFIX) and key.partition(".")[0] not in Settings.model_fields
+    }
+
+
 def _complaint(key: str, problem: ErrorDetails) -> str:
     if problem["type"] != "extra_forbidden":
         return problem["msg"].removeprefix("Value error, ")
+    return _unknown(key)
+
+
+def _unknown(key: str) -> str:
     near = difflib.get_close_matches(key, _keys(Settings.model_construct(), ()), n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "`penchant settings` prints all there are"
     return f"there is no setting {key!r}; {hint}"

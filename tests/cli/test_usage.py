@@ -5,12 +5,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import run
 from typer.testing import CliRunner
 
 from penchant.cli import app
+from penchant_pipelines.record import Record
 
 # Port 9 (discard) is reserved: nothing of ours listens there.
 NOBODY = "127.0.0.1:9"
@@ -86,6 +88,26 @@ def test_wrong_settings_name_their_keys() -> None:
     assert result.exit_code == 1
     assert "listen: " in result.stderr
     assert "no: " in result.stderr
+
+
+def test_forget_says_what_to_give_where_there_is_nobody_to_ask() -> None:
+    result = runner.invoke(app, ["forget", "mei", "--server", NOBODY], input="")
+    assert result.exit_code == 1
+    assert "give --yes" in result.stderr
+
+
+def test_doctor_looks_into_the_record(tmp_path: Path) -> None:
+    def told() -> dict[str, Any]:
+        result = runner.invoke(app, ["doctor", "--server", NOBODY, "--data", str(tmp_path), "--json"])
+        found = [json.loads(line) for line in result.stdout.splitlines()]
+        return next(finding for finding in found if finding["check"] == "record")
+
+    assert told()["ok"]
+    Record(tmp_path).close()
+    assert told()["detail"] == "sound"
+    (tmp_path / "record.sqlite3").write_bytes(b"\xde\xad\xbe\xef" * 5_000)
+    assert not told()["ok"]
+    assert "backup" in told()["detail"]
 
 
 def test_doctor_is_not_content_without_a_server(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from penchant_pipelines.errors import Conflict, NotFound, WrongState
+from penchant_pipelines.errors import Conflict, NotFound, Unavailable, WrongState
 from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Profile, Recipe, pack, unpack
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal, Steering
 from penchant_pipelines.profiles import Profiles
@@ -316,6 +316,22 @@ async def test_the_log_is_emptied_without_holding_up_anybody(store: Store) -> No
         assert time.monotonic() - started < 5
     assert store.record.truncate_log()
     assert (store.record.folder / "record.sqlite3-wal").stat().st_size == 0
+
+
+async def test_where_the_disk_is_full_a_caller_is_told_to_come_back(store: Store) -> None:
+    await store.capture(post("p"))
+    full = True
+
+    @sa.event.listens_for(store.record.engine, "begin")
+    def limit(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {1 if full else 2**30}")  # 1: as many as there are
+
+    with pytest.raises(Unavailable, match="full"):
+        await store.capture(*(post(f"p{number}", day=number) for number in range(2_000)))
+    full = False
+    assert [event.id for event in events_of(store)] == ["p"]
+    assert (await store.capture(post("q"))).version == 2
+    assert store.true()
 
 
 # -- signals -------------------------------------------------------------------------------------------------

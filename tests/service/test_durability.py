@@ -32,6 +32,7 @@ from penchant.exceptions import PenchantError
 from penchant.services.interests import READER
 from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.interest_service_pb2 import CaptureRequest, StreamCaptureRequest, WatchProfilesRequest
+from penchant.v1.recommendation_service_pb2 import FindUsersRequest
 from penchant.v1.signal_pb2 import Post, Signal
 
 SIGNALS, USERS = 2_000, 20
@@ -266,6 +267,22 @@ async def test_a_damaged_index_heals_by_itself(start: StartServer, damage: Calla
         assert len(list(index.glob("g-*"))) == 1
     async with start() as server:
         assert not (await server.client.recommend("u")).degraded
+
+
+async def test_an_index_of_users_alone_that_is_gone_is_built_anew(start: StartServer, data: Path) -> None:
+    async with start() as server:
+        await server.client.capture(user_id="ann", text="Bouldering and climbing gyms")
+        await server.index_caught_up()
+    shutil.rmtree(data / "index")
+
+    async with start() as server:
+
+        async def found() -> bool:
+            answer = await server.rpc("FindUsers")(FindUsersRequest(text="climbing", min_similarity=-1))
+            assert answer.degraded or answer.matches
+            return not answer.degraded
+
+        await until(found)
 
 
 async def test_a_caller_who_hangs_up_disturbs_nobody(server: Server) -> None:

@@ -493,6 +493,25 @@ async def test_watching_tells_of_every_change(server: Server) -> None:
         assert (await anext(everyone)).user_id == "third"
 
 
+async def test_watchers_hear_that_somebody_is_no_more(server: Server) -> None:
+    for user in ("erased", "guest", "member"):
+        await server.client.capture(user_id=user, text="I love hiking")
+    async with (
+        aclosing(server.client.watch(["erased", "guest"])) as profiles,
+        aclosing(server.client.watch(drift_only=True)) as drifts,
+        asyncio.timeout(10),
+    ):
+        assert {(await anext(profiles)).version, (await anext(profiles)).version} == {1}
+        await anext(drifts)
+        await server.client.delete_user("erased")
+        await server.client.merge_users(from_user_id="guest", into_user_id="member")
+        for stream in (profiles, drifts):
+            for user in ("erased", "guest"):
+                gone = await anext(stream)
+                assert (gone.user_id, gone.version, len(gone.interests)) == (user, 0, 0)
+                assert gone.HasField("as_of")
+
+
 async def test_signals_come_in_pages_newest_first(server: Server) -> None:
     rpc = server.rpc("ListSignals")
     for number in range(5):

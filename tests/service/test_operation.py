@@ -137,6 +137,19 @@ async def test_a_second_server_gets_neither_the_folder_nor_the_port(
         assert (await server.client.server_info()).signal_count == 0
 
 
+@pytest.mark.parametrize("offset", [0, 40_000])
+async def test_a_damaged_record_is_named(start: StartServer, data: Path, encoder: Encoder, offset: int) -> None:
+    async with start() as server:
+        await server.client.capture(user_id="ann", text="Bouldering and climbing gyms")
+    record = data / "record.sqlite3"
+    whole = record.read_bytes()
+    record.write_bytes(whole[:offset] + b"\xde\xad\xbe\xef" * (len(whole) // 4 - offset // 4))
+    with pytest.raises(WrongState, match=r"record\.sqlite3.* can't be read") as error:
+        async with serve(load_settings(overrides={"data": data, "listen": "127.0.0.1:0"}), encoder):
+            pass
+    assert error.value.reason == "RECORD_UNREADABLE"
+
+
 async def test_a_record_of_before_middles_were_measured_reads_as_a_new_one(start: StartServer, data: Path) -> None:
     async def told(server: Server) -> tuple[float, list[tuple[str, float]], list[str]]:
         profile = await server.client.profile("hiker")

@@ -24,6 +24,7 @@ from penchant_pipelines.interests import (
     blend,
     pack,
     unpack,
+    view,
 )
 from penchant_pipelines.interests.blend import Trace, undone_ids
 from penchant_pipelines.interests.evidence import Vector, weighing
@@ -547,3 +548,33 @@ def test_a_profile_of_the_first_format_can_be_read_until_it_is_replayed() -> Non
         del plain["interests"][0][name]
     [interest] = unpack(msgspec.msgpack.encode(plain)).interests
     assert (interest.centroid == axis(0)).all()
+
+
+REFUSED = post(3, 2, axis(0), -1.0, "football")
+
+
+@pytest.mark.parametrize("word", [{"muted": True}, {"bias": 1.0}, {"bias": -1.0}, {"pinned": True}])
+def test_a_topic_means_what_is_liked_where_the_same_was_refused_too(word: dict[str, Any]) -> None:
+    mixer = blender()
+    profile = mixer.replay([*FOOTBALL, REFUSED, about(4, axis(0), "football", **word)])
+    assert {i.sign: i.steering for i in profile.interests} == {1: Steering(**word), -1: None}
+
+
+def test_who_asks_for_more_of_what_was_refused_likes_it() -> None:
+    mixer = blender()
+    asked = [about(4, axis(0), "football", bias=1), about(5, axis(0), "football", bias=0.5)]
+    profile = mixer.replay([REFUSED, *asked])
+    assert {i.sign: i.steering for i in profile.interests} == {1: Steering(bias=0.5), -1: None}
+    refused, liked = sorted(view(profile, 9, mixer).interests, key=lambda i: i.sign)
+    assert liked.weight == 1
+    assert refused.against < 0.5
+
+
+def test_the_last_word_on_a_topic_holds() -> None:
+    mixer = blender()
+    less = about(4, axis(0), "football", bias=-1)
+    assert [i.steering for i in mixer.replay([REFUSED, less]).interests] == [Steering(bias=-1)]
+    profile = mixer.replay([REFUSED, less, about(5, axis(0), "Football", bias=1)])
+    assert {i.sign: i.steering for i in profile.interests} == {1: Steering(bias=1), -1: None}
+    profile = mixer.replay([REFUSED, less, about(5, axis(0), "Football", bias=1), about(6, axis(0), "football")])
+    assert {i.sign: i.steering for i in profile.interests} == {-1: None}

@@ -66,6 +66,12 @@ def test_an_unknown_action_names_the_known_ones(action: str) -> None:
     assert "unspecified" not in caught.value.violations[0].description.partition("none of")[2]
 
 
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_times_beyond_the_calendar_are_refused(time: str) -> None:
+    with pytest.raises(InvalidInputError, match="years 1 to 9999"):
+        _requests.profile.request("u", as_of=datetime.fromisoformat(time))
+
+
 def test_times_without_a_zone_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="time zone"):
         _requests.capture.request(user_id="mei", text="x", time=datetime(2026, 1, 1))

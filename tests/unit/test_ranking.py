@@ -32,8 +32,21 @@ def towards(first: int, second: int, cosine: float) -> NDArray[np.float32]:
 def interest(index: int, weight: float, sign: int = 1, muted: bool = False, signals: int = 1) -> InterestView:
     mass = 0.0 if muted else abs(weight)
     steering = Steering(muted=muted)
+    against = 1.0 if muted else mass if sign < 0 else 0.0
     return InterestView(
-        f"i{index}", weight, 0.5, Trend.STEADY, signals, 0, 0, steering, axis(index), {}, mass=mass, sign=sign
+        f"i{index}",
+        weight,
+        0.5,
+        Trend.STEADY,
+        signals,
+        0,
+        0,
+        steering,
+        axis(index),
+        {},
+        mass=mass,
+        sign=sign,
+        against=against,
     )
 
 
@@ -103,7 +116,7 @@ def test_what_is_near_a_dislike_or_a_mute_loses() -> None:
     items = [towards(0, 1, 0.8), towards(0, 2, 0.8), towards(0, 3, 0.8)]
     plain = rate(taste(interest(0, 1.0)), items).scores
     wary = rate(taste(interest(0, 1.0), interest(1, -0.5, sign=-1), interest(2, 0.0, muted=True)), items).scores
-    np.testing.assert_allclose(plain - wary, [0.5 * 0.6, 0.5 * 0.6, 0], atol=1e-6)
+    np.testing.assert_allclose(plain - wary, [0.5 * 0.5 * 0.6, 0.5 * 0.6, 0], atol=1e-6)
     away = rate(taste(interest(0, 1.0), interest(1, -0.5, sign=-1)), [-axis(1)]).scores
     assert away == pytest.approx(rate(taste(interest(0, 1.0)), [-axis(1)]).scores)
 

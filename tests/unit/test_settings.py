@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from penchant.settings import Settings, document, load_settings
+from penchant.settings import Settings, document, load_settings, strange_variables
 from penchant_pipelines.errors import InvalidInput
 
 
@@ -198,3 +198,15 @@ def test_every_key_is_described_in_the_document() -> None:
             assert f"# {description}\n" in text, key
     for key in ("encoder.adapter", "interests.similarity"):
         assert f"# {key.rpartition('.')[2]} =\n" in text
+
+
+def test_variables_that_set_nothing_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert strange_variables() == {}
+    for name in ("PENCHANT_LISTEN", "PENCHANT_INTERESTS__FLOOR", "PENCHANT_SERVER", "OTHER"):
+        monkeypatch.setenv(name, "0.1")
+    assert strange_variables() == {}
+    monkeypatch.setenv("PENCHANT_INTRESTS__FLOOR", "0.1")
+    monkeypatch.setenv("PENCHANT_PORT", "tcp://10.0.0.1:50051")
+    found = strange_variables()
+    assert found.keys() == {"PENCHANT_INTRESTS__FLOOR", "PENCHANT_PORT"}
+    assert "interests.floor" in found["PENCHANT_INTRESTS__FLOOR"]

@@ -352,3 +352,30 @@ def test_a_signal_named_as_a_steering_event_opens_an_interest_of_its_own() -> No
     profile, contributions = explain(events, blender(max_interests=2), 9 * DAY)
     assert len({interest.id for interest in profile.interests}) == len(profile.interests) == 2
     assert set(contributions) == {interest.id for interest in profile.interests}
+
+
+def test_a_dislike_speaks_by_its_mass_and_by_its_share_of_what_was_said() -> None:
+    def against(*noes: Evidence, likes: int = 0, as_of: int = 9 * DAY) -> float:
+        events = [*daily(0, range(1, 1 + likes)), *noes]
+        return read(sorted(events, key=lambda event: (event.time, event.id)), as_of).interests[-1].against
+
+    def no(action: Action, day: int = 9) -> Evidence:
+        return Evidence(f"no-{day}", day * DAY, text(0, 15), action, item_id="item")
+
+    assert against(no(Action.REPORT)) == pytest.approx(1)
+    assert against(no(Action.HIDE)) == pytest.approx(0.6)
+    assert against(no(Action.SKIP)) == pytest.approx(0.1)
+    assert against(no(Action.REPORT), as_of=900 * DAY) < 0.1
+    assert against(no(Action.REPORT, 8), no(Action.REPORT, 9)) == pytest.approx(1, abs=0.01)
+    assert 0 < against(no(Action.SKIP), likes=6) < 0.01
+    assert 0.1 < against(no(Action.REPORT), likes=6) < 0.3
+    # Likes of something else take nothing from it.
+    assert against(no(Action.HIDE), *daily(3, range(1, 7))) == pytest.approx(0.6)
+
+
+def test_what_is_muted_or_wanted_less_of_speaks_against_what_is_near() -> None:
+    events = daily(0, range(1, 7))
+    assert steered(events, Steering(), 0, 9 * DAY)[0].against == 0
+    assert steered(events, Steering(bias=1), 0, 9 * DAY)[0].against == 0
+    assert steered(events, Steering(bias=-0.4), 0, 9 * DAY)[0].against == pytest.approx(0.4)
+    assert steered(events, Steering(muted=True), 0, 9 * DAY)[0].against == 1

@@ -70,6 +70,15 @@ async def test_a_slow_listener_gets_the_newest_state_of_everyone_in_bounded_memo
         assert told[-1] == versions - 1
 
 
+async def test_what_was_queued_of_an_erased_user_is_told_to_nobody() -> None:
+    watcher = Watcher(frozenset())
+    sent = [change("a", 1), change("b", 1), change("a", 2), change("a", 0), change("a", 1), change("a", 0)]
+    for one in sent:
+        watcher.offer(one)
+    watcher.offer(change("a", 1))
+    assert await drained(watcher) == [change("b", 1), change("a", 0), change("a", 1)]
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.booleans()), max_size=80), st.integers(1, 6))
 async def test_nothing_newest_is_ever_lost(steps: Iterable[tuple[str, bool]], limit: int) -> None:

@@ -70,6 +70,8 @@ class Relay:
         name = await asyncio.to_thread(self._live_name)
         if name is not None:
             try:
+                if name not in await asyncio.to_thread(self._store.names):
+                    raise IndexUnavailable("the index that the record names is gone")
                 generation = await asyncio.to_thread(self._store.open, name, self._dimensions)
                 if await asyncio.to_thread(self._is_sound, generation):
                     self.live = generation
@@ -313,15 +315,18 @@ class Relay:
 
     def _is_sound(self, generation: Generation) -> bool:
         """Audit: the index holds what the record says it took, and finds a sample of it by vector."""
-        items = schema.item_vectors
+        items, indexed = schema.item_vectors, schema.indexed_interests
         mine = items.c.space == self._space
         if self.lag() == 0:
             with self._record.read() as connection:
-                expected = connection.execute(sa.select(sa.func.count()).select_from(items).where(mine)).scalar_one()
-            found = generation.items.count()
+                expected = tuple(
+                    connection.execute(sa.select(sa.func.count()).select_from(table).where(those)).scalar_one()
+                    for table, those in ((items, mine), (indexed, indexed.c.generation == generation.name))
+                )
+            found = generation.items.count(), generation.interests.count()
             # What was written in between makes no damage.
             if found != expected and self.lag() == 0:
-                log.warning("index.audit_failed", items=found, expected=expected)
+                log.warning("index.audit_failed", found=found, expected=expected)
                 return False
         with self._record.read() as connection:
             query = sa.select(items.c.vector).where(mine).order_by(sa.func.random()).limit(8)

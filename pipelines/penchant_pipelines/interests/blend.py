@@ -42,7 +42,7 @@ LEAST_PAST = 1e-6
 SURE = 1 / 3
 """How far from θ to 1 the cosine of a topic with an interest must be for the one to mean the other."""
 
-FORMAT = 6
+FORMAT = 7
 """Of stored profiles, and of all that goes into them besides the settings: a change makes them anew."""
 
 Event = Evidence | SteeringEvent
@@ -167,8 +167,11 @@ class Blender:
             steered.steered_mass = max(steered.steered_mass, STEERED_MASS)
         if event.topic:
             said = event.topic.strip()
+            for other in list(profile.interests):
+                if other is not steered and any(_same(known, said) for known in other.topics):
+                    self._take_back(profile, other)  # what was said of it before holds no more
             steered.topics = {known: more for known, more in steered.topics.items() if not _same(known, said)}
-            steered.topics[said] = bias > 0 or (pinned and bias == 0)
+            steered.topics[said] = _more(event)
         if len(profile.interests) > self.settings.max_interests:
             self._merge_nearest(profile, trace, newest=steered)
         return steered
@@ -184,10 +187,11 @@ class Blender:
             return named
         written = profile.interests
         levels = [(written, self.calibration.similarity)]
+        signs: tuple[int, ...] = (0,)
         if event.topic:
             said = event.topic.strip()
             for interest in profile.interests:
-                if any(_same(known, said) for known in interest.topics):
+                if any(_same(known, said) for known in interest.topics) and not (_more(event) and _is_no(interest)):
                     return interest
             # Single words lie near each other whatever they mean.
             written = [interest for interest in profile.interests if interest.signal_count]
@@ -195,10 +199,14 @@ class Blender:
             named_so = [interest for interest in written if are_named(interest.terms, said, words)]
             sure = self.calibration.similarity + SURE * (1 - self.calibration.similarity)
             levels = [(named_so, self.calibration.similarity), (written, sure)]
+            # A short refusal lies nearest to a bare topic, but it is what the user likes that is to be more, less or
+            # silent; and more of it is not said of a dislike.
+            signs = (1,) if _more(event) else (1, -1)
         for interests, level in levels:
-            nearest, cosine = self.nearest(interests, event.vector, 0)
-            if nearest is not None and cosine >= level:
-                return nearest
+            for sign in signs:
+                nearest, cosine = self.nearest(interests, event.vector, sign)
+                if nearest is not None and cosine >= level:
+                    return nearest
         return None
 
     def opened_by(self, event: SteeringEvent) -> Interest:
@@ -386,6 +394,16 @@ def undone_ids(events: Iterable[Event]) -> set[str]:
 
 def _wanted(event: SteeringEvent) -> int:
     return -1 if event.steering.bias < 0 else 1
+
+
+def _more(event: SteeringEvent) -> bool:
+    """Whether the user asks for more of something."""
+    return event.steering.bias > 0 or (event.steering.pinned and event.steering.bias == 0)
+
+
+def _is_no(interest: Interest) -> bool:
+    """Whether signals say that the user does not want it; what the user's word alone opened turns with the next."""
+    return interest.sign < 0 and interest.signal_count > 0
 
 
 def _same(one: str, other: str) -> bool:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from penchant_pipelines import drift
 from penchant_pipelines.drift import DriftReport
 from penchant_pipelines.interests.blend import Blender, Event, Trace
+from penchant_pipelines.interests.calibration import Calibration
 from penchant_pipelines.interests.evidence import Evidence, Vector, weighing
 from penchant_pipelines.interests.state import FOREVER, SHORT, Interest, Profile, decay, total_mass
 from penchant_pipelines.model import MICROS_PER_DAY, Steering
@@ -50,6 +51,8 @@ class InterestView:
     terms: dict[str, float] = field(repr=False)
     mass: float = 0.0
     sign: int = 1
+    against: float = 0.0
+    """0…1: how much of what is near to it the user does not want; of a mute all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ def view(profile: Profile, as_of: int, blender: Blender) -> ProfileView:
         _interest_view(profile, interest, mass, (liked if interest.sign > 0 else every) or 1.0, since, as_of, blender)
         for interest, mass in zip(profile.interests, masses, strict=True)
     ]
+    views = _with_noes(views, blender.calibration)
     views.sort(key=lambda v: (v.sign < 0, -abs(v.weight), v.id))
     distance = blender.horizon_distance(profile)
     fresh_fade, long_fade = decay(as_of - profile.updated, np.array([blender.lives[SHORT], blender.long_life]))
@@ -104,6 +108,29 @@ def view(profile: Profile, as_of: int, blender: Blender) -> ProfileView:
         languages=tuple(sorted(profile.languages, key=lambda name: (-profile.languages[name], name))),
         horizons=_directions(profile.past),
     )
+
+
+def _with_noes(views: Sequence[InterestView], calibration: Calibration) -> list[InterestView]:
+    """Tell how much each interest speaks against what is near to it.
+
+    A dislike by its mass, up to that of one whole dislike, and by its share of all that was said of the same; what the
+    user wants less of by the bias.
+    """
+    liked = [v for v in views if v.sign > 0 and v.mass > 0]
+    masses = np.array([v.mass for v in liked])
+
+    def against(interest: InterestView) -> float:
+        if interest.steering.muted:
+            return 1.0
+        if interest.sign > 0:
+            return max(-interest.steering.bias, 0.0)
+        near = 0.0
+        if liked:
+            cosines = calibration.cosines(matrix(liked), interest.vector[None])[:, 0]
+            near = float(masses[cosines >= calibration.similarity].sum())
+        return min(interest.mass, 1.0) * interest.mass / (interest.mass + near) if interest.mass else 0.0
+
+    return [replace(v, against=against(v)) for v in views]
 
 
 def _directions(sums: NDArray[np.float32] | None) -> NDArray[np.float32] | None:

@@ -28,7 +28,9 @@ class Taste:
     shares: Floats
     """(k,) weights, summing to 1."""
     avoided: Vectors
-    """(n, d) of disliked and muted interests."""
+    """(n, d) of interests that speak against what is near to them: disliked, muted, or wanted less of."""
+    against: Floats
+    """(n,) how much each of these does, 0…1."""
     muted: Vectors
     """(m, d) of muted interests alone."""
     fresh: NDArray[np.float32] | None
@@ -51,13 +53,14 @@ class Taste:
         interests = profile.interests if profile else ()
         liked = [i for i in interests if i.sign > 0 and not i.steering.muted and i.mass > 0]
         muted = [i for i in interests if i.steering.muted]
-        avoided = [i for i in interests if i.sign < 0 and not i.steering.muted]
+        avoided = [i for i in interests if i.against > 0]
         shares = np.array([i.weight for i in liked])
         return cls(
             ids=tuple(i.id for i in liked),
             centroids=_stack([i.vector for i in liked], dimensions),
             shares=shares / shares.sum() if len(shares) else shares,
-            avoided=_stack([i.vector for i in [*avoided, *muted]], dimensions),
+            avoided=_stack([i.vector for i in avoided], dimensions),
+            against=np.array([i.against for i in avoided]),
             muted=_stack([i.vector for i in muted], dimensions),
             fresh=profile.fresh if profile else None,
             ahead=ahead if ahead is not None and liked else _stack([], dimensions),
@@ -71,6 +74,11 @@ class Taste:
     def is_empty(self) -> bool:
         """Nothing is known that the user likes."""
         return not self.ids
+
+    def objection(self, nearness: Vectors | Floats) -> Floats:
+        """What speaks most against items, at least 0: (n,) of their nearness to each of `avoided`, (k, n)."""
+        most: Floats = (self.against[:, None] * nearness).max(axis=0, initial=0.0)
+        return most
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +101,7 @@ def score(
     """Score items, (n, d) unit vectors with creation times (µs, 0 = unknown) and decayed popularity.
 
     s(v) = (1−σ)·[(1−α)·τ·log Σ π_k·e^(cos(v,c_k)/τ) + α·cos(v, fresh)] + σ·max cos(v, ahead)
-           − β·max cos(v, avoided)₊ + γ·2^(−age/h) + η·pop(v):
+           − β·max a_k·cos(v, avoided_k)₊ + γ·2^(−age/h) + η·pop(v):
     the soft maximum follows the multi-interest scoring of PinnerSage and ComiRec. σ is 0 without a sequence model.
     """
     total, speaks_for = affinity(taste, vectors, settings)
@@ -103,8 +111,7 @@ def score(
     if query is not None:
         total = (1 - settings.query_weight) * total + settings.query_weight * (vectors @ query)
     if len(taste.avoided):
-        nearness = (vectors @ taste.avoided.T).max(axis=1)
-        total = total - settings.dislike_weight * np.maximum(nearness, 0.0)
+        total = total - settings.dislike_weight * taste.objection(taste.avoided @ vectors.T)
     age = np.maximum(as_of - created, 0) / MICROS_PER_DAY
     recency = np.where(created > 0, np.exp2(-age / settings.recency_half_life_days), 0.0)
     total = total + settings.recency_weight * recency

@@ -25,6 +25,8 @@ from penchant_pipelines.recommend.sources import Asker, Sources
 
 LEAST_OWN_SHARE = 0.2
 """What the user's own must have of all that spoke for an item, to be told as a reason."""
+UNWANTED = 0.5
+"""How much a dislike must speak against what is near to it, for its user not to want that at all."""
 COLD_USER = "cold_user"
 EMPTY_CATALOG = "empty_catalog"
 
@@ -245,11 +247,12 @@ class Recommender:
             if not interests:
                 continue
             nearness = self._calibration.cosines(matrix(interests), target[None])[:, 0]
-            best = interests[int(nearness.argmax())]
-            # Whoever holds it nearest to something disliked or muted does not want it.
-            if best.sign < 0 or best.steering.muted:
+            # Whoever holds it nearest to something muted, or rather disliked than liked, does not want it.
+            spoken = [row for row, i in enumerate(interests) if i.sign > 0 or i.against >= UNWANTED]
+            row = max(spoken, key=lambda row: float(nearness[row]), default=None)
+            if row is None or interests[row].sign < 0 or interests[row].steering.muted:
                 continue
-            similarity = float(nearness.max())
+            best, similarity = interests[row], float(nearness[row])
             if similarity >= least:
                 matches.append(Match(stored.user_id, best.id, similarity, best.weight, stored.view))
         return sorted(matches, key=lambda match: (-match.similarity, match.user_id))
@@ -283,11 +286,11 @@ class Recommender:
         standings = self._sources.scores(mixed.asker, rows, vectors[len(rows) :], mixed.by_row)
         parts = mixed.mix.parts(standings)
         if query is not None:
-            asked = settings.query_weight * self._sources.standing(query[None], vectors)
+            asked = settings.query_weight * self._sources.standing(query[None], vectors)[0]
             parts = np.vstack([(1 - settings.query_weight) * parts, asked])
         total = parts.sum(axis=0)
         if len(taste.avoided):
-            total = total - settings.dislike_weight * np.maximum(self._sources.standing(taste.avoided, vectors), 0.0)
+            total = total - settings.dislike_weight * taste.objection(self._sources.standing(taste.avoided, vectors))
         return Scored(total, affinity(taste, vectors, settings)[1]), parts
 
     def _rank(
@@ -375,6 +378,8 @@ def _places(
 
 def _scaled(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Scale to 0…1, all 0 where the values are equal."""
+    # The greatest that there are leave room for their difference.
+    values = values / max(float(np.abs(values).max()), 1.0)
     spread = values.max() - values.min()
     scaled: NDArray[np.float64] = (values - values.min()) / spread if spread > 1e-12 else np.zeros(len(values))
     return scaled

@@ -127,11 +127,10 @@ class Sources:
         return np.concatenate(found) if found else np.zeros((0, size))
 
     def standing(self, targets: Vectors, vectors: Vectors) -> Floats:
-        """Deviations of the cosine with the nearest of some targets (t, d) from the catalogue's mean: (n,)."""
+        """Deviations of the cosines with targets (t, d) from the catalogue's mean: (t, n)."""
         reference = self._vectors[self._catalog.spread(REFERENCE)]
-        near, usual = ((v @ targets.T).max(axis=1).astype(np.float64)[None] for v in (vectors, reference))
-        found: Floats = _standing(near, usual)[0]
-        return found
+        near, usual = ((targets @ v.T).astype(np.float64) for v in (vectors, reference))
+        return _standing(near, usual)
 
     @property
     def _vectors(self) -> Vectors:

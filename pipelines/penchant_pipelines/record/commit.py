@@ -49,6 +49,7 @@ class Change:
 
     user_id: str
     version: int
+    """0 where the user is no more: erased, or merged into another."""
     signal_count: int
     profiles: Mapping[int, bytes]
     """Packed, by space."""

@@ -519,6 +519,7 @@ class Ledger:
         self._dirty.pop(state.user_id, None)
         self._cache.pop(state.user_id, None)
         self._outbox[USER, str(state.key)] = None
+        self._commit.changes.append(Change(state.user_id, 0, 0, {}))
         self.connection.execute(schema.users.delete().where(schema.users.c.key == state.key))
 
     def _replay(self, state: UserState, space: KeptSpace) -> None:

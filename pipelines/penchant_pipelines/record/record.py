@@ -19,6 +19,7 @@ from penchant_pipelines.errors import WrongState
 from penchant_pipelines.record import schema
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+FILE = "record.sqlite3"
 BUSY_MS = 10_000
 """How long who wants to write waits for another who writes."""
 BEGIN = "begin"
@@ -44,7 +45,7 @@ class Record:
                 "DATA_FOLDER_LOCKED",
                 f"another server works on the data folder {str(folder)!r}; stop it or choose another with --data",
             ) from None
-        database = folder / "record.sqlite3"
+        database = folder / FILE
         database.touch(mode=0o600)  # SQLite gives the files beside it the same mode
         self.engine = _engine(database)
         try:

@@ -13,10 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+import structlog
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
 
-from penchant_pipelines.errors import PenchantError, WrongState
+from penchant_pipelines.errors import PenchantError, Unavailable, WrongState
 from penchant_pipelines.record.record import BEGIN
+
+log = structlog.get_logger(__name__)
 
 MAX_GROUP = 64
 Result = TypeVar("Result")
@@ -99,7 +103,7 @@ class Writer(Generic[Tx]):
                 for work in group:
                     self._commit([work])
                 return
-            outcomes = [error]
+            outcomes = [_told(error)]
         try:
             self._loop.call_soon_threadsafe(_settle, group, outcomes)
         except RuntimeError:  # the loop is closed: nobody waits any more
@@ -124,6 +128,14 @@ class Writer(Generic[Tx]):
                 raise
             transaction.committed()
             return outcomes
+
+
+def _told(error: Exception) -> Exception:
+    """What a caller hears of a failed transaction."""
+    if not isinstance(error, OperationalError):
+        return error
+    log.error("record.unwritable", error=str(error.orig))
+    return Unavailable("RECORD_UNWRITABLE", f"the record can't be written ({error.orig}); nothing was kept, try again")
 
 
 def nothing() -> None:

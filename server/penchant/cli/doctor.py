@@ -6,8 +6,10 @@ import json
 import platform
 import re
 import shutil
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -60,6 +62,7 @@ def doctor(
         ("device", _device),
         ("encoder weights", _weights),
         ("data folder", lambda: _data_folder(data)),
+        ("record", lambda: _record(data)),
         ("server health", lambda: _health(server)),
         ("server index", lambda: _index(server)),
     ]
@@ -128,12 +131,9 @@ def _weights() -> tuple[bool, str]:
 
 
 def _data_folder(data: Path | None) -> tuple[bool, str]:
-    if data is None:
-        from penchant.settings import load_settings
-
-        data = load_settings().data
-    elif not data.is_dir():
+    if data is not None and not data.is_dir():
         return False, f"there is no folder {data}; name the one that the server was started with"
+    data = data or _usual_folder()
     # The server makes the folder; until then the nearest one above it tells how much room there is.
     existing = next(folder for folder in (data.absolute(), *data.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(existing).free
@@ -141,6 +141,26 @@ def _data_folder(data: Path | None) -> tuple[bool, str]:
     if not data.is_dir():
         room += ", which is not there yet: a server started here makes it"
     return free >= _MIN_FREE_BYTES, room if free >= _MIN_FREE_BYTES else f"{room}; 1 GiB is little"
+
+
+def _usual_folder() -> Path:
+    from penchant.settings import load_settings
+
+    return load_settings().data
+
+
+def _record(data: Path | None) -> tuple[bool, str]:
+    from penchant_pipelines.record.record import FILE
+
+    path = (data or _usual_folder()) / FILE
+    if not path.is_file():
+        return True, "none yet"
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.DatabaseError as error:
+        found = str(error)
+    return found == "ok", "sound" if found == "ok" else f"{path} is damaged ({found}): put a backup in its place"
 
 
 def _health(server: str) -> tuple[bool, str]:

@@ -171,7 +171,13 @@ def forget(
     as_json: Json = False,
 ) -> None:
     """Erase a user everywhere, for good, and print the receipt."""
-    if not yes and not typer.confirm(f"Erase {plain(user)} for good?", err=True):
+    try:
+        sure = yes or typer.confirm(f"Erase {plain(user)} for good?", err=True)
+    except typer.Abort as error:
+        if not isinstance(error.__context__, EOFError):  # but Ctrl-C
+            raise
+        fail("nothing was erased: there is nobody to ask; give --yes")
+    if not sure:
         fail("nothing was erased")
     with connect(server) as client:
         answer = client.delete_user(user)

@@ -124,7 +124,7 @@ class InterestService(pb_grpc.InterestServiceServicer):
                 with self.engine.serve(user_id) as space:
                     stored = await asyncio.to_thread(space.profiles.find, user_id)
                     if stored is None:
-                        profile = pb.Profile(user_id=user_id, as_of=convert.timestamp(now()), space_id=space.space_id)
+                        profile = _nobody(user_id, space)
                     else:
                         summary = await self.engine.summaries.find(user_id, space, stored.view)
                         profile = await _profile(space, stored, summary)
@@ -132,6 +132,9 @@ class InterestService(pb_grpc.InterestServiceServicer):
             while True:
                 change = await self.drain.unless_started(watcher.next())
                 with self.engine.serve(change.user_id) as space:
+                    if not change.version:
+                        yield pb.WatchProfilesResponse(profile=_nobody(change.user_id, space))
+                        continue
                     packed = change.profiles.get(space.key)
                     if packed is None:
                         continue  # committed before this space kept profiles
@@ -283,6 +286,11 @@ class InterestService(pb_grpc.InterestServiceServicer):
             drift=convert.from_drift(outcome.view.drift),
             space_id=outcome.space_id,
         )
+
+
+def _nobody(user_id: str, space: Space) -> pb.Profile:
+    """What there is to tell of a user who is not known."""
+    return pb.Profile(user_id=user_id, as_of=convert.timestamp(now()), space_id=space.space_id)
 
 
 async def _profile(

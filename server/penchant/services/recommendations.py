@@ -58,15 +58,15 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         if len(set(ids)) < len(ids):
             raise InvalidInput.at("candidates", "name an item twice; send each once")
         with self.engine.serve(request.user_id) as space:
-            candidates = [
-                Candidate(
-                    candidate.item_id,
-                    candidate.prior_score,
-                    await space.encode_query(candidate.text, f"candidates[{index}].text")
-                    if candidate.item_id not in self.engine.catalog.entries
-                    else None,
-                )
+            known = self.engine.catalog.entries
+            given = [
+                ("" if candidate.item_id in known else candidate.text, f"candidates[{index}].text")
                 for index, candidate in enumerate(request.candidates)
+            ]
+            vectors = await space.encode_queries(given)
+            candidates = [
+                Candidate(candidate.item_id, candidate.prior_score, vector)
+                for candidate, vector in zip(request.candidates, vectors, strict=True)
             ]
             ranking, missing, stored = await space.rerank(
                 request.user_id,
