@@ -22,7 +22,7 @@ from penchant_pipelines.record.commit import Captured
 from penchant_pipelines.record.ledger import Ledger, SpacesChanged
 from penchant_pipelines.record.reading import Reading
 from penchant_pipelines.refusals import RATING as REFUSAL_RATING
-from penchant_pipelines.refusals import refuses
+from penchant_pipelines.refusals import refused
 from penchant_pipelines.stance import open_stance
 from penchant_pipelines.text import Document, TextError, TextPipeline
 
@@ -61,13 +61,28 @@ class Reader:
     def post(self, post: Post) -> tuple[Document, Post]:
         """Read a post, and where it has no rating, what its text tells of one; blocks. Raises InvalidInput."""
         document = self.said(post.text, post.language, "post.text")
-        if post.rating is None and document.text:
-            post = replace(post, inferred_rating=self._inferred_rating(document))
-        return document, post
+        if post.rating is not None or not document.text:
+            return document, post
+        subject = self._refused(document)
+        if subject is not None:
+            return subject, replace(post, inferred_rating=REFUSAL_RATING)
+        return document, replace(post, inferred_rating=self._blame(document))
 
-    def _inferred_rating(self, document: Document) -> float | None:
-        if refuses(document.text, self._text.segment):
-            return REFUSAL_RATING
+    def subject(self, text: str, language: str, rated: bool) -> Document:
+        """What a post is about, as `post` reads it; blocks."""
+        document = self.said(text, language, "post.text")
+        refused_subject = None if rated or not document.text else self._refused(document)
+        return document if refused_subject is None else refused_subject
+
+    def _refused(self, document: Document) -> Document | None:
+        """What a text refuses, if it does: the phrase that refuses is the same whatever that is."""
+        rest = refused(document.text, self._text.segment)
+        if rest is None:
+            return None
+        subject = self._text.read(rest, document.language) if rest else NOTHING
+        return document if subject.wordless or not any(map(str.isalpha, "".join(subject.terms))) else subject
+
+    def _blame(self, document: Document) -> float | None:
         stance = open_stance()
         # Segmenting is the costly part.
         if not stance.can_blame(document.language):

@@ -98,14 +98,23 @@ class Reembedding:
         signals, held = schema.signals, schema.signal_vectors
         after = 0
         while found := await self._read(
-            sa.select(signals.c.seq, signals.c.id, signals.c.text, signals.c.given_language, signals.c.item_id)
+            sa.select(
+                signals.c.seq,
+                signals.c.id,
+                signals.c.text,
+                signals.c.given_language,
+                signals.c.item_id,
+                signals.c.rating.is_not(None).label("rated"),
+            )
             .outerjoin(held, (held.c.seq == signals.c.seq) & (held.c.space == self._space.key))
             .where(held.c.seq.is_(None), signals.c.seq > after)
             .order_by(signals.c.seq)
             .limit(CHUNK)
         ):
             after = found[-1].seq
-            vectors = await self._encode_texts([(r.text, r.given_language) for r in found], self._shared.reader.said)
+            vectors = await self._encode_read(
+                found, lambda row: self._shared.reader.subject(row.text, row.given_language, row.rated)
+            )
             pairs = list(zip(found, vectors, strict=True))
             await self._shared.writer.submit(partial(self._put_signals, pairs=pairs))
             await self._report(len(found))
@@ -144,7 +153,7 @@ class Reembedding:
             .limit(CHUNK)
         ):
             after = found[-1].seq
-            vectors = await self._encode_texts([(row.topic, "") for row in found], self._shared.reader.document)
+            vectors = await self._encode_read(found, lambda row: self._shared.reader.document(row.topic, "", "topic"))
             pairs = list(zip(found, vectors, strict=True))
             await self._shared.writer.submit(partial(self._put_steerings, pairs=pairs))
             await self._report(len(found))
@@ -176,11 +185,11 @@ class Reembedding:
             )
         return nothing
 
-    async def _encode_texts(
-        self, texts: Sequence[tuple[str, str]], read: Callable[[str, str, str], Document]
+    async def _encode_read(
+        self, found: Sequence[sa.Row[Any]], read: Callable[[sa.Row[Any]], Document]
     ) -> list[Vector | None]:
-        """Clean and encode texts with their languages; None where there is nothing to read."""
-        documents = await asyncio.to_thread(lambda: [read(text, language, "text") for text, language in texts])
+        """Read and encode the texts of rows; None where there is nothing to read."""
+        documents = await asyncio.to_thread(lambda: [read(row) for row in found])
         vectors = iter(await self._encode([document.text for document in documents if document.text]))
         return [next(vectors) if document.text else None for document in documents]
 

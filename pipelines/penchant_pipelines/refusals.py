@@ -84,7 +84,7 @@ _CHINESE = (
 )
 # These are the author's own only where nobody else stands before them.
 _CHINESE_FEELINGS = (
-    "(?:对[^也]{1,20}?)?WHOLLY(?:不感兴趣|不感冒|没兴趣|没有兴趣|没啥兴趣|没什么兴趣|毫无兴趣|提不起兴趣|无感(?!觉))AFTER",
+    "(?:对(?P<subject>[^也]{1,20}?))?WHOLLY(?:不感兴趣|不感冒|没兴趣|没有兴趣|没啥兴趣|没什么兴趣|毫无兴趣|提不起兴趣|无感(?!觉))AFTER",
     "WHOLLY不关心AFTER",
     "WHOLLY(?:讨厌|厌恶|反感)AFTER",
     "WHOLLY(?:不喜欢|不爱看|不爱听|不爱吃|不待见|欣赏不来|喜欢不起来)AFTER",
@@ -122,21 +122,33 @@ _CONTRACTIONS = {
 }
 
 
-def refuses(text: str, segment: Callable[[str], Sequence[str]]) -> bool:
-    """Whether a text, as `Document.text`, plainly refuses its subject; `segment` cuts it into words and marks."""
-    plain = _SPACE.sub("，", text.lower())
+def refused(text: str, segment: Callable[[str], Sequence[str]]) -> str | None:
+    """What a text, as `Document.text`, plainly refuses: the text without the phrase that does; None where none does.
+
+    `segment` cuts a text into words and marks.
+    """
+    written = _SPACE.sub("，", text)
     for contraction, spelt_out in _CONTRACTIONS.items():
-        plain = plain.replace(contraction, spelt_out)
+        written = re.sub(re.escape(contraction), spelt_out, written, flags=re.IGNORECASE)
+    plain = written.lower()
     if len(text) > 10 * LONGEST or len(_WORD.findall(plain)) > LONGEST or _TAKEN_BACK.search(plain):
-        return False
-    phrase = _refusal(plain)
-    if phrase is None or _QUALIFIED.search(plain.partition(phrase)[2]):
-        return False
-    return not holds_praise(segment(plain.replace(phrase, " . ")))
+        return None
+    phrase, subject = _refusal(plain)
+    if not phrase or _QUALIFIED.search(plain.partition(phrase)[2]):
+        return None
+    if holds_praise(segment(plain.replace(phrase, " . "))):
+        return None
+    # Some letters are longer in lower case.
+    whole = written if len(written) == len(plain) else plain
+    begin = plain.index(phrase)
+    return f"{whole[:begin]} {subject} {whole[begin + len(phrase) :]}".strip()
 
 
-def _refusal(text: str) -> str | None:
-    """Find the phrase that refuses: in the first clause that is more than a remark, or later one that says "it"."""
+def _refusal(text: str) -> tuple[str, str]:
+    """Find the phrase that refuses: in the first clause that is more than a remark, or later one that says "it".
+
+    Second value: what the phrase itself says it is about, if it does.
+    """
     opening = True
     for clause in _CLAUSE.findall(text):
         said = clause.strip(" \"'*()")
@@ -144,9 +156,9 @@ def _refusal(text: str) -> str | None:
         if not asked or _REQUEST.match(said):
             for pattern in _patterns(opening):
                 if found := pattern.match(said):
-                    return found["phrase"]
+                    return found["phrase"], found.groupdict().get("subject") or ""
         opening = opening and len(_WORD.findall(said)) <= REMARK
-    return None
+    return "", ""
 
 
 @functools.cache
@@ -157,12 +169,13 @@ def _patterns(opening: bool) -> list[re.Pattern[str]]:
     about_own = f"(?:{_ABOUT}我们?)?" if opening else ""
     end = "" if opening else r"(?:了|的|啊|啦|吧| anymore| any more| already| now|\W)*$"
     patterns = []
-    for start, phrases in (
-        (_ENGLISH_START, _ENGLISH),
-        (f"{_CHINESE_START}(?:我们?|本人)?{about}{_CHINESE_START}(?:我们?)?", _CHINESE),
-        (f"{_CHINESE_START}(?:我们?|本人|{about_own})", _CHINESE_FEELINGS),
+    # Before a Chinese phrase may stand what it is about; what stands before an English one is a part of it.
+    for before, start, phrases in (
+        ("", _ENGLISH_START, _ENGLISH),
+        (f"{_CHINESE_START}(?:我们?|本人)?{about}{_CHINESE_START}(?:我们?)?", "", _CHINESE),
+        (f"{_CHINESE_START}(?:我们?|本人|{about_own})", "", _CHINESE_FEELINGS),
     ):
-        pattern = f"{start}(?P<phrase>{'|'.join(phrases)}){end}"
+        pattern = f"{before}(?P<phrase>{start}(?:{'|'.join(phrases)})){end}"
         for name, piece in pieces.items():
             pattern = pattern.replace(name, piece)
         patterns.append(re.compile(pattern))

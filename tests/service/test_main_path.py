@@ -493,6 +493,18 @@ async def test_watching_tells_of_every_change(server: Server) -> None:
         assert (await anext(everyone)).user_id == "third"
 
 
+async def test_a_word_that_was_never_said_is_not_taken_back(server: Server) -> None:
+    await server.client.capture(user_id="u", text="I love hiking")
+    await server.client.steer("u", topic="jazz", muted=True)
+    for user, topic in (("u", "opera"), ("nobody", "opera")):
+        with pytest.raises(NotFoundError):
+            await server.client.steer(user, topic=topic)
+    with pytest.raises(NotFoundError):
+        await server.client.profile("nobody")
+    assert (await server.client.profile("u")).version == 2
+    assert (await server.client.steer("u", topic="Jazz")).steering == Steering()
+
+
 async def test_watchers_hear_that_somebody_is_no_more(server: Server) -> None:
     for user in ("erased", "guest", "member"):
         await server.client.capture(user_id=user, text="I love hiking")

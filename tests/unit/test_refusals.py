@@ -8,7 +8,7 @@ from penchant_pipelines.capture import Reader
 from penchant_pipelines.interests import Evidence, InterestSettings
 from penchant_pipelines.interests.evidence import weighing
 from penchant_pipelines.model import Action, Post
-from penchant_pipelines.refusals import LONGEST, RATING, refuses
+from penchant_pipelines.refusals import LONGEST, RATING, refused
 from penchant_pipelines.text import TextPipeline, TextSettings
 
 TEXT = TextPipeline(TextSettings())
@@ -267,25 +267,25 @@ I hate to leave Kyoto
 """.strip().splitlines()
 
 
-def refused(text: str) -> bool:
-    return refuses(TEXT.read(text).text, TEXT.segment)
+def refuses(text: str) -> bool:
+    return refused(TEXT.read(text).text, TEXT.segment) is not None
 
 
 @pytest.mark.parametrize("text", REFUSALS)
 def test_a_plain_refusal_is_heard(text: str) -> None:
-    assert refused(text)
+    assert refuses(text)
 
 
 @pytest.mark.parametrize("text", OTHERS)
 def test_questions_mixed_feelings_and_what_others_refuse_are_none(text: str) -> None:
-    assert not refused(text)
+    assert not refuses(text)
 
 
 def test_a_long_text_tells_more_than_a_refusal() -> None:
-    assert refused("I hate gardening. " + "Weeds everywhere. " * 10)
-    assert not refused("I hate gardening. " + "Weeds everywhere. " * LONGEST)
-    assert refused("讨厌健身。" + "又累又贵。" * 10)
-    assert not refused("讨厌健身。" + "又累又贵。" * LONGEST)
+    assert refuses("I hate gardening. " + "Weeds everywhere. " * 10)
+    assert not refuses("I hate gardening. " + "Weeds everywhere. " * LONGEST)
+    assert refuses("讨厌健身。" + "又累又贵。" * 10)
+    assert not refuses("讨厌健身。" + "又累又贵。" * LONGEST)
 
 
 def test_a_refusal_counts_as_not_interested_does() -> None:
@@ -305,6 +305,33 @@ def test_the_authors_own_rating_is_never_overruled(text: str) -> None:
     assert rated.verdict == 0.5
 
 
+@pytest.mark.parametrize(
+    ("text", "subject"),
+    [
+        ("Stop showing me football", "football"),
+        ("I'm so tired of NBA gossip", "NBA gossip"),
+        ("Crypto bros again. Not a fan of this", "Crypto bros"),
+        ("别再给我推比特币了", "比特币"),
+        ("对足球不感兴趣", "足球"),
+        ("我讨厌榴莲", "榴莲"),
+        ("咖啡我真的不感冒", "咖啡"),
+    ],
+)
+def test_it_is_about_what_is_refused_and_not_about_refusing(text: str, subject: str) -> None:
+    reader = Reader(TEXT)
+    document, _ = reader.post(Post(text))
+    assert subject in document.text
+    assert len(document.text) <= len(subject) + 12
+    assert document == reader.subject(text, "", rated=False)
+    # With a rating of the author's own the words are no refusal, and are kept.
+    assert reader.post(Post(text, rating=1.0))[0] == reader.subject(text, "", rated=True) == TEXT.read(text)
+
+
+@pytest.mark.parametrize("text", ["This is a waste of money", "不感兴趣", "I didn't enjoy it"])
+def test_a_refusal_that_names_nothing_is_kept_whole(text: str) -> None:
+    assert Reader(TEXT).post(Post(text))[0] == TEXT.read(text)
+
+
 @given(st.text(alphabet="ihate 别再推荐给我了不喜欢.,?!，。？", max_size=80))
 def test_any_text_can_be_looked_at(text: str) -> None:
-    assert refuses(text, TEXT.segment) in (True, False)
+    assert isinstance(refused(text, TEXT.segment), str | None)

@@ -379,3 +379,11 @@ def test_what_is_muted_or_wanted_less_of_speaks_against_what_is_near() -> None:
     assert steered(events, Steering(bias=1), 0, 9 * DAY)[0].against == 0
     assert steered(events, Steering(bias=-0.4), 0, 9 * DAY)[0].against == pytest.approx(0.4)
     assert steered(events, Steering(muted=True), 0, 9 * DAY)[0].against == 1
+
+
+def test_what_was_asked_for_was_asked_for_then() -> None:
+    mixer = blender()
+    word = SteeringEvent("steering-1", 50 * DAY, axis(0), Steering(bias=1), topic="tea", terms=("tea",))
+    _, contributions = explain([*daily(0, range(1, 7)), word], mixer, 60 * DAY)
+    (found,) = contributions.values()
+    assert [part.time for part in found if not part.signal_id] == [50 * DAY]

@@ -161,7 +161,7 @@ class Blender:
         bias, pinned = event.steering.bias, event.steering.pinned
         if steered.signal_count == 0:
             steered.sign = _wanted(event)
-        steered.steering = event.steering
+        steered.steering, steered.steered_time = event.steering, event.time
         steered.steered_mass = STEERED_MASS * abs(bias) if bias * steered.sign > 0 else 0.0
         if pinned:
             steered.steered_mass = max(steered.steered_mass, STEERED_MASS)
@@ -217,7 +217,7 @@ class Blender:
 
     def _take_back(self, profile: Profile, steered: Interest) -> Interest:
         """Leave an interest as inferred from its signals; without any it goes."""
-        steered.steering, steered.steered_mass, steered.topics = None, 0.0, {}
+        steered.steering, steered.steered_time, steered.steered_mass, steered.topics = None, 0, 0.0, {}
         if steered.signal_count:
             steered.steered_terms = {}
         else:

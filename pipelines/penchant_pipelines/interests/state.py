@@ -60,6 +60,8 @@ class Interest(msgspec.Struct):
     terms: dict[str, float] = {}
     """Of the signals, each with its support."""
     steering: Steering | None = None
+    steered_time: int = 0
+    """When that was last said."""
     steered_mass: float = 0.0
     """Unfading mass that the user's own word put in."""
     steered_terms: dict[str, float] = {}

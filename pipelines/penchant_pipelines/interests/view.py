@@ -281,7 +281,7 @@ def _shares(
     found = [Contribution(e.id, e.item_id, e.time, mass / whole if whole else 0.0) for e, mass in masses]
     if interest.steered_mass:
         topics = tuple(topic for topic, more in interest.topics.items() if more == (interest.sign > 0))
-        found.append(Contribution("", "", interest.updated, interest.steered_mass / whole, topics))
+        found.append(Contribution("", "", interest.steered_time, interest.steered_mass / whole, topics))
     return sorted(found, key=lambda c: (-c.share, c.signal_id))
 
 

@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 
 from penchant_pipelines.metrics import ndcg
 from penchant_pipelines.recommend.chance import Chance, fit
-from penchant_pipelines.recommend.sources import FRESH, INTERESTS, SOURCES
+from penchant_pipelines.recommend.sources import FRESH, INTERESTS, SAID, SOURCES
 
 Floats = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ LEAST_SHARE = 0.05
 """Of what spoke for an item: less is not worth telling."""
 _TOLD_AS = {
     FRESH: "right now",
-    "said": "what others say",
+    SAID: "what others say",
     "alike_items": "items alike",
     "alike_users": "people alike",
 }
@@ -95,9 +95,15 @@ class Mix:
         mixed: Floats = self.weights @ standings / max(float(self.weights.sum()), 1e-12)
         return mixed
 
-    def parts(self, standings: Floats) -> Floats:
-        """What each of `FAMILIES` adds to the scores of standings (s, n): (f, n); the scores are their sums."""
+    def parts(self, standings: Floats, silent: NDArray[np.bool_]) -> Floats:
+        """What each of `FAMILIES` adds to the scores of standings (s, n): (f, n); the scores are their sums.
+
+        Of `silent` items (n,), which nobody has written about, what others say is but what their own text tells.
+        """
         added: Floats = (_MEMBERS * self.weights) @ standings / max(float(self.weights.sum()), 1e-12)
+        text, said = FAMILIES.index("text"), FAMILIES.index(_family(SAID))
+        added[text] += np.where(silent, added[said], 0.0)
+        added[said] = np.where(silent, 0.0, added[said])
         return added
 
 

@@ -284,7 +284,7 @@ class Recommender:
         """
         taste, settings = mixed.asker.taste, self._settings
         standings = self._sources.scores(mixed.asker, rows, vectors[len(rows) :], mixed.by_row)
-        parts = mixed.mix.parts(standings)
+        parts = mixed.mix.parts(standings, self._sources.silent(rows, len(vectors) - len(rows)))
         if query is not None:
             asked = settings.query_weight * self._sources.standing(query[None], vectors)[0]
             parts = np.vstack([(1 - settings.query_weight) * parts, asked])

@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
 _LIVES = ["ever" if days == np.inf else f"{days:g}d" for days in CROWD_HALF_LIVES_DAYS]
-INTERESTS, FRESH, SEQUENCE, NEW = "interests", "fresh", "sequence", "new"
+INTERESTS, FRESH, SEQUENCE, NEW, SAID = "interests", "fresh", "sequence", "new", "said"
 _BY_ROW_PARTS = (
     [f"words_{horizon}" for horizon in HORIZONS],
     [f"alike_items_{horizon}" for horizon in HORIZONS],
@@ -37,7 +37,7 @@ _BY_VECTOR = (
     FRESH,
     SEQUENCE,
     *(f"text_{horizon}" for horizon in HORIZONS),
-    *(f"said_{horizon}" for horizon in HORIZONS),
+    *(f"{SAID}_{horizon}" for horizon in HORIZONS),
 )
 SOURCES = _BY_VECTOR + _BY_ROW
 """Names, in the order of every array of scores and weights.
@@ -132,6 +132,12 @@ class Sources:
         near, usual = ((targets @ v.T).astype(np.float64) for v in (vectors, reference))
         return _standing(near, usual)
 
+    def silent(self, rows: Rows, foreign: int) -> NDArray[np.bool_]:
+        """Which items nobody has written about: (n + f,), `rows` (n,) of the catalogue and then `foreign` ones."""
+        voices = self._catalog.voices.get(self._space)
+        heard = np.zeros(len(rows), dtype=bool) if voices is None else voices.heard(rows, self._vectors[rows])
+        return np.concatenate([~heard, np.ones(foreign, dtype=bool)])
+
     @property
     def _vectors(self) -> Vectors:
         return self._catalog.vectors[self._space]
@@ -178,4 +184,4 @@ def _standing(scores: Floats, reference: Floats) -> Floats:
     return standing
 
 
-__all__ = ["FRESH", "INTERESTS", "NEW", "SEQUENCE", "SOURCES", "Asker", "Sources"]
+__all__ = ["FRESH", "INTERESTS", "NEW", "SAID", "SEQUENCE", "SOURCES", "Asker", "Sources"]

@@ -10,6 +10,10 @@ from penchant_pipelines.recommend.products import products
 Vectors = NDArray[np.float32]
 
 
+AUDIBLE = 1e-4
+"""Change of a coordinate that is more than rounding."""
+
+
 class Voices:
     """Enriched vectors in one embedding space, by row of the catalogue. Belongs to one event loop."""
 
@@ -32,6 +36,11 @@ class Voices:
         """Make room for as many rows again."""
         self.sums = np.concatenate([self.sums, np.zeros_like(self.sums)])
         self.lengths = np.concatenate([self.lengths, np.zeros_like(self.lengths)])
+
+    def heard(self, rows: NDArray[np.intp], own: Vectors) -> NDArray[np.bool_]:
+        """Which items (n,), whose own vectors are `own` (n, d), somebody has written about."""
+        told: NDArray[np.bool_] = np.abs(self.sums[rows] - own).max(axis=1, initial=0.0) > AUDIBLE
+        return told
 
     def cosines(self, targets: Vectors, rows: NDArray[np.intp] | slice) -> NDArray[np.float64]:
         """Cosines of targets (t, d) with items: (t, n)."""

@@ -209,8 +209,12 @@ class Ledger:
     def steer(
         self, user_id: str, time: int, steering: Steering, interest_id: str, topic: str, reading: Reading
     ) -> Callable[[], Steered]:
-        """Record the user's word about an interest (by id) or a topic (by its reading)."""
-        state = self._user(user_id, create=not interest_id)
+        """Record the user's word about an interest (by id) or a topic (by its reading).
+
+        Raises NotFound for an interest that is not there, and where there is nothing of a topic to take back.
+        """
+        taken_back = steering == Steering()
+        state = self._user(user_id, create=not interest_id and not taken_back)
         serving = self._serving(user_id)
         vectors: dict[int, Vector | None] = dict(reading.vectors)
         if interest_id:
@@ -218,6 +222,11 @@ class Ledger:
             if interest is None:
                 raise NotFound("interest", interest_id)
             vectors = {serving.key: interest.centroid}
+        vector = vectors[serving.key]
+        assert vector is not None  # noqa: S101 - the caller encodes the topic
+        event = SteeringEvent("", time, vector, steering, topic, reading.terms, interest_id)
+        if taken_back and not state.stale and serving.blender.meant(self._served(state), event) is None:
+            raise NotFound("topic", topic)
         inserted = self.connection.execute(
             schema.steerings.insert().values(
                 user_key=state.key,
@@ -231,10 +240,7 @@ class Ledger:
             )
         )
         seq = inserted.inserted_primary_key[0]  # type: ignore[index]
-        vector = vectors[serving.key]
-        assert vector is not None  # noqa: S101 - the caller encodes the topic
-        named = rows.steering_event_id(seq)
-        event = SteeringEvent(named, time, vector, steering, topic, reading.terms, interest_id)
+        event = replace(event, id=rows.steering_event_id(seq))
         if interest_id:
             for space in self._with_profiles():
                 if space.key != serving.key:

@@ -80,7 +80,7 @@ def print_details(rows: Iterable[tuple[str, str]]) -> None:
 
 def _cell(value: object) -> str:
     if isinstance(value, float):
-        return f"{value:.3f}"
+        return f"{round(value, 3) + 0.0:.3f}"  # there is no −0
     if isinstance(value, Timestamp):
         return when(value)
     return plain(str(value))

@@ -140,7 +140,8 @@ class InterestServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SteerInterest(self, request, context):
-        """The user's own word: more of this, less of this, mute, pin. Outlives decay.
+        """The user's own word: more of this, less of this, mute, pin. Outlives decay. With all of these unset a word is taken
+        back; NOT_FOUND where the profile has nothing that such a topic means.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

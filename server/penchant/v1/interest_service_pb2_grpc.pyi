@@ -48,7 +48,9 @@ class InterestServiceStub:
     ExplainInterest: _grpc.UnaryUnaryMultiCallable[_interest_service_pb2.ExplainInterestRequest, _interest_service_pb2.ExplainInterestResponse]
     """Which signals made an interest, each with its share."""
     SteerInterest: _grpc.UnaryUnaryMultiCallable[_interest_service_pb2.SteerInterestRequest, _interest_service_pb2.SteerInterestResponse]
-    """The user's own word: more of this, less of this, mute, pin. Outlives decay."""
+    """The user's own word: more of this, less of this, mute, pin. Outlives decay. With all of these unset a word is taken
+    back; NOT_FOUND where the profile has nothing that such a topic means.
+    """
     ListSignals: _grpc.UnaryUnaryMultiCallable[_interest_service_pb2.ListSignalsRequest, _interest_service_pb2.ListSignalsResponse]
     ExportUser: _grpc.UnaryStreamMultiCallable[_interest_service_pb2.ExportUserRequest, _interest_service_pb2.ExportUserResponse]
     """All that is held about a user, as a stream of records."""
@@ -77,7 +79,9 @@ class InterestServiceAsyncStub(InterestServiceStub):
     ExplainInterest: _aio.UnaryUnaryMultiCallable[_interest_service_pb2.ExplainInterestRequest, _interest_service_pb2.ExplainInterestResponse]  # type: ignore[assignment]
     """Which signals made an interest, each with its share."""
     SteerInterest: _aio.UnaryUnaryMultiCallable[_interest_service_pb2.SteerInterestRequest, _interest_service_pb2.SteerInterestResponse]  # type: ignore[assignment]
-    """The user's own word: more of this, less of this, mute, pin. Outlives decay."""
+    """The user's own word: more of this, less of this, mute, pin. Outlives decay. With all of these unset a word is taken
+    back; NOT_FOUND where the profile has nothing that such a topic means.
+    """
     ListSignals: _aio.UnaryUnaryMultiCallable[_interest_service_pb2.ListSignalsRequest, _interest_service_pb2.ListSignalsResponse]  # type: ignore[assignment]
     ExportUser: _aio.UnaryStreamMultiCallable[_interest_service_pb2.ExportUserRequest, _interest_service_pb2.ExportUserResponse]  # type: ignore[assignment]
     """All that is held about a user, as a stream of records."""
@@ -145,7 +149,9 @@ class InterestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _interest_service_pb2.SteerInterestRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_interest_service_pb2.SteerInterestResponse, _abc.Awaitable[_interest_service_pb2.SteerInterestResponse]]:
-        """The user's own word: more of this, less of this, mute, pin. Outlives decay."""
+        """The user's own word: more of this, less of this, mute, pin. Outlives decay. With all of these unset a word is taken
+        back; NOT_FOUND where the profile has nothing that such a topic means.
+        """
 
     @_abc_1.abstractmethod
     def ListSignals(
