@@ -379,6 +379,23 @@ async def test_a_topic_steers_the_interest_that_it_means_and_no_neighbour(server
         assert [i.weight for i in after] == pytest.approx([i.weight for i in before], abs=1e-5)
 
 
+async def test_a_muted_topic_keeps_away_what_its_category_names(server: Server) -> None:
+    await server.client.upsert_items(
+        [
+            Item(id=name, title="The long way home", text="Snow on every road", categories=[name])
+            for name in ("Ghost stories", "ghosts", "stories")
+        ]
+    )
+    await server.client.capture(user_id="fan", text="The long way home")
+    assert set(await server.recommended("fan")) == {"Ghost stories", "ghosts", "stories"}
+    await server.client.steer("fan", topic="ghost stories", muted=True)
+    assert set(await server.recommended("fan")) == {"ghosts", "stories"}
+    told = await server.client.rerank("fan", [Candidate(item_id=name) for name in ("Ghost stories", "ghosts")])
+    assert [place.item_id for place in told.recommendations] == ["ghosts", "Ghost stories"]
+    await server.client.steer("fan", topic="Ghost Stories")
+    assert set(await server.recommended("fan")) == {"Ghost stories", "ghosts", "stories"}
+
+
 async def test_what_was_asked_for_is_a_reason_for_its_own_items_alone(server: Server) -> None:
     await server.client.upsert_items(catalogue())
     await server.client.capture(user_id="ada", text="A long hike on mountain trails today, wonderful!")

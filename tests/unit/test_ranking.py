@@ -195,6 +195,16 @@ def test_only_items_of_a_muted_interest_are_muted() -> None:
     assert is_muted(alone, items, level).tolist() == [True, True, False, True, False]
 
 
+def test_of_a_muted_topic_all_that_is_plainly_about_it_is_muted() -> None:
+    level = Calibration(0.2, np.zeros(DIMENSIONS, np.float32))
+    items = np.stack([towards(0, 1, 0.9), towards(0, 1, 0.97), axis(0), axis(1)])
+    assert [round(float(item @ axis(1)), 2) for item in items] == [0.44, 0.24, 0, 1]
+    written = taste(interest(0, 1.0), interest(1, 0.0, muted=True))
+    assert is_muted(written, items, level).tolist() == [False, False, False, True]
+    named = taste(interest(0, 1.0), interest(1, 0.0, muted=True, signals=0))
+    assert is_muted(named, items, level).tolist() == [True, False, False, True]
+
+
 @st.composite
 def pools(draw: st.DrawFn) -> tuple[NDArray[np.float64], Vectors]:
     count = draw(st.integers(0, 12))

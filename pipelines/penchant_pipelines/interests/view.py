@@ -53,6 +53,8 @@ class InterestView:
     sign: int = 1
     against: float = 0.0
     """0…1: how much of what is near to it the user does not want; of a mute all."""
+    topics: tuple[str, ...] = ()
+    """Names that the user gave it by speaking of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,7 @@ def unweighed_view(interest: Interest) -> InterestView:
         vector=interest.centroid,
         terms=_all_terms(interest),
         sign=interest.sign,
+        topics=tuple(interest.topics),
     )
 
 

@@ -14,6 +14,8 @@ from penchant_pipelines.recommend.settings import RecommendSettings
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
 
+PLAIN = 0.15
+"""How far from θ to 1 the cosine with a muted topic is from which an item is about that, whatever else is liked."""
 HALF_PLACES = 10
 """Places further on, an item is worth half."""
 
@@ -33,6 +35,10 @@ class Taste:
     """(n,) how much each of these does, 0…1."""
     muted: Vectors
     """(m, d) of muted interests alone."""
+    only_named: NDArray[np.bool_]
+    """(m,) which of these are topics that the user has never written about."""
+    unwanted: frozenset[str]
+    """Names, in lower case, of the topics that are muted."""
     fresh: NDArray[np.float32] | None
     ahead: Vectors
     """(m, d) where a sequence model expects the next signals; (0, d) without one."""
@@ -62,6 +68,8 @@ class Taste:
             avoided=_stack([i.vector for i in avoided], dimensions),
             against=np.array([i.against for i in avoided]),
             muted=_stack([i.vector for i in muted], dimensions),
+            only_named=np.array([i.signal_count == 0 for i in muted], dtype=bool),
+            unwanted=frozenset(topic.casefold() for i in muted for topic in i.topics),
             fresh=profile.fresh if profile else None,
             ahead=ahead if ahead is not None and liked else _stack([], dimensions),
             horizons=profile.horizons if profile and liked else None,
@@ -142,13 +150,23 @@ def soft_maximum(cosines: Vectors, shares: Floats, temperature: float) -> tuple[
 
 
 def is_muted(taste: Taste, vectors: Vectors, calibration: Calibration) -> NDArray[np.bool_]:
-    """Tell which items (n, d) belong to a muted interest: it is the nearest, or near enough to hold them."""
+    """Tell which items (n, d) belong to a muted interest: near enough to it, and nearer than to any that is liked.
+
+    Of a bare topic it is enough to be plainly near: what is liked, made of whole texts, lies nearer to texts anyway.
+    """
     if not len(taste.muted):
         return np.zeros(len(vectors), dtype=bool)
-    muted = calibration.cosines(vectors, taste.muted).max(axis=1)
+    cosines = calibration.cosines(vectors, taste.muted)
+    muted = cosines.max(axis=1)
     liked = calibration.cosines(vectors, taste.centroids).max(axis=1, initial=-1)
-    found: NDArray[np.bool_] = (muted >= calibration.similarity) & (muted >= liked)
+    named = cosines[:, taste.only_named].max(axis=1, initial=-1)
+    found: NDArray[np.bool_] = (muted >= calibration.similarity) & (muted >= liked) | (named >= plainly(calibration))
     return found
+
+
+def plainly(calibration: Calibration) -> float:
+    """Cosine with a bare topic from which a text is plainly about that."""
+    return calibration.similarity + PLAIN * (1 - calibration.similarity)
 
 
 def diversify(scores: Floats, vectors: Vectors, limit: int, diversity: float) -> list[int]:

@@ -19,7 +19,17 @@ from penchant_pipelines.profiles import Profiles, Stored
 from penchant_pipelines.recommend.candidates import INDEX_LAG, Candidates, Rows
 from penchant_pipelines.recommend.filters import Filter, FilterError
 from penchant_pipelines.recommend.mix import Mix, own_share, shares
-from penchant_pipelines.recommend.ranking import Scored, Taste, Vectors, affinity, by_place, diversify, is_muted, score
+from penchant_pipelines.recommend.ranking import (
+    Scored,
+    Taste,
+    Vectors,
+    affinity,
+    by_place,
+    diversify,
+    is_muted,
+    plainly,
+    score,
+)
 from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.recommend.sources import Asker, Sources
 
@@ -209,7 +219,7 @@ class Recommender:
         chances = _chances(mixed, scored, query)
         own, prior = _scaled(scored.scores), _scaled(np.array([c.prior for c in known]))
         blended = (1 - prior_weight) * own + prior_weight * prior
-        blended = np.where(is_muted(taste, vectors, self._calibration), blended - 1.0, blended)
+        blended = np.where(self._muted(taste, np.array(rows, dtype=np.intp), vectors), blended - 1.0, blended)
         order = diversify(blended, vectors, limit, diversity or 0.0)
         ids = [known[row].item_id for row in order]
         places = _places(order, ids, blended, taste, scored, vectors, parts, chances)
@@ -247,7 +257,11 @@ class Recommender:
             if not interests:
                 continue
             nearness = self._calibration.cosines(matrix(interests), target[None])[:, 0]
-            # Whoever holds it nearest to something muted, or rather disliked than liked, does not want it.
+            # Whoever holds it nearest to something muted, or rather disliked than liked, does not want it; nor does,
+            # whatever they like, who muted what it is plainly about.
+            silenced = [row for row, i in enumerate(interests) if i.steering.muted and not i.signal_count]
+            if nearness[silenced].max(initial=-1) >= plainly(self._calibration):
+                continue
             spoken = [row for row, i in enumerate(interests) if i.sign > 0 or i.against >= UNWANTED]
             row = max(spoken, key=lambda row: float(nearness[row]), default=None)
             if row is None or interests[row].sign < 0 or interests[row].steering.muted:
@@ -259,11 +273,20 @@ class Recommender:
 
     def _pool(self, taste: Taste, rows: Rows, query: Query, language: str) -> Rows:
         """Drop what is muted; a stranger chooses among the most popular in the language first."""
-        rows = rows[~is_muted(taste, self._catalog.vectors[self._space][rows], self._calibration)]
+        rows = rows[~self._muted(taste, rows, self._catalog.vectors[self._space][rows])]
         if taste.is_empty and query.vector is None:
             popular = self._catalog.most_popular(4 * query.limit, language, within=rows)
             return np.array([self._catalog.entries[item_id].row for item_id in popular], dtype=np.intp)
         return rows
+
+    def _muted(self, taste: Taste, rows: Rows, vectors: Vectors) -> NDArray[np.bool_]:
+        """Which items the user has muted: (n,), by row, −1 for foreign ones, and by vector (n, d)."""
+        found = is_muted(taste, vectors, self._calibration)
+        if taste.unwanted:
+            for place in np.flatnonzero(~found & (rows >= 0)):
+                item = self._catalog.entries[self._catalog.id_at(int(rows[place]))].item
+                found[place] = not taste.unwanted.isdisjoint(map(str.casefold, item.categories))
+        return found
 
     def _mixed(self, stored: Stored | None, taste: Taste, as_of: int) -> _Mixed | None:
         """What the live mix needs, if there is one and the user is no stranger."""
@@ -320,7 +343,7 @@ class Recommender:
     ) -> list[Ranked]:
         """Give evenly spread places to items beyond the known tastes, drawn by a seed that holds a day."""
         vectors = self._catalog.vectors[self._space][rows]
-        beyond = ~is_muted(taste, vectors, self._calibration)
+        beyond = ~self._muted(taste, rows, vectors)
         for known in (taste.centroids, taste.avoided):
             beyond &= self._calibration.cosines(vectors, known).max(axis=1, initial=-1) < self._calibration.similarity
         kept = places[: max(limit - explored, 0)]
