@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,9 +139,11 @@ class Space:
         vectors = dict(zip(words, await self.encoder.encode(words), strict=True))
         return name_interests(profile.interests, vectors.get)
 
-    def labels_at_hand(self, profile: ProfileView) -> list[Label]:
-        """Name a profile's interests with what is known without asking the model."""
-        return name_interests(profile.interests, self.encoder.cached)
+    async def label(self, profile: ProfileView, interest_id: str) -> Label:
+        """Name one of a profile's interests, as `labels` does."""
+        place = next(place for place, interest in enumerate(profile.interests) if interest.id == interest_id)
+        # What is weaker has no say in its name.
+        return (await self.labels(replace(profile, interests=profile.interests[: place + 1])))[-1]
 
     async def explain(self, user_id: str, interest_id: str, limit: int) -> tuple[Stored, list[Reason]]:
         """Read the signals behind an interest, greatest share first. Raises NotFound."""

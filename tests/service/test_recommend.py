@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from harness import Server, catalogue, topics
+from harness import Server, StartServer, catalogue, topics
 
 from penchant.v1.catalog_service_pb2 import Item, ListItemsRequest
 from penchant.v1.recommendation_service_pb2 import RecommendRequest
+
+DAY_0 = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -132,3 +135,22 @@ async def test_newer_items_go_first_among_equals(shop: Server) -> None:
     await shop.client.upsert_items(items)
     order = [i for i in await shop.recommended("hiker", page_size=100, diversity=0) if i.startswith("copy")]
     assert order == ["copy-1", "copy-2", "copy-0"]
+
+
+async def test_found_users_are_named_as_their_profiles_are_even_after_a_restart(start: StartServer) -> None:
+    # The words that lead in a text are not those that lie nearest to it.
+    texts = [
+        "Riveting phrase of the day: this superhero movie villain steals every scene",
+        "Windowsill report, week two: tomato seedlings and basil",
+        "Dialled in at last: espresso, 18 g in and 36 g out of the coffee grinder",
+    ]
+    async with start() as server:
+        for user, number in itertools.product(("ann", "bob"), range(3)):
+            await server.client.capture(user_id=user, text=texts[number], time=DAY_0 + timedelta(days=number))
+        await server.index_caught_up()
+    async with start() as server:
+        found = [match for text in texts for match in await server.client.find_users(text=text)]
+        assert len(found) == 6
+        for match in found:
+            interests = (await server.client.profile(match.user_id)).interests
+            assert match.label == next(i.label for i in interests if i.id == match.interest_id)
