@@ -12,6 +12,7 @@ from penchant_finetune.prepare import Prepared, evidence
 from penchant_pipelines.errors import InvalidInput
 from penchant_pipelines.interests.evidence import Evidence
 from penchant_pipelines.interests.settings import InterestSettings
+from penchant_pipelines.metrics import ndcg, recall
 from penchant_pipelines.model import MICROS_PER_DAY
 from penchant_pipelines.recommend.sequence import History, readable
 
@@ -156,7 +157,6 @@ def rank(log: SequenceLog, asked: Sequence[Query], scores: Scorer, batch: int = 
 
     Recall is the share of what could have been found: hits / min(k, relevant).
     """
-    discounts = 1 / np.log2(np.arange(2, 12))
     measured = np.zeros((len(asked), len(METRICS)))
     for start in range(0, len(asked), batch):
         part = asked[start : start + batch]
@@ -166,13 +166,8 @@ def rank(log: SequenceLog, asked: Sequence[Query], scores: Scorer, batch: int = 
             wanted = min(50, len(line))
             top = np.argpartition(-line, wanted - 1)[:wanted]
             top = top[np.lexsort((top, -line[top]))]
-            hits = np.isin(top, query.relevant)
-            relevant = len(query.relevant)
-            measured[place] = (
-                hits[:10].sum() / min(10, relevant),
-                hits.sum() / min(50, relevant),
-                (hits[:10] * discounts[: len(hits[:10])]).sum() / discounts[: min(10, relevant)].sum(),
-            )
+            told = query.relevant
+            measured[place] = recall(top, told, 10), recall(top, told, 50), ndcg(top, told, 10)
     return measured
 
 

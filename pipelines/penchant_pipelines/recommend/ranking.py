@@ -14,7 +14,7 @@ from penchant_pipelines.recommend.settings import RecommendSettings
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
 
-PLAIN = 0.15
+PLAIN = 0.1
 """How far from θ to 1 the cosine with a muted topic is from which an item is about that, whatever else is liked."""
 HALF_PLACES = 10
 """Places further on, an item is worth half."""
