@@ -119,20 +119,17 @@ def _with_noes(views: Sequence[InterestView], calibration: Calibration) -> list[
     user wants less of by the bias.
     """
     liked = [v for v in views if v.sign > 0 and v.mass > 0]
-    masses = np.array([v.mass for v in liked])
-
-    def against(interest: InterestView) -> float:
-        if interest.steering.muted:
-            return 1.0
-        if interest.sign > 0:
-            return max(-interest.steering.bias, 0.0)
-        near = 0.0
-        if liked:
-            cosines = calibration.cosines(matrix(liked), interest.vector[None])[:, 0]
-            near = float(masses[cosines >= calibration.similarity].sum())
-        return min(interest.mass, 1.0) * interest.mass / (interest.mass + near) if interest.mass else 0.0
-
-    return [replace(v, against=against(v)) for v in views]
+    disliked = [v for v in views if v.sign < 0 and v.mass > 0]
+    near = np.zeros(len(disliked))
+    if liked and disliked:
+        cosines = calibration.cosines(matrix(liked), matrix(disliked))
+        near = np.array([v.mass for v in liked]) @ (cosines >= calibration.similarity)
+    noes = {
+        v.id: min(v.mass, 1.0) * v.mass / (v.mass + float(beside)) for v, beside in zip(disliked, near, strict=True)
+    }
+    noes |= {v.id: -v.steering.bias for v in views if v.sign > 0 and v.steering.bias < 0}
+    noes |= {v.id: 1.0 for v in views if v.steering.muted}
+    return [replace(v, against=noes[v.id]) if v.id in noes else v for v in views]
 
 
 def _directions(sums: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
