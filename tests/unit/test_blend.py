@@ -578,3 +578,15 @@ def test_the_last_word_on_a_topic_holds() -> None:
     assert {i.sign: i.steering for i in profile.interests} == {1: Steering(bias=1), -1: None}
     profile = mixer.replay([REFUSED, less, about(5, axis(0), "Football", bias=1), about(6, axis(0), "football")])
     assert {i.sign: i.steering for i in profile.interests} == {-1: None}
+
+
+def test_the_last_topic_by_which_it_was_spoken_of_is_kept() -> None:
+    mixer = blender()
+    words = [about(4, axis(0), "football", bias=1), about(5, cosine_to_football(SURELY), "soccer", muted=True)]
+    profile = unpack(pack(mixer.replay([*FOOTBALL, *words])))
+    (spoken,) = view(profile, 9, mixer).interests
+    assert spoken.topics == ("football", "soccer")
+    np.testing.assert_array_equal(spoken.topic, words[1].vector)
+    mixer.steer(profile, about(6, axis(0), "soccer"))
+    (taken_back,) = view(profile, 9, mixer).interests
+    assert (taken_back.topics, taken_back.topic) == ((), None)

@@ -172,6 +172,7 @@ class Blender:
                     self._take_back(profile, other)  # what was said of it before holds no more
             steered.topics = {known: more for known, more in steered.topics.items() if not _same(known, said)}
             steered.topics[said] = _more(event)
+            steered.topic = event.vector
         if len(profile.interests) > self.settings.max_interests:
             self._merge_nearest(profile, trace, newest=steered)
         return steered
@@ -217,7 +218,8 @@ class Blender:
 
     def _take_back(self, profile: Profile, steered: Interest) -> Interest:
         """Leave an interest as inferred from its signals; without any it goes."""
-        steered.steering, steered.steered_time, steered.steered_mass, steered.topics = None, 0, 0.0, {}
+        steered.steering, steered.steered_time, steered.steered_mass = None, 0, 0.0
+        steered.topic, steered.topics = None, {}
         if steered.signal_count:
             steered.steered_terms = {}
         else:

@@ -66,6 +66,8 @@ class Interest(msgspec.Struct):
     """Unfading mass that the user's own word put in."""
     steered_terms: dict[str, float] = {}
     """Of the topic that opened the interest, until it is taken back."""
+    topic: Vector | None = None
+    """(d,) the last topic by which the user spoke of it."""
     topics: dict[str, bool] = {}
     """Topics by which the user named it since it was last as inferred; true where more of it was asked for."""
 

@@ -55,6 +55,8 @@ class InterestView:
     """0…1: how much of what is near to it the user does not want; of a mute all."""
     topics: tuple[str, ...] = ()
     """Names that the user gave it by speaking of it."""
+    topic: Vector | None = field(default=None, repr=False)
+    """(d,) the last of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,7 @@ def unweighed_view(interest: Interest) -> InterestView:
         terms=_all_terms(interest),
         sign=interest.sign,
         topics=tuple(interest.topics),
+        topic=interest.topic,
     )
 
 

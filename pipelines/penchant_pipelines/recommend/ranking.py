@@ -35,10 +35,10 @@ class Taste:
     """(n,) how much each of these does, 0…1."""
     muted: Vectors
     """(m, d) of muted interests alone."""
-    only_named: NDArray[np.bool_]
-    """(m,) which of these are topics that the user has never written about."""
+    silenced: Vectors
+    """(t, d) of the topics by which they were muted."""
     unwanted: frozenset[str]
-    """Names, in lower case, of the topics that are muted."""
+    """Names, in lower case, of these topics."""
     fresh: NDArray[np.float32] | None
     ahead: Vectors
     """(m, d) where a sequence model expects the next signals; (0, d) without one."""
@@ -68,7 +68,7 @@ class Taste:
             avoided=_stack([i.vector for i in avoided], dimensions),
             against=np.array([i.against for i in avoided]),
             muted=_stack([i.vector for i in muted], dimensions),
-            only_named=np.array([i.signal_count == 0 for i in muted], dtype=bool),
+            silenced=_stack([i.topic for i in muted if i.topic is not None], dimensions),
             unwanted=frozenset(topic.casefold() for i in muted for topic in i.topics),
             fresh=profile.fresh if profile else None,
             ahead=ahead if ahead is not None and liked else _stack([], dimensions),
@@ -152,14 +152,13 @@ def soft_maximum(cosines: Vectors, shares: Floats, temperature: float) -> tuple[
 def is_muted(taste: Taste, vectors: Vectors, calibration: Calibration) -> NDArray[np.bool_]:
     """Tell which items (n, d) belong to a muted interest: near enough to it, and nearer than to any that is liked.
 
-    Of a bare topic it is enough to be plainly near: what is liked, made of whole texts, lies nearer to texts anyway.
+    Of a topic it is enough to be plainly near: what is liked, made of whole texts, lies nearer to texts anyway.
     """
     if not len(taste.muted):
         return np.zeros(len(vectors), dtype=bool)
-    cosines = calibration.cosines(vectors, taste.muted)
-    muted = cosines.max(axis=1)
+    muted = calibration.cosines(vectors, taste.muted).max(axis=1)
     liked = calibration.cosines(vectors, taste.centroids).max(axis=1, initial=-1)
-    named = cosines[:, taste.only_named].max(axis=1, initial=-1)
+    named = calibration.cosines(vectors, taste.silenced).max(axis=1, initial=-1)
     found: NDArray[np.bool_] = (muted >= calibration.similarity) & (muted >= liked) | (named >= plainly(calibration))
     return found
 

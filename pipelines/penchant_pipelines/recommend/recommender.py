@@ -251,7 +251,7 @@ class Recommender:
         return tuple(matches[:limit]), degraded
 
     def _match(self, target: NDArray[np.float32], keys: dict[int, None] | None, least: float) -> list[Match]:
-        matches = []
+        matches, plain = [], plainly(self._calibration)
         for stored in self._profiles.by_keys(None if keys is None else list(keys)):
             interests = stored.view.interests
             if not interests:
@@ -259,8 +259,8 @@ class Recommender:
             nearness = self._calibration.cosines(matrix(interests), target[None])[:, 0]
             # Whoever holds it nearest to something muted, or rather disliked than liked, does not want it; nor does,
             # whatever they like, who muted what it is plainly about.
-            silenced = [row for row, i in enumerate(interests) if i.steering.muted and not i.signal_count]
-            if nearness[silenced].max(initial=-1) >= plainly(self._calibration):
+            silenced = [i.topic for i in interests if i.steering.muted and i.topic is not None]
+            if silenced and self._calibration.cosines(np.stack(silenced), target[None]).max() >= plain:
                 continue
             spoken = [row for row, i in enumerate(interests) if i.sign > 0 or i.against >= UNWANTED]
             row = max(spoken, key=lambda row: float(nearness[row]), default=None)
