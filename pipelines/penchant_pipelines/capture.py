@@ -25,6 +25,7 @@ from penchant_pipelines.refusals import RATING as REFUSAL_RATING
 from penchant_pipelines.refusals import refused
 from penchant_pipelines.stance import open_stance
 from penchant_pipelines.text import Document, TextError, TextPipeline
+from penchant_pipelines.text.keywords import is_beginning
 
 NOTHING = Document(text="", language="und", terms=())
 LONGEST_OF_WORDS = 6_000
@@ -68,10 +69,10 @@ class Reader:
             return subject, replace(post, inferred_rating=REFUSAL_RATING)
         return document, replace(post, inferred_rating=self._blame(document))
 
-    def subject(self, text: str, language: str, rated: bool) -> Document:
-        """What a post is about, as `post` reads it; blocks."""
+    def subject(self, text: str, language: str, inferred_rating: float | None) -> Document:
+        """What a post is about, of which `post` told this rating; blocks."""
         document = self.said(text, language, "post.text")
-        refused_subject = None if rated or not document.text else self._refused(document)
+        refused_subject = self._refused(document) if document.text and inferred_rating == REFUSAL_RATING else None
         return document if refused_subject is None else refused_subject
 
     def _refused(self, document: Document) -> Document | None:
@@ -80,7 +81,8 @@ class Reader:
         if rest is None:
             return None
         subject = self._text.read(rest, document.language) if rest else NOTHING
-        return document if subject.wordless or not any(map(str.isalpha, "".join(subject.terms))) else subject
+        # "This" and "I" name nothing.
+        return document if subject.wordless or all(map(is_beginning, subject.terms)) else subject
 
     def _blame(self, document: Document) -> float | None:
         stance = open_stance()

@@ -8,6 +8,7 @@ people wrote about it where that is used.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -61,6 +62,7 @@ class Catalog:
         self.version = 0
         """Grows with every change of an item."""
         self._ids: list[str | None] = []
+        self._categories: defaultdict[str, set[int]] = defaultdict(set)
         self._free: list[int] = []
         self._applied: int | None = None
         """Number of the last signal of the commits applied; None before the first."""
@@ -114,6 +116,10 @@ class Catalog:
         self.version += 1
         known = self.entries.get(item.id)
         row = known.row if known else self._new_row()
+        if known is not None:
+            self._uncategorise(known)
+        for name in item.categories:
+            self._categories[name.casefold()].add(row)
         self.entries[item.id] = Entry(item, language, row)
         self._ids[row] = item.id
         for space, vector in vectors.items():
@@ -128,6 +134,7 @@ class Catalog:
         entry = self.entries.pop(item_id, None)
         if entry is not None:
             self.version += 1
+            self._uncategorise(entry)
             self._ids[entry.row] = None
             self.words.drop(entry.row)
             self.visible[entry.row] = False
@@ -135,6 +142,16 @@ class Catalog:
                 vectors[entry.row] = 0.0
             self._forget(np.array([entry.row]))
             self._free.append(entry.row)
+
+    def of_category(self, name: str) -> set[int]:
+        """Rows of the items that have a category of this name, in lower case."""
+        return self._categories.get(name, set())
+
+    def _uncategorise(self, entry: Entry) -> None:
+        for name in map(str.casefold, entry.item.categories):
+            self._categories[name].discard(entry.row)
+            if not self._categories[name]:
+                del self._categories[name]
 
     def apply(self, commit: Commit) -> None:
         """Follow a committed transaction, all but its recounts."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -35,7 +36,7 @@ from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.record import Record, Writer, schema
 from penchant_pipelines.record.commit import Commit, Receipt, Steered
 from penchant_pipelines.record.ledger import Ledger, ProfileCache
-from penchant_pipelines.record.record import FILE
+from penchant_pipelines.record.record import FILE, is_damage
 from penchant_pipelines.settings import Section
 from penchant_pipelines.space import Shared, Space
 from penchant_pipelines.stock import Stock, take_stock
@@ -246,7 +247,7 @@ class Engine:
             try:
                 async with asyncio.timeout(ERASURE_SECONDS):
                     await self._empty_log()
-            except TimeoutError:
+            except Exception:  # too many readers, or a full disk: it is erased all the same
                 self._log_in_use.set()
             return receipt
 
@@ -332,7 +333,11 @@ class Engine:
         """Empty the write-ahead log that an erasure had to leave to others, as soon as they are done with it."""
         await self._log_in_use.wait()
         self._log_in_use.clear()
-        await self._empty_log()
+        try:
+            await self._empty_log()
+        except Exception:
+            self._log_in_use.set()
+            raise
 
     async def _purge_index(self) -> None:
         """Some time after an erasure, rebuild each index that holds what was erased. Coalesces erasures.
@@ -411,11 +416,13 @@ class Engine:
 def _readable(folder: Path) -> Iterator[None]:
     try:
         yield
-    except sa.exc.DatabaseError as error:
+    except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
+        cause = error.orig if isinstance(error, sa.exc.DatabaseError) else error
+        if not is_damage(cause) and not isinstance(cause, sqlite3.OperationalError):
+            raise
+        todo = "put a backup in its place, or start with another folder" if is_damage(cause) else "see to that first"
         raise WrongState(
-            "RECORD_UNREADABLE",
-            f"the record {str(folder / FILE)!r} can't be read ({error.orig}): put a backup in its place, or start with "
-            "another folder",
+            "RECORD_UNREADABLE", f"the record {str(folder / FILE)!r} can't be read ({cause}): {todo}"
         ) from error
 
 

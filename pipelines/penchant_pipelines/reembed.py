@@ -104,7 +104,7 @@ class Reembedding:
                 signals.c.text,
                 signals.c.given_language,
                 signals.c.item_id,
-                signals.c.rating.is_not(None).label("rated"),
+                signals.c.inferred_rating,
             )
             .outerjoin(held, (held.c.seq == signals.c.seq) & (held.c.space == self._space.key))
             .where(held.c.seq.is_(None), signals.c.seq > after)
@@ -113,7 +113,7 @@ class Reembedding:
         ):
             after = found[-1].seq
             vectors = await self._encode_read(
-                found, lambda row: self._shared.reader.subject(row.text, row.given_language, row.rated)
+                found, lambda row: self._shared.reader.subject(row.text, row.given_language, row.inferred_rating)
             )
             pairs = list(zip(found, vectors, strict=True))
             await self._shared.writer.submit(partial(self._put_signals, pairs=pairs))

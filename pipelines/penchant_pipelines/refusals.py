@@ -41,8 +41,8 @@ _ENGLISH = (
     "(?:(?:can|could|would|will) you )?(?:please )?(?:just )?(?:stop|quit) "
     r"(?:(?:showing|sending|recommending|suggesting|feeding|giving|pushing) (?:me|us)|recommending|suggesting)\b",
     r"(?:don't|do not|never) (?:ever )?(?:show|send|recommend|suggest|push|feed) (?:me|us)\b(?! the\b)",
-    r"(?:get|remove|hide|keep) (?:\w+ ){1,4}(?:off|from|out of) my (?:feed|timeline)\b",
-    r"(?:don't|do not) want (?:\w+ ){1,4}(?:in|on) my (?:feed|timeline)\b",
+    r"(?:get|remove|hide|keep) (?P<subject_kept_out>(?:\w+ ){1,4})(?:off|from|out of) my (?:feed|timeline)\b",
+    r"(?:don't|do not) want (?P<subject_unwanted>(?:\w+ ){1,4})(?:in|on) my (?:feed|timeline)\b",
     r"(?:show|send|give) (?:me|us) (?:less|fewer|no)\b",
     r"(?:enough|no more|less|fewer)\bSTUFF",
     r"unsubscribe(?=\W*$| me\b)|(?:unsubscrib|unfollow|mut|block)(?:ed|ing) (?:from )?(?:all|every|any)\b",
@@ -50,7 +50,8 @@ _ENGLISH = (
     r"(?:any|anything|another|more|about|this|these)\b",
     # no interest in it
     r"(?:am |are |was )?VERY(?:not|no longer) VERY(?:(?:interested in|into|keen on) THING|interested\W*$)",
-    r"(?:.{1,40} (?:is not|isn't|are not|aren't)|not) (?:really )?(?:my (?:thing|cup of tea|jam)|for me)\W*$",
+    r"(?:(?P<subject_not_mine>.{1,40}) (?:is not|isn't|are not|aren't)|not) (?:really )?"
+    r"(?:my (?:thing|cup of tea|jam)|for me)\W*$",
     "(?:have |had |got )?VERY(?:no|zero) interest in THING",
     "(?:have )?VERYlost (?:all )?interest in THING",
     "VERY(?:(?:couldn't|could not) care less about|(?:don't|do not) care (?:about|for)) THING",
@@ -84,7 +85,7 @@ _CHINESE = (
 )
 # These are the author's own only where nobody else stands before them.
 _CHINESE_FEELINGS = (
-    "(?:对(?P<subject>[^也]{1,20}?))?WHOLLY(?:不感兴趣|不感冒|没兴趣|没有兴趣|没啥兴趣|没什么兴趣|毫无兴趣|提不起兴趣|无感(?!觉))AFTER",
+    "(?:对(?P<subject_of_no_interest>[^也]{1,20}?))?WHOLLY(?:不感兴趣|不感冒|没兴趣|没有兴趣|没啥兴趣|没什么兴趣|毫无兴趣|提不起兴趣|无感(?!觉))AFTER",
     "WHOLLY不关心AFTER",
     "WHOLLY(?:讨厌|厌恶|反感)AFTER",
     "WHOLLY(?:不喜欢|不爱看|不爱听|不爱吃|不待见|欣赏不来|喜欢不起来)AFTER",
@@ -141,7 +142,9 @@ def refused(text: str, segment: Callable[[str], Sequence[str]]) -> str | None:
     # Some letters are longer in lower case.
     whole = written if len(written) == len(plain) else plain
     begin = plain.index(phrase)
-    return f"{whole[:begin]} {subject} {whole[begin + len(phrase) :]}".strip()
+    inside = begin + phrase.index(subject)
+    told = whole[inside : inside + len(subject)]
+    return f"{whole[:begin]} {told} {whole[begin + len(phrase) :]}".strip()
 
 
 def _refusal(text: str) -> tuple[str, str]:
@@ -156,7 +159,8 @@ def _refusal(text: str) -> tuple[str, str]:
         if not asked or _REQUEST.match(said):
             for pattern in _patterns(opening):
                 if found := pattern.match(said):
-                    return found["phrase"], found.groupdict().get("subject") or ""
+                    subjects = (text for name, text in found.groupdict().items() if name.startswith("subject"))
+                    return found["phrase"], next(filter(None, subjects), "")
         opening = opening and len(_WORD.findall(said)) <= REMARK
     return "", ""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,11 +139,16 @@ class Space:
         vectors = dict(zip(words, await self.encoder.encode(words), strict=True))
         return name_interests(profile.interests, vectors.get)
 
-    async def label(self, profile: ProfileView, interest_id: str) -> Label:
-        """Name one of a profile's interests, as `labels` does."""
-        place = next(place for place, interest in enumerate(profile.interests) if interest.id == interest_id)
-        # What is weaker has no say in its name.
-        return (await self.labels(replace(profile, interests=profile.interests[: place + 1])))[-1]
+    async def names(self, wanted: Sequence[tuple[ProfileView, str]]) -> list[str]:
+        """The label of one interest, by its id, of each of many profiles, as `labels` gives it."""
+        named = []
+        for profile, interest_id in wanted:
+            place = next(place for place, interest in enumerate(profile.interests) if interest.id == interest_id)
+            # What is weaker has no say in its name.
+            named.append(profile.interests[: place + 1])
+        words = sorted({word for interests in named for interest in interests for word in candidates(interest)})
+        vectors = dict(zip(words, await self.encoder.encode(words), strict=True))
+        return [name_interests(interests, vectors.get)[-1].label for interests in named]
 
     async def explain(self, user_id: str, interest_id: str, limit: int) -> tuple[Stored, list[Reason]]:
         """Read the signals behind an interest, greatest share first. Raises NotFound."""

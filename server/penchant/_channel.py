@@ -14,7 +14,7 @@ _LOOPBACK = ("127.", "localhost", "[::1]", "unix:")
 
 # Sent twice, these would start a second job, or be refused for what the first attempt did.
 _NEVER_RESENT = {
-    "penchant.v1.InterestService": ("StreamCapture",),
+    "penchant.v1.InterestService": ("SteerInterest", "StreamCapture"),
     "penchant.v1.AdminService": (
         "UnloadAdapter",
         "ActivateAdapter",

@@ -16,6 +16,7 @@ from penchant_pipelines.interests import (
     Calibration,
     Event,
     Evidence,
+    Interest,
     InterestSettings,
     Profile,
     Recipe,
@@ -471,13 +472,17 @@ def test_two_topics_alike_are_two_interests() -> None:
     assert [interest.steering for interest in mixer.replay(words).interests] == [word.steering for word in words]
 
 
+def told(interest: Interest) -> dict[str, bool]:
+    return {name: topic.more for name, topic in interest.topics.items()}
+
+
 def test_the_last_word_on_a_topic_decides() -> None:
     mixer = blender()
     words = [about(1, axis(0), "cricket", bias=-1.0), about(2, axis(0), "Cricket", bias=1.0)]
     (interest,) = mixer.replay(words).interests
-    assert (interest.sign, interest.steered_mass, interest.topics) == (1, 1.0, {"Cricket": True})
+    assert (interest.sign, interest.steered_mass, told(interest)) == (1, 1.0, {"Cricket": True})
     (less,) = mixer.replay([*words, about(3, axis(0), "cricket", bias=-1.0)]).interests
-    assert (less.sign, less.steered_mass, less.topics) == (-1, 1.0, {"cricket": False})
+    assert (less.sign, less.steered_mass, told(less)) == (-1, 1.0, {"cricket": False})
 
 
 def test_terms_of_central_texts_count_more_and_are_bounded() -> None:
@@ -580,13 +585,31 @@ def test_the_last_word_on_a_topic_holds() -> None:
     assert {i.sign: i.steering for i in profile.interests} == {-1: None}
 
 
-def test_the_last_topic_by_which_it_was_spoken_of_is_kept() -> None:
+def test_every_topic_by_which_it_was_spoken_of_is_kept() -> None:
     mixer = blender()
     words = [about(4, axis(0), "football", bias=1), about(5, cosine_to_football(SURELY), "soccer", muted=True)]
     profile = unpack(pack(mixer.replay([*FOOTBALL, *words])))
     (spoken,) = view(profile, 9, mixer).interests
-    assert spoken.topics == ("football", "soccer")
-    np.testing.assert_array_equal(spoken.topic, words[1].vector)
+    assert list(spoken.topics) == ["football", "soccer"]
+    for word in words:
+        np.testing.assert_array_equal(spoken.topics[word.topic], word.vector)
     mixer.steer(profile, about(6, axis(0), "soccer"))
     (taken_back,) = view(profile, 9, mixer).interests
-    assert (taken_back.topics, taken_back.topic) == ((), None)
+    assert taken_back.topics == {}
+
+
+def test_a_word_on_one_topic_leaves_what_was_said_of_another() -> None:
+    mixer = blender()
+    less = [about(4, axis(0), "football", bias=-1), about(5, axis(0), "soccer", bias=-1)]
+    profile = mixer.replay([REFUSED, *less, about(6, axis(0), "football", bias=1)])
+    assert {i.sign: (i.steering, list(i.topics)) for i in profile.interests} == {
+        1: (Steering(bias=1), ["football"]),
+        -1: (Steering(bias=-1), ["soccer"]),
+    }
+
+
+def test_a_like_that_is_surely_meant_comes_before_a_dislike_of_that_very_name() -> None:
+    mixer = blender()
+    liked = [post(1, 0, axis(0), None, "kickoff"), post(2, 1, axis(0), None, "kickoff")]
+    profile = mixer.replay([*liked, REFUSED, about(4, axis(0), "football", muted=True)])
+    assert {i.sign: i.steering for i in profile.interests} == {1: Steering(muted=True), -1: None}

@@ -202,7 +202,7 @@ def test_of_a_muted_topic_all_that_is_plainly_about_it_is_muted() -> None:
     assert [round(float(item @ axis(1)), 2) for item in items] == [0.44, 0.24, 0, 1]
     written = taste(interest(0, 1.0), interest(1, 0.0, muted=True))
     assert is_muted(written, items, level).tolist() == [False, False, False, True]
-    named = taste(interest(0, 1.0), replace(interest(2, 0.0, muted=True), topic=axis(1)))
+    named = taste(interest(0, 1.0), replace(interest(2, 0.0, muted=True), topics={"tea": axis(2), "jazz": axis(1)}))
     assert is_muted(named, items, level).tolist() == [True, False, False, True]
 
 

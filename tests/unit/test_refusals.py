@@ -315,6 +315,9 @@ def test_the_authors_own_rating_is_never_overruled(text: str) -> None:
         ("对足球不感兴趣", "足球"),
         ("我讨厌榴莲", "榴莲"),
         ("咖啡我真的不感冒", "咖啡"),
+        ("Opera is not my thing, sorry!", "Opera"),
+        ("I don't want politics in my feed, please", "politics"),
+        ("Keep Politics out of my feed, thanks", "Politics"),
     ],
 )
 def test_it_is_about_what_is_refused_and_not_about_refusing(text: str, subject: str) -> None:
@@ -322,12 +325,15 @@ def test_it_is_about_what_is_refused_and_not_about_refusing(text: str, subject: 
     document, _ = reader.post(Post(text))
     assert subject in document.text
     assert len(document.text) <= len(subject) + 12
-    assert document == reader.subject(text, "", rated=False)
+    assert document == reader.subject(text, "", RATING)
     # With a rating of the author's own the words are no refusal, and are kept.
-    assert reader.post(Post(text, rating=1.0))[0] == reader.subject(text, "", rated=True) == TEXT.read(text)
+    assert reader.post(Post(text, rating=1.0))[0] == reader.subject(text, "", None) == TEXT.read(text)
 
 
-@pytest.mark.parametrize("text", ["This is a waste of money", "不感兴趣", "I didn't enjoy it"])
+@pytest.mark.parametrize(
+    "text",
+    ["This is a waste of money", "不感兴趣", "I didn't enjoy it", "Stop showing me this", "I hate this", "我不喜欢"],
+)
 def test_a_refusal_that_names_nothing_is_kept_whole(text: str) -> None:
     assert Reader(TEXT).post(Post(text))[0] == TEXT.read(text)
 

@@ -154,7 +154,9 @@ class Relay:
 
     async def audit(self) -> bool:
         """Tell whether the live generation holds what the record says, and finds a sample of it."""
-        return self.live is not None and await asyncio.to_thread(self._is_sound, self.live)
+        # What is being written at this moment is in the one and not yet in the other.
+        async with self._stepping:
+            return self.live is not None and await asyncio.to_thread(self._is_sound, self.live)
 
     async def drop_all(self) -> None:
         """Remove every generation of this space; the relay must have been closed."""

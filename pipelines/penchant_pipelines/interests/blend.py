@@ -24,6 +24,7 @@ from penchant_pipelines.interests.state import (
     SHORT,
     Interest,
     Profile,
+    Topic,
     decay,
     half_lives,
     total_mass,
@@ -168,11 +169,12 @@ class Blender:
         if event.topic:
             said = event.topic.strip()
             for other in list(profile.interests):
-                if other is not steered and any(_same(known, said) for known in other.topics):
-                    self._take_back(profile, other)  # what was said of it before holds no more
-            steered.topics = {known: more for known, more in steered.topics.items() if not _same(known, said)}
-            steered.topics[said] = _more(event)
-            steered.topic = event.vector
+                # What was said of it before holds no more.
+                left = {known: topic for known, topic in other.topics.items() if not _same(known, said)}
+                if other is not steered and other.topics and not left:
+                    self._take_back(profile, other)
+                other.topics = left
+            steered.topics[said] = Topic(_more(event), event.vector)
         if len(profile.interests) > self.settings.max_interests:
             self._merge_nearest(profile, trace, newest=steered)
         return steered
@@ -203,8 +205,8 @@ class Blender:
             # A short refusal lies nearest to a bare topic, but it is what the user likes that is to be more, less or
             # silent; and more of it is not said of a dislike.
             signs = (1,) if _more(event) else (1, -1)
-        for interests, level in levels:
-            for sign in signs:
+        for sign in signs:
+            for interests, level in levels:
                 nearest, cosine = self.nearest(interests, event.vector, sign)
                 if nearest is not None and cosine >= level:
                     return nearest
@@ -218,8 +220,7 @@ class Blender:
 
     def _take_back(self, profile: Profile, steered: Interest) -> Interest:
         """Leave an interest as inferred from its signals; without any it goes."""
-        steered.steering, steered.steered_time, steered.steered_mass = None, 0, 0.0
-        steered.topic, steered.topics = None, {}
+        steered.steering, steered.steered_time, steered.steered_mass, steered.topics = None, 0, 0.0, {}
         if steered.signal_count:
             steered.steered_terms = {}
         else:

@@ -36,6 +36,14 @@ DAYS_REMEMBERED = 30
 """Days over which the usual day is a mean, about."""
 
 
+class Topic(msgspec.Struct):
+    """What the user said of a topic, and where it lies, (d,)."""
+
+    more: bool
+    """More of it was asked for."""
+    vector: Vector
+
+
 class Interest(msgspec.Struct):
     """One interest, liked (`sign` 1) or disliked (`sign` −1)."""
 
@@ -66,10 +74,8 @@ class Interest(msgspec.Struct):
     """Unfading mass that the user's own word put in."""
     steered_terms: dict[str, float] = {}
     """Of the topic that opened the interest, until it is taken back."""
-    topic: Vector | None = None
-    """(d,) the last topic by which the user spoke of it."""
-    topics: dict[str, bool] = {}
-    """Topics by which the user named it since it was last as inferred; true where more of it was asked for."""
+    topics: dict[str, Topic] = {}
+    """Topics by which the user named it since it was last as inferred."""
 
 
 class Profile(msgspec.Struct):

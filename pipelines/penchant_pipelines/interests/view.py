@@ -53,10 +53,8 @@ class InterestView:
     sign: int = 1
     against: float = 0.0
     """0…1: how much of what is near to it the user does not want; of a mute all."""
-    topics: tuple[str, ...] = ()
-    """Names that the user gave it by speaking of it."""
-    topic: Vector | None = field(default=None, repr=False)
-    """(d,) the last of them."""
+    topics: dict[str, Vector] = field(default_factory=dict, repr=False)
+    """Topics by which the user spoke of it, (d,) each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +182,7 @@ def unweighed_view(interest: Interest) -> InterestView:
         vector=interest.centroid,
         terms=_all_terms(interest),
         sign=interest.sign,
-        topics=tuple(interest.topics),
-        topic=interest.topic,
+        topics={name: topic.vector for name, topic in interest.topics.items()},
     )
 
 
@@ -283,7 +280,7 @@ def _shares(
     whole = sum(mass for _, mass in masses) + interest.steered_mass
     found = [Contribution(e.id, e.item_id, e.time, mass / whole if whole else 0.0) for e, mass in masses]
     if interest.steered_mass:
-        topics = tuple(topic for topic, more in interest.topics.items() if more == (interest.sign > 0))
+        topics = tuple(name for name, topic in interest.topics.items() if topic.more == (interest.sign > 0))
         found.append(Contribution("", "", interest.steered_time, interest.steered_mass / whole, topics))
     return sorted(found, key=lambda c: (-c.share, c.signal_id))
 

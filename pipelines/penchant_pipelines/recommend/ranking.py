@@ -68,7 +68,7 @@ class Taste:
             avoided=_stack([i.vector for i in avoided], dimensions),
             against=np.array([i.against for i in avoided]),
             muted=_stack([i.vector for i in muted], dimensions),
-            silenced=_stack([i.topic for i in muted if i.topic is not None], dimensions),
+            silenced=_stack([topic for i in muted for topic in i.topics.values()], dimensions),
             unwanted=frozenset(topic.casefold() for i in muted for topic in i.topics),
             fresh=profile.fresh if profile else None,
             ahead=ahead if ahead is not None and liked else _stack([], dimensions),

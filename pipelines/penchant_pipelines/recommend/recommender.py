@@ -259,7 +259,7 @@ class Recommender:
             nearness = self._calibration.cosines(matrix(interests), target[None])[:, 0]
             # Whoever holds it nearest to something muted, or rather disliked than liked, does not want it; nor does,
             # whatever they like, who muted what it is plainly about.
-            silenced = [i.topic for i in interests if i.steering.muted and i.topic is not None]
+            silenced = [topic for i in interests if i.steering.muted for topic in i.topics.values()]
             if silenced and self._calibration.cosines(np.stack(silenced), target[None]).max() >= plain:
                 continue
             spoken = [row for row, i in enumerate(interests) if i.sign > 0 or i.against >= UNWANTED]
@@ -281,11 +281,8 @@ class Recommender:
 
     def _muted(self, taste: Taste, rows: Rows, vectors: Vectors) -> NDArray[np.bool_]:
         """Which items the user has muted: (n,), by row, −1 for foreign ones, and by vector (n, d)."""
-        found = is_muted(taste, vectors, self._calibration)
-        if taste.unwanted:
-            for place in np.flatnonzero(~found & (rows >= 0)):
-                item = self._catalog.entries[self._catalog.id_at(int(rows[place]))].item
-                found[place] = not taste.unwanted.isdisjoint(map(str.casefold, item.categories))
+        named: set[int] = set().union(*(self._catalog.of_category(name) for name in taste.unwanted))
+        found: NDArray[np.bool_] = is_muted(taste, vectors, self._calibration) | np.isin(rows, list(named))
         return found
 
     def _mixed(self, stored: Stored | None, taste: Taste, as_of: int) -> _Mixed | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets as random_bytes
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,6 +91,11 @@ class Record:
         """Close the database and let go of the folder."""
         self.engine.dispose()
         self._lock.release()
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Whether SQLite says that a file is damaged, or no database: not that it is locked, or the disk full."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def migrate(engine: Engine) -> None:

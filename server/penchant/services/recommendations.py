@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,13 +98,13 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
                 target = np.array(self.engine.catalog.vectors[space.key][entry.row])
             limit = coerce_page_size(request.page_size, 20, self.settings.limits.page_size)
             matches, degraded = await space.find_users(target, limit, request.min_similarity)
-            labels = await asyncio.gather(*(space.label(match.profile, match.interest_id) for match in matches))
+            labels = await space.names([(match.profile, match.interest_id) for match in matches])
         response = pb.FindUsersResponse(degraded=degraded, space_id=space.space_id)
         for match, label in zip(matches, labels, strict=True):
             response.matches.add(
                 user_id=match.user_id,
                 interest_id=match.interest_id,
-                label=label.label,
+                label=label,
                 similarity=match.similarity,
                 weight=match.weight,
             )
