@@ -83,9 +83,9 @@ class Taste:
         """Nothing is known that the user likes."""
         return not self.ids
 
-    def objection(self, nearness: Vectors | Floats) -> Floats:
-        """What speaks most against items, at least 0: (n,) of their nearness to each of `avoided`, (k, n)."""
-        most: Floats = (self.against[:, None] * nearness).max(axis=0, initial=0.0)
+    def objection(self, vectors: Vectors) -> Floats:
+        """What speaks most against items (n, d): max a_k·cos(v, avoided_k)₊, (n,)."""
+        most: Floats = (self.against * (vectors @ self.avoided.T)).max(axis=1, initial=0.0)
         return most
 
 
@@ -119,7 +119,7 @@ def score(
     if query is not None:
         total = (1 - settings.query_weight) * total + settings.query_weight * (vectors @ query)
     if len(taste.avoided):
-        total = total - settings.dislike_weight * taste.objection(taste.avoided @ vectors.T)
+        total = total - settings.dislike_weight * taste.objection(vectors)
     age = np.maximum(as_of - created, 0) / MICROS_PER_DAY
     recency = np.where(created > 0, np.exp2(-age / settings.recency_half_life_days), 0.0)
     total = total + settings.recency_weight * recency

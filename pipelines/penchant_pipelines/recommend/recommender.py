@@ -306,11 +306,13 @@ class Recommender:
         standings = self._sources.scores(mixed.asker, rows, vectors[len(rows) :], mixed.by_row)
         parts = mixed.mix.parts(standings, self._sources.silent(rows, len(vectors) - len(rows)))
         if query is not None:
-            asked = settings.query_weight * self._sources.standing(query[None], vectors)[0]
-            parts = np.vstack([(1 - settings.query_weight) * parts, asked])
+            asked = self._sources.standing(lambda each: np.asarray(each @ query, dtype=np.float64), vectors)
+            parts = np.vstack([(1 - settings.query_weight) * parts, settings.query_weight * asked])
         total = parts.sum(axis=0)
         if len(taste.avoided):
-            total = total - settings.dislike_weight * taste.objection(self._sources.standing(taste.avoided, vectors))
+            # A deviation tells nothing of how much there is to say against anything at all.
+            weight = settings.dislike_weight * float(taste.against.max())
+            total = total - weight * np.maximum(self._sources.standing(taste.objection, vectors), 0.0)
         return Scored(total, affinity(taste, vectors, settings)[1]), parts
 
     def _rank(

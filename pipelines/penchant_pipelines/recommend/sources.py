@@ -6,6 +6,7 @@ summed, and one that has nothing to say about a user says 0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -126,11 +127,14 @@ class Sources:
             found.append(np.where(created > 0, np.exp2(-age / self._settings.recency_half_life_days), 0.0)[None])
         return np.concatenate(found) if found else np.zeros((0, size))
 
-    def standing(self, targets: Vectors, vectors: Vectors) -> Floats:
-        """Deviations of the cosines with targets (t, d) from the catalogue's mean: (t, n)."""
+    def standing(self, nearness: Callable[[Vectors], Floats], vectors: Vectors) -> Floats:
+        """Deviations of how near items (n, d) are to something from the catalogue's mean: (n,).
+
+        `nearness` tells it of vectors (m, d): (m,).
+        """
         reference = self._vectors[self._catalog.spread(REFERENCE)]
-        near, usual = ((targets @ v.T).astype(np.float64) for v in (vectors, reference))
-        return _standing(near, usual)
+        found: Floats = _standing(nearness(vectors)[None], nearness(reference)[None])[0]
+        return found
 
     def silent(self, rows: Rows, foreign: int) -> NDArray[np.bool_]:
         """Which items nobody has written about: (n + f,), `rows` (n,) of the catalogue and then `foreign` ones."""
