@@ -200,8 +200,6 @@ class Adapters:
     async def start_experiment(self, name: str, adapter_id: str, share: float) -> Experiment:
         """Serve a share (0…1) of the users from the space of a standby adapter from now on."""
         adapter = self._loaded(adapter_id)
-        if self.serving.experiment is not None:
-            raise WrongState("EXPERIMENT_RUNNING", f"experiment {self.serving.experiment.name!r} runs; stop it first")
         if self.state(adapter) is not AdapterState.STANDBY or adapter.space is None:
             raise WrongState(
                 "ADAPTER_NOT_STANDBY", f"adapter {adapter_id!r} is not kept current; activate it as standby"

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from penchant.exceptions import InvalidInputError
 
 DEFAULT_PORT = 50051
+SERVER_VARIABLE = "PENCHANT_SERVER"
+"""The variable by which the command line finds its server."""
 MAX_RECEIVE_BYTES = 64 * 1024 * 1024
 
 _LOOPBACK = ("127.", "localhost", "[::1]", "unix:")

@@ -24,13 +24,12 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from penchant._channel import SERVER_VARIABLE
 from penchant_pipelines.engine import EngineSettings
 from penchant_pipelines.errors import InvalidInput, Violation
 from penchant_pipelines.settings import Section
 
 PREFIX, DELIMITER = "PENCHANT_", "__"
-SERVER = PREFIX + "SERVER"
-"""The variable by which the command line finds its server."""
 
 
 class LimitSettings(Section):
@@ -125,7 +124,11 @@ def strange_variables() -> dict[str, str]:
     They are not refused: a cluster may set some for a service of this name. What begins like a setting and goes on
     wrongly is refused by `load_settings`.
     """
-    keys = {name: name.removeprefix(PREFIX).lower().replace(DELIMITER, ".") for name in os.environ if name != SERVER}
+    keys = {
+        name: name.removeprefix(PREFIX).lower().replace(DELIMITER, ".")
+        for name in os.environ
+        if name != SERVER_VARIABLE
+    }
     return {
         name: _unknown(key)
         for name, key in keys.items()

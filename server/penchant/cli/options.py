@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from penchant._channel import SERVER_VARIABLE
 from penchant.client import Client
 from penchant.jsonl import STDIN
 
@@ -15,7 +16,7 @@ Commands = typer.Typer
 
 Server = Annotated[
     str,
-    typer.Option("--server", metavar="HOST:PORT", envvar="PENCHANT_SERVER", help="The server to call."),
+    typer.Option("--server", metavar="HOST:PORT", envvar=SERVER_VARIABLE, help="The server to call."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print proto3 JSON, for machines.")]
 INPUT_FILE = typer.Argument(
