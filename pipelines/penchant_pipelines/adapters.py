@@ -16,6 +16,7 @@ import enum
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import sqlalchemy as sa
 import structlog
 
 from penchant_pipelines import experiment as experiments
-from penchant_pipelines.errors import Conflict, WrongState
+from penchant_pipelines.errors import Conflict, PenchantError, WrongState
 from penchant_pipelines.experiment import Experiment
 from penchant_pipelines.index import IndexUnavailable
 from penchant_pipelines.interests import Blender, Calibration, Recipe
@@ -99,6 +100,8 @@ class Adapters:
         self._rows = {row.key: row for row in stock.rows}
         self._closing = False
         self._loading = asyncio.Lock()
+        # What spaces there are, and which is live, changes in the record first: who looks and then changes holds this.
+        self._changing = asyncio.Lock()
         by_space = {adapter.encoder.space_id: adapter for adapter in stock.adapters.values()}
         for row in stock.rows:
             self._open(by_space[row.space_id], row, keeps_profiles=row.state != BUILDING)
@@ -162,13 +165,15 @@ class Adapters:
             adapter.begun = True
             try:
                 return await self._jobs.start(ACTIVATE, self._activation(adapter, standby, job_id), job_id)
-            except WrongState:
+            except PenchantError:
                 adapter.begun = False
                 raise
+        space = adapter.space
+        assert space is not None  # noqa: S101 - else it were LOADED or BUILDING
 
         async def switch(_progress: Progress) -> None:
-            if adapter.space is not None and not standby:
-                await self._switch(adapter.space)
+            if not standby:
+                await self._switch(space)
 
         job = await self._jobs.start(SWITCH, switch)
         await self._jobs.ended(SWITCH)
@@ -179,36 +184,41 @@ class Adapters:
 
         Raises NotFound, or WrongState if it is live, being built or in an experiment.
         """
-        adapter = self._loaded(adapter_id)
+
+        async def unload() -> None:
+            async with self._changing:
+                adapter = self._loaded(adapter_id)
+                self._check_idle(adapter)
+                space = await self._retire(adapter)
+                if adapter_id:
+                    del self._adapters[adapter_id]
+            if space is not None:
+                await self._drop(space)
+
+        await to_the_end(unload())
+
+    def _check_idle(self, adapter: Adapter) -> None:
         state = self.state(adapter)
         if state is AdapterState.LIVE:
-            raise WrongState("ADAPTER_LIVE", f"adapter {adapter_id!r} is live; activate another one first")
+            raise WrongState("ADAPTER_LIVE", f"adapter {adapter.id!r} is live; activate another one first")
         if state is AdapterState.BUILDING:
-            raise WrongState("JOB_RUNNING", f"adapter {adapter_id!r} is being built; cancel the job first")
-        if adapter.space is not None and any(self.state(each) is AdapterState.BUILDING for each in self.all()):
+            raise WrongState("JOB_RUNNING", f"adapter {adapter.id!r} is being built; cancel the job first")
+        if adapter.space is None:
+            return
+        if any(self.state(each) is AdapterState.BUILDING for each in self.all()):
             raise WrongState(
                 "JOB_RUNNING", "another adapter is being built from this one's space; wait or cancel the job"
             )
-        if adapter.space is not None and adapter.space is self.serving.trial:
-            raise WrongState("EXPERIMENT_RUNNING", f"adapter {adapter_id!r} is in an experiment; stop that first")
-        if adapter_id:
-            del self._adapters[adapter_id]
-        await to_the_end(self._drop(adapter))
+        if adapter.space is self.serving.trial:
+            raise WrongState("EXPERIMENT_RUNNING", f"adapter {adapter.id!r} is in an experiment; stop that first")
 
     # -- experiments -----------------------------------------------------------------------------------------
 
     async def start_experiment(self, name: str, adapter_id: str, share: float) -> Experiment:
         """Serve a share (0…1) of the users from the space of a standby adapter from now on."""
-        adapter = self._loaded(adapter_id)
-        if self.state(adapter) is not AdapterState.STANDBY or adapter.space is None:
-            raise WrongState(
-                "ADAPTER_NOT_STANDBY", f"adapter {adapter_id!r} is not kept current; activate it as standby"
-            )
-        live = self.serving.live
-        found = Experiment(name, adapter_id, share, live.space_id, adapter.space.space_id, now())
         table = schema.experiments
 
-        def insert(ledger: Ledger) -> Callable[[], None]:
+        def insert(ledger: Ledger, found: Experiment) -> Callable[[], None]:
             running = sa.select(table.c.name).where(table.c.end_time.is_(None))
             if (other := ledger.connection.execute(running).scalar()) is not None:
                 raise WrongState("EXPERIMENT_RUNNING", f"experiment {other!r} runs; stop it first")
@@ -226,17 +236,20 @@ class Adapters:
             )
             return nothing
 
-        async def start() -> bool:
-            await self._shared.writer.submit(insert)
-            unchanged = self.serving.live is live and adapter.space in self.serving.others
-            if unchanged:
+        async def start() -> Experiment:
+            async with self._changing:
+                adapter = self._loaded(adapter_id)
+                if self.state(adapter) is not AdapterState.STANDBY or adapter.space is None:
+                    raise WrongState(
+                        "ADAPTER_NOT_STANDBY", f"adapter {adapter_id!r} is not kept current; activate it as standby"
+                    )
+                control = self.serving.live.space_id
+                found = Experiment(name, adapter_id, share, control, adapter.space.space_id, now())
+                await self._shared.writer.submit(partial(insert, found=found))
                 self.serving = replace(self.serving, experiment=found, trial=adapter.space)
-            return unchanged
+            return found
 
-        if not await to_the_end(start()):
-            await self._shared.writer.submit(_end_experiments)
-            raise WrongState("SPACE_SWITCHED", "the live space was switched meanwhile; start the experiment again")
-        return found
+        return await to_the_end(start())
 
     async def stop_experiment(self) -> Experiment:
         """Serve everybody from the live space again. Raises WrongState if no experiment runs."""
@@ -321,7 +334,7 @@ class Adapters:
             except BaseException:
                 # The server's stop is no cancellation: the next start goes on from here.
                 if not self._closing:
-                    await to_the_end(self._drop(adapter))
+                    await to_the_end(self._give_up(adapter))
                 raise
             with contextlib.suppress(asyncio.CancelledError):  # too late: it is done
                 await to_the_end(self._set_standby(space) if standby else self._switch(space))
@@ -369,18 +382,26 @@ class Adapters:
         await self._set_states({space.key: STANDBY})
 
     async def _switch(self, space: Space) -> None:
-        """Make a space the live one, for readers and writers at once; the former one stays, kept current."""
-        former = self.serving.live
-        if former is space and self._lost is None:
-            return
-        states = {space.key: LIVE}
-        if former is not space:
-            states[former.key] = STANDBY
-        if self._lost is not None:
-            states[self._lost.key] = DROPPING
-        await self._set_states(states, end_experiments=True)
-        others = tuple(other for other in (former, *self.serving.others) if other is not space)
-        self.serving = Serving(space, others)
+        """Make a space the live one, for readers and writers at once; the former one stays, kept current.
+
+        Raises WrongState if its adapter was unloaded meanwhile.
+        """
+        async with self._changing:
+            former = self.serving.live
+            if former is space and self._lost is None:
+                return
+            if space not in self.serving.kept:
+                raise WrongState(
+                    "ADAPTER_NOT_LOADED", f"adapter {space.adapter_id!r} was unloaded meanwhile; load it again"
+                )
+            states = {space.key: LIVE}
+            if former is not space:
+                states[former.key] = STANDBY
+            if self._lost is not None:
+                states[self._lost.key] = DROPPING
+            await self._set_states(states, end_experiments=True)
+            others = tuple(other for other in (former, *self.serving.others) if other is not space)
+            self.serving = Serving(space, others)
         log.info("space.switched", space_id=space.space_id, former=former.space_id)
 
     async def _set_states(self, states: dict[int, str], end_experiments: bool = False) -> None:
@@ -397,13 +418,24 @@ class Adapters:
 
         self._rows |= await self._shared.writer.submit(update)
 
-    async def _drop(self, adapter: Adapter) -> None:
-        """Take a space out of service and delete all that is its own."""
-        space, adapter.space, adapter.begun = adapter.space, None, False
-        if space is None:
-            return
-        self.serving = replace(self.serving, others=tuple(other for other in self.serving.others if other is not space))
-        await self._set_states({space.key: DROPPING})
+    async def _give_up(self, adapter: Adapter) -> None:
+        async with self._changing:
+            space = await self._retire(adapter)
+        if space is not None:
+            await self._drop(space)
+
+    async def _retire(self, adapter: Adapter) -> Space | None:
+        """Take the space of an adapter out of service, if it has one."""
+        space = adapter.space
+        if space is not None:
+            await self._set_states({space.key: DROPPING})
+            others = tuple(other for other in self.serving.others if other is not space)
+            self.serving = replace(self.serving, others=others)
+        adapter.space, adapter.begun = None, False
+        return space
+
+    async def _drop(self, space: Space) -> None:
+        """Delete all that is a retired space's own."""
         await space.close()
         self._shared.catalog.drop_space(space.key)
         try:

@@ -11,26 +11,29 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from sqlalchemy import Connection
 
 from penchant_pipelines.interests import Evidence, InterestSettings
 from penchant_pipelines.interests.evidence import weighing
 from penchant_pipelines.model import Action, Item
-from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS, Crowd, Texts
+from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS, Crowd, Favour, Texts
 from penchant_pipelines.recommend.voices import Voices
 from penchant_pipelines.recommend.words import Words
 from penchant_pipelines.record import Record, rows, schema
-from penchant_pipelines.record.commit import Commit
+from penchant_pipelines.record.commit import Commit, Touched
 from penchant_pipelines.record.rows import Vector
 
 POPULARITY_HALF_LIFE_DAYS = 30.0
 _POPULARITY = CROWD_HALF_LIVES_DAYS.index(POPULARITY_HALF_LIFE_DAYS)
 MOST_POSTS = 200_000
 """Posts about items, the latest, whose vectors are read at once."""
+
+_Favour = tuple[str, int, int, float]
+"""Item id, user key, event time (µs), mass above 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,12 @@ class Catalog:
         self._overheard: dict[int, list[tuple[str, Vector]]] = {}
         """By space: what is said of items while `listen` reads."""
         self._forgotten = 0
-        """How often favours and posts were forgotten."""
+        """How often favours and posts were forgotten, or were to be."""
+        self.due: set[str] = set()
+        """Items that wait for `count_again`."""
+        self._counting = asyncio.Lock()
+        self._meanwhile: list[Touched] = []
+        """What came in since `count_again` began to read."""
         for space, length in dimensions.items():
             self.add_space(space, length)
 
@@ -90,7 +98,7 @@ class Catalog:
                 catalog.upsert(rows.to_item(row), row.language, {}, rows.words_of_item(row))
             for row in connection.execute(sa.select(held).where(held.c.space.in_(dimensions))):
                 catalog.embed(row.space, row.item_id, np.frombuffer(row.vector, dtype=np.float32))
-        catalog.recount(record)
+        catalog.count(record)
         return catalog
 
     def add_space(self, space: int, dimensions: int) -> None:
@@ -129,19 +137,22 @@ class Catalog:
         self._language[row] = language[:8]
         self.words.put(row, words)
 
-    def delete(self, item_id: str) -> None:
-        """Remove an item; unknown ids are fine."""
-        entry = self.entries.pop(item_id, None)
-        if entry is not None:
-            self.version += 1
+    def delete(self, item_ids: Iterable[str]) -> None:
+        """Remove items; unknown ids are fine."""
+        gone = [self.entries.pop(item_id) for item_id in item_ids if item_id in self.entries]
+        if not gone:
+            return
+        self.version += 1
+        for entry in gone:
             self._uncategorise(entry)
             self._ids[entry.row] = None
             self.words.drop(entry.row)
             self.visible[entry.row] = False
             for vectors in self.vectors.values():
                 vectors[entry.row] = 0.0
-            self._forget(np.array([entry.row]))
-            self._free.append(entry.row)
+        # All at once: each time goes over all favours.
+        self._forget(np.array([entry.row for entry in gone]))
+        self._free += [entry.row for entry in gone]
 
     def of_category(self, name: str) -> set[int]:
         """Rows of the items that have a category of this name, in lower case."""
@@ -154,46 +165,75 @@ class Catalog:
                 del self._categories[name]
 
     def apply(self, commit: Commit) -> None:
-        """Follow a committed transaction, all but its recounts."""
+        """Follow a committed transaction; what it asks to be counted again waits for `count_again`."""
         self._applied = commit.last_signal or self._applied
         for space, item_id, vector in commit.embedded:
             self.embed(space, item_id, vector)
         for item, language, vectors, words in commit.upserted:
             if item.id not in self.entries:
                 # It may have been here before, and its popularity with it.
-                commit.recount.add(item.id)
+                self.due.add(item.id)
             self.upsert(item, language, vectors, words)
-        for item_id in commit.deleted_items:
-            self.delete(item_id)
-        for item_id, user, evidence, vectors in commit.touched:
-            self._count(item_id, user, evidence)
-            if evidence.action is None:
-                for space, vector in vectors.items():
-                    self._hear(space, item_id, evidence, vector)
+        self.delete(commit.deleted_items)
+        if commit.recount:
+            self.due |= commit.recount
+            self._forgotten += 1
+        self._take(commit.touched)
+        if self._counting.locked():
+            self._meanwhile += commit.touched
 
-    def recount(self, record: Record, item_ids: Iterable[str] | None = None, last_signal: int | None = None) -> None:
-        """Count anew from the record who favoured some items or all, and what was said of them; blocks.
+    def count(self, record: Record) -> None:
+        """Count from the record who favoured what, and what was said of it; blocks."""
+        for chunk in self._read_favours(record, None, None):
+            self._count(chunk)
 
-        Signals after the last one named are left out: the record may have gone on, and their commits are
-        to come.
+    async def count_again(self, record: Record) -> None:
+        """Count anew what is due: items whose signals were undone or erased, or came before the item.
+
+        The record is read in a thread, up to the last commit applied; what comes in meanwhile is taken in on top.
         """
+        async with self._counting:
+            while self.due:
+                items, self.due = self.due, set()
+                spaces, last_signal = list(self.voices), self._applied
+                self._meanwhile = []
+                try:
+                    favours, said = await asyncio.to_thread(self._read_again, record, items, spaces, last_signal)
+                except BaseException:
+                    self.due |= items
+                    raise
+                rows_held = [self.entries[item_id].row for item_id in items if item_id in self.entries]
+                self._forget(np.array(rows_held, dtype=np.int64), spaces)
+                self._count(favours)
+                for space, sums in said.items():
+                    for item_id, vector in sums.items():
+                        self._add_voice(space, item_id, vector)
+                self._take([each for each in self._meanwhile if each[0] in items], spaces)
+
+    def _read_again(
+        self, record: Record, items: set[str], spaces: Sequence[int], last_signal: int | None
+    ) -> tuple[list[_Favour], dict[int, dict[str, Vector]]]:
+        wanted = sorted(items)
+        favours = [favour for chunk in self._read_favours(record, wanted, last_signal) for favour in chunk]
+        return favours, {space: self._read_posts(record, space, last_signal, wanted) for space in spaces}
+
+    def _read_favours(
+        self, record: Record, items: Sequence[str] | None, last_signal: int | None
+    ) -> Iterator[list[_Favour]]:
+        """Favours of some items or all, whether they are in the catalogue or not, up to a signal; in any thread."""
         signals = schema.signals
-        wanted = None if item_ids is None else list(item_ids)
-        query = sa.select(*rows.EVIDENCE_COLUMNS, signals.c.user_key).where(
-            signals.c.item_id != "", sa.not_(signals.c.undone)
+        query = (
+            sa.select(*rows.EVIDENCE_COLUMNS, signals.c.user_key)
+            .where(signals.c.item_id != "", sa.not_(signals.c.undone))
+            .order_by(signals.c.seq)
+            .execution_options(yield_per=10_000)
         )
         if last_signal is not None:
             query = query.where(signals.c.seq <= last_signal)
         with record.read() as connection:
-            chunks = [None] if wanted is None else [wanted[i : i + 500] for i in range(0, len(wanted), 500)]
-            for chunk in chunks:
-                known = self.entries if chunk is None else [item_id for item_id in chunk if item_id in self.entries]
-                self._forget(np.array([self.entries[item_id].row for item_id in known], dtype=np.int64))
-                part = query if chunk is None else query.where(signals.c.item_id.in_(chunk))
-                for row in connection.execute(part.order_by(signals.c.seq)):
-                    self._count(row.item_id, row.user_key, rows.to_evidence(row))
-                for space in self.voices:
-                    self._hear_again(connection, space, chunk, last_signal)
+            for part in _parts(query, items):
+                for chunk in connection.execute(part).partitions():
+                    yield self._favours((row.item_id, row.user_key, rows.to_evidence(row)) for row in chunk)
 
     def unheard(self, space: int) -> Catalog:
         """Make one with the same items, in one space, that has heard of no signal yet: for a replay in a thread."""
@@ -211,9 +251,8 @@ class Catalog:
     def witness(self, user: int, evidence: Evidence, space: int) -> None:
         """Take in a signal (by the user's key) with its vector in a space, as `apply` does with committed ones."""
         if evidence.item_id:
-            self._count(evidence.item_id, user, evidence)
-            if evidence.action is None and evidence.vector is not None:
-                self._hear(space, evidence.item_id, evidence, evidence.vector)
+            vectors = {} if evidence.vector is None else {space: evidence.vector}
+            self._take([(evidence.item_id, user, evidence, vectors)])
 
     def texts(self, space: int) -> Texts:
         """The items' vectors in a space, as they are."""
@@ -292,43 +331,69 @@ class Catalog:
             self._spread = (self.version, count, rows_held[chosen])
         return self._spread[2]
 
-    def _forget(self, rows_held: NDArray[np.int64]) -> None:
+    def _forget(self, rows_held: NDArray[np.int64], spaces: Iterable[int] | None = None) -> None:
+        """Forget who favoured the items in these rows, and what was said of them in some spaces or all."""
         self._forgotten += 1
         self.crowd.clear(rows_held)
-        for space, voices in self.voices.items():
-            voices.reset(rows_held, self.vectors[space][rows_held])
+        for space in self.voices if spaces is None else spaces:
+            if space in self.voices:
+                self.voices[space].reset(rows_held, self.vectors[space][rows_held])
 
-    def _hear(self, space: int, item_id: str, evidence: Evidence, vector: Vector) -> None:
-        entry = self.entries.get(item_id)
-        if entry is None or weighing(evidence, self._settings).weight <= 0:
-            return
-        if space in self.voices:
-            self.voices[space].add(entry.row, vector)
-        elif space in self._overheard:
-            self._overheard[space].append((item_id, vector))
+    def _take(self, touched: Sequence[Touched], spaces: Iterable[int] | None = None) -> None:
+        """Take in signals on items: who favours them, and what posts say of them in some spaces or all."""
+        self._count(self._favours((item_id, user, evidence) for item_id, user, evidence, _ in touched))
+        for item_id, _, evidence, vectors in touched:
+            if evidence.action is None and weighing(evidence, self._settings).weight > 0:
+                for space in vectors if spaces is None else vectors.keys() & spaces:
+                    self._add_voice(space, item_id, vectors[space])
+                    if space in self._overheard and spaces is None and item_id in self.entries:
+                        self._overheard[space].append((item_id, vectors[space]))
 
-    def _hear_again(
-        self, connection: Connection, space: int, item_ids: Sequence[str] | None, last_signal: int | None
-    ) -> None:
-        for item_id, evidence, vector in _posts(connection, space, item_ids, last_signal):
-            self._hear(space, item_id, evidence, vector)
+    def _add_voice(self, space: int, item_id: str, vector: Vector) -> None:
+        if space in self.voices and item_id in self.entries:
+            self.voices[space].add(self.entries[item_id].row, vector)
 
-    def _read_posts(self, record: Record, space: int, last_signal: int | None) -> dict[str, Vector]:
+    def _read_posts(
+        self, record: Record, space: int, last_signal: int | None, items: Sequence[str] | None = None
+    ) -> dict[str, Vector]:
         """Sums of the favourable posts' vectors by item, whether it is in the catalogue or not; in any thread."""
+        signals, vectors = schema.signals, schema.signal_vectors
+        query = (
+            sa.select(*rows.EVIDENCE_COLUMNS, vectors.c.vector)
+            .join(vectors, (vectors.c.seq == signals.c.seq) & (vectors.c.space == space))
+            .where(signals.c.item_id != "", signals.c.action.is_(None), vectors.c.vector.is_not(None))
+            .order_by(signals.c.seq.desc())
+            .limit(MOST_POSTS)
+            .execution_options(yield_per=1000)
+        )
+        if last_signal is not None:
+            query = query.where(signals.c.seq <= last_signal)
         sums: dict[str, Vector] = {}
         with record.read() as connection:
-            for item_id, evidence, vector in _posts(connection, space, None, last_signal):
-                if weighing(evidence, self._settings).weight > 0:
-                    sums[item_id] = sums[item_id] + vector if item_id in sums else vector
+            for part in _parts(query, items):
+                for row in connection.execute(part):
+                    if weighing(rows.to_evidence(row), self._settings).weight > 0:
+                        vector = np.frombuffer(row.vector, dtype=np.float32)
+                        sums[row.item_id] = sums[row.item_id] + vector if row.item_id in sums else vector
         return sums
 
-    def _count(self, item_id: str, user: int, evidence: Evidence) -> None:
-        entry = self.entries.get(item_id)
-        if entry is None or evidence.action is Action.UNDO:
-            return
-        weight = weighing(evidence, self._settings).weight
-        if weight > 0:
-            self.crowd.add(user, entry.row, evidence.time, weight)
+    def _favours(self, signals: Iterable[tuple[str, int, Evidence]]) -> list[_Favour]:
+        """What of signals on items (item, user's key, evidence) favours them."""
+        weighed = (
+            (item_id, user, evidence.time, weighing(evidence, self._settings).weight)
+            for item_id, user, evidence in signals
+            if evidence.action is not Action.UNDO
+        )
+        return [favour for favour in weighed if favour[3] > 0]
+
+    def _count(self, favours: Iterable[_Favour]) -> None:
+        self.crowd.add(
+            [
+                Favour(user, self.entries[item_id].row, time, mass)
+                for item_id, user, time, mass in favours
+                if item_id in self.entries
+            ]
+        )
 
     def _new_row(self) -> int:
         if self._free:
@@ -346,22 +411,10 @@ class Catalog:
         return row
 
 
-def _posts(
-    connection: Connection, space: int, item_ids: Sequence[str] | None, last_signal: int | None
-) -> Iterator[tuple[str, Evidence, Vector]]:
-    """The latest posts about items, of some or all, up to a signal, with their vectors in a space."""
-    signals, vectors = schema.signals, schema.signal_vectors
-    query = (
-        sa.select(*rows.EVIDENCE_COLUMNS, vectors.c.vector)
-        .join(vectors, (vectors.c.seq == signals.c.seq) & (vectors.c.space == space))
-        .where(signals.c.item_id != "", signals.c.action.is_(None), vectors.c.vector.is_not(None))
-        .order_by(signals.c.seq.desc())
-        .limit(MOST_POSTS)
-        .execution_options(yield_per=1000)
-    )
-    if item_ids is not None:
-        query = query.where(signals.c.item_id.in_(item_ids))
-    if last_signal is not None:
-        query = query.where(signals.c.seq <= last_signal)
-    for row in connection.execute(query):
-        yield row.item_id, rows.to_evidence(row), np.frombuffer(row.vector, dtype=np.float32)
+def _parts(query: sa.Select[Any], items: Sequence[str] | None) -> Iterator[sa.Select[Any]]:
+    """A query of signals, of those on some items, a part of them each, or all."""
+    if items is None:
+        yield query
+        return
+    for start in range(0, len(items), 500):
+        yield query.where(schema.signals.c.item_id.in_(items[start : start + 500]))

@@ -93,6 +93,7 @@ class Engine:
         self.watchers = Watchers()
         self._loop = asyncio.get_running_loop()
         self._erased = asyncio.Event()
+        self._to_count = asyncio.Event()
         self._log_in_use = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
         self._profile_cache: ProfileCache = ProfileCache(maxsize=PROFILES_AT_HAND)
@@ -180,6 +181,7 @@ class Engine:
             self._keep_up("learn-mixes", self._learn_if_due)
         self._keep_up("purge-index", self._purge_index)
         self._keep_up("purge-log", self._purge_log)
+        self._keep_up("count-again", self._count_again)
         self._in_background("write-summaries", self.summaries.run())
 
     async def _close(self) -> None:
@@ -234,7 +236,9 @@ class Engine:
 
         Raises NotFound.
         """
-        return await self.writer.submit(lambda ledger: ledger.merge(from_user_id, into_user_id))
+        merged = await self.writer.submit(lambda ledger: ledger.merge(from_user_id, into_user_id))
+        await self.catalog.count_again(self.record)
+        return merged
 
     async def erase(self, user_id: str) -> Receipt:
         """Erase a user from the record, the index, caches and derived data. Raises NotFound."""
@@ -244,6 +248,7 @@ class Engine:
             for space in self.adapters.serving.kept:
                 space.encoder.forget()
             self._erased.set()
+            await self.catalog.count_again(self.record)
             try:
                 async with asyncio.timeout(ERASURE_SECONDS):
                     await self._empty_log()
@@ -339,6 +344,15 @@ class Engine:
             self._log_in_use.set()
             raise
 
+    async def _count_again(self) -> None:
+        await self._to_count.wait()
+        self._to_count.clear()
+        try:
+            await self.catalog.count_again(self.record)
+        except Exception:
+            self._to_count.set()
+            raise
+
     async def _purge_index(self) -> None:
         """Some time after an erasure, rebuild each index that holds what was erased. Coalesces erasures.
 
@@ -403,8 +417,8 @@ class Engine:
 
     def _apply(self, commit: Commit) -> None:
         self.catalog.apply(commit)
-        if commit.recount:
-            self.catalog.recount(self.record, commit.recount, commit.last_signal)
+        if self.catalog.due:
+            self._to_count.set()
         self.watchers.publish(commit.changes)
         self.summaries.note(commit.changes)
         if commit.outbox:

@@ -14,12 +14,11 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.dialects.sqlite import insert
 
-from penchant_pipelines.errors import NotFound, PenchantError, WrongState
+from penchant_pipelines.errors import NotFound, PenchantError, Unavailable, WrongState
 from penchant_pipelines.model import now
 from penchant_pipelines.record import Record, Writer, nothing
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.schema import jobs as table
-from penchant_pipelines.tasks import to_the_end
 
 log = structlog.get_logger(__name__)
 
@@ -86,10 +85,10 @@ class Jobs:
             raise WrongState("JOB_RUNNING", f"a {kind} job is running; wait for it or cancel it")
         job = Job(job_id or self.new_id(), kind, JobState.RUNNING, 0, 0, "", now(), None)
         # Taken before the first await, so that two calls at once can't both pass the check above.
-        task = asyncio.create_task(self._run(job, work), name=f"job-{kind}")
+        kept = asyncio.create_task(self._writer.submit(lambda ledger: _insert(ledger, job)))
+        task = asyncio.create_task(self._run(job, work, kept), name=f"job-{kind}")
         self._running[job.id] = (job, task)
-        # It runs, whoever gives up waiting: whoever asks for it later must find it.
-        await to_the_end(self._writer.submit(lambda ledger: _insert(ledger, job)))
+        await asyncio.shield(kept)
         return job
 
     async def get(self, job_id: str) -> Job:
@@ -132,7 +131,7 @@ class Jobs:
             with contextlib.suppress(PenchantError):
                 await self.cancel(job_id)
 
-    async def _run(self, job: Job, work: Callable[[Progress], Awaitable[None]]) -> None:
+    async def _run(self, job: Job, work: Callable[[Progress], Awaitable[None]], kept: asyncio.Task[None]) -> None:
         saved = 0
 
         async def progress(done: int, total: int) -> None:
@@ -143,8 +142,8 @@ class Jobs:
                 await self._save(job.id)
 
         try:
-            # The row is inserted by `start`; a job must not end before it exists.
-            await asyncio.sleep(0)
+            # Whoever asks for it must find it: without its row it does nothing, as its caller is told.
+            await asyncio.shield(kept)
             await work(progress)
             self._note(job.id, state=JobState.SUCCEEDED)
         except asyncio.CancelledError:
@@ -155,8 +154,11 @@ class Jobs:
             log.exception("job.failed", job_id=job.id, kind=job.kind)
             self._note(job.id, state=JobState.FAILED, error="internal error; see the server's log")
         self._note(job.id, end_time=now())
-        await asyncio.shield(self._save(job.id))
         log.info("job.ended", job_id=job.id, kind=job.kind, state=self._running[job.id][0].state.name)
+        try:
+            await asyncio.shield(self._save(job.id))
+        except Unavailable:
+            return  # it stays at hand, so that `get` tells how it ended
         del self._running[job.id]
 
     def _note(self, job_id: str, **changes: Any) -> None:

@@ -20,7 +20,8 @@ LONGEST = 25
 REMARK = 4
 """Words of a clause that may stand before the one that refuses: "Crypto again, …"."""
 
-# Names in capitals stand for the patterns of these names.
+# Names in capitals stand for the patterns of these names. What may come again and again is atomic, `(?>…)`, where one
+# piece may be the beginning of another: to part a text in all ways there are takes longer than anybody lives.
 _PIECES = {
     "VERY": "(?:(?:so|really|very|just|too|quite|absolutely|truly|totally|completely|utterly|honestly|simply|deeply"
     "|at all|particularly|even|getting|always|still|personally|officially|beyond|also) )*",
@@ -30,8 +31,8 @@ _PIECES = {
     r"|some\w*|the(?! (?:book|novel|film|movie|show|series|game|phone|app)))\b"
     r"|(?!(?:seeing|hearing|reading|getting|watching|boring)\b)\w+ing \w)",
     "STUFF": r"(?=.*\b(?:please|pls|already|\w+ (?:posts?|ads?|spam|content|videos))\b)",
-    "WHOLLY": "(?:真的?是?|真心|实在是?|完全|根本|一点[儿也都]*|丝毫|从来|向来|一直|已经|早就|早已|都|就|很|非常|特别"
-    "|超级?|最|好|越来越|再也|并|挺|比较|表示)*",
+    "WHOLLY": "(?:(?>真心|真的?是?|实在是?|完全|根本|一点[儿也都]*|丝毫|从来|向来|一直|已经|早就|早已|都|就|很|非常"
+    "|特别|超级?|最|好|越来越|再也|并|挺|比较|表示))*",
     "AGAIN": "(?:再|总是?|老是?|一直|天天|整天|每天)*",
     "AFTER": "(?!的|你|您|他|她|自己|别人|人家|我|也|就|还|鬼|吗|么|才怪)",
     "FEED": "(?:推(?:荐|送|销)?(?![迟开倒脱理动进翻测拿]|广(?!告))|发|刷|弹|展示|显示)",
@@ -94,7 +95,7 @@ _ENGLISH_START = (
     "(?:(?:ugh|argh|meh|please|pls|honestly|seriously|frankly|sorry|ok|okay|no|omg|hey|guys|and|just) )*(?:i |we )?"
 )
 _CHINESE_START = (
-    "(?:请|求求?你?们?了?|拜托|麻烦|能不能|可不可以|可以|你们|系统|平台|啊|唉|哎|呃|说真的|说实话|老实说|讲真)*"
+    "(?:(?>请|求求?你?们?了?|拜托|麻烦|能不能|可不可以|可以|你们|系统|平台|啊|唉|哎|呃|说真的|说实话|老实说|讲真))*"
 )
 # What it is about may come first, but nobody else, and nothing that turns it round.
 _ABOUT = "(?:(?!谁|没|不|非|即使|就算|他|她|人|大家|孩子|朋友|妈|爸|老|怎么|被|让|令|会|对|：).){1,14}?"

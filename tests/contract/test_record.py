@@ -468,7 +468,7 @@ async def test_a_deleted_item_leaves_signals_their_vectors(store: Store) -> None
     before = pack(store.stored())
     assert await store.writer.submit(lambda ledger: ledger.delete_items(["film", "absent", "film"])) == 1
     assert pack(store.stored()) == before
-    assert store.commits[-1].deleted_items == ["film"]
+    assert list(store.commits[-1].deleted_items) == ["film"]
     assert store.true()
 
 
@@ -570,6 +570,26 @@ async def test_merging_into_somebody_new_renames(store: Store) -> None:
     _, _, count, _ = await store.writer.submit(lambda ledger: ledger.merge("new", "newer"))
     # The guest's signals went along, and the first merge is known by where they are now.
     assert (await store.writer.submit(lambda ledger: ledger.merge("guest", "newer")))[2] == count == 1
+
+
+@pytest.mark.parametrize("ends", ["erase", "merge"])
+async def test_who_comes_back_in_the_transaction_that_ended_them_is_a_stranger(store: Store, ends: str) -> None:
+    await store.capture(post("secret", topic=1))
+
+    def all_at_once(ledger: Ledger) -> Callable[[], tuple[Captured, Captured]]:
+        before = ledger.capture(post("more", topic=2), DAY, reading(2))
+        if ends == "erase":
+            ledger.erase("ann", 9)
+        else:
+            ledger.merge("ann", "bob")
+        after = ledger.capture(post("back", topic=5), 2 * DAY, reading(5))
+        return lambda: (before(), after())
+
+    _, after = await store.writer.submit(all_at_once)
+    assert (after.version, [interest.signal_count for interest in after.view.interests]) == (1, [1])
+    assert after.changed_ids == {interest.id for interest in after.view.interests}
+    assert np.argmax(after.view.interests[0].vector) == 5
+    assert store.true()
 
 
 async def test_erasing_leaves_nothing_but_a_receipt(store: Store) -> None:

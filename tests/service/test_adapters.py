@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import shutil
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import grpc
@@ -518,6 +520,52 @@ async def test_an_activation_that_has_only_just_begun_is_not_unloaded(server: Se
     await server.client.cancel_job(job.id)
     assert await states(server) == {"": LIVE, "books": LOADED}
     await server.client.unload_adapter("books")
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_whatever_is_asked_at_once_one_space_is_live_and_whole(
+    start: StartServer, data: Path, shelf: Path, encoder: Encoder, adapted: Encoder, seed: int
+) -> None:
+    random = Random(seed)
+    names = itertools.count()
+
+    async def asked(server: Server) -> None:
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: server.client.activate_adapter("books"),
+            lambda: server.client.activate_adapter("books", standby=True),
+            lambda: server.client.activate_adapter(""),
+            lambda: server.client.unload_adapter("books"),
+            lambda: server.client.load_adapter("books"),
+            lambda: server.client.start_experiment(f"e-{next(names)}", "books", share=0.5),
+            lambda: server.client.stop_experiment(),
+        ]
+
+        async def some() -> None:
+            await asyncio.sleep(random.random() / 50)
+            with contextlib.suppress(WrongStateError):
+                await random.choice(calls)()
+
+        # Captures beside it keep the record's writer busy, so that what is asked meets in between.
+        writes = (server.client.capture_signal(signal(1000 * seed + next(names), "ann")) for _ in range(20))
+        await asyncio.gather(*(some() for _ in range(12)), *writes)
+
+    async with start() as server:
+        await server.client.load_adapter("books")
+        await activated(server, "books", standby=True)
+        for _ in range(4):
+            await asked(server)
+            await server.index_ready()
+            found = await states(server)
+            assert list(found.values()).count(LIVE) == 1
+            assert set(found.values()) <= {LIVE, STANDBY, LOADED}
+            captured = await server.client.capture_signal(signal(100_000 * (seed + 1) + next(names)))
+            assert captured.profile_version
+    async with start() as server:
+        assert await states(server) == {name: state for name, state in found.items() if state != LOADED} | (
+            {"": found[""]} if found[""] == LOADED else {}
+        )
+    kept = {"": encoder, "books": adapted}
+    check_record(data, [kept[name] for name, state in found.items() if state != LOADED])
 
 
 async def test_an_experiment_serves_a_share_of_the_users_and_is_evaluated(

@@ -83,12 +83,11 @@ class Live:
         await self.writer.close()
         self.record.close()
 
-    def follow(self) -> None:
+    async def follow(self) -> None:
         """Let the catalogue catch up with the commits."""
         for commit in self.commits:
             self.catalog.apply(commit)
-            if commit.recount:
-                self.catalog.recount(self.record, commit.recount, commit.last_signal)
+            await self.catalog.count_again(self.record)
         self.commits.clear()
 
     async def check(self) -> None:

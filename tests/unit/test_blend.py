@@ -174,15 +174,6 @@ def test_blending_as_signals_come_equals_replay_bit_for_bit(events: list[Event])
 
 
 @law
-@given(streams(), st.randoms(use_true_random=False))
-def test_the_order_of_arrival_leaves_no_mark(events: list[Event], random: Any) -> None:
-    arrived = list(events)
-    random.shuffle(arrived)
-    mixer = blender()
-    assert pack(mixer.replay(sorted(arrived, key=lambda e: (e.time, e.id)))) == pack(mixer.replay(events))
-
-
-@law
 @given(streams())
 def test_an_undo_takes_back_the_latest_standing_action_on_its_item(events: list[Event]) -> None:
     gone: set[str] = set()

@@ -149,7 +149,7 @@ async def test_what_is_deleted_or_changed_while_a_filter_looks_is_not_found(
     search = asyncio.create_task(candidates.matching(slow, "slow", set()))
     await asyncio.to_thread(looking.wait, 10)
     row = catalog.entries["gone"].row
-    catalog.delete("gone")
+    catalog.delete(["gone"])
     catalog.upsert(Item("changed", categories=("book",)), "en", {1: axis(0)})
     catalog.upsert(Item("new", hidden=True), "en", {1: axis(0)})
     assert catalog.entries["new"].row == row

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from scipy import sparse
 from penchant_pipelines.interests import horizons
 from penchant_pipelines.interests.horizons import HORIZONS
 from penchant_pipelines.model import MICROS_PER_DAY
-from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS, NEIGHBOURS, Crowd, Texts
+from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS, NEIGHBOURS, Crowd, Favour, Texts
 from penchant_pipelines.recommend.ease import RIDGE, TEXT_WEIGHT, Ease
 
 DAY = MICROS_PER_DAY
@@ -25,14 +25,6 @@ USERS, ITEMS = 6, 8
 LIVES = np.array(CROWD_HALF_LIVES_DAYS)
 Floats = NDArray[np.float64]
 law = settings(max_examples=100, deadline=None)
-
-
-@dataclass(frozen=True)
-class Favour:
-    user: int
-    row: int
-    time: int
-    mass: float = 1.0
 
 
 favour = st.builds(
@@ -46,10 +38,14 @@ favour = st.builds(
 favours = st.lists(favour, max_size=30)
 
 
+def liked(user: int, row: int, time: int) -> Favour:
+    return Favour(user, row, time, 1.0)
+
+
 def crowd(told: Sequence[Favour]) -> Crowd:
     found = Crowd()
     for one in told:
-        found.add(one.user, one.row, one.time, one.mass)
+        found.add([one])
     return found
 
 
@@ -96,17 +92,32 @@ def test_popularity_is_the_plain_sum_whatever_the_order_of_arrival(told: list[Fa
     np.testing.assert_allclose(found, faded(told, as_of), rtol=1e-9, atol=1e-280)
 
 
+@law
+@given(favours, st.lists(st.integers(0, 30), max_size=4), st.integers(0, 4000 * DAY))
+def test_it_is_the_same_whether_favours_come_alone_or_at_once(told: list[Favour], cuts: list[int], later: int) -> None:
+    found = Crowd()
+    edges = sorted([0, len(told), *(min(cut, len(told)) for cut in cuts)])
+    for begin, end in itertools.pairwise(edges):
+        found.add(told[begin:end])
+    as_of = newest(told) + later
+    np.testing.assert_allclose(found.popularity(ITEMS, as_of), faded(told, as_of), rtol=1e-9, atol=1e-280)
+    for user in range(1, USERS + 1):
+        one, other = found.own(user, as_of), crowd(told).own(user, as_of)
+        np.testing.assert_array_equal(one.rows, other.rows)
+        np.testing.assert_array_equal(one.masses, other.masses)
+
+
 def test_popularity_holds_from_decade_to_decade() -> None:
-    told = [Favour(1, day % 3, day * DAY) for day in range(0, 20_000, 50)]
+    told = [liked(1, day % 3, day * DAY) for day in range(0, 20_000, 50)]
     found = crowd(told)
-    late = Favour(2, 1, 19_000 * DAY)
-    found.add(late.user, late.row, late.time, late.mass)
+    late = liked(2, 1, 19_000 * DAY)
+    found.add([late])
     as_of = 20_000 * DAY
     np.testing.assert_allclose(found.popularity(ITEMS, as_of), faded([*told, late], as_of), rtol=1e-9)
 
 
 def test_a_time_before_all_favours_asks_for_no_number_beyond_all_bounds() -> None:
-    found = crowd([Favour(1, 0, 30_000 * DAY)]).popularity(2, 0)
+    found = crowd([liked(1, 0, 30_000 * DAY)]).popularity(2, 0)
     assert np.isfinite(found).all()
     assert (found[:, 0] > 0).all()
     assert not found[:, 1].any()
@@ -125,7 +136,7 @@ def test_clearing_forgets_exactly_these_items(told: list[Favour], gone: set[int]
         likes, expected = (it.alike_items(it.own(user, newest(told)), ITEMS, PLAIN) for it in (found, anew))
         np.testing.assert_allclose(likes, expected, rtol=1e-9, atol=1e-12)
     for one in more:
-        found.add(one.user, one.row, one.time, one.mass)
+        found.add([one])
     kept += more
     as_of = newest([*told, *more])
     assert len(found) == len(kept)
@@ -143,7 +154,7 @@ def test_what_is_forgotten_while_it_is_gathered_does_not_come_back(
     if known:
         found.finish(found.begin(PLAIN)())
     for one in before:
-        found.add(one.user, one.row, one.time, one.mass)
+        found.add([one])
     gather = found.begin(PLAIN)
     found.clear(np.array(sorted(gone), dtype=np.int64))
     kept = [one for one in (*told, *before) if one.row not in gone]
@@ -156,7 +167,7 @@ def test_what_is_forgotten_while_it_is_gathered_does_not_come_back(
         assert not found.alike_items(own, ITEMS, PLAIN)[:, others].any()
         assert not found.alike_users(1, own, ITEMS, newest(told))[:, others].any()
     for one in more:
-        found.add(one.user, one.row, one.time, one.mass)
+        found.add([one])
     found.finish(gather())
     kept += more
     as_of = newest([*told, *before, *more])
@@ -177,7 +188,7 @@ def test_what_is_forgotten_while_it_is_gathered_does_not_come_back(
 
 
 def test_what_is_left_is_answered_from_at_once_when_an_item_is_forgotten() -> None:
-    found = crowd([Favour(user, row, DAY) for user in range(40) for row in range(3)])
+    found = crowd([liked(user, row, DAY) for user in range(40) for row in range(3)])
     found.finish(found.begin(PLAIN)())
     found.clear(np.array([0]))
     assert (found.is_ready(0), found.is_due(0)) == (True, True)
@@ -198,7 +209,7 @@ def test_what_a_user_favoured_is_told_once_by_the_latest_time_pending_or_not(
     as_of = max(newest([*told, *pending]) + later, 0)
     found.own(1, as_of)
     for one in pending:
-        found.add(one.user, one.row, one.time, one.mass)
+        found.add([one])
     for user in range(USERS + 2):
         expected = latest([*told, *pending], user)
         own = found.own(user, as_of)
@@ -249,7 +260,7 @@ def test_a_dimension_of_the_items_vectors_is_one_more_user(
 
 
 def test_what_nobody_has_touched_goes_with_what_it_resembles() -> None:
-    found = crowd([Favour(user, row, DAY) for user in range(1, 30) for row in (0, 1)])
+    found = crowd([liked(user, row, DAY) for user in range(1, 30) for row in (0, 1)])
     vectors = np.array([[1, 0], [0.6, 0.8], [1, 0.1], [-1, 0.2], [0, 0]], dtype=np.float32)
     likes = found.alike_items(found.own(1, DAY).under(np.array([0])), 5, Texts(1, vectors))[0]
     assert likes[2] > 0 > likes[3]
@@ -277,7 +288,7 @@ def test_an_item_that_came_later_scores_what_it_would_had_it_been_there(
 
 
 def test_items_that_came_after_it_was_learnt_are_told_of_by_their_vectors() -> None:
-    found = crowd([Favour(1, 0, DAY), *(Favour(user, row, DAY) for user in range(2, 30) for row in (0, 1))])
+    found = crowd([liked(1, 0, DAY), *(liked(user, row, DAY) for user in range(2, 30) for row in (0, 1))])
     vectors = np.zeros((1026, 2), dtype=np.float32)
     vectors[[0, 1]] = np.array([[1, 0], [0.6, 0.8]], dtype=np.float32)
     own, texts = found.own(1, DAY), Texts(1, vectors)
@@ -315,38 +326,38 @@ def test_similar_people_favour_alike(told: list[Favour], user: int, later: int) 
 
 
 def test_only_the_most_similar_people_are_asked() -> None:
-    told = [Favour(0, 0, DAY)]
-    told += [Favour(user, row, DAY) for user in range(1, 121) for row in (0, 1)]
-    told += [Favour(user, row, DAY) for user in range(121, 161) for row in (0, 2, 3, 4)]
+    told = [liked(0, 0, DAY)]
+    told += [liked(user, row, DAY) for user in range(1, 121) for row in (0, 1)]
+    told += [liked(user, row, DAY) for user in range(121, 161) for row in (0, 2, 3, 4)]
     found = crowd(told)
     ever = found.alike_users(0, found.own(0, DAY), 5, DAY)[-1]
     np.testing.assert_allclose(ever, [NEIGHBOURS / np.sqrt(2)] * 2 + [0] * 3)
 
 
 def test_a_users_own_favours_count_at_once() -> None:
-    found = crowd([Favour(user, row, DAY) for user in (1, 2) for row in (0, 1)])
+    found = crowd([liked(user, row, DAY) for user in (1, 2) for row in (0, 1)])
     assert not len(found.own(3, DAY).rows)  # all that is told so far is in the matrix now
-    found.add(3, 0, 2 * DAY, 1.0)
+    found.add([Favour(3, 0, 2 * DAY, 1.0)])
     own = found.own(3, 2 * DAY)
     assert found.alike_items(own, 3, PLAIN)[-1, 1] > 0
     np.testing.assert_allclose(found.alike_users(3, own, 3, DAY)[-1], [np.sqrt(2)] * 2 + [0])
 
 
 def test_many_favours_are_taken_into_the_matrix_by_themselves() -> None:
-    found = crowd([Favour(1, 0, DAY)])
+    found = crowd([liked(1, 0, DAY)])
     found.own(1, DAY)
     for user in range(2, 60):
         for row in (0, 1):
-            found.add(user, row, DAY, 1.0)
+            found.add([Favour(user, row, DAY, 1.0)])
     assert found.alike_items(found.own(1, DAY), 2, PLAIN)[-1, 1] > 0
     assert found.alike_users(1, found.own(1, DAY), 2, DAY)[-1, 1] > 0
 
 
 @pytest.mark.parametrize("row", [1023, 1024, 5000])
 def test_rows_beyond_the_first_arrays(row: int) -> None:
-    found = crowd([Favour(user, 0, DAY) for user in (1, 2)])
+    found = crowd([liked(user, 0, DAY) for user in (1, 2)])
     found.own(1, DAY)
-    found.add(1, row, 2 * DAY, 2.0)
+    found.add([Favour(1, row, 2 * DAY, 2.0)])
     own = found.own(1, 2 * DAY)
     assert own.rows.tolist() == [0, row]
     assert found.alike_items(own, row + 10, PLAIN).shape == (len(HORIZONS), row + 10)
@@ -358,7 +369,7 @@ def test_rows_beyond_the_first_arrays(row: int) -> None:
 
 
 def test_more_favours_than_the_first_arrays_hold() -> None:
-    told = [Favour(number % 50, number % 7, number * DAY) for number in range(3000)]
+    told = [liked(number % 50, number % 7, number * DAY) for number in range(3000)]
     found = crowd(told)
     assert len(found) == 3000
     np.testing.assert_allclose(found.popularity(7, 3000 * DAY), faded(told, 3000 * DAY, 7), rtol=1e-9)
@@ -376,7 +387,7 @@ def test_nobody_has_favoured_anything() -> None:
 
 
 def test_a_user_without_favours_is_told_nothing() -> None:
-    found = crowd([Favour(1, 0, DAY), Favour(1, 1, DAY)])
+    found = crowd([liked(1, 0, DAY), liked(1, 1, DAY)])
     own = found.own(9, DAY)
     assert not len(own.rows)
     assert not found.alike_items(own, 2, PLAIN).any()

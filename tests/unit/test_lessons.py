@@ -74,7 +74,7 @@ async def fill(live: Live) -> None:
     await asyncio.gather(
         *(live.upsert(Item(f"i{item:02}", hidden=item == HIDDEN), vector(item)) for item in range(ITEMS))
     )
-    live.follow()
+    await live.follow()
 
 
 async def tell(live: Live, acts: Sequence[Act]) -> None:
@@ -87,7 +87,7 @@ async def tell(live: Live, acts: Sequence[Act]) -> None:
             for act in acts
         )
     )
-    live.follow()
+    await live.follow()
 
 
 def teacher(live: Live) -> Teacher:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import re
+import time
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from penchant_pipelines.capture import Reader
 from penchant_pipelines.interests import Evidence, InterestSettings
 from penchant_pipelines.interests.evidence import weighing
 from penchant_pipelines.model import Action, Post
-from penchant_pipelines.refusals import LONGEST, RATING, refused
+from penchant_pipelines.refusals import _CHINESE_START, _ENGLISH_START, _PIECES, LONGEST, RATING, refused
 from penchant_pipelines.text import TextPipeline, TextSettings
 
 TEXT = TextPipeline(TextSettings())
@@ -341,3 +344,17 @@ def test_a_refusal_that_names_nothing_is_kept_whole(text: str) -> None:
 @given(st.text(alphabet="ihate 别再推荐给我了不喜欢.,?!，。？", max_size=80))
 def test_any_text_can_be_looked_at(text: str) -> None:
     assert isinstance(refused(text, TEXT.segment), str | None)
+
+
+FILLERS = re.findall("[a-z ]+|[\u4e00-\u9fff]+", "".join([*_PIECES.values(), _CHINESE_START, _ENGLISH_START]))
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.sampled_from(FILLERS), min_size=1, max_size=4), st.integers(1, 30))
+@example(["求求你们"], 12)
+@example(["真的是真心"], 12)
+@example(["一点都"], 16)
+def test_no_text_takes_longer_than_a_blink(pieces: list[str], times: int) -> None:
+    start = time.thread_time()  # of the processor: a busy machine is no fault of the patterns
+    refused("".join(pieces) * times, lambda text: [text])
+    assert time.thread_time() - start < 0.5

@@ -27,6 +27,7 @@ from penchant_pipelines.interests import (
     pack,
     view,
 )
+from penchant_pipelines.interests.blend import Trace
 from penchant_pipelines.interests.evidence import Vector
 from penchant_pipelines.interests.horizons import HORIZONS
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Steering
@@ -278,6 +279,22 @@ def test_languages_follow_use() -> None:
     assert read(events, 9 * DAY).languages == ("zh", "en")
     switched = [*events, *(Evidence(f"x{n}", (400 + n) * DAY, text(0, n), language="en") for n in range(2))]
     assert read(switched, 402 * DAY).languages == ("en", "zh")
+
+
+@given(st.lists(st.tuples(st.integers(1, 40 * 24), st.sampled_from(["zh", "en"])), min_size=1, max_size=40))
+def test_languages_weigh_what_was_written_in_them_and_fade_with_it(told: list[tuple[int, str]]) -> None:
+    times = np.cumsum([gap for gap, _ in told]) * (DAY // 24)
+    events = [
+        Evidence(f"{n:03}", int(time), axis(n), language=language)
+        for n, (time, (_, language)) in enumerate(zip(times, told, strict=True))
+    ]
+    trace = Trace()
+    profile = blender().replay(events, trace)
+    weight: dict[str, float] = {}
+    for evidence, _, mass in trace.taken:
+        faded = mass * 2.0 ** (-(int(times[-1]) - evidence.time) / blender().long_life)
+        weight[evidence.language] = weight.get(evidence.language, 0.0) + faded
+    assert profile.languages == pytest.approx(weight, rel=1e-9)
 
 
 def test_a_profile_without_events_reads_empty() -> None:

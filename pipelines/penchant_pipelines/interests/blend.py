@@ -43,7 +43,7 @@ LEAST_PAST = 1e-6
 SURE = 1 / 3
 """How far from θ to 1 the cosine of a topic with an interest must be for the one to mean the other."""
 
-FORMAT = 7
+FORMAT = 8
 """Of stored profiles, and of all that goes into them besides the settings: a change makes them anew."""
 
 Event = Evidence | SteeringEvent
@@ -245,8 +245,7 @@ class Blender:
             profile.long *= np.float32(long)
         profile.fresh_count *= float(fresh)
         profile.support *= float(long)
-        if long < 0.999:
-            profile.languages = {name: mass * float(long) for name, mass in profile.languages.items()}
+        profile.languages = {name: mass * float(long) for name, mass in profile.languages.items()}
         profile.updated = max(profile.updated, time)
 
     def _extend_past(self, profile: Profile, vector: Vector, mass: float, weight: float, time: int) -> None:

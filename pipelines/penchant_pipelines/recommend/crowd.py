@@ -6,8 +6,9 @@ come; what people have in common is read from a sparse matrix that is made anew 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,15 @@ LENIENCE = 2.0
 """How many times as much may wait where nobody keeps up (`begin`) before a question itself is held up."""
 _REBASE_HALF_LIVES = 200.0
 EVERY = slice(None)
+
+
+class Favour(NamedTuple):
+    """That a user, by key, took to the item in a row, when (event time, µs) and how much (mass above 0)."""
+
+    user: int
+    row: int
+    time: int
+    mass: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,18 +131,26 @@ class Crowd:
         """Count the favours."""
         return self._count
 
-    def add(self, user: int, row: int, time: int, mass: float) -> None:
-        """Count a favour: a user's key, the item's row, the event time (µs), a mass above 0."""
-        if self._count == len(self._users):
+    def add(self, favours: Sequence[Favour]) -> None:
+        """Count favours, in their order."""
+        if not favours:
+            return
+        users, rows, times, masses = zip(*favours, strict=True)
+        start, self._count = self._count, self._count + len(favours)
+        while self._count > len(self._users):
             for name in ("_users", "_rows", "_times"):
-                setattr(self, name, np.concatenate([getattr(self, name), np.zeros(self._count, dtype=np.int64)]))
-        number = self._numbers.setdefault(user, len(self._numbers))
-        self._users[self._count], self._rows[self._count], self._times[self._count] = number, row, time
-        self._count += 1
-        while row >= len(self._faded):
+                array = getattr(self, name)
+                setattr(self, name, np.concatenate([array, np.zeros_like(array)]))
+        held = slice(start, self._count)
+        self._users[held] = [self._numbers.setdefault(user, len(self._numbers)) for user in users]
+        self._rows[held], self._times[held] = rows, times
+        while max(rows) >= len(self._faded):
             self._faded = np.concatenate([self._faded, np.zeros_like(self._faded)])
-        self._rebase(time)
-        self._faded[row] += mass * np.exp2((time - self.landmark) / self._lives)
+        if start == 0:
+            self.landmark = times[0]
+        self._rebase(max(times))
+        growth = np.exp2((self._times[held] - self.landmark)[:, None] / self._lives)
+        np.add.at(self._faded, self._rows[held], np.array(masses)[:, None] * growth)
 
     def clear(self, rows: Rows) -> None:
         """Forget all favours of these items."""
@@ -260,9 +278,7 @@ class Crowd:
 
     def _rebase(self, time: int) -> None:
         """Move the landmark along: 2^(Δ/h) over decades at a half-life of days overflows a double."""
-        if self._count == 1:
-            self.landmark = time
-        elif time - self.landmark > _REBASE_HALF_LIVES * self._lives.min():
+        if time - self.landmark > _REBASE_HALF_LIVES * self._lives.min():
             self._faded *= np.exp2(-(time - self.landmark) / self._lives)
             self.landmark = time
 

@@ -55,6 +55,10 @@ class Change:
     """Packed, by space."""
 
 
+Touched = tuple[str, int, Evidence, Mapping[int, Vector]]
+"""Item id, user key, evidence, and vectors by space, of a new signal that names an item."""
+
+
 @dataclass(slots=True)
 class Commit:
     """All that others want to know of a committed transaction."""
@@ -64,9 +68,9 @@ class Commit:
     """Item, language, vectors by space, words."""
     embedded: list[tuple[int, str, Vector]] = field(default_factory=list)
     """Space, item id and vector of items that were brought into a space."""
-    deleted_items: list[str] = field(default_factory=list)
-    touched: list[tuple[str, int, Evidence, Mapping[int, Vector]]] = field(default_factory=list)
-    """Item id, user key, evidence, and vectors by space, of each new signal that names an item."""
+    deleted_items: dict[str, None] = field(default_factory=dict)
+    """Those that did not come again after that."""
+    touched: list[Touched] = field(default_factory=list)
     recount: set[str] = field(default_factory=set)
     """Items whose favours must be counted again: signals on them were undone, erased or became another user's."""
     last_signal: int = 0

@@ -108,9 +108,10 @@ class Ledger:
         self._secret = secret
         self._on_commit = on_commit
         self._dirty: dict[str, UserState] = {}
-        self._replayed: set[str] = set()
-        self._before: dict[str, dict[str, tuple[int, int]]] = {}
-        self._views: dict[str, ProfileView] = {}
+        # By the user's key: who comes back after an erasure in the same group is somebody else.
+        self._replayed: set[int] = set()
+        self._before: dict[int, dict[str, tuple[int, int]]] = {}
+        self._views: dict[int, ProfileView] = {}
         self._outbox: dict[tuple[str, str], None] = {}
         self._commit = Commit()
 
@@ -377,6 +378,7 @@ class Ledger:
                 self._put_item_vector(key, item.id, vector)
             self._outbox[ITEM, item.id] = None
             self._commit.upserted.append((item, reading.language, vectors, reading.words))
+            self._commit.deleted_items.pop(item.id, None)
             if item.id in waiting:
                 self._commit.recount.add(item.id)
             for row in waiting.get(item.id, []):
@@ -403,7 +405,7 @@ class Ledger:
             if self.connection.execute(schema.items.delete().where(schema.items.c.id == item_id)).rowcount:
                 deleted += 1
                 self._outbox[ITEM, item_id] = None
-                self._commit.deleted_items.append(item_id)
+                self._commit.deleted_items[item_id] = None
         return lambda: deleted
 
     def _waiting_signals(self, item_ids: list[str]) -> dict[str, list[sa.Row[Any]]]:
@@ -493,8 +495,8 @@ class Ledger:
         return state
 
     def _touch(self, state: UserState) -> None:
-        if state.user_id not in self._before:
-            self._before[state.user_id] = _summary(self._served(state))
+        if state.key not in self._before:
+            self._before[state.key] = _summary(self._served(state))
         self._dirty[state.user_id] = state
         self._outbox[USER, str(state.key)] = None
 
@@ -503,16 +505,16 @@ class Ledger:
 
     def _view(self, state: UserState) -> ProfileView:
         """The profile as it reads now; made in the writer's thread, which alone may change it."""
-        if state.user_id not in self._views:
+        if state.key not in self._views:
             profile, blender = self._served(state), self._serving(state.user_id).blender
-            self._views[state.user_id] = view(profile, max(now(), profile.updated), blender)
-        return self._views[state.user_id]
+            self._views[state.key] = view(profile, max(now(), profile.updated), blender)
+        return self._views[state.key]
 
     def _changed(self, state: UserState, taken_by: str | None) -> frozenset[str]:
         """Interests that a signal opened, strengthened or weakened; after a replay, all it left different."""
-        if taken_by is not None and state.user_id not in self._replayed:
+        if taken_by is not None and state.key not in self._replayed:
             return frozenset([taken_by])
-        before = self._before.get(state.user_id, {})
+        before = self._before.get(state.key, {})
         return frozenset(key for key, value in _summary(self._served(state)).items() if before.get(key) != value)
 
     def _recount_items_of(self, user_key: int) -> None:
@@ -531,7 +533,7 @@ class Ledger:
     def _replay(self, state: UserState, space: KeptSpace) -> None:
         events = rows.user_events(self.connection, space.key, state.key)
         state.profiles[space.key] = space.blender.replay(events)
-        self._replayed.add(state.user_id)
+        self._replayed.add(state.key)
         if any(isinstance(event, Evidence) and event.action is Action.UNDO for event in events):
             self._mark_undone(state, events)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 _HASHTAG = re.compile(
-    r"(?<![A-Za-z0-9&])[#＃]+(?:"
+    r"(?<![A-Za-z0-9&#＃])[#＃]++(?:"
     r"([^\s#＃<>]{0,40}[\u2e80-\u9fff\uac00-\ud7a3][^\s#＃<>]{0,40})[#＃]"  # closed, with East Asian text
     r"|(\w{1,100}(?:-\w{1,100}){0,10}))[#＃]?"
 )
-_LONE_MARKS = re.compile(r"(?<![A-Za-z0-9])[#＃]+(?!\w)")
+_LONE_MARKS = re.compile(r"(?<![A-Za-z0-9#＃])[#＃]++(?!\w)")
 _SUPERTOPIC = re.compile(r"\[超话\]$")
 # TrailRunning, NBAFinals, 100DaysOfCode; a single letter stays with what follows it (iPhone).
 _HUMP = re.compile(r"(?<=[A-Za-z][a-z])(?=[A-Z][a-z])|(?<=[A-Z][A-Z])(?=[A-Z][a-z])|(?<=[0-9])(?=[A-Z][a-z])")
