@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from penchant_pipelines.encoder import BatchingEncoder
 from penchant_pipelines.errors import InvalidInput, Overloaded, PenchantError
 from penchant_pipelines.model import Action, Item, Post, Signal, now
-from penchant_pipelines.record import Record, Writer, schema
+from penchant_pipelines.record import Record, Writer, rows, schema
 from penchant_pipelines.record.commit import Captured
 from penchant_pipelines.record.ledger import Ledger, SpacesChanged
 from penchant_pipelines.record.reading import Reading
@@ -193,6 +193,7 @@ class Capture:
 
     async def check(self, signal: Signal) -> None:
         """Do all that capture does, up to keeping anything. Raises what capture would."""
+        await asyncio.to_thread(self._check_known, signal)
         prepared = await asyncio.to_thread(self._prepare, [signal], now())
         if isinstance(prepared[0], PenchantError):
             raise prepared[0]
@@ -236,6 +237,14 @@ class Capture:
         except InvalidInput as error:
             return error
         return _Read(named, time, document, known=False)
+
+    def _check_known(self, signal: Signal) -> None:
+        """Raise Conflict if a signal's id is taken by other content."""
+        query = sa.select(schema.signals.c.digest, schema.signals.c.time).where(schema.signals.c.id == signal.id)
+        with self._record.read() as connection:
+            known = connection.execute(query).first()
+        if known is not None:
+            rows.check_same(signal, known.digest, known.time)
 
     def _known_ids(self, ids: Sequence[str]) -> set[str]:
         found: set[str] = set()

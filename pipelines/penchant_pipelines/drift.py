@@ -159,7 +159,7 @@ def _over_pairs(one: Vector, other: Vector, alone: float) -> float:
     return (float(one @ other) - alone) / (1 - alone)
 
 
-def trust(state: DriftState, settings: DriftSettings) -> float:
+def trust(state: DriftState) -> float:
     """How far what is newest should lead, 0…1: wholly while drift is told, and before in step with the evidence.
 
     The square root makes it lead early: that helps where a change is under way and costs nothing measurable elsewhere.
@@ -167,7 +167,7 @@ def trust(state: DriftState, settings: DriftSettings) -> float:
     return 1.0 if state.remaining else math.sqrt(min(1.0, max(0.0, state.evidence)))
 
 
-def newest(state: DriftState, settings: DriftSettings) -> Vector | None:
+def newest(state: DriftState) -> Vector | None:
     """What the newest signals are about, (d,) of any length; None before the first.
 
     Their mean still holds what came before a change, half of it after three signals. As far as a change is likely, part
@@ -175,7 +175,7 @@ def newest(state: DriftState, settings: DriftSettings) -> Vector | None:
     """
     if state.now is None or state.mean is None:
         return None
-    return state.now - np.float32(LEFT_BEHIND * trust(state, settings)) * state.mean
+    return state.now - np.float32(LEFT_BEHIND * trust(state)) * state.mean
 
 
 def report(
@@ -188,5 +188,5 @@ def report(
         since=state.since if state.remaining > 0 else None,
         enough_evidence=state.count > settings.min_signals,
         recent_signal_count=recent_signal_count,
-        trust=trust(state, settings),
+        trust=trust(state),
     )

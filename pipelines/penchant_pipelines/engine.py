@@ -27,16 +27,18 @@ from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
 from penchant_pipelines.errors import InvalidInput, NotFound, WrongState
 from penchant_pipelines.experiment import Experiment, Report
 from penchant_pipelines.index import IndexSettings, IndexStore, open_index_store
-from penchant_pipelines.interests import InterestSettings, ProfileView
+from penchant_pipelines.interests import InterestSettings, ProfileView, SteeringEvent
 from penchant_pipelines.interests.labels import Label, name_interests
 from penchant_pipelines.jobs import Job, Jobs, Progress, no_progress
 from penchant_pipelines.mixes import Mixes
 from penchant_pipelines.model import Item, Steering, now
 from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.record import Record, Writer, schema
+from penchant_pipelines.record.carry import carried
 from penchant_pipelines.record.commit import Commit, Receipt, Steered
 from penchant_pipelines.record.ledger import Ledger, ProfileCache
 from penchant_pipelines.record.record import FILE, is_damage
+from penchant_pipelines.record.rows import Vector
 from penchant_pipelines.settings import Section
 from penchant_pipelines.space import Shared, Space
 from penchant_pipelines.stock import Stock, take_stock
@@ -226,10 +228,27 @@ class Engine:
             # The user's own words are the best name there is.
             terms = tuple(dict.fromkeys([topic.strip(), *document.terms]))
             document = Document(document.text, document.language, terms)
+        time = now()
+        elsewhere = await asyncio.to_thread(self._elsewhere, user_id, interest_id, time) if interest_id else {}
         return await self._capture.write(
             [document],
-            lambda ledger, readings: ledger.steer(user_id, now(), steering, interest_id, topic, readings[0]),
+            lambda ledger, readings: ledger.steer(user_id, time, steering, interest_id, topic, readings[0], elsewhere),
         )
+
+    def _elsewhere(self, user_id: str, interest_id: str, time: int) -> dict[int, Vector | None]:
+        """Where an interest lies in the spaces that don't serve its user, by space; blocks for a replay each."""
+        serving = self.adapters.serving
+        here = serving.of(user_id)
+        others = [space for space in serving.kept if space is not here and space.keeps_profiles]
+        stored = here.profiles.find(user_id) if others else None
+        found = next((each for each in stored.view.interests if each.id == interest_id), None) if stored else None
+        if stored is None or found is None:
+            return {}
+        event = SteeringEvent("", time, found.vector, Steering(), interest_id=interest_id)
+        with self.record.read() as connection:
+            return {
+                space.key: carried(connection, here.key, here.blender, space.key, stored.key, event) for space in others
+            }
 
     async def merge(self, from_user_id: str, into_user_id: str) -> tuple[ProfileView, int, int, str]:
         """Join one user's history to another's: the view, version, signal count, and space of the result.

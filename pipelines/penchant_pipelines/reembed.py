@@ -153,7 +153,11 @@ class Reembedding:
             .limit(CHUNK)
         ):
             after = found[-1].seq
-            vectors = await self._encode_read(found, lambda row: self._shared.reader.document(row.topic, "", "topic"))
+            said = await self._encode_read(found, lambda row: self._shared.reader.document(row.topic, "", "topic"))
+            vectors = [
+                vector if vector is not None else await asyncio.to_thread(self._carried, row)
+                for row, vector in zip(found, said, strict=True)
+            ]
             pairs = list(zip(found, vectors, strict=True))
             await self._shared.writer.submit(partial(self._put_steerings, pairs=pairs))
             await self._report(len(found))
@@ -161,29 +165,27 @@ class Reembedding:
     def _put_steerings(self, ledger: Ledger, pairs: Sequence[tuple[sa.Row[Any], Vector | None]]) -> Callable[[], None]:
         steerings, held = schema.steerings, schema.steering_vectors
         for read, vector in pairs:
-            query = sa.select(steerings, held.c.vector).outerjoin(
-                held, (held.c.seq == steerings.c.seq) & (held.c.space == self._origin.key)
-            )
-            same = (steerings.c.seq == read.seq) & (steerings.c.time == read.time) & (steerings.c.topic == read.topic)
-            present = ledger.connection.execute(query.where(same)).first()
+            present = ledger.connection.execute(sa.select(steerings).where(steerings.c.seq == read.seq)).first()
             there = (held.c.seq == read.seq) & (held.c.space == self._space.key)
-            if present is None or ledger.connection.execute(sa.select(held.c.seq).where(there)).first() is not None:
+            # A merge may have made it another user's meanwhile: the next round finds what it is about there.
+            if present != read or ledger.connection.execute(sa.select(held.c.seq).where(there)).first() is not None:
                 continue
-            known = rows.to_vector(present.vector)
-            if vector is None and known is not None:
-                event = rows.to_steering(present, known)
-                vector = carried(
-                    ledger.connection,
-                    self._origin.key,
-                    self._origin.blender,
-                    self._space.key,
-                    present.user_key,
-                    event,
-                )
             ledger.connection.execute(
                 held.insert().values(seq=read.seq, space=self._space.key, vector=rows.to_blob(vector))
             )
         return nothing
+
+    def _carried(self, word: sa.Row[Any]) -> Vector | None:
+        """Where in the space a word about an interest belongs; None if nothing can tell. Replays a history."""
+        held = schema.steering_vectors
+        query = sa.select(held.c.vector).where(held.c.seq == word.seq, held.c.space == self._origin.key)
+        with self._shared.record.read() as connection:
+            known = rows.to_vector(connection.execute(query).scalar())
+            if known is None:
+                return None
+            event = rows.to_steering(word, known)
+            origin = self._origin
+            return carried(connection, origin.key, origin.blender, self._space.key, word.user_key, event)
 
     async def _encode_read(
         self, found: Sequence[sa.Row[Any]], read: Callable[[sa.Row[Any]], Document]

@@ -183,7 +183,7 @@ class Space:
         candidates: Sequence[Candidate],
         limit: int,
         prior_weight: float,
-        diversity: float | None,
+        diversity: float,
         query: NDArray[np.float32] | None,
         present: int | None = None,
     ) -> tuple[Ranking, tuple[str, ...], Stored | None]:

@@ -355,6 +355,19 @@ async def test_a_resend_is_a_duplicate_and_other_content_a_conflict(store: Store
     assert store.count(schema.signals) == 2
 
 
+async def test_what_is_exported_is_known_again(store: Store) -> None:
+    sent = replace(post("p"), time=None)
+    await store.writer.submit(lambda ledger: ledger.capture(sent, DAY, reading(0)))
+    # An export names the server's time.
+    assert (await store.capture(replace(sent, time=DAY))).duplicate
+    with pytest.raises(Conflict):
+        await store.capture(replace(sent, time=2 * DAY))
+    # And where an export was read in, its sender may send again what names no time.
+    await store.capture(post("q", day=3))
+    again = replace(post("q"), time=None)
+    assert (await store.writer.submit(lambda ledger: ledger.capture(again, 9 * DAY, reading(0)))).duplicate
+
+
 async def test_an_answer_names_the_version_and_the_interests_that_its_signal_made(store: Store) -> None:
     captured = await store.writer.submit(store.capturing([post("a"), post("b", topic=1, day=2), post("c", day=3)]))
     assert [one.version for one in captured] == [1, 2, 3]
@@ -419,6 +432,29 @@ async def test_any_order_of_arrival_ends_in_the_same_profile(
     assert len(set(packed)) <= 1
 
 
+@pytest.mark.parametrize(("like", "undo"), [("a", "b"), ("b", "a")])
+@pytest.mark.parametrize("late", [False, True])
+async def test_an_undo_of_the_same_time_takes_back_what_it_names(
+    store: Store, like: str, undo: str, late: bool
+) -> None:
+    await store.upsert(("film", 2))
+    pair = [act(like, Action.LIKE), act(undo, Action.UNDO)]
+    for signal in reversed(pair) if late else pair:
+        await store.capture(signal)
+    assert store.stored().interests == []
+    assert store.true()
+
+
+async def test_an_undo_without_a_time_is_later_than_a_clock_that_runs_ahead(store: Store) -> None:
+    await store.upsert(("film", 2))
+    await store.capture(act("like", Action.LIKE, day=2))
+    undo = replace(act("undo", Action.UNDO), time=None)
+    await store.writer.submit(lambda ledger: ledger.capture(undo, DAY, Reading()))
+    assert store.stored().interests == []
+    assert store.true()
+    assert (await store.writer.submit(lambda ledger: ledger.capture(undo, 3 * DAY, Reading()))).duplicate
+
+
 async def test_an_undo_marks_what_it_took_back(store: Store) -> None:
     await store.upsert(("film", 2))
     await store.capture(act("like", Action.LIKE, day=1))
@@ -460,6 +496,28 @@ async def test_a_signal_waits_for_its_item(store: Store) -> None:
         found_vectors = [np.frombuffer(blob, np.float32) for blob in blobs]
     np.testing.assert_allclose(found_vectors[0], (axis(4) + axis(5)) / np.sqrt(2), atol=1e-6)
     np.testing.assert_allclose(found_vectors[1], (axis(7) + axis(8)) / np.sqrt(2), atol=1e-6)
+
+
+async def test_an_item_that_is_sent_twice_at_once_is_what_came_last(store: Store) -> None:
+    await store.capture(act("like", Action.LIKE))
+    await store.upsert(("film", 4), ("film", 6))
+    centroid = store.stored().interests[0].centroid
+    np.testing.assert_allclose(centroid, axis(6), atol=1e-6)
+    assert [item.id for item, *_ in store.commits[-1].upserted] == ["film"]
+    assert store.true()
+
+
+async def test_a_word_is_put_elsewhere_where_it_was_said_to_belong(store: Store) -> None:
+    captured = await store.capture(post("p"))
+    interest = captured.view.interests[0].id
+    pinned = Steering(pinned=True)
+    await store.writer.submit(
+        lambda ledger: ledger.steer("ann", 2 * DAY, pinned, interest, "", Reading(), {2: axis(7)})
+    )
+    with store.record.read() as connection:
+        held = connection.execute(sa.select(schema.steering_vectors).order_by(schema.steering_vectors.c.space)).all()
+    assert [np.frombuffer(row.vector, np.float32).argmax() for row in held] == [0, 7]
+    assert store.true()
 
 
 async def test_a_deleted_item_leaves_signals_their_vectors(store: Store) -> None:

@@ -445,6 +445,10 @@ async def test_validate_only_keeps_nothing(server: Server) -> None:
         await server.client.profile("u")
     assert await server.signal_count() == 0
     assert not (await server.client.capture(user_id="u", text="other words", id="s-1")).duplicate
+    # It refuses what a capture would refuse.
+    await server.client.capture(user_id="u", text="other words", id="s-1", validate_only=True)
+    with pytest.raises(ConflictError):
+        await server.client.capture(user_id="u", text="I love hiking", id="s-1", validate_only=True)
 
 
 async def test_an_unknown_user_has_no_profile(server: Server) -> None:

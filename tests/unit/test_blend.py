@@ -177,10 +177,11 @@ def test_blending_as_signals_come_equals_replay_bit_for_bit(events: list[Event])
 @given(streams())
 def test_an_undo_takes_back_the_latest_standing_action_on_its_item(events: list[Event]) -> None:
     gone: set[str] = set()
-    for place, event in enumerate(events):
+    undos_last = sorted(events, key=lambda event: (event.time, getattr(event, "action", None) is Action.UNDO))
+    for place, event in enumerate(undos_last):
         if isinstance(event, Evidence) and event.action is Action.UNDO:
             gone.add(event.id)
-            for earlier in reversed(events[:place]):
+            for earlier in reversed(undos_last[:place]):
                 if (
                     isinstance(earlier, Evidence)
                     and earlier.action is not None

@@ -131,7 +131,7 @@ def test_what_is_newest_leaves_the_old_topic_behind_as_far_as_a_change_is_likely
         state = DriftState()
         for vector in np.concatenate([texts([0], 50, seed), texts([3], 5, seed + 1000)]):
             observe(state, vector, 0, NOWHERE, RULES)
-        lately = newest(state, RULES)
+        lately = newest(state)
         assert lately is not None
         assert state.now is not None
         shares.append((lately @ old / (lately @ new), state.now @ old / (state.now @ new)))
@@ -140,7 +140,7 @@ def test_what_is_newest_leaves_the_old_topic_behind_as_far_as_a_change_is_likely
 
 
 def test_before_the_first_signal_nothing_is_newest() -> None:
-    assert newest(DriftState(), RULES) is None
+    assert newest(DriftState()) is None
 
 
 def test_one_odd_text_is_no_drift() -> None:

@@ -28,9 +28,9 @@ from penchant_pipelines.summaries.wording import MOST_CHARACTERS, facts, instruc
 ASKED = ("Answer.", json.dumps([{"label": "tea"}]))
 
 
-def interest(name: str, weight: float, muted: bool = False) -> InterestView:
+def interest(name: str, weight: float, muted: bool = False, bias: float = 0.0) -> InterestView:
     vector = np.zeros(4, np.float32)
-    steering, sign = Steering(muted, False, 0.0), 1 if weight >= 0 else -1
+    steering, sign = Steering(muted, False, bias), 1 if weight >= 0 else -1
     return InterestView(name, weight, 1.0, Trend.RISING, 3, 0, 0, steering, vector, {}, abs(weight), sign)
 
 
@@ -42,7 +42,8 @@ def test_what_is_muted_unwanted_or_faint_is_not_spoken_of() -> None:
     many = [interest(f"i-{n}", 0.1) for n in range(8)]
     spoken = spoken_of(profile(interest("mute", 0.5, muted=True), *many, interest("no", -0.6)))
     assert [each.id for each in spoken] == [f"i-{n}" for n in range(6)]
-    assert spoken_of(profile(interest("mute", 0.5, muted=True), interest("faint", 0.01), interest("no", -0.6))) == []
+    silent = (interest("mute", 0.5, muted=True), interest("less", 0.5, bias=-0.5), interest("faint", 0.01))
+    assert spoken_of(profile(*silent, interest("no", -0.6))) == []
 
 
 def test_the_model_is_told_labels_keywords_shares_and_trends() -> None:

@@ -121,11 +121,11 @@ class Run:
     by_setting: Floats
 
 
-def run(make: Callable[[], Method], log: Log, asked: list[Query], tick: Callable[[int], None] | None = None) -> Run:
+def run(make: Callable[[], Method], log: Log, asked: list[Query]) -> Run:
     """Run a method through a log.
 
     Its settings are chosen as time goes by: each answer is of the setting that ranked best by NDCG@10, meant over
-    users, on all queries of earlier moments. `tick` hears how many queries are answered.
+    users, on all queries of earlier moments.
     """
     method = make()
     board = _Board(len(log.user_ids), len(method.settings))
@@ -143,8 +143,6 @@ def run(make: Callable[[], Method], log: Log, asked: list[Query], tick: Callable
                 chosen.append(setting)
                 measured.append(found)
             board.add(moment, measured[-len(moment) :])
-            if tick is not None:
-                tick(len(tops))
     finally:
         method.close()
     return Run(

@@ -142,10 +142,9 @@ def _directions(sums: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
 
 def _fresh(profile: Profile, blender: Blender) -> Vector | None:
     """What the user is at: the short horizon, and the newest signals so far as they are trusted to lead."""
-    settings = blender.settings.drift
-    trust = drift.trust(profile.drift, settings)
+    trust = drift.trust(profile.drift)
     horizons = profile.horizons()
-    short, newest = _unit(horizons[0] if horizons else None), _unit(drift.newest(profile.drift, settings))
+    short, newest = _unit(horizons[0] if horizons else None), _unit(drift.newest(profile.drift))
     if short is None or newest is None:
         return short
     return _unit(np.float32(1 - trust) * short + np.float32(trust) * newest)

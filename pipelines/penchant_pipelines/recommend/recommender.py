@@ -179,7 +179,7 @@ class Recommender:
         candidates: Sequence[Candidate],
         limit: int,
         prior_weight: float,
-        diversity: float | None,
+        diversity: float,
         query: NDArray[np.float32] | None,
         as_of: int,
         ahead: Vectors | None = None,
@@ -220,7 +220,7 @@ class Recommender:
         own, prior = _scaled(scored.scores), _scaled(np.array([c.prior for c in known]))
         blended = (1 - prior_weight) * own + prior_weight * prior
         blended = np.where(self._muted(taste, np.array(rows, dtype=np.intp), vectors), blended - 1.0, blended)
-        order = diversify(blended, vectors, limit, diversity or 0.0)
+        order = diversify(blended, vectors, limit, diversity)
         ids = [known[row].item_id for row in order]
         places = _places(order, ids, blended, taste, scored, vectors, parts, chances)
         told = tuple(replace(place, candidate=positions[row]) for place, row in zip(places, order, strict=True))

@@ -35,7 +35,7 @@ class RecommendSettings(Section):
     cold_support: float = Field(
         default=3.0, ge=0, description="Mass of signals at which popularity and interests lead alike."
     )
-    diversity: float = Field(default=0.05, ge=0, le=1, description="Diversity where a request names none.")
+    diversity: float = Field(default=0.05, ge=0, le=1, description="Diversity where Recommend names none.")
     exploration: float = Field(default=0.0, ge=0, le=1, description="Exploration where a request names none.")
     learn_mixes: bool = Field(
         default=True, description="Learn how to mix the sources unasked, whenever the record has grown by half."

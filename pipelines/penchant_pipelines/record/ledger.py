@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import secrets
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from cachetools import LRUCache
 from sqlalchemy import Connection
 from sqlalchemy.dialects.sqlite import insert
 
-from penchant_pipelines.errors import Conflict, NotFound, Overloaded
+from penchant_pipelines.errors import NotFound, Overloaded
 from penchant_pipelines.interests import (
     Blender,
     Event,
@@ -43,6 +43,8 @@ from penchant_pipelines.record.rows import Vector
 from penchant_pipelines.record.writer import nothing
 
 ITEM, USER = "item", "user"
+LAST = "\U0010ffff"
+"""Begins the place of an UNDO among signals of one time: whatever comes later of that time may be what it undoes."""
 
 
 class KeptSpace(Protocol):
@@ -123,12 +125,18 @@ class Ledger:
     # -- signals ---------------------------------------------------------------------------------------------
 
     def capture(self, signal: Signal, time: int, reading: Reading) -> Callable[[], Captured]:
-        """Take in a signal at its event time (µs). Raises Conflict if its id is taken by other content."""
+        """Take in a signal at its event time (µs). Raises Conflict if its id is taken by other content.
+
+        An UNDO that names no time is later than what it undoes, whatever the clock that dated that.
+        """
         known = self._known(signal)
         if known is not None:
             return known
         state = self._user(signal.user_id, create=True)
         reading, spaces, awaits_item = self._with_item(signal, reading)
+        undoes = getattr(signal.evidence, "action", None) is Action.UNDO
+        if undoes and signal.time is None:
+            time = max(time, self._latest_on(state.key, signal.item_id))
         values = rows.signal_values(signal, time, state.key) | {
             "language": reading.language,
             "terms": rows.to_json(list(reading.terms)),
@@ -143,13 +151,13 @@ class Ledger:
         self._touch(state)
         state.version += 1
         state.signal_count += 1
-        position = (time, signal.id)
+        position = (time, LAST + signal.id if undoes else signal.id)
         taken_by: str | None = None
         serving = self._serving(state.user_id)
         if signal.item_id:
             evidence = _evidence(signal, time, reading, serving.key)
             self._commit.touched.append((signal.item_id, state.key, evidence, reading.vectors))
-        if position < state.latest or getattr(signal.evidence, "action", None) is Action.UNDO:
+        if position < state.latest or undoes:
             state.stale = True
         if not state.stale:
             for space in self._with_profiles():
@@ -169,6 +177,13 @@ class Ledger:
             self._changed(state, taken_by),
         )
 
+    def _latest_on(self, user_key: int, item_id: str) -> int:
+        signals = schema.signals
+        query = sa.select(sa.func.max(signals.c.time)).where(
+            signals.c.user_key == user_key, signals.c.item_id == item_id
+        )
+        return self.connection.execute(query).scalar() or 0
+
     def knows(self, signal_id: str) -> bool:
         """Tell whether a signal with this id is in the record."""
         query = sa.select(schema.signals.c.seq).where(schema.signals.c.id == signal_id)
@@ -177,18 +192,14 @@ class Ledger:
     def _known(self, signal: Signal) -> Callable[[], Captured] | None:
         """Answer for an id that was captured before."""
         query = (
-            sa.select(schema.signals.c.digest, schema.users.c.user_id)
+            sa.select(schema.signals.c.digest, schema.signals.c.time, schema.users.c.user_id)
             .join(schema.users, schema.users.c.key == schema.signals.c.user_key)
             .where(schema.signals.c.id == signal.id)
         )
         row = self.connection.execute(query).first()
         if row is None:
             return None
-        if row.digest != rows.digest(signal):
-            raise Conflict(
-                "SIGNAL_CONFLICT",
-                f"signal id {signal.id!r} was captured before with different content; use a new id",
-            )
+        rows.check_same(signal, row.digest, row.time)
         state = self._user(row.user_id)
         space_id = self._serving(state.user_id).space_id
         return lambda: Captured(signal.id, True, state.user_id, state.version, self._view(state), space_id, frozenset())
@@ -208,11 +219,20 @@ class Ledger:
     # -- steering --------------------------------------------------------------------------------------------
 
     def steer(
-        self, user_id: str, time: int, steering: Steering, interest_id: str, topic: str, reading: Reading
+        self,
+        user_id: str,
+        time: int,
+        steering: Steering,
+        interest_id: str,
+        topic: str,
+        reading: Reading,
+        elsewhere: Mapping[int, Vector | None] | None = None,
     ) -> Callable[[], Steered]:
         """Record the user's word about an interest (by id) or a topic (by its reading).
 
-        Raises NotFound for an interest that is not there, and where there is nothing of a topic to take back.
+        `elsewhere` is where `carried` puts a word about an interest in other spaces; one that it lacks is looked for
+        here, which holds up all who write for as long as a replay takes. Raises NotFound for an interest that is not
+        there, and where there is nothing of a topic to take back.
         """
         taken_back = steering == Steering()
         state = self._user(user_id, create=not interest_id and not taken_back)
@@ -244,7 +264,11 @@ class Ledger:
         event = replace(event, id=rows.steering_event_id(seq))
         if interest_id:
             for space in self._with_profiles():
-                if space.key != serving.key:
+                if space.key == serving.key:
+                    continue
+                if elsewhere is not None and space.key in elsewhere:
+                    vectors[space.key] = elsewhere[space.key]
+                else:
                     vectors[space.key] = carried(
                         self.connection, serving.key, serving.blender, space.key, state.key, event
                     )
@@ -366,10 +390,11 @@ class Ledger:
     # -- items -----------------------------------------------------------------------------------------------
 
     def upsert_items(self, batch: Sequence[tuple[Item, Reading]]) -> Callable[[], None]:
-        """Write items; signals that waited for one of them get their vectors."""
+        """Write items, each as it came last; signals that waited for one of them get their vectors."""
         table = schema.items
-        waiting = self._waiting_signals([item.id for item, _ in batch])
-        for item, reading in batch:
+        latest = {item.id: (item, reading) for item, reading in batch}
+        waiting = self._waiting_signals(list(latest))
+        for item, reading in latest.values():
             values = rows.item_values(item, reading.language, reading.terms, reading.words)
             statement = insert(table).values(values)
             self.connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))

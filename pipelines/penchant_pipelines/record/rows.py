@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row
 
+from penchant_pipelines.errors import Conflict
 from penchant_pipelines.interests import STEERING, Blender, Event, Evidence, Profile, SteeringEvent, unpack
 from penchant_pipelines.model import Action, Behavior, Item, Post, Signal, Steering
 from penchant_pipelines.record.schema import item_vectors, items, signal_vectors, signals, steering_vectors, steerings
@@ -61,6 +63,18 @@ def digest(signal: Signal) -> bytes:
     whole = [signal.user_id, signal.time, content, dict(signal.context)]
     # surrogatepass: texts are checked later, and a digest must not be the one that fails.
     return hashlib.blake2b(to_json(whole).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def check_same(signal: Signal, known: bytes, time: int) -> None:
+    """Raise Conflict unless a signal is the one of its id in the record, by its digest and its event time (µs) there.
+
+    The server's time is as good as none: an export names it, and its sender never did.
+    """
+    sent = {None, time} if signal.time in (None, time) else {signal.time}
+    if known not in {digest(replace(signal, time=each)) for each in sent}:
+        raise Conflict(
+            "SIGNAL_CONFLICT", f"signal id {signal.id!r} was captured before with different content; use a new id"
+        )
 
 
 def signal_values(signal: Signal, time: int, user_key: int) -> dict[str, Any]:

@@ -26,7 +26,7 @@ _SENTENCE_ENDS = ".!?。！？"
 
 def is_liked(interest: InterestView) -> bool:
     """Tell whether an interest may be spoken of: neither muted nor something the user wants less of."""
-    return interest.sign > 0 and not interest.steering.muted
+    return interest.sign > 0 and not interest.steering.muted and interest.steering.bias >= 0
 
 
 def spoken_of(profile: ProfileView) -> list[InterestView]:

@@ -21,6 +21,7 @@ from penchant.v1 import signal_pb2
 from penchant.validation import Validator
 from penchant_pipelines.engine import Engine
 from penchant_pipelines.errors import InvalidInput, Overloaded, PenchantError
+from penchant_pipelines.interests.labels import Label
 from penchant_pipelines.model import Signal, now
 from penchant_pipelines.profiles import Stored
 from penchant_pipelines.record.commit import Captured
@@ -56,15 +57,16 @@ class InterestService(pb_grpc.InterestServiceServicer):
         outcome = (await self.engine.capture([signal]))[0]
         if isinstance(outcome, PenchantError):
             raise convert.at("signal", outcome)
-        return self._captured(outcome)
+        return (await self._answers([outcome]))[0]
 
     async def BatchCapture(self, request: pb.BatchCaptureRequest, context: Context) -> pb.BatchCaptureResponse:
         """Capture many signals; each succeeds or fails alone."""
         outcomes = await self._capture_all(request.signals, [f"signals[{i}]" for i in range(len(request.signals))])
         response = pb.BatchCaptureResponse()
+        answers = iter(await self._answers(outcomes))
         for index, (signal, outcome) in enumerate(zip(request.signals, outcomes, strict=True)):
             if isinstance(outcome, Captured):
-                response.results.append(self._captured(outcome))
+                response.results.append(next(answers))
             else:
                 response.results.add()
                 response.errors.add(index=index, id=signal.id, status=to_status(outcome))
@@ -254,12 +256,13 @@ class InterestService(pb_grpc.InterestServiceServicer):
 
     async def _stream_batch(self, requests: Sequence[pb.StreamCaptureRequest]) -> list[pb.StreamCaptureResponse]:
         outcomes = await self._capture_all([r.signal for r in requests], ["signal"] * len(requests))
+        answers = iter(await self._answers(outcomes))
         responses = []
         for request, outcome in zip(requests, outcomes, strict=True):
             response = pb.StreamCaptureResponse()
             if isinstance(outcome, Captured):
                 response.ack.sequence = request.sequence
-                response.ack.result.CopyFrom(self._captured(outcome))
+                response.ack.result.CopyFrom(next(answers))
             elif isinstance(outcome, Overloaded):
                 response.backoff.sequence = request.sequence
                 delay = Duration()
@@ -271,13 +274,24 @@ class InterestService(pb_grpc.InterestServiceServicer):
             responses.append(response)
         return responses
 
-    def _captured(self, outcome: Captured) -> pb.CaptureResponse:
-        changed = []
-        if outcome.changed_ids:
-            # Labels from what is at hand: the answer to a capture never waits for the encoder again.
-            labels = self.engine.labels_at_hand(outcome.view, outcome.space_id)
-            named = zip(outcome.view.interests, labels, strict=True)
-            changed = [convert.from_interest(view, label) for view, label in named if view.id in outcome.changed_ids]
+    async def _answers(self, outcomes: Sequence[Captured | Exception]) -> list[pb.CaptureResponse]:
+        """What to answer to the signals that were captured, in order."""
+        labels: dict[int, list[Label]] = {}
+        answers = []
+        for outcome in outcomes:
+            if isinstance(outcome, Captured):
+                whole = id(outcome.view)  # signals of one user in a batch share it
+                if outcome.changed_ids and whole not in labels:
+                    # From what is at hand: the answer to a capture never waits for the encoder again.
+                    labels[whole] = self.engine.labels_at_hand(outcome.view, outcome.space_id)
+                    await asyncio.sleep(0)  # a name costs milliseconds: others come in between
+                answers.append(self._answer(outcome, labels.get(whole, [])))
+        return answers
+
+    @staticmethod
+    def _answer(outcome: Captured, labels: Sequence[Label]) -> pb.CaptureResponse:
+        named = zip(outcome.view.interests, labels, strict=False)
+        changed = [convert.from_interest(view, label) for view, label in named if view.id in outcome.changed_ids]
         return pb.CaptureResponse(
             signal_id=outcome.signal_id,
             duplicate=outcome.duplicate,

@@ -73,7 +73,7 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
                 candidates,
                 request.top_n or len(candidates),
                 request.prior_weight,
-                request.diversity if request.HasField("diversity") else None,
+                request.diversity,
                 await space.encode_query(request.query, "query"),
             )
             recommendations = await _recommendations(space, ranking, stored, request.explain)
