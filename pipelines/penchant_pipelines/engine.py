@@ -453,7 +453,9 @@ def _readable(folder: Path) -> Iterator[None]:
         cause = error.orig if isinstance(error, sa.exc.DatabaseError) else error
         if not is_damage(cause) and not isinstance(cause, sqlite3.OperationalError):
             raise
-        todo = "put a backup in its place, or start with another folder" if is_damage(cause) else "see to that first"
+        todo = (
+            "put a backup of it into an empty folder and start with that" if is_damage(cause) else "see to that first"
+        )
         raise WrongState(
             "RECORD_UNREADABLE", f"the record {str(folder / FILE)!r} can't be read ({cause}): {todo}"
         ) from error

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import itertools
 import shutil
+import sqlite3
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.interest_service_pb2 import CaptureRequest, StreamCaptureRequest, WatchProfilesRequest
 from penchant.v1.recommendation_service_pb2 import FindUsersRequest
 from penchant.v1.signal_pb2 import Post, Signal
+from penchant_pipelines.record.record import FILE
 
 SIGNALS, USERS = 2_000, 20
 TEXTS = [f"{what} {where}" for what in ("Hiking", "Jazz", "Bread", "Stars") for where in "abcdefghij"]
@@ -283,6 +285,24 @@ async def test_an_index_of_users_alone_that_is_gone_is_built_anew(start: StartSe
             return not answer.degraded
 
         await until(found)
+
+
+async def test_a_backup_of_the_record_is_all_there_is(start: StartServer, data: Path, tmp_path: Path) -> None:
+    restored = tmp_path / "restored"
+    restored.mkdir()
+    async with start() as server:
+        await server.client.upsert_items(catalogue())
+        await server.client.capture(user_id="ann", text="Hiking in the Alps")
+        with closing(sqlite3.connect(data / FILE)) as live, closing(sqlite3.connect(restored / FILE)) as copy:
+            live.backup(copy)
+        kept = await server.client.profile("ann"), await server.recommended("ann")
+        await server.client.capture(user_id="ann", text="Jazz piano all night")
+    async with start(restored) as server:
+        await server.index_ready()
+        profile = await server.client.profile("ann")
+        assert (profile.version, profile.interests[0].label) == (1, kept[0].interests[0].label)
+        assert await server.recommended("ann") == kept[1]
+        assert [match.user_id for match in await server.client.find_users(text="hiking")] == ["ann"]
 
 
 async def test_a_caller_who_hangs_up_disturbs_nobody(server: Server) -> None:

@@ -164,7 +164,10 @@ def _record(data: Path | None) -> tuple[bool, str]:
         if not is_damage(error):
             return False, f"{path} can't be read: {error}"
         found = str(error)
-    return found == "ok", "sound" if found == "ok" else f"{path} is damaged ({found}): put a backup in its place"
+    return (
+        found == "ok",
+        "sound" if found == "ok" else f"{path} is damaged ({found}): put a backup of it into an empty folder",
+    )
 
 
 def _health(server: str) -> tuple[bool, str]:
