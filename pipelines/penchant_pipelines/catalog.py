@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from penchant_pipelines.interests import Evidence, InterestSettings
 from penchant_pipelines.interests.evidence import weighing
 from penchant_pipelines.model import Action, Item
-from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS, Crowd, Favour, Texts
+from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS, Crowd, Texts
 from penchant_pipelines.recommend.voices import Voices
 from penchant_pipelines.recommend.words import Words
 from penchant_pipelines.record import Record, rows, schema
@@ -389,7 +389,7 @@ class Catalog:
     def _count(self, favours: Iterable[_Favour]) -> None:
         self.crowd.add(
             [
-                Favour(user, self.entries[item_id].row, time, mass)
+                (user, self.entries[item_id].row, time, mass)
                 for item_id, user, time, mass in favours
                 if item_id in self.entries
             ]

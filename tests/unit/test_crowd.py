@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from scipy import sparse
 from penchant_pipelines.interests import horizons
 from penchant_pipelines.interests.horizons import HORIZONS
 from penchant_pipelines.model import MICROS_PER_DAY
-from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS, NEIGHBOURS, Crowd, Favour, Texts
+from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS, NEIGHBOURS, Crowd, Texts
 from penchant_pipelines.recommend.ease import RIDGE, TEXT_WEIGHT, Ease
 
 DAY = MICROS_PER_DAY
@@ -25,6 +26,13 @@ USERS, ITEMS = 6, 8
 LIVES = np.array(CROWD_HALF_LIVES_DAYS)
 Floats = NDArray[np.float64]
 law = settings(max_examples=100, deadline=None)
+
+
+class Favour(NamedTuple):
+    user: int
+    row: int
+    time: int
+    mass: float
 
 
 favour = st.builds(

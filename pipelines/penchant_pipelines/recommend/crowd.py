@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,14 +32,8 @@ LENIENCE = 2.0
 _REBASE_HALF_LIVES = 200.0
 EVERY = slice(None)
 
-
-class Favour(NamedTuple):
-    """That a user, by key, took to the item in a row, when (event time, µs) and how much (mass above 0)."""
-
-    user: int
-    row: int
-    time: int
-    mass: float
+Favour = tuple[int, int, int, float]
+"""That a user, by key, took to the item in a row, when (event time, µs) and how much (mass above 0)."""
 
 
 @dataclass(frozen=True, slots=True)
