@@ -11,6 +11,7 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penchant_pipelines.errors import WrongState
 from penchant_pipelines.text import TextPipeline, TextSettings, segment
 from penchant_pipelines.text.segment import Segmenter, load_dictionary
 
@@ -63,6 +64,15 @@ def test_a_broken_dictionary_keeps_the_old_one(tmp_path: Path, monkeypatch: pyte
         words.unlink()
         assert "绿云山谷" in segmenter.cut(SENTENCE)
     assert [(entry["event"], entry["log_level"]) for entry in logs] == [("user_dictionary_unreadable", "warning")] * 2
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00broken"])
+def test_a_dictionary_that_cannot_be_read_is_refused_at_the_start(tmp_path: Path, content: bytes | None) -> None:
+    words = tmp_path / "words.txt"
+    if content is not None:
+        words.write_bytes(content)
+    with pytest.raises(WrongState, match=r"text\.user_dictionary .*words\.txt"):
+        Segmenter(words)
 
 
 def test_a_dictionary_in_traditional_characters_serves_both_scripts(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ class InterestSettings(Section):
         "Unset: calibrated for the space.",
     )
     short_half_life_days: float = Field(
-        default=5.0, gt=0, description="Half-life of the short horizon: what the user is at right now."
+        default=5.0, gt=0, le=36_500, description="Half-life of the short horizon: what the user is at right now."
     )
     floor: float = Field(
         default=0.02,

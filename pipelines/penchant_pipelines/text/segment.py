@@ -11,6 +11,7 @@ from pathlib import Path
 
 import structlog
 
+from penchant_pipelines.errors import WrongState
 from penchant_pipelines.text.chinese import to_simplified
 from penchant_pipelines.text.quiet_jieba import jieba
 
@@ -30,7 +31,7 @@ _Stamp = tuple[int, int] | None
 
 
 class Segmenter:
-    """Cuts text into words. Safe to share among threads."""
+    """Cuts text into words. Safe to share among threads. Raises WrongState for a user dictionary that can't be read."""
 
     def __init__(self, user_dictionary: Path | None = None, cache_dir: Path | None = None) -> None:
         self._base = _base_tokenizer(cache_dir)
@@ -41,7 +42,12 @@ class Segmenter:
         self._reloading = threading.Lock()
         self._next_check = time.monotonic() + _CHECK_SECONDS
         if user_dictionary is not None:
-            self._reload(user_dictionary, _stamp(user_dictionary))
+            try:
+                self._load(user_dictionary, _stamp(user_dictionary))
+            except (OSError, ValueError) as error:
+                raise WrongState(
+                    "DICTIONARY_UNREADABLE", f"text.user_dictionary {str(user_dictionary)!r} can't be read: {error}"
+                ) from error
 
     def cut(self, text: str) -> list[str]:
         """Return the words and marks of `text` in order; joined they give it without white space."""
@@ -68,18 +74,16 @@ class Segmenter:
                 self._next_check = time.monotonic() + _CHECK_SECONDS
                 stamp = _stamp(path)
                 if stamp != self._stamp:
-                    self._reload(path, stamp)
+                    self._load(path, stamp)
+            except (OSError, ValueError) as error:  # it goes on with the one at hand
+                _log.warning("user_dictionary_unreadable", path=str(path), error=str(error))
             finally:
                 self._reloading.release()
         return self._tokenizer
 
-    def _reload(self, path: Path, stamp: _Stamp) -> None:
+    def _load(self, path: Path, stamp: _Stamp) -> None:
         self._stamp = stamp
-        try:
-            tokenizer = _with_user_words(self._base, path.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError) as error:
-            _log.warning("user_dictionary_unreadable", path=str(path), error=str(error))
-            return
+        tokenizer = _with_user_words(self._base, path.read_text(encoding="utf-8-sig"))
         self._tokenizer = tokenizer
         self._user_words = frozenset(
             word for word, count in tokenizer.FREQ.items() if count and self._base.FREQ.get(word) != count

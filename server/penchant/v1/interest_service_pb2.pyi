@@ -433,6 +433,7 @@ class Profile(_message.Message):
     SUMMARY_TIME_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     version: _builtins.int
+    """Grows with every change. Of a profile as it stood (`as_of`): how many signals and words there were."""
     space_id: _builtins.str
     """Names the encoder and adapter whose vectors these are."""
     signal_count: _builtins.int

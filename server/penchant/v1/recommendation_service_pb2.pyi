@@ -250,6 +250,7 @@ class RerankRequest(_message.Message):
     prior_weight: _builtins.float
     """0 = interests alone … 1 = the caller's order alone."""
     diversity: _builtins.float
+    """0 (also where unset) = by score alone … 1 = as varied as can be."""
     query: _builtins.str
     explain: _builtins.bool
     @_builtins.property
