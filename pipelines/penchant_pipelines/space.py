@@ -27,7 +27,7 @@ from penchant_pipelines.profiles import Profiles, Reason, Stored
 from penchant_pipelines.recommend.candidates import Candidates
 from penchant_pipelines.recommend.lessons import Teacher
 from penchant_pipelines.recommend.mix import Mix
-from penchant_pipelines.recommend.recommender import Candidate, Match, Query, Ranking, Recommender
+from penchant_pipelines.recommend.recommender import Match, Query, Ranking, Recommender, Shortlist
 from penchant_pipelines.recommend.sequence import SequenceModel
 from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.record import Record, Writer
@@ -178,22 +178,13 @@ class Space:
         return await self._recommender.recommend(stored, query, minute, ahead), stored
 
     async def rerank(
-        self,
-        user_id: str,
-        candidates: Sequence[Candidate],
-        limit: int,
-        prior_weight: float,
-        diversity: float,
-        query: NDArray[np.float32] | None,
-        present: int | None = None,
+        self, user_id: str, shortlist: Shortlist, present: int | None = None
     ) -> tuple[Ranking, tuple[str, ...], Stored | None]:
         """Rank the caller's own candidates. Second value: ids of candidates that nothing is known about."""
         minute = _minute(now() if present is None else present)
         stored, ahead = await asyncio.to_thread(self._look_ahead, user_id, minute, present)
         await self._prepare()
-        ranking, missing = self._recommender.rerank(
-            stored, candidates, limit, prior_weight, diversity, query, minute, ahead
-        )
+        ranking, missing = self._recommender.rerank(stored, shortlist, minute, ahead)
         return ranking, missing, stored
 
     def _look_ahead(

@@ -18,7 +18,7 @@ from penchant_pipelines.evaluation.methods import DEPTH, YARDSTICK, Answer, Floa
 from penchant_pipelines.evaluation.protocol import Question
 from penchant_pipelines.index import ExactStore
 from penchant_pipelines.mixes import LEARN
-from penchant_pipelines.recommend.recommender import Candidate, Query
+from penchant_pipelines.recommend.recommender import Candidate, Query, Shortlist
 
 CHUNK = 500
 _SETTLE_SECONDS = 0.02
@@ -101,9 +101,8 @@ class Penchant(Method):
             return np.zeros((1, 0))
         rows = np.unique(np.concatenate([question.rated, self._yardstick]))
         candidates = [Candidate(self._catalogue.items[row].id, 0.0) for row in rows]
-        ranking, _, _ = await self._engine.live.rerank(
-            question.user_id, candidates, len(candidates), 0.0, 0.0, None, question.present
-        )
+        shortlist = Shortlist(candidates, len(candidates))
+        ranking, _, _ = await self._engine.live.rerank(question.user_id, shortlist, question.present)
         scores = np.zeros(len(self._catalogue))
         for place in ranking.places:
             scores[self._rows[place.item_id]] = place.score

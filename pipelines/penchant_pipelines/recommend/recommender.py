@@ -91,6 +91,17 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Shortlist:
+    """The caller's own candidates, and how to order them. `vector` is that of the request's query words, if any."""
+
+    candidates: Sequence[Candidate]
+    limit: int
+    prior_weight: float = 0.0
+    diversity: float = 0.0
+    vector: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
     """A user who would want something."""
 
@@ -174,17 +185,10 @@ class Recommender:
         return Ranking(tuple(places[: query.limit]), tuple(reasons))
 
     def rerank(
-        self,
-        stored: Stored | None,
-        candidates: Sequence[Candidate],
-        limit: int,
-        prior_weight: float,
-        diversity: float,
-        query: NDArray[np.float32] | None,
-        as_of: int,
-        ahead: Vectors | None = None,
+        self, stored: Stored | None, shortlist: Shortlist, as_of: int, ahead: Vectors | None = None
     ) -> tuple[Ranking, tuple[str, ...]]:
         """Rank the caller's candidates; second value: ids neither in the catalogue nor given with text."""
+        candidates, query = shortlist.candidates, shortlist.vector
         positions = [
             position
             for position, c in enumerate(candidates)
@@ -218,9 +222,9 @@ class Recommender:
             scored, parts = Scored(mixed_up.scores[back], mixed_up.interest[back]), parts[:, back]
         chances = _chances(mixed, scored, query)
         own, prior = _scaled(scored.scores), _scaled(np.array([c.prior for c in known]))
-        blended = (1 - prior_weight) * own + prior_weight * prior
+        blended = (1 - shortlist.prior_weight) * own + shortlist.prior_weight * prior
         blended = np.where(self._muted(taste, np.array(rows, dtype=np.intp), vectors), blended - 1.0, blended)
-        order = diversify(blended, vectors, limit, diversity)
+        order = diversify(blended, vectors, shortlist.limit, shortlist.diversity)
         ids = [known[row].item_id for row in order]
         places = _places(order, ids, blended, taste, scored, vectors, parts, chances)
         told = tuple(replace(place, candidate=positions[row]) for place, row in zip(places, order, strict=True))

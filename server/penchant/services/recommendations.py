@@ -18,7 +18,7 @@ from penchant_pipelines.engine import Engine
 from penchant_pipelines.errors import InvalidInput
 from penchant_pipelines.experiment import attribution_token
 from penchant_pipelines.profiles import Reason, Stored
-from penchant_pipelines.recommend.recommender import Candidate, Query, Ranking
+from penchant_pipelines.recommend.recommender import Candidate, Query, Ranking, Shortlist
 from penchant_pipelines.space import Space
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -68,14 +68,14 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
                 Candidate(candidate.item_id, candidate.prior_score, vector)
                 for candidate, vector in zip(request.candidates, vectors, strict=True)
             ]
-            ranking, missing, stored = await space.rerank(
-                request.user_id,
+            shortlist = Shortlist(
                 candidates,
-                request.top_n or len(candidates),
-                request.prior_weight,
-                request.diversity,
-                await space.encode_query(request.query, "query"),
+                limit=request.top_n or len(candidates),
+                prior_weight=request.prior_weight,
+                diversity=request.diversity,
+                vector=await space.encode_query(request.query, "query"),
             )
+            ranking, missing, stored = await space.rerank(request.user_id, shortlist)
             recommendations = await _recommendations(space, ranking, stored, request.explain)
         return pb.RerankResponse(
             recommendations=recommendations,
