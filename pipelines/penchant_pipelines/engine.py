@@ -36,9 +36,10 @@ from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.record import Record, Writer, schema
 from penchant_pipelines.record.carry import carried
 from penchant_pipelines.record.commit import Commit, Receipt, Steered
-from penchant_pipelines.record.ledger import Ledger, ProfileCache
+from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.record import FILE, is_damage
 from penchant_pipelines.record.rows import Vector
+from penchant_pipelines.record.users import ProfileCache
 from penchant_pipelines.settings import Section
 from penchant_pipelines.space import Shared, Space
 from penchant_pipelines.stock import Stock, take_stock

@@ -242,7 +242,7 @@ class Reembedding:
                 ledger.connection.execute(sa.select(users.c.key).where(unchanged)).first() is not None
                 and ledger.connection.execute(sa.select(held.c.user_key).where(there)).first() is None
             ):
-                ledger.put_profile(self._space, user_key, packed)
+                ledger.users.put_profile(self._space, user_key, packed)
         return nothing
 
     # -- counting and reading ----------------------------------------------------------------------------------

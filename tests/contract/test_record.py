@@ -26,8 +26,9 @@ from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Pos
 from penchant_pipelines.profiles import Profiles
 from penchant_pipelines.record import Record, Writer, rows, schema
 from penchant_pipelines.record.commit import Captured, Commit
-from penchant_pipelines.record.ledger import Ledger, ProfileCache
+from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.reading import Reading
+from penchant_pipelines.record.users import ProfileCache
 
 DIMENSIONS = 8
 LEVEL = Calibration(0.6, np.zeros(DIMENSIONS, np.float32))

@@ -15,8 +15,9 @@ from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Pos
 from penchant_pipelines.recommend.voices import Voices
 from penchant_pipelines.record import Record, Writer, schema
 from penchant_pipelines.record.commit import Commit
-from penchant_pipelines.record.ledger import Ledger, ProfileCache
+from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.reading import Reading
+from penchant_pipelines.record.users import ProfileCache
 
 DIMENSIONS = 4
 SPACE = 1

@@ -23,8 +23,9 @@ from penchant_pipelines.index.base import Generation, Hit, IndexStore, IndexUnav
 from penchant_pipelines.interests import Blender
 from penchant_pipelines.jobs import Progress
 from penchant_pipelines.record import Record, Writer, nothing, rows, schema
-from penchant_pipelines.record.ledger import ITEM, USER, Ledger
+from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.rows import Vector
+from penchant_pipelines.record.users import ITEM, USER
 
 log = structlog.get_logger(__name__)
 

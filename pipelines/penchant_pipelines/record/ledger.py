@@ -1,70 +1,39 @@
 """One transaction on the record: every change of the truth goes through here.
 
-Profiles that a transaction touches are kept at hand and written once, at the flush; those that a late
-signal, an undo or a merge made stale are replayed there, once however many signals came late. Vectors and
-profiles are written in every space that is kept current, in the same transaction.
+Vectors and profiles are written in every space that is kept current, in the same transaction.
 """
 
 from __future__ import annotations
 
 import hmac
-import secrets
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import sqlalchemy as sa
-from cachetools import LRUCache
 from sqlalchemy import Connection
 from sqlalchemy.dialects.sqlite import insert
 
 from penchant_pipelines.errors import NotFound, Overloaded
 from penchant_pipelines.interests import (
-    Blender,
-    Event,
     Evidence,
     Interest,
-    Profile,
     ProfileView,
     SteeringEvent,
-    pack,
-    unpack,
     unweighed_view,
-    view,
 )
-from penchant_pipelines.interests.blend import undone_ids
-from penchant_pipelines.model import Action, Item, Signal, Steering, now
+from penchant_pipelines.model import Action, Item, Signal, Steering
 from penchant_pipelines.record import rows, schema
 from penchant_pipelines.record.carry import carried
-from penchant_pipelines.record.commit import Captured, Change, Commit, Receipt, Steered
+from penchant_pipelines.record.commit import Captured, Commit, Receipt, Steered
 from penchant_pipelines.record.reading import Reading, joined
 from penchant_pipelines.record.rows import Vector
+from penchant_pipelines.record.users import ITEM, KeptSpace, Outbox, ProfileCache, Users, UserState
 from penchant_pipelines.record.writer import nothing
 
-ITEM, USER = "item", "user"
 LAST = "\U0010ffff"
 """Begins the place of an UNDO among signals of one time: whatever comes later of that time may be what it undoes."""
-
-
-class KeptSpace(Protocol):
-    """An embedding space that every write goes into."""
-
-    @property
-    def key(self) -> int:
-        """Its number in the record."""
-
-    @property
-    def space_id(self) -> str:
-        """Name of the embedding space."""
-
-    @property
-    def blender(self) -> Blender:
-        """Makes its profiles."""
-
-    @property
-    def keeps_profiles(self) -> bool:
-        """False while it is being built: as long as vectors are missing there can be no profiles."""
 
 
 class SpacesChanged(Overloaded):
@@ -72,23 +41,6 @@ class SpacesChanged(Overloaded):
 
     def __init__(self) -> None:
         super().__init__(retry_after=0.0)
-
-
-@dataclass(eq=False, slots=True)
-class UserState:
-    """A user's row while a transaction works on it."""
-
-    key: int
-    user_id: str
-    version: int
-    signal_count: int
-    latest: tuple[int, str]
-    profiles: dict[int, Profile]
-    """By space, for those whose profiles are kept."""
-    stale: bool = False
-
-
-ProfileCache = LRUCache[str, UserState]
 
 
 class Ledger:
@@ -106,16 +58,11 @@ class Ledger:
         self.connection = connection
         self._spaces = spaces
         self._serving = serving
-        self._cache = cache
         self._secret = secret
         self._on_commit = on_commit
-        self._dirty: dict[str, UserState] = {}
-        # By the user's key: who comes back after an erasure in the same group is somebody else.
-        self._replayed: set[int] = set()
-        self._before: dict[int, dict[str, tuple[int, int]]] = {}
-        self._views: dict[int, ProfileView] = {}
-        self._outbox: dict[tuple[str, str], None] = {}
+        self._outbox: Outbox = {}
         self._commit = Commit()
+        self.users = Users(connection, spaces, serving, cache, self._commit, self._outbox)
 
     def expect(self, spaces: frozenset[int]) -> None:
         """Check that texts were encoded in every space that is kept now. Raises SpacesChanged."""
@@ -132,7 +79,7 @@ class Ledger:
         known = self._known(signal)
         if known is not None:
             return known
-        state = self._user(signal.user_id, create=True)
+        state = self.users.get(signal.user_id, create=True)
         reading, spaces, awaits_item = self._with_item(signal, reading)
         undoes = getattr(signal.evidence, "action", None) is Action.UNDO
         if undoes and signal.time is None:
@@ -148,7 +95,7 @@ class Ledger:
         if spaces:
             vectors = [{"seq": seq, "space": key, "vector": rows.to_blob(reading.vectors.get(key))} for key in spaces]
             self.connection.execute(schema.signal_vectors.insert(), vectors)
-        self._touch(state)
+        self.users.touch(state)
         state.version += 1
         state.signal_count += 1
         position = (time, LAST + signal.id if undoes else signal.id)
@@ -160,7 +107,7 @@ class Ledger:
         if position < state.latest or undoes:
             state.stale = True
         if not state.stale:
-            for space in self._with_profiles():
+            for space in self.users.with_profiles():
                 evidence = _evidence(signal, time, reading, space.key)
                 taken = space.blender.add(state.profiles[space.key], evidence)
                 taken_by = taken if space.key == serving.key else taken_by
@@ -172,9 +119,9 @@ class Ledger:
             False,
             state.user_id,
             version,
-            self._view(state),
+            self.users.view(state),
             serving.space_id,
-            self._changed(state, taken_by),
+            self.users.changed(state, taken_by),
         )
 
     def _latest_on(self, user_key: int, item_id: str) -> int:
@@ -200,9 +147,11 @@ class Ledger:
         if row is None:
             return None
         rows.check_same(signal, row.digest, row.time)
-        state = self._user(row.user_id)
+        state = self.users.get(row.user_id)
         space_id = self._serving(state.user_id).space_id
-        return lambda: Captured(signal.id, True, state.user_id, state.version, self._view(state), space_id, frozenset())
+        return lambda: Captured(
+            signal.id, True, state.user_id, state.version, self.users.view(state), space_id, frozenset()
+        )
 
     def _with_item(self, signal: Signal, reading: Reading) -> tuple[Reading, list[int], bool]:
         """Add what the item says to what the user wrote: the whole, the spaces it is known in, is the item unknown.
@@ -235,7 +184,7 @@ class Ledger:
         there, and where there is nothing of a topic to take back.
         """
         taken_back = steering == Steering()
-        state = self._user(user_id, create=not interest_id and not taken_back)
+        state = self.users.get(user_id, create=not interest_id and not taken_back)
         serving = self._serving(user_id)
         vectors: dict[int, Vector | None] = dict(reading.vectors)
         if interest_id:
@@ -246,7 +195,7 @@ class Ledger:
         vector = vectors[serving.key]
         assert vector is not None  # noqa: S101 - the caller encodes the topic
         event = SteeringEvent("", time, vector, steering, topic, reading.terms, interest_id)
-        if taken_back and not state.stale and serving.blender.meant(self._served(state), event) is None:
+        if taken_back and not state.stale and serving.blender.meant(self.users.served(state), event) is None:
             raise NotFound("topic", topic)
         inserted = self.connection.execute(
             schema.steerings.insert().values(
@@ -263,7 +212,7 @@ class Ledger:
         seq = inserted.inserted_primary_key[0]  # type: ignore[index]
         event = replace(event, id=rows.steering_event_id(seq))
         if interest_id:
-            for space in self._with_profiles():
+            for space in self.users.with_profiles():
                 if space.key == serving.key:
                     continue
                 if elsewhere is not None and space.key in elsewhere:
@@ -277,14 +226,14 @@ class Ledger:
             schema.steering_vectors.insert(),
             [{"seq": seq, "space": key, "vector": rows.to_blob(vectors[key])} for key in kept],
         )
-        self._touch(state)
+        self.users.touch(state)
         state.version += 1
         position = (time, event.id)
         if position < state.latest:
             state.stale = True
         steered: Interest | None = None
         if not state.stale:
-            for space in self._with_profiles():
+            for space in self.users.with_profiles():
                 there = vectors[space.key]
                 if there is not None:
                     hit = space.blender.steer(state.profiles[space.key], replace(event, vector=there))
@@ -292,9 +241,9 @@ class Ledger:
         state.latest = max(state.latest, position)
 
         def finish() -> Steered:
-            whole, blender = self._view(state), serving.blender
+            whole, blender = self.users.view(state), serving.blender
             # Only a replay knows it where there was one; and what was taken back may be gone.
-            hit = steered or blender.meant(self._served(state), event) or blender.opened_by(event)
+            hit = steered or blender.meant(self.users.served(state), event) or blender.opened_by(event)
             found = next((interest for interest in whole.interests if interest.id == hit.id), None)
             if found is None:
                 found = unweighed_view(hit)
@@ -310,8 +259,8 @@ class Ledger:
 
         Gives the view, version, signal count and space of the result.
         """
-        into = self._find(into_user_id)
-        source = self._find(from_user_id)
+        into = self.users.find(into_user_id)
+        source = self.users.find(from_user_id)
         if source is None:
             done = self.connection.execute(
                 sa.select(schema.merges.c.into_key).where(schema.merges.c.from_user_id == from_user_id)
@@ -321,8 +270,8 @@ class Ledger:
             merged = into
             return lambda: self._merged(merged)
         if into is None:
-            into = self._user(into_user_id, create=True)
-        self._recount_items_of(source.key)
+            into = self.users.get(into_user_id, create=True)
+        self.users.recount_items_of(source.key)
         for table in (schema.signals, schema.steerings):
             self.connection.execute(table.update().where(table.c.user_key == source.key).values(user_key=into.key))
         merges = schema.merges
@@ -331,8 +280,8 @@ class Ledger:
         self.connection.execute(
             statement.on_conflict_do_update(index_elements=["from_user_id"], set_={"into_key": into.key})
         )
-        self._drop_user(source)
-        self._touch(into)
+        self.users.drop(source)
+        self.users.touch(into)
         into.version += source.version
         into.signal_count += source.signal_count
         into.latest = max(into.latest, source.latest)
@@ -341,12 +290,12 @@ class Ledger:
         return lambda: self._merged(merged)
 
     def _merged(self, state: UserState) -> tuple[ProfileView, int, int, str]:
-        return self._view(state), state.version, state.signal_count, self._serving(state.user_id).space_id
+        return self.users.view(state), state.version, state.signal_count, self._serving(state.user_id).space_id
 
     def erase(self, user_id: str, time: int) -> Callable[[], Receipt]:
         """Erase a user. A repeated call gives the same receipt."""
         proof = hmac.new(self._secret, user_id.encode(), "sha256").hexdigest()
-        state = self._find(user_id)
+        state = self.users.find(user_id)
         table = schema.receipts
         if state is None:
             row = self.connection.execute(
@@ -358,7 +307,7 @@ class Ledger:
             return lambda: again
         signals = schema.signals
         mine = signals.c.user_key == state.key
-        self._recount_items_of(state.key)
+        self.users.recount_items_of(state.key)
         held = schema.signal_vectors
         vectors = self.connection.execute(
             sa.select(sa.func.count())
@@ -384,7 +333,7 @@ class Ledger:
                 vectors_deleted=receipt.vectors_deleted,
             )
         )
-        self._drop_user(state)
+        self.users.drop(state)
         return lambda: receipt
 
     # -- items -----------------------------------------------------------------------------------------------
@@ -464,115 +413,10 @@ class Ledger:
             .where(schema.signals.c.seq == row.seq)
             .values(terms=rows.to_json(list(reading.terms)), language=reading.language, awaits_item=False)
         )
-        state = self._user(row.user_id)
-        self._touch(state)
+        state = self.users.get(row.user_id)
+        self.users.touch(state)
         state.stale = True
         state.version += 1
-
-    # -- users -----------------------------------------------------------------------------------------------
-
-    def _with_profiles(self) -> Iterator[KeptSpace]:
-        return (space for space in self._spaces if space.keeps_profiles)
-
-    def _find(self, user_id: str) -> UserState | None:
-        state = self._dirty.get(user_id) or self._cache.get(user_id)
-        if state is None:
-            row = self.connection.execute(sa.select(schema.users).where(schema.users.c.user_id == user_id)).first()
-            if row is None:
-                return None
-            latest = (row.latest_time, row.latest_id)
-            state = UserState(row.key, user_id, row.version, row.signal_count, latest, {})
-            self._cache[user_id] = state
-        for space in self._with_profiles():
-            if space.key not in state.profiles:
-                self._load(state, space)
-        return state
-
-    def _load(self, state: UserState, space: KeptSpace) -> None:
-        """Read a profile as it is stored, or make it where another recipe made it or none yet."""
-        table = schema.profiles
-        row = self.connection.execute(
-            sa.select(table).where(table.c.user_key == state.key, table.c.space == space.key)
-        ).first()
-        if row is not None and row.recipe == space.blender.recipe.digest:
-            state.profiles[space.key] = unpack(row.profile)
-        else:
-            self._replay(state, space)
-
-    def _user(self, user_id: str, create: bool = False) -> UserState:
-        state = self._find(user_id)
-        if state is None:
-            if not create:
-                raise NotFound("user", user_id)
-            profiles = {space.key: Profile() for space in self._with_profiles()}
-            state = UserState(secrets.randbits(62), user_id, 0, 0, (-(2**62), ""), profiles)
-            self.connection.execute(
-                schema.users.insert().values(
-                    key=state.key,
-                    user_id=user_id,
-                    version=0,
-                    signal_count=0,
-                    latest_time=state.latest[0],
-                    latest_id="",
-                )
-            )
-            self._dirty[user_id] = state
-        return state
-
-    def _touch(self, state: UserState) -> None:
-        if state.key not in self._before:
-            self._before[state.key] = _summary(self._served(state))
-        self._dirty[state.user_id] = state
-        self._outbox[USER, str(state.key)] = None
-
-    def _served(self, state: UserState) -> Profile:
-        return state.profiles[self._serving(state.user_id).key]
-
-    def _view(self, state: UserState) -> ProfileView:
-        """The profile as it reads now; made in the writer's thread, which alone may change it."""
-        if state.key not in self._views:
-            profile, blender = self._served(state), self._serving(state.user_id).blender
-            self._views[state.key] = view(profile, max(now(), profile.updated), blender)
-        return self._views[state.key]
-
-    def _changed(self, state: UserState, taken_by: str | None) -> frozenset[str]:
-        """Interests that a signal opened, strengthened or weakened; after a replay, all it left different."""
-        if taken_by is not None and state.key not in self._replayed:
-            return frozenset([taken_by])
-        before = self._before.get(state.key, {})
-        return frozenset(key for key, value in _summary(self._served(state)).items() if before.get(key) != value)
-
-    def _recount_items_of(self, user_key: int) -> None:
-        """Have the items counted again that a user's signals name: these signals will be nobody's, or another's."""
-        signals = schema.signals
-        query = sa.select(signals.c.item_id).where(signals.c.user_key == user_key, signals.c.item_id != "")
-        self._commit.recount.update(self.connection.execute(query.distinct()).scalars())
-
-    def _drop_user(self, state: UserState) -> None:
-        self._dirty.pop(state.user_id, None)
-        self._cache.pop(state.user_id, None)
-        self._outbox[USER, str(state.key)] = None
-        self._commit.changes.append(Change(state.user_id, 0, 0, {}))
-        self.connection.execute(schema.users.delete().where(schema.users.c.key == state.key))
-
-    def _replay(self, state: UserState, space: KeptSpace) -> None:
-        events = rows.user_events(self.connection, space.key, state.key)
-        state.profiles[space.key] = space.blender.replay(events)
-        self._replayed.add(state.key)
-        if any(isinstance(event, Evidence) and event.action is Action.UNDO for event in events):
-            self._mark_undone(state, events)
-
-    def _mark_undone(self, state: UserState, events: Sequence[Event]) -> None:
-        """Keep the `undone` marks of the user's signals true, for popularity and what counts as seen."""
-        signals = schema.signals
-        mine = signals.c.user_key == state.key
-        undone = undone_ids(events)
-        marked = set(self.connection.execute(sa.select(signals.c.id).where(mine, signals.c.undone)).scalars())
-        items = {event.id: event.item_id for event in events if isinstance(event, Evidence)}
-        for ids, value in ((undone - marked, True), (marked - undone, False)):
-            for signal_id in ids:
-                self.connection.execute(signals.update().where(signals.c.id == signal_id).values(undone=value))
-                self._commit.recount.add(items[signal_id])
 
     # -- the transaction's life ------------------------------------------------------------------------------
 
@@ -580,54 +424,20 @@ class Ledger:
         """Replay what is stale, then write profiles and the outbox."""
         newest = self.connection.execute(sa.select(sa.func.max(schema.signals.c.seq))).scalar()
         self._commit.last_signal = newest or 0
-        for state in self._dirty.values():
-            if state.stale:
-                for space in self._with_profiles():
-                    self._replay(state, space)
-                state.stale = False
-            self._write_back(state)
+        self.users.flush()
         if self._outbox:
             entries = [{"kind": kind, "key": key} for kind, key in self._outbox]
             self.connection.execute(schema.outbox.insert(), entries)
             self._commit.outbox = True
 
-    def _write_back(self, state: UserState) -> None:
-        self.connection.execute(
-            schema.users.update()
-            .where(schema.users.c.key == state.key)
-            .values(
-                version=state.version,
-                signal_count=state.signal_count,
-                latest_time=state.latest[0],
-                latest_id=state.latest[1],
-            )
-        )
-        packed: dict[int, bytes] = {}
-        for space in self._with_profiles():
-            # A space may have begun to keep profiles within this very transaction; its builder makes what is missing.
-            if space.key in state.profiles:
-                packed[space.key] = pack(state.profiles[space.key])
-                self.put_profile(space, state.key, packed[space.key])
-        self._commit.changes.append(Change(state.user_id, state.version, state.signal_count, packed))
-
-    def put_profile(self, space: KeptSpace, user_key: int, packed: bytes) -> None:
-        """Write a profile that this space's recipe made."""
-        statement = insert(schema.profiles).values(
-            user_key=user_key, space=space.key, recipe=space.blender.recipe.digest, profile=packed
-        )
-        new = {"recipe": statement.excluded.recipe, "profile": statement.excluded.profile}
-        self.connection.execute(statement.on_conflict_do_update(index_elements=["user_key", "space"], set_=new))
-
     def committed(self) -> None:
         """Keep the profiles at hand and tell the others."""
-        for state in self._dirty.values():
-            self._cache[state.user_id] = state
+        self.users.committed()
         self._on_commit(self._commit)
 
     def rolled_back(self) -> None:
         """Forget profiles that were changed in memory only."""
-        for user_id in self._dirty:
-            self._cache.pop(user_id, None)
+        self.users.rolled_back()
 
 
 def _evidence(signal: Signal, time: int, reading: Reading, space: int) -> Evidence:
@@ -644,7 +454,3 @@ def _evidence(signal: Signal, time: int, reading: Reading, space: int) -> Eviden
         terms=reading.terms,
         language=reading.language,
     )
-
-
-def _summary(profile: Profile) -> dict[str, tuple[int, int]]:
-    return {interest.id: (interest.signal_count, interest.first) for interest in profile.interests}

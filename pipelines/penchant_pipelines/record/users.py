@@ -1,0 +1,249 @@
+"""Users and their profiles while a transaction works on them.
+
+Profiles that it touches are kept at hand and written once, at the flush; those that a late signal, an undo or a
+merge made stale are replayed there, once however many signals came late.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import sqlalchemy as sa
+from cachetools import LRUCache
+from sqlalchemy import Connection
+from sqlalchemy.dialects.sqlite import insert
+
+from penchant_pipelines.errors import NotFound
+from penchant_pipelines.interests import Blender, Event, Evidence, Profile, ProfileView, pack, unpack, view
+from penchant_pipelines.interests.blend import undone_ids
+from penchant_pipelines.model import Action, now
+from penchant_pipelines.record import rows, schema
+from penchant_pipelines.record.commit import Change, Commit
+
+ITEM, USER = "item", "user"
+Outbox = dict[tuple[str, str], None]
+"""Items and users, by kind and key, that the index must hear of, in order."""
+
+
+class KeptSpace(Protocol):
+    """An embedding space that every write goes into."""
+
+    @property
+    def key(self) -> int:
+        """Its number in the record."""
+
+    @property
+    def space_id(self) -> str:
+        """Name of the embedding space."""
+
+    @property
+    def blender(self) -> Blender:
+        """Makes its profiles."""
+
+    @property
+    def keeps_profiles(self) -> bool:
+        """False while it is being built: as long as vectors are missing there can be no profiles."""
+
+
+@dataclass(eq=False, slots=True)
+class UserState:
+    """A user's row while a transaction works on it."""
+
+    key: int
+    user_id: str
+    version: int
+    signal_count: int
+    latest: tuple[int, str]
+    profiles: dict[int, Profile]
+    """By space, for those whose profiles are kept."""
+    stale: bool = False
+
+
+ProfileCache = LRUCache[str, UserState]
+
+
+class Users:
+    """Reads and writes users through the connection of one transaction."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        spaces: Sequence[KeptSpace],
+        serving: Callable[[str], KeptSpace],
+        cache: ProfileCache,
+        commit: Commit,
+        outbox: Outbox,
+    ) -> None:
+        self._connection = connection
+        self._spaces = spaces
+        self._serving = serving
+        self._cache = cache
+        self._commit = commit
+        self._outbox = outbox
+        self._dirty: dict[str, UserState] = {}
+        # By the user's key: who comes back after an erasure in the same group is somebody else.
+        self._replayed: set[int] = set()
+        self._before: dict[int, dict[str, tuple[int, int]]] = {}
+        self._views: dict[int, ProfileView] = {}
+
+    def with_profiles(self) -> Iterator[KeptSpace]:
+        """The spaces that keep profiles now."""
+        return (space for space in self._spaces if space.keeps_profiles)
+
+    def find(self, user_id: str) -> UserState | None:
+        """A user with the profiles that are kept; None for an unknown one."""
+        state = self._dirty.get(user_id) or self._cache.get(user_id)
+        if state is None:
+            row = self._connection.execute(sa.select(schema.users).where(schema.users.c.user_id == user_id)).first()
+            if row is None:
+                return None
+            latest = (row.latest_time, row.latest_id)
+            state = UserState(row.key, user_id, row.version, row.signal_count, latest, {})
+            self._cache[user_id] = state
+        for space in self.with_profiles():
+            if space.key not in state.profiles:
+                self._load(state, space)
+        return state
+
+    def get(self, user_id: str, create: bool = False) -> UserState:
+        """The same, made where there is none if `create`, else NotFound."""
+        state = self.find(user_id)
+        if state is None:
+            if not create:
+                raise NotFound("user", user_id)
+            profiles = {space.key: Profile() for space in self.with_profiles()}
+            state = UserState(secrets.randbits(62), user_id, 0, 0, (-(2**62), ""), profiles)
+            self._connection.execute(
+                schema.users.insert().values(
+                    key=state.key,
+                    user_id=user_id,
+                    version=0,
+                    signal_count=0,
+                    latest_time=state.latest[0],
+                    latest_id="",
+                )
+            )
+            self._dirty[user_id] = state
+        return state
+
+    def touch(self, state: UserState) -> None:
+        """Say that a user is about to be changed: it is written at the flush."""
+        if state.key not in self._before:
+            self._before[state.key] = _summary(self.served(state))
+        self._dirty[state.user_id] = state
+        self._outbox[USER, str(state.key)] = None
+
+    def served(self, state: UserState) -> Profile:
+        """The profile in the space that serves the user."""
+        return state.profiles[self._serving(state.user_id).key]
+
+    def view(self, state: UserState) -> ProfileView:
+        """That profile as it reads now; made in the writer's thread, which alone may change it."""
+        if state.key not in self._views:
+            profile, blender = self.served(state), self._serving(state.user_id).blender
+            self._views[state.key] = view(profile, max(now(), profile.updated), blender)
+        return self._views[state.key]
+
+    def changed(self, state: UserState, taken_by: str | None) -> frozenset[str]:
+        """Interests that a signal opened, strengthened or weakened; after a replay, all it left different."""
+        if taken_by is not None and state.key not in self._replayed:
+            return frozenset([taken_by])
+        before = self._before.get(state.key, {})
+        return frozenset(key for key, value in _summary(self.served(state)).items() if before.get(key) != value)
+
+    def recount_items_of(self, user_key: int) -> None:
+        """Have the items counted again that a user's signals name: these signals will be nobody's, or another's."""
+        signals = schema.signals
+        query = sa.select(signals.c.item_id).where(signals.c.user_key == user_key, signals.c.item_id != "")
+        self._commit.recount.update(self._connection.execute(query.distinct()).scalars())
+
+    def drop(self, state: UserState) -> None:
+        """Take a user out of the record; what hangs on the user goes with it."""
+        self._dirty.pop(state.user_id, None)
+        self._cache.pop(state.user_id, None)
+        self._outbox[USER, str(state.key)] = None
+        self._commit.changes.append(Change(state.user_id, 0, 0, {}))
+        self._connection.execute(schema.users.delete().where(schema.users.c.key == state.key))
+
+    def flush(self) -> None:
+        """Replay what is stale, then write all that was touched."""
+        for state in self._dirty.values():
+            if state.stale:
+                for space in self.with_profiles():
+                    self._replay(state, space)
+                state.stale = False
+            self._write_back(state)
+
+    def put_profile(self, space: KeptSpace, user_key: int, packed: bytes) -> None:
+        """Write a profile that this space's recipe made."""
+        statement = insert(schema.profiles).values(
+            user_key=user_key, space=space.key, recipe=space.blender.recipe.digest, profile=packed
+        )
+        new = {"recipe": statement.excluded.recipe, "profile": statement.excluded.profile}
+        self._connection.execute(statement.on_conflict_do_update(index_elements=["user_key", "space"], set_=new))
+
+    def committed(self) -> None:
+        """Keep the profiles at hand."""
+        for state in self._dirty.values():
+            self._cache[state.user_id] = state
+
+    def rolled_back(self) -> None:
+        """Forget profiles that were changed in memory only."""
+        for user_id in self._dirty:
+            self._cache.pop(user_id, None)
+
+    def _load(self, state: UserState, space: KeptSpace) -> None:
+        """Read a profile as it is stored, or make it where another recipe made it or none yet."""
+        table = schema.profiles
+        row = self._connection.execute(
+            sa.select(table).where(table.c.user_key == state.key, table.c.space == space.key)
+        ).first()
+        if row is not None and row.recipe == space.blender.recipe.digest:
+            state.profiles[space.key] = unpack(row.profile)
+        else:
+            self._replay(state, space)
+
+    def _replay(self, state: UserState, space: KeptSpace) -> None:
+        events = rows.user_events(self._connection, space.key, state.key)
+        state.profiles[space.key] = space.blender.replay(events)
+        self._replayed.add(state.key)
+        if any(isinstance(event, Evidence) and event.action is Action.UNDO for event in events):
+            self._mark_undone(state, events)
+
+    def _mark_undone(self, state: UserState, events: Sequence[Event]) -> None:
+        """Keep the `undone` marks of the user's signals true, for popularity and what counts as seen."""
+        signals = schema.signals
+        mine = signals.c.user_key == state.key
+        undone = undone_ids(events)
+        marked = set(self._connection.execute(sa.select(signals.c.id).where(mine, signals.c.undone)).scalars())
+        items = {event.id: event.item_id for event in events if isinstance(event, Evidence)}
+        for ids, value in ((undone - marked, True), (marked - undone, False)):
+            for signal_id in ids:
+                self._connection.execute(signals.update().where(signals.c.id == signal_id).values(undone=value))
+                self._commit.recount.add(items[signal_id])
+
+    def _write_back(self, state: UserState) -> None:
+        self._connection.execute(
+            schema.users.update()
+            .where(schema.users.c.key == state.key)
+            .values(
+                version=state.version,
+                signal_count=state.signal_count,
+                latest_time=state.latest[0],
+                latest_id=state.latest[1],
+            )
+        )
+        packed: dict[int, bytes] = {}
+        for space in self.with_profiles():
+            # A space may have begun to keep profiles within this very transaction; its builder makes what is missing.
+            if space.key in state.profiles:
+                packed[space.key] = pack(state.profiles[space.key])
+                self.put_profile(space, state.key, packed[space.key])
+        self._commit.changes.append(Change(state.user_id, state.version, state.signal_count, packed))
+
+
+def _summary(profile: Profile) -> dict[str, tuple[int, int]]:
+    return {interest.id: (interest.signal_count, interest.first) for interest in profile.interests}
