@@ -60,6 +60,8 @@ PURGE_SECONDS = 60.0
 """How long an erasure waits for others before the index is rebuilt without what they erased."""
 LOG_PAUSE_SECONDS = 0.05
 """Pause between attempts to empty the write-ahead log while others read or write."""
+COUNT_SECONDS = 1.0
+"""How long what was undone waits for others before the items are counted again."""
 ERASURE_SECONDS = 1.0
 """How long an erasure that is asked for waits for the log to be emptied; it is emptied later otherwise."""
 
@@ -366,6 +368,7 @@ class Engine:
 
     async def _count_again(self) -> None:
         await self._to_count.wait()
+        await asyncio.sleep(COUNT_SECONDS)
         self._to_count.clear()
         try:
             await self.catalog.count_again(self.record)

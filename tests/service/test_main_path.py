@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
-from harness import Server, StartServer, catalogue, refusal, refused, topics
+from harness import Server, StartServer, catalogue, refusal, refused, topics, until
 
 import penchant
 from penchant.exceptions import ConflictError, InvalidInputError, NotFoundError
@@ -266,7 +266,11 @@ async def test_undo_takes_the_latest_action_back(server: Server) -> None:
     # What was taken back was not seen, and is not popular either.
     assert "baking-0" in await server.recommended("u", page_size=16)
     await client.behave(user_id="u", item_id="hiking-0", action="undo")
-    assert (await server.recommended("stranger", page_size=1)) == ["jazz-0"]
+
+    async def unpopular() -> bool:
+        return await server.recommended("stranger", page_size=1) == ["jazz-0"]
+
+    await until(unpopular)
     await client.behave(user_id="u", item_id="hiking-1", action="undo")  # nothing to take back
     assert len((await client.profile("u")).interests) == 1
 
