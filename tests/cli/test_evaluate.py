@@ -104,6 +104,18 @@ def test_a_log_is_replayed_and_reported_the_same_each_time(folder: Path) -> None
     assert all(name in text for name in FEW)
 
 
+def test_settings_that_are_tried_change_no_question(folder: Path) -> None:
+    """With the second, what is rated .5 would be a dislike, and no right answer."""
+    told = []
+    for number, neutral in enumerate(("0", "0.9")):
+        tried = ["--only", "random", "--seeds", "1", "--set", f"interests.neutral_rating={neutral}"]
+        code, _, err = evaluate(folder, f"tried{number}.json", *tried)
+        assert code == 0, err
+        report = json.loads((folder / f"tried{number}.json").read_text())
+        told.append((report["protocol"]["queries"], report["methods"], report["groups"]))
+    assert told[0] == told[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

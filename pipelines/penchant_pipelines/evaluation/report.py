@@ -21,8 +21,9 @@ PROTOCOL = {
     "name": "prequential: test, then learn",
     "query": "one a user and active UTC day within the last 30 % of the user's signals; users without any earlier "
     "signal are not asked about",
-    "candidates": "the whole catalogue, less what the user touched before and what was not created yet",
-    "target": "items that the user touches for the first time on that day and does not dislike",
+    "candidates": "the whole catalogue, less what the user touched before and what was created after the day began",
+    "target": "candidates that the user touches for the first time on that day, does not dislike and never takes back, "
+    "weighed by default settings",
     "known": "all signals of all users before that day, and nothing later",
     "tuning": "settings of a method are those that ranked best by NDCG@10 (mean over users) on all queries of earlier "
     "days, from the 30 % of each user's signals before the last 30 % on (1,000 of those days at most)",

@@ -74,7 +74,6 @@ def evaluate(
                     *read_files(items, signals, settings, refusals.add),
                     TextPipeline(settings.text, kept),
                     encoder.encode,
-                    settings.interests,
                     seed,
                 )
         finally:
