@@ -8,11 +8,15 @@ embedded encoder's vectors. Texts and authors fall into two halves by hash: sett
 reports. Prints a table, then JSON, with 95 % intervals by bootstrap over streams:
 
 - missed: changes that no alarm follows within 20 signals (gradual ones: within 40, since they take 20);
-- delay: signals from the change to the alarm, 1 for the first; the way back of a recurring user is told apart;
+- delay: signals from the change to the alarm, 1 for the first; the way back of a recurring user is told apart, within
+  the ten signals that are left then;
 - false alarms per 500 signals: in controls and before changes, of all signals that there was enough evidence at;
 - recall: share of the 20 signals after an abrupt change whose topic or author is among the first ten of a pool of texts
   of all of them, ranked by what is known before the signal; beside an engine without detector, and an oracle that
-  forgets all before the change. In controls, of the last 20 signals: what a detector costs who does not change.
+  forgets all before the change. In controls, of the last 20 signals: what a detector costs who does not change;
+- precision: of the same signals and arms, the share of the first ten whose topic or author is the signal's;
+- chance: what a random order of the pool would reach of either, exactly; of recall nearly 1 where groups are few;
+- thin: whether thin users are told so; they have fewer signals than anything is said by, so that it must be 1.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from scipy.stats import hypergeom
 from serving import read
 
 from penchant import convert
@@ -46,6 +51,7 @@ from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.statistics import Bootstrap
 from penchant_pipelines.text import TextError, TextPipeline, TextSettings
 
+Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
 
 AUTHORS = 120
@@ -57,7 +63,7 @@ POOL = 10
 """Texts of each group in the pool."""
 TOP = 10
 HALVES = ("tuning", "reporting")
-ARMS = ("engine", "no_detector", "oracle")
+ARMS = ("engine", "no_detector", "oracle", "chance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +83,8 @@ class Seen:
     alarms: tuple[int, ...]
     enough: int
     """First signal at which there is enough evidence to speak; the stream's length where there never is."""
-    recall: tuple[float, ...] = ()
-    """By arm."""
+    found: Floats | None = None
+    """(2, arms) recall and precision; None where they are not asked for."""
 
 
 def main() -> int:
@@ -199,15 +205,15 @@ class Bench:
         profile, alarms, enough = Profile(), [], len(stream.rows)
         fresh = Profile()
         pool = _pool(source, stream, dice)
-        hits: list[list[bool]] = []
+        asked: list[Floats] = []
         for place, (row, time) in enumerate(zip(stream.rows, stream.times, strict=True)):
             signal = Evidence(f"{place:04}", int(time), vectors[row])
             new = (
                 stream.kind is Kind.ABRUPT and not stream.thin and stream.change is not None and place >= stream.change
             )
             settled = stream.kind is Kind.CONTROL and place >= len(stream.rows) - WITHIN
-            if settled or (new and len(hits) < WITHIN):
-                hits.append(self._hits(profile, fresh, int(time), vectors, pool, stream.groups[place]))
+            if settled or (new and len(asked) < WITHIN):
+                asked.append(self._found(profile, fresh, int(time), vectors, pool, stream.groups[place]))
             self._blender.add(profile, signal)
             if new:
                 self._blender.add(fresh, signal)
@@ -216,21 +222,25 @@ class Bench:
                 alarms.append(place)
             if state.count >= self._needed:
                 enough = min(enough, place)
-        recall = tuple(float(mean) for mean in np.mean(hits, axis=0)) if hits else ()
-        return Seen(stream, tuple(alarms), enough, recall)
+        return Seen(stream, tuple(alarms), enough, np.mean(asked, axis=0) if asked else None)
 
-    def _hits(
+    def _found(
         self, profile: Profile, fresh: Profile, time: int, vectors: Vectors, pool: list[tuple[int, str]], group: str
-    ) -> list[bool]:
+    ) -> Floats:
+        """Recall and precision of each arm at one signal, (2, arms)."""
         rows = [row for row, _ in pool]
+        right = np.array([name == group for _, name in pool])
         unalarmed = msgspec.structs.replace(profile, drift=drift.DriftState())
         told = [Taste.of(view(one, time, self._blender), vectors.shape[1]) for one in (profile, unalarmed, fresh)]
         none = np.zeros(len(rows))
-        hits = []
+        counts = []
         for taste in told:
             scores = score(taste, vectors[rows], None, none.astype(np.int64), none, time, self._ranking).scores
-            hits.append(any(pool[place][1] == group for place in np.argsort(-scores, kind="stable")[:TOP]))
-        return hits
+            counts.append(right[np.argsort(-scores, kind="stable")[:TOP]].sum())
+        by_chance = hypergeom(len(pool), right.sum(), TOP)
+        recall = [*(count > 0 for count in counts), by_chance.sf(0)]
+        precision = [*(count / TOP for count in counts), by_chance.mean() / TOP]
+        return np.array([recall, precision], dtype=np.float64)
 
 
 def _pool(source: Source, stream: Splice, dice: np.random.Generator) -> list[tuple[int, str]]:
@@ -260,16 +270,22 @@ def figures(seen: list[Seen], seed: int) -> dict[str, Any]:
     rate = Bootstrap(len(thick), seed).ratio(wrong, signals)
     found["false_alarms_per_500"] = _rounded(500 * value for value in rate)
     found["signals_between_false_alarms"] = round(float(signals.sum() / wrong.sum())) if wrong.any() else None
-    settled = np.array([one.recall for one in thick if one.stream.kind is Kind.CONTROL]).T
+    settled = _by_arm(thick, Kind.CONTROL)[0]
     found["recall_control_by_no_detector"] = _rounded(Bootstrap(settled.shape[1], seed).ratio(settled[0], settled[1]))
-    abrupt = np.array([one.recall for one in thick if one.stream.kind is Kind.ABRUPT]).T
+    abrupt, precision = _by_arm(thick, Kind.ABRUPT)
     draws = Bootstrap(abrupt.shape[1], seed)
-    found["recall"] = {arm: _rounded(draws.interval(values)) for arm, values in zip(ARMS, abrupt, strict=True)}
+    for name, by_arm in (("recall", abrupt), ("precision", precision)):
+        found[name] = {arm: _rounded(draws.interval(values)) for arm, values in zip(ARMS, by_arm, strict=True)}
     found["recall_by_oracle"] = _rounded(draws.ratio(abrupt[0], abrupt[2]))
     found["recall_by_no_detector"] = _rounded(draws.ratio(abrupt[0], abrupt[1]))
     thin = np.array([one.enough >= len(one.stream.rows) for one in seen if one.stream.thin], float)
     found["thin_told_so"] = float(thin.mean())
     return found
+
+
+def _by_arm(seen: list[Seen], kind: Kind) -> Floats:
+    """Recall and precision of the streams of a kind, (2, arms, streams)."""
+    return np.stack([one.found for one in seen if one.stream.kind is kind and one.found is not None], axis=-1)
 
 
 def _told(streams: list[Seen], changes: list[int], seed: int) -> dict[str, Any]:
@@ -294,7 +310,7 @@ def _rounded(values: Iterable[float]) -> list[float]:
 def show(found: dict[str, dict[str, Any]]) -> None:
     """Print the table to the error stream, so that JSON stands alone."""
     table = Table("half", "source", "missed: abrupt", "gradual", "recurring", "back", "delay", "median", "false/500")
-    for name in ("recall", "of oracle's", "no detector's", "thin told"):
+    for name in ("recall", "chance", "of oracle's", "no detector's", "precision", "oracle's", "chance", "thin told"):
         table.add_column(name)
     for half, by_source in found.items():
         for name, row in by_source.items():
@@ -307,11 +323,14 @@ def show(found: dict[str, dict[str, Any]]) -> None:
                 f"{row['abrupt']['median_delay']}",
                 _cell(row["false_alarms_per_500"]),
                 _cell(row["recall"]["engine"]),
+                f"{row['recall']['chance'][0]:.2f}",
                 _cell(row["recall_by_oracle"]),
                 _cell(row["recall_by_no_detector"]),
+                *(_cell(row["precision"][arm]) for arm in ("engine", "oracle")),
+                f"{row['precision']['chance'][0]:.2f}",
                 f"{row['thin_told_so']:.2f}",
             )
-    Console(width=200, stderr=True).print(table)
+    Console(width=280, stderr=True).print(table)
 
 
 def _cell(values: list[float] | None) -> str:

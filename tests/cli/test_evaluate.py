@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from hashlib import sha256
 from html.parser import HTMLParser
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +85,11 @@ def test_a_log_is_replayed_and_reported_the_same_each_time(folder: Path) -> None
     assert report["against"]["random"]["ndcg@10"][1] > 0
     shelf = report["groups"]["cold_items_among_themselves"]["methods"]
     assert shelf["penchant"]["ndcg@10"][0] > shelf["random"]["ndcg@10"][0]
-    assert report["protocol"]["left_out"] == 1
+    told = report["protocol"]
+    assert told["left_out"] == 1
+    assert (told["version"], told["warnings"]) == (version("penchant"), [])
+    assert told["sha256"]["items"] == sha256((folder / "items.jsonl").read_bytes()).hexdigest()
+    assert "[difference, low, high, p]" in report["reading"]
     assert len(report["seeds"]["random"]) == report["protocol"]["seeds"] == 2
 
     evaluate(folder, "second.json", *only, "--seed", "3", "--html", str(pages[1]))
@@ -91,8 +97,7 @@ def test_a_log_is_replayed_and_reported_the_same_each_time(folder: Path) -> None
     first, second, other = ((folder / f"{name}.json").read_bytes() for name in ("first", "second", "other"))
     assert first == second
     assert pages[0].read_bytes() == pages[1].read_bytes()
-    told = json.loads(other)["methods"]
-    assert told["random"] != report["methods"]["random"]
+    assert json.loads(other)["methods"]["random"] != report["methods"]["random"]
 
     text = pages[0].read_text()
     references = References()
@@ -104,12 +109,27 @@ def test_a_log_is_replayed_and_reported_the_same_each_time(folder: Path) -> None
     assert all(name in text for name in FEW)
 
 
+def test_settings_that_are_tried_change_no_question(folder: Path) -> None:
+    """With the second, what is rated .5 would be a dislike, and no right answer."""
+    told = []
+    for number, neutral in enumerate(("0", "0.9")):
+        tried = ["--only", "random", "--seeds", "1", "--set", f"interests.neutral_rating={neutral}"]
+        code, _, err = evaluate(folder, f"tried{number}.json", *tried)
+        assert code == 0, err
+        report = json.loads((folder / f"tried{number}.json").read_text())
+        told.append((report["protocol"]["queries"], report["methods"], report["groups"]))
+    assert told[0] == told[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
         (["--only", "magic"], 1, "there is no method 'magic'; choose from penchant, "),
         (["--set", "encoder.model"], 2, "KEY=VALUE"),
         (["--seeds", "0"], 2, "--seeds"),
+        (["--html", "/nowhere/page.html"], 2, "/nowhere is no folder that can be written to"),
+        (["--report", "/nowhere/report.json"], 2, "/nowhere is no folder that can be written to"),
+        (["--set", "encoder.adapter=/nowhere"], 1, "warning: an adapter that was trained on this log has seen most"),
     ],
 )
 def test_wrong_usage_says_what_is_wrong(folder: Path, arguments: list[str], code: int, said: str) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penchant_pipelines.evaluation.log import Log, read_log
-from penchant_pipelines.interests import InterestSettings
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Signal
 from penchant_pipelines.text import TextPipeline, TextSettings
 
@@ -35,4 +34,4 @@ def like(user: str, day: float, item: str, value: float | None = None, action: A
 
 def read(items: Iterable[Item], signals: Iterable[Signal], seed: int = 0) -> Log:
     """Read a log with such vectors."""
-    return read_log(items, signals, TextPipeline(TextSettings()), bag_of_words, InterestSettings(), seed)
+    return read_log(items, signals, TextPipeline(TextSettings()), bag_of_words, seed)

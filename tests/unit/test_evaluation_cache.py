@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from small_logs import bag_of_words
 
+from penchant_pipelines.errors import WrongState
 from penchant_pipelines.evaluation.vector_cache import CHUNK, CachedEncoder
 
 
@@ -49,6 +51,13 @@ def test_a_text_is_encoded_once_and_found_again_by_the_next_run(tmp_path: Path) 
     assert later.asked == ["new"]
     assert again.encode([]).shape == (0, 64)
     again.close()
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "vectors.sqlite3"
+    file.write_bytes(b"no database at all" * 500)
+    with pytest.raises(WrongState, match=r"vectors\.sqlite3 can't be used as a cache of vectors .* delete it"):
+        CachedEncoder(Words("one"), tmp_path)
 
 
 def test_spaces_are_kept_apart_and_no_text_is_kept(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -9,8 +11,8 @@ import pytest
 from penchant_pipelines.evaluation.page import METRICS, page
 
 
-def report(lead: float, p: float, users: int = 40) -> dict[str, Any]:
-    """Penchant against one other, with a group of so many users."""
+def report(lead: float, p: float, users: int = 40, all_users: int = 40) -> dict[str, Any]:
+    """Penchant against one other, by so many users, and a group of so many."""
 
     def methods() -> dict[str, Any]:
         means = {"penchant": 0.05 + lead, "ewma": 0.05, "<b>": None}
@@ -20,7 +22,7 @@ def report(lead: float, p: float, users: int = 40) -> dict[str, Any]:
         }
 
     against = {"ewma": {"ndcg@10": [lead, lead - 0.01, lead + 0.01, p]}}
-    told = {"depth": 50, "users": 40, "queries": 400, "items": 12345, "signals": 99}
+    told = {"depth": 50, "users": all_users, "queries": 400, "items": 12345, "signals": 99, "warnings": ["beware"]}
     group = {"users": users, "queries": 300, "methods": methods(), "against": against}
     return {
         "protocol": told, "methods": methods(), "against": against, "groups": {"cold_items": group},
@@ -41,10 +43,53 @@ def test_nothing_is_claimed_that_may_be_chance(lead: float, p: float, headline: 
     text = page(report(lead, p))
     assert f"<h1>{headline}" in text
     assert verdict in text
-    assert ("Beyond chance it is ahead of 1 of the 1" in text) == (lead > 0 and p < 0.05)
+    assert ("Beyond chance Penchant is ahead of 1 of the 1" in text) == (lead > 0 and p < 0.05)
+    assert f"p = {p:.3f}" in text
+    assert "Warning: beware." in text
     assert "12,345" in text
     assert "25%" in text
 
 
 def test_a_handful_of_users_decides_nothing() -> None:
     assert "too few users to tell" in page(report(0.02, 0.001, users=3))
+
+
+@pytest.mark.parametrize("lead", [0.02, -0.02])
+def test_of_a_handful_of_users_neither_headline_nor_plot_says_more_than_chance(lead: float) -> None:
+    few, many = (page(report(lead, 0.0001, users, users)) for users in (9, 10))
+    colour = "stroke: var(--good)" if lead > 0 else "stroke: var(--bad)"
+    assert colour in many
+    assert "p &lt; 0.001" in many
+    assert colour not in few
+    assert "but not for sure</h1>" in few
+    assert "Fewer than 10 users are too few to tell" in few
+    assert "Here all are grey" in few
+    assert "eyond chance" not in few
+
+
+class Parts(HTMLParser):
+    """Collects tags with their attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_plots_have_names_and_what_scrolls_takes_focus() -> None:
+    text = page(report(0.02, 0.01))
+    parts = Parts()
+    parts.feed(text)
+    plots = [attributes for tag, attributes in parts.found if tag == "svg"]
+    assert [plot["role"] for plot in plots] == ["img", "img"]
+    assert "<title>NDCG@10: penchant 0.0700, ewma 0.0500</title>" in text
+    wide = [attributes for _, attributes in parts.found if attributes.get("class") == "wide"]
+    assert len(wide) == len(plots) + sum(tag == "table" for tag, _ in parts.found)
+    for attributes in wide:
+        assert (attributes["tabindex"], attributes["role"]) == ("0", "region")
+        assert attributes["aria-label"]
+    assert "prefers-color-scheme: dark" in text
+    # Colours of plots follow the page's: none is fixed.
+    assert not re.search(r"(fill|stroke): #", text)

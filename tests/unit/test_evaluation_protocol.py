@@ -194,3 +194,53 @@ def test_a_post_that_blames_weighs_what_capture_gives_it_and_is_no_verdict() -> 
     assert refusal < -praise / 2
     assert praise == rated
     assert log.verdicts.tolist() == [-1, -1, -1, 1]
+
+
+def test_what_was_born_on_the_day_asked_about_is_neither_candidate_nor_right_answer() -> None:
+    newborn = Item(id="newborn", title="new", create_time=START + 9 * MICROS_PER_DAY + 1)
+    known = Item(id="known", title="known", create_time=START + 9 * MICROS_PER_DAY)
+    signals = [like("u", day, f"i{day}") for day in range(9)]
+    signals += [like("u", 9.5, each, 1.0) for each in ("newborn", "known", "i20")]
+    log = read([*ITEMS, newborn, known], signals)
+    last = only_tests(queries(log))[-1]
+    names = np.array([item.id for item in log.catalogue.items])
+    assert names[last.question.unborn].tolist() == ["newborn"]
+    assert set(last.question.unborn) <= set(last.question.excluded)
+    assert set(names[last.relevant]) == set(names[last.question.rated]) == {"known", "i20"}
+
+
+def test_what_is_born_after_the_single_cut_is_no_answer_to_it() -> None:
+    late = Item(id="late", title="late", create_time=START + 19 * MICROS_PER_DAY + MICROS_PER_DAY // 5)
+    users = range(101)
+    signals = [like(f"u{user}", day + user / 1000, f"i{day}") for user in users for day in range(20)]
+    signals += [like(f"u{user}", 19.9, "late") for user in users]
+    log = read([*ITEMS, late], signals)
+    cuts = [query for query in queries(log) if query.phase is Phase.CUT]
+    row = [item.id for item in log.catalogue.items].index("late")
+    assert len(cuts) >= 100
+    assert all(len(query.relevant) and row in query.question.unborn and row not in query.relevant for query in cuts)
+
+
+def test_what_was_taken_back_is_no_answer_and_known_until_then() -> None:
+    signals = [like("u", day, f"i{day}") for day in range(9)]
+    signals += [
+        like("u", 9.1, "i20", 1.0),
+        like("u", 9.2, "i21", 1.0),
+        like("u", 9.3, "i20", action=Action.UNDO),
+        like("u", 9.4, "i22", action=Action.UNDO),
+        like("u", 9.5, "i23", 1.0),
+        like("u", 10.1, "i24"),
+        like("u", 10.2, "i23", action=Action.UNDO),
+        like("u", 11, "i23"),
+    ]
+    log = read(ITEMS, signals)
+    names = np.array([item.id for item in log.catalogue.items])
+    ninth, tenth, last = only_tests(queries(log))[-3:]
+    assert names[ninth.relevant].tolist() == names[ninth.question.rated].tolist() == ["i21"]
+    assert "i23" in names[tenth.question.excluded]
+    assert names[last.relevant].tolist() == ["i23"]
+    known = {query.known: past for past, moment in replay(log, [tenth, last]) for query in moment}
+    liked = [set(names[known[query.known].rows[known[query.known].favours]]) for query in (tenth, last)]
+    assert [{"i20", "i21", "i22", "i23"} & each for each in liked] == [{"i21", "i23"}, {"i21"}]
+    assert [names[row] for row in np.flatnonzero(known[last.known].touched) if names[row] in {"i20", "i22"}] == []
+    assert len(known[last.known].signals) == last.known

@@ -270,14 +270,14 @@ async def test_of_many_items_some_are_compared_and_all_that_were_taken(
     assert narrow.taken.sum() == 2
 
 
-async def test_what_was_not_there_yet_is_not_compared_unless_it_was_taken(live: Live) -> None:
-    for item, born in ((4, 2), (5, 5), (6, 1)):
-        await live.upsert(Item(f"i{item:02}", create_time=NOW + born * DAY), vector(item))
-    await tell(live, [Act(0, 0, 0), Act(0, 1, 5)])
-    (lesson,) = draw(live)
-    assert lesson.taken.sum() == 1
-    assert lesson.scores.shape[1] == ITEMS - 3  # but the hidden one, the one seen, and item 4
-
-
 async def test_an_empty_record_teaches_nothing(live: Live) -> None:
     assert draw(live) == []
+
+
+async def test_what_came_after_the_day_began_is_neither_compared_nor_taken_to(live: Live) -> None:
+    for item, born in ((4, 2 * DAY), (5, DAY + 1), (6, DAY)):
+        await live.upsert(Item(f"i{item:02}", create_time=NOW + born), vector(item))
+    await tell(live, [Act(0, 0, 0), Act(0, 1, 5), Act(0, 1, 6, hour=13)])
+    (lesson,) = draw(live)
+    assert lesson.taken.sum() == 1
+    assert lesson.scores.shape[1] == ITEMS - 4  # but the hidden one, the one seen, and items 4 and 5

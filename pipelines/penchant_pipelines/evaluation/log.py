@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +16,7 @@ from scipy import sparse
 from penchant_pipelines.capture import NOTHING, Reader, item_document
 from penchant_pipelines.errors import InvalidInput
 from penchant_pipelines.interests import Evidence, InterestSettings
+from penchant_pipelines.interests.blend import undone_ids
 from penchant_pipelines.interests.evidence import weighing
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal
 from penchant_pipelines.text import Document, TextPipeline
@@ -61,7 +63,9 @@ class Log:
     times: NDArray[np.int64]
     """(n,) µs."""
     weights: NDArray[np.float64]
-    """(n,) signed mass by the settings of the interests, as capture gives it; 0 for UNDO."""
+    """(n,) signed mass as capture gives it, 0 for UNDO; by default settings, since it tells what is right."""
+    taken_back: NDArray[np.int64]
+    """(n,) place of the UNDO that takes the signal back, n where none does; an UNDO's is its own."""
     verdicts: NDArray[np.int8]
     """(n,) 1 where the user's own rating says liked, 0 where it says not liked, −1 without one."""
     vectors: Vectors
@@ -77,18 +81,27 @@ class Log:
         """(n,) UTC days since 1970."""
         return self.times // MICROS_PER_DAY
 
+    @property
+    def standing(self) -> NDArray[np.bool_]:
+        """(n,) whether the signal is neither an UNDO nor ever taken back."""
+        return np.equal(self.taken_back, len(self.taken_back))
+
 
 class Past:
-    """What is known at a moment: the first `end` signals of a log, of all users. Nothing later can be asked of it."""
+    """What is known at a moment: the first `end` signals of a log, of all users. Nothing later can be asked of it.
+
+    What was taken back by then has no row and no weight, nor has an UNDO; `signals` alone are as they came.
+    """
 
     def __init__(self, log: Log, end: int, own: Sequence[Rows]) -> None:
         self.catalogue = log.catalogue
         self.user_count = len(log.user_ids)
         self.signals = log.signals[:end]
         self.users = log.users[:end]
-        self.rows = log.rows[:end]
+        gone = log.taken_back[:end] < end
+        self.rows = np.where(gone, -1, log.rows[:end])
         self.times = log.times[:end]
-        self.weights = log.weights[:end]
+        self.weights = np.where(gone, 0.0, log.weights[:end])
         self.vectors = log.vectors[:end]
         self.words = log.words[:end]
         self.languages = log.languages[:end]
@@ -145,7 +158,6 @@ def read_log(
     signals: Iterable[Signal],
     text: TextPipeline,
     encode: Encode,
-    settings: InterestSettings,
     seed: int = 0,
 ) -> Log:
     """Read a log with the same cleaning as capture, and encode each text once.
@@ -187,7 +199,8 @@ def read_log(
         np.array([number[signal.user_id] for signal in kept], dtype=np.int64),
         rows,
         np.array([signal.time for signal in kept], dtype=np.int64),
-        _weights(kept, settings),
+        _weights(kept),
+        _taken_back(kept),
         np.array([_verdict(signal) for signal in kept], dtype=np.int8),
         _joined(posts, rows, catalogue.vectors, encoded, places),
         tuple(cut.get(post.text, ()) + (catalogue.words[row] if row >= 0 else ()) for post, row in touched),
@@ -220,17 +233,31 @@ def _signal(signal: Signal, reader: Reader) -> tuple[Signal, Document]:
     return replace(signal, evidence=post), document
 
 
-def _weights(signals: Sequence[Signal], settings: InterestSettings) -> NDArray[np.float64]:
-    found = np.zeros(len(signals))
+def _weights(signals: Sequence[Signal]) -> NDArray[np.float64]:
+    settings, told = InterestSettings(), map(_told, signals)
+    return np.array([0.0 if one.action is Action.UNDO else weighing(one, settings).weight for one in told])
+
+
+def _taken_back(signals: Sequence[Signal]) -> NDArray[np.int64]:
+    found = np.full(len(signals), len(signals))
+    places = {signal.id: place for place, signal in enumerate(signals)}
+    actions: dict[tuple[str, str], list[Evidence]] = defaultdict(list)
     for place, signal in enumerate(signals):
-        evidence = signal.evidence
-        action, value, rating = (
-            (None, None, evidence.verdict) if isinstance(evidence, Post) else (evidence.action, evidence.value, None)
-        )
-        if action is not Action.UNDO:
-            told = Evidence(signal.id, signal.time or 0, None, action, value, rating)
-            found[place] = weighing(told, settings).weight
+        told = actions[signal.user_id, signal.item_id]
+        told.append(_told(signal))
+        if told[-1].action is Action.UNDO:
+            undone = [places[key] for key in undone_ids(told)]
+            found[undone] = np.minimum(found[undone], place)
+            found[place] = place
     return found
+
+
+def _told(signal: Signal) -> Evidence:
+    """The signal as the blend sees it, its vector left out."""
+    evidence, time = signal.evidence, signal.time or 0
+    if isinstance(evidence, Post):
+        return Evidence(signal.id, time, None, rating=evidence.verdict, item_id=evidence.item_id)
+    return Evidence(signal.id, time, None, evidence.action, evidence.value, item_id=evidence.item_id)
 
 
 def _verdict(signal: Signal) -> int:

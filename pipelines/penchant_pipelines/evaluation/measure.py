@@ -82,11 +82,12 @@ def beyond(log: Log, asked: list[Query], runs: Sequence[Run]) -> list[list[dict[
     pairs: set[tuple[int, int]] = set()
     tastes: dict[int, Counter[str]] = {}
     found: list[list[dict[str, float]]] = [[] for _ in runs]
+    standing = log.standing
     heard = place = 0
     for past, moment in replay(log, asked):
         for new in range(heard, len(past)):
             user, row = int(log.users[new]), int(log.rows[new])
-            if row < 0 or log.weights[new] <= 0:
+            if row < 0 or log.weights[new] <= 0 or not standing[new]:
                 continue
             tastes.setdefault(user, Counter()).update(catalogue.items[row].categories)
             if (user, row) not in pairs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib import resources
 from typing import Any
 
@@ -13,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from penchant_pipelines.evaluation.report import OURS
+from penchant_pipelines.evaluation.report import FEWEST_USERS, OURS, p_words
 
 SCORE = "ndcg@10"
 METRICS = (
@@ -22,9 +23,12 @@ METRICS = (
 )  # fmt: skip
 SURE = 0.05
 """Highest p that is called more than chance."""
-FEWEST_USERS = 10
-"""Users of a group below which nothing is said of who is ahead."""
-_BLUE, _GREY, _GREEN, _RED = "#0b5fa5", "#7a8194", "#17713a", "#b3261e"
+_BLUE, _GREY, _GREEN, _RED, _AXIS, _GRID = "#0b5fa5", "#7a8194", "#17713a", "#b3261e", "#c9cedb", "#eceef3"
+_STYLES = {
+    _BLUE: "var(--ours)", _GREY: "var(--grey)", _GREEN: "var(--good)", _RED: "var(--bad)", _AXIS: "var(--line)",
+    _GRID: "var(--line)", "#000000": "currentColor",
+}  # fmt: skip
+"""What the page calls the colours of a plot: they differ by light and dark."""
 
 
 def page(report: Mapping[str, Any]) -> str:
@@ -33,7 +37,8 @@ def page(report: Mapping[str, Any]) -> str:
     scores = {name: told[SCORE][0] for name, told in methods.items() if told[SCORE][0] is not None}
     ranked = sorted(scores, key=lambda name: -scores[name])
     against = report["against"]
-    headline, sureness = _said(ranked, against)
+    users = report["protocol"]["users"]
+    headline, sureness = _said(ranked, against, users)
     told = {name: against[name][SCORE] for name in ranked if name in against and None not in against[name][SCORE]}
     jinja = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = jinja.from_string(resources.files(__package__).joinpath("page.html").read_text("utf-8"))
@@ -41,8 +46,9 @@ def page(report: Mapping[str, Any]) -> str:
         headline=headline,
         sureness=sureness,
         protocol=report["protocol"],
+        few=users < FEWEST_USERS,
         ranking=_plot({name: methods[name][SCORE] for name in ranked}, "NDCG@10", _of_method),
-        differences=_plot(told, "Penchant's lead in NDCG@10", _of_lead) if told else "",
+        differences=_plot(told, "Penchant's lead in NDCG@10", partial(_of_lead, users)) if told else "",
         groups=[_group(name, group) for name, group in report["groups"].items()] if told else [],
         metrics=METRICS,
         rows=[{"name": name, "figures": [_figure(methods[name][metric][0]) for metric in METRICS]} for name in ranked],
@@ -55,28 +61,30 @@ def page(report: Mapping[str, Any]) -> str:
     )
 
 
-def _said(ranked: Sequence[str], against: Mapping[str, Any]) -> tuple[str, str]:
+def _said(ranked: Sequence[str], against: Mapping[str, Any], users: int) -> tuple[str, str]:
     others = [name for name in ranked if name != OURS]
     if OURS not in ranked or not others:
-        return f"{ranked[0]} foretells best what users take to next", f"{len(ranked)} methods took part."
+        return f"{ranked[0]} has the highest score", "No difference was tested: that takes Penchant and another method."
     rival = others[0]
     lead, low, high, p = against[rival][SCORE]
-    ahead = sum(_verdict(against[name][SCORE]) > 0 for name in others)
-    counted = f"Beyond chance it is ahead of {ahead} of the {len(others)} other methods."
-    chance = f"lead {lead:+.4f}, with 95 % certainty between {low:+.4f} and {high:+.4f}, p = {p:.3f}"
-    verdict = _verdict(against[rival][SCORE])
+    ahead = sum(_verdict(against[name][SCORE], users) > 0 for name in others)
+    counted = f"Beyond chance Penchant is ahead of {ahead} of the {len(others)} other methods."
+    chance = f"lead {lead:+.4f}, with 95 % certainty between {low:+.4f} and {high:+.4f}, {p_words(p)}"
+    verdict = _verdict(against[rival][SCORE], users)
     if verdict > 0:
         return "Penchant foretells best what users take to next", f"The next best is {rival} ({chance}). {counted}"
     if verdict < 0:
         return f"{rival} foretells better than Penchant", f"That is more than chance ({chance}). {counted}"
     title = "Penchant is ahead, but not for sure" if lead > 0 else f"{rival} is ahead of Penchant, but not for sure"
+    if users < FEWEST_USERS:
+        return title, f"Fewer than {FEWEST_USERS} users are too few to tell: others may well be different."
     return title, f"The difference from {rival} may be chance ({chance}). {counted}"
 
 
-def _verdict(difference: Sequence[float | None]) -> int:
+def _verdict(difference: Sequence[float | None], users: int) -> int:
     """Tell whether Penchant is ahead (1), behind (−1), or neither beyond chance, after correction for many methods."""
     lead, _, _, p = difference
-    if lead is None or p is None or p >= SURE:
+    if users < FEWEST_USERS or lead is None or p is None or p >= SURE:
         return 0
     return 1 if lead > 0 else -1
 
@@ -87,7 +95,7 @@ def _group(name: str, group: Mapping[str, Any]) -> dict[str, Any]:
     rival = max(scores, key=lambda method: scores[method])
     difference = group["against"][rival][SCORE]
     verdict, tone = {1: ("ahead", "good"), -1: ("behind", "bad"), 0: (f"open ({difference[0]:+.4f})", "open")}[
-        _verdict(difference)
+        _verdict(difference, group["users"])
     ]
     if group["users"] < FEWEST_USERS:
         verdict, tone = "too few users to tell", "note"
@@ -105,12 +113,13 @@ def _of_method(name: str, _: Sequence[float]) -> str:
     return _BLUE if name == OURS else _GREY
 
 
-def _of_lead(_: str, told: Sequence[float]) -> str:
-    return {1: _GREEN, -1: _RED, 0: _GREY}[_verdict(told)]
+def _of_lead(users: int, _: str, told: Sequence[float]) -> str:
+    return {1: _GREEN, -1: _RED, 0: _GREY}[_verdict(told, users)]
 
 
 def _plot(figures: Mapping[str, Sequence[float]], axis: str, colour: Any) -> Markup:
-    """Dots with intervals, a line a method, as inline SVG."""
+    """Dots with intervals, a line a method, as inline SVG; its title tells the figures to who can't see them."""
+    title = f"{axis}: " + ", ".join(f"{name} {told[0]:.4f}" for name, told in figures.items())
     # Ids in the SVG are random otherwise, and the same report would give another page.
     with mpl.rc_context({"svg.hashsalt": "penchant", "svg.fonttype": "none", "font.family": "sans-serif"}):
         figure = Figure(figsize=(8.5, 0.6 + 0.3 * len(figures)), layout="constrained")
@@ -121,15 +130,17 @@ def _plot(figures: Mapping[str, Sequence[float]], axis: str, colour: Any) -> Mar
             axes.plot([mean], [line], "o", color=colour(name, told), markersize=7)
         axes.set_yticks(range(len(figures)), list(figures))
         axes.invert_yaxis()
-        axes.axvline(0, color="#c9cedb", linewidth=1, zorder=0)
-        axes.grid(axis="x", color="#eceef3")
+        axes.axvline(0, color=_AXIS, linewidth=1, zorder=0)
+        axes.grid(axis="x", color=_GRID)
         axes.set_axisbelow(True)
         axes.set_xlabel(axis)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
         file = io.StringIO()
-        figure.savefig(
-            file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")), transparent=True
-        )
+        told_of = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(file, format="svg", metadata={**told_of, "Title": title}, transparent=True)
     drawn = file.getvalue()
-    return Markup(drawn[drawn.index("<svg") :])  # noqa: S704 - names of methods are ours, and matplotlib escapes them
+    for colour, name in _STYLES.items():
+        drawn = drawn.replace(colour, name)
+    drawn = drawn[drawn.index("<svg") :].replace("<svg", '<svg role="img"', 1)
+    return Markup(drawn)  # noqa: S704 - names of methods are ours, and matplotlib escapes them

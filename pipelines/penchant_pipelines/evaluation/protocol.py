@@ -43,9 +43,9 @@ class Question:
     present: int
     """µs; the beginning of the day."""
     excluded: Rows
-    """Rows that the user touched before, and those not created yet, ascending."""
+    """Rows that the user touched before, and those created later, ascending."""
     unborn: Rows
-    """Those of them that were not created yet."""
+    """Those of them that were created later."""
     rated: Rows
     """Rows to give a score each, ascending; which of them the user came to like is not told."""
     shelf: bool = False
@@ -63,7 +63,7 @@ class Query:
     history: int
     """How many of them are the user's own."""
     relevant: Rows
-    """New items of the day that the user did not dislike, ascending."""
+    """New items of the day, there at its beginning, that the user did not dislike or take back, ascending."""
     cold: Rows
     """Those of them that nobody touched before."""
     liked: NDArray[np.bool_]
@@ -90,7 +90,8 @@ def queries(log: Log) -> list[Query]:
     if len(tuning) > MOST_TUNING_QUERIES:
         tuning = [tuning[i] for i in np.linspace(0, len(tuning) - 1, MOST_TUNING_QUERIES).astype(int)]
     asked = tests + tuning + single_cut(log, own)
-    return sorted(_with_cold(log, asked), key=lambda query: (query.question.present, query.known, query.question.user))
+    asked.sort(key=lambda query: (query.question.present, query.known, query.question.user))
+    return [_with_cold(query, past) for past, moment in replay(log, asked) for query in moment]
 
 
 def single_cut(log: Log, own: list[Rows]) -> list[Query]:
@@ -101,7 +102,7 @@ def single_cut(log: Log, own: list[Rows]) -> list[Query]:
     for user, places in enumerate(own):
         split = int(np.searchsorted(places, end))
         if 0 < split < len(places):
-            query = _query(log, user, places[:split], places[split:], present, Phase.CUT, until=2**62)
+            query = _query(log, user, places[:split], places[split:], present, Phase.CUT)
             found += [query] if len(query.relevant) else []
     return found if len(found) >= FEWEST_USERS_OF_A_CUT else []
 
@@ -116,12 +117,15 @@ def _of_user(log: Log, user: int, places: Rows) -> Iterator[Query]:
         if begin:
             phase = Phase.TEST if day >= test_day else Phase.TUNING
             present = int(day) * MICROS_PER_DAY
-            yield _query(log, user, places[:begin], places[begin:end], present, phase, present + MICROS_PER_DAY)
+            yield _query(log, user, places[:begin], places[begin:end], present, phase)
 
 
-def _query(log: Log, user: int, before: Rows, after: Rows, present: int, phase: Phase, until: int) -> Query:
-    seen = np.unique(log.rows[before])
-    unborn = np.flatnonzero(log.catalogue.created >= until)
+def _query(log: Log, user: int, before: Rows, after: Rows, present: int, phase: Phase) -> Query:
+    known = int(np.searchsorted(log.times, present))
+    seen = np.unique(log.rows[before[log.taken_back[before] >= known]])
+    after = after[log.standing[after]]
+    # Not a right answer either, though touched later that day: nobody could name it at the moment of the question.
+    unborn = np.flatnonzero(log.catalogue.created > present)
     excluded = np.union1d(seen[seen >= 0], unborn)
     new = np.setdiff1d(log.rows[after], np.append(excluded, -1))
     disliked = log.rows[after][log.weights[after] < 0]
@@ -133,7 +137,7 @@ def _query(log: Log, user: int, before: Rows, after: Rows, present: int, phase: 
     return Query(
         Question(user, log.user_ids[user], present, excluded, unborn, rated),
         phase,
-        int(np.searchsorted(log.times, present)),
+        known,
         len(before),
         np.setdiff1d(new, disliked),
         np.zeros(0, dtype=np.int64),
@@ -142,16 +146,10 @@ def _query(log: Log, user: int, before: Rows, after: Rows, present: int, phase: 
     )
 
 
-def _with_cold(log: Log, asked: list[Query]) -> list[Query]:
-    first = np.full(len(log.catalogue), len(log.rows), dtype=np.int64)
-    touching = np.flatnonzero(log.rows >= 0)[::-1]
-    first[log.rows[touching]] = touching
-    found = []
-    for query in asked:
-        cold = query.relevant[first[query.relevant] >= query.known]
-        shelf = query.phase is Phase.TEST and len(cold) > 0
-        found.append(replace(query, cold=cold, question=replace(query.question, shelf=shelf)))
-    return found
+def _with_cold(query: Query, past: Past) -> Query:
+    cold = query.relevant[~past.touched[query.relevant]]
+    shelf = query.phase is Phase.TEST and len(cold) > 0
+    return replace(query, cold=cold, question=replace(query.question, shelf=shelf))
 
 
 def replay(log: Log, asked: list[Query]) -> Iterator[tuple[Past, list[Query]]]:

@@ -16,13 +16,23 @@ from penchant_pipelines.evaluation.protocol import Phase, Query
 from penchant_pipelines.statistics import Bootstrap, by_user, holm
 
 OURS = "penchant"
+FEWEST_USERS = 10
+"""Users below which nothing is called more than chance: resampled, a few tell only of themselves."""
 DIGITS = 6
+READING = (
+    "methods: [mean, low, high], a figure 0…1 (novelty@10 and calibration_kl@10: bits) and its 95 % interval by "
+    "bootstrap over users. against: [difference, low, high, p], Penchant less the method in the same unit, p two-sided "
+    "and after Holm's correction, the interval before it. groups and single_cut: the same of some questions. settings: "
+    "share of questions that each setting was chosen for, and what it alone would have reached. null: not to be told. "
+    f"Of fewer than {FEWEST_USERS} users no difference is to be called more than chance, whatever its p."
+)
 PROTOCOL = {
     "name": "prequential: test, then learn",
     "query": "one a user and active UTC day within the last 30 % of the user's signals; users without any earlier "
     "signal are not asked about",
-    "candidates": "the whole catalogue, less what the user touched before and what was not created yet",
-    "target": "items that the user touches for the first time on that day and does not dislike",
+    "candidates": "the whole catalogue, less what the user touched before and what was created after the day began",
+    "target": "candidates that the user touches for the first time on that day, does not dislike and never takes back, "
+    "weighed by default settings",
     "known": "all signals of all users before that day, and nothing later",
     "tuning": "settings of a method are those that ranked best by NDCG@10 (mean over users) on all queries of earlier "
     "days, from the 30 % of each user's signals before the last 30 % on (1,000 of those days at most)",
@@ -49,6 +59,7 @@ def report(
     draws = Bootstrap(len(log.user_ids), seed)
     cut = {name: each.cut for name, each in found.items()}
     return {
+        "reading": READING,
         "protocol": {
             **PROTOCOL,
             "signals": len(log.signals),
@@ -142,6 +153,11 @@ def _settings(log: Log, asked: list[Query], run: Run) -> dict[str, Any]:
         name: {"chosen": _number(chosen[name] / tests.sum()), "ndcg@10": _number(float(value))}
         for name, value in zip(run.settings, alone, strict=True)
     }
+
+
+def p_words(p: float) -> str:
+    """Say a p value to three places, which none is too small for."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def _number(value: float) -> float | None:

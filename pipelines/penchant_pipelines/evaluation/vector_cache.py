@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from penchant_pipelines.encoder import Encoder, Vectors
+from penchant_pipelines.errors import WrongState
 
 CHUNK = 512
 _AT_ONCE = 500
@@ -20,21 +22,27 @@ class CachedEncoder:
     """Looks texts up by hash in `vectors.sqlite3`, a table an embedding space; see Encoder. Safe among threads.
 
     The file holds no text. Vectors are kept bit by bit, so that a run from the cache equals the one that filled it.
+    Raises WrongState where the file is damaged or can't be used.
     """
 
     def __init__(self, encoder: Encoder, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "vectors.sqlite3"
         self._encoder = encoder
         self.report: Callable[[int, str, int], None] | None = None
         """Hears how many of how many texts are encoded."""
         self._lock = threading.Lock()
-        self._file = sqlite3.connect(folder / "vectors.sqlite3", check_same_thread=False, isolation_level=None)
+        with self._reading():
+            self._file = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
         self._table = "space_" + hashlib.sha256(encoder.space_id.encode()).hexdigest()[:16]
-        with self._lock:
-            self._file.execute("PRAGMA journal_mode = WAL")
-            self._file.execute(
-                f"CREATE TABLE IF NOT EXISTS {self._table} (key BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID"
-            )
+        columns = "(key BLOB PRIMARY KEY, vector BLOB NOT NULL)"
+        try:
+            with self._lock, self._reading():
+                self._file.execute("PRAGMA journal_mode = WAL")
+                self._file.execute(f"CREATE TABLE IF NOT EXISTS {self._table} {columns} WITHOUT ROWID")
+        except WrongState:
+            self.close()
+            raise
         self.space_id = encoder.space_id
         self.dimensions = encoder.dimensions
         self.base_model = encoder.base_model
@@ -51,7 +59,7 @@ class CachedEncoder:
             part = waiting[start : start + CHUNK]
             vectors = self._encoder.encode([text for _, text in part])
             lines = [(key, vector.tobytes()) for (key, _), vector in zip(part, vectors, strict=True)]
-            with self._lock:
+            with self._lock, self._reading():
                 self._file.executemany(f"INSERT OR IGNORE INTO {self._table} VALUES (?, ?)", lines)  # noqa: S608
             found.update(lines)
             if self.report is not None:
@@ -64,9 +72,19 @@ class CachedEncoder:
         with self._lock:
             self._file.close()
 
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise WrongState(
+                "CACHE_UNREADABLE",
+                f"{self._path} can't be used as a cache of vectors ({error}); delete it, or name another folder",
+            ) from error
+
     def _look_up(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = {}
-        with self._lock:
+        with self._lock, self._reading():
             for start in range(0, len(keys), _AT_ONCE):
                 part = keys[start : start + _AT_ONCE]
                 marks = ",".join("?" * len(part))

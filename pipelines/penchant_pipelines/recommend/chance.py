@@ -1,4 +1,4 @@
-"""From a score to a chance: how likely a user takes to an item on the next day that they are active.
+"""From a score to a chance: how likely a user takes to an item on the next day on which they take to anything new.
 
 By a logistic curve over the mix's scores (Platt 1999), fitted to days that the mix was not learnt from.
 """

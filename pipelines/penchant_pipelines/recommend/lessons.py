@@ -41,7 +41,7 @@ TAUGHT_SHARE = 0.6
 
 @dataclass(frozen=True, slots=True)
 class _Touch:
-    """A signal as lessons see it; `row` of the catalogue, −1 for none."""
+    """A signal as lessons see it; `row` of the catalogue, −1 for none that was there when the day began."""
 
     user: int
     time: int
@@ -108,7 +108,11 @@ class Teacher:
             for row in connection.execute(query):
                 evidence = rows.to_evidence(row)
                 weight = weighing(evidence, self._blender.settings).weight
-                found.append(_Touch(row.user_key, row.time, self._row(evidence.item_id), weight))
+                item = self._row(evidence.item_id)
+                # Nobody could have named it then, and that it is the newest of all would seem to tell.
+                if item >= 0 and self._catalog.created[item] > row.time // MICROS_PER_DAY * MICROS_PER_DAY:
+                    item = -1
+                found.append(_Touch(row.user_key, row.time, item, weight))
         return found[::-1]
 
     def _events(self, since: int) -> Iterator[tuple[int, Evidence]]:
@@ -153,12 +157,10 @@ class Teacher:
 
     def _compared(self, user: int, as_of: int, taken: set[int]) -> NDArray[np.intp]:
         catalog = self._catalog
-        born = catalog.created[: catalog.size] < as_of + MICROS_PER_DAY
-        rows_held = np.flatnonzero(catalog.visible[: catalog.size] & born)
+        rows_held = np.flatnonzero(catalog.visible[: catalog.size] & (catalog.created[: catalog.size] <= as_of))
         rows_held = np.setdiff1d(rows_held, sorted(self._seen[user] - taken))
         if len(rows_held) > MOST_ITEMS:
             rows_held = self._dice.choice(rows_held, MOST_ITEMS, replace=False)
-        # What was taken to was there, whatever its creation time says.
         return np.union1d(rows_held, sorted(taken)).astype(np.intp)
 
     def _row(self, item_id: str) -> int:

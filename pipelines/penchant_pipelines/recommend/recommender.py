@@ -68,7 +68,7 @@ class Ranked:
     sources: tuple[tuple[str, float], ...] = ()
     """Which sources spoke for it and by what share; see `mix.shares`. Empty without a mix."""
     chance: float | None = None
-    """How likely the user takes to it on the next day they are active, 0…1, where the live mix knows."""
+    """How likely the user takes to it on the next day they take to anything new, 0…1, where the live mix knows."""
     candidate: int | None = None
     """Position among the caller's candidates, where they gave some."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,14 +15,25 @@ import typer
 from penchant.cli.errors import fail
 from penchant.cli.files import Assignments, Config, Refusals, read_files, read_settings
 from penchant.cli.options import Commands
-from penchant.cli.output import print_line, print_table, progress
+from penchant.cli.output import print_line, print_table, progress, stderr
 
 _SHOWN = ("ndcg@10", "recall@10", "recall@50", "mrr@50")
+_TRAINED_HERE = (
+    "an adapter that was trained on this log has seen most of the days that are asked about, and so may be ahead by "
+    "memory; only what single_cut asks about came later (see docs/evaluation.md)"
+)
 
 
 def register(app: Commands) -> None:
     """Add the command."""
     app.command()(evaluate)
+
+
+def _writable(file: Path | None) -> Path | None:
+    # Told at the start: the race takes minutes, or hours.
+    if file is not None and not file.exists() and not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
+        raise typer.BadParameter(f"{file.parent} is no folder that can be written to")
+    return file
 
 
 def evaluate(
@@ -32,10 +45,26 @@ def evaluate(
         typer.Option("--signals", metavar="FILE", exists=True, dir_okay=False, help="Signals, JSON Lines or Parquet."),
     ],
     report: Annotated[
-        Path, typer.Option("--report", metavar="OUT.json", dir_okay=False, help="Where the figures go, as JSON.")
+        Path,
+        typer.Option(
+            "--report",
+            metavar="OUT.json",
+            dir_okay=False,
+            writable=True,
+            callback=_writable,
+            help="Where the figures go, as JSON.",
+        ),
     ],
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="OUT.html", dir_okay=False, help="The same as a page with plots.")
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="OUT.html",
+            dir_okay=False,
+            writable=True,
+            callback=_writable,
+            help="The same as a page with plots.",
+        ),
     ] = None,
     cache: Annotated[
         Path | None,
@@ -55,6 +84,7 @@ def evaluate(
     if find_spec("implicit") is None or find_spec("matplotlib") is None:
         fail("evaluation needs more packages: pip install 'penchant[evaluate]'")
     # Here, not above: these take seconds to load, and no other command needs them.
+    from penchant_pipelines.encoder.sentence import file_sha256
     from penchant_pipelines.engine import EngineSettings
     from penchant_pipelines.evaluation.lineup import check_names, line_up, open_cached, race
     from penchant_pipelines.evaluation.log import read_log
@@ -64,6 +94,9 @@ def evaluate(
 
     check_names(only or ())
     settings, refusals = read_settings(config, assignments), Refusals()
+    warnings = [_TRAINED_HERE] if settings.encoder.adapter is not None else []
+    for warning in warnings:
+        stderr.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     with TemporaryDirectory(prefix="penchant-evaluate-") as scratch:
         kept = cache or Path(scratch)
         encoder = open_cached(settings.encoder, kept)
@@ -74,7 +107,6 @@ def evaluate(
                     *read_files(items, signals, settings, refusals.add),
                     TextPipeline(settings.text, kept),
                     encoder.encode,
-                    settings.interests,
                     seed,
                 )
         finally:
@@ -87,6 +119,9 @@ def evaluate(
         with progress("methods that have replayed the log", total, counted=True) as moved:
             runs = race(log, asked, entrants, numbers, moved)
         about = {
+            "version": version("penchant"),
+            "sha256": {"items": file_sha256(items), "signals": file_sha256(signals)},
+            "warnings": warnings,
             "seeds": seeds,
             "left_out": refusals.count + log.left_out,
             "space_id": encoder.space_id,
@@ -102,12 +137,16 @@ def evaluate(
 
 
 def _show(figures: dict[str, Any]) -> None:
+    from penchant_pipelines.evaluation.report import FEWEST_USERS, p_words
+
     told = figures["protocol"]
     print_line(f"{told['users']} users, {told['queries']} queries, {told['items']} items, {told['signals']} signals")
     ranked = sorted(figures["methods"].items(), key=lambda pair: -(pair[1]["ndcg@10"][0] or 0.0))
     rows = []
     for name, values in ranked:
         gain = figures["against"].get(name, {}).get("ndcg@10")
-        said = "{:+.4f} ({:+.4f} … {:+.4f})  p={:.3f}".format(*gain) if gain and None not in gain else ""
+        said = "{:+.4f} ({:+.4f} … {:+.4f})  ".format(*gain[:3]) + p_words(gain[3]) if gain and None not in gain else ""
         rows.append((name, *(f"{values[metric][0]:.4f}" for metric in _SHOWN), said))
     print_table(("method", *_SHOWN, "Penchant's lead in ndcg@10"), rows, empty="")
+    if told["users"] < FEWEST_USERS:
+        print_line(f"{told['users']} users are too few to call any lead more than chance: others may well be different")

@@ -39,7 +39,7 @@ def recommend(
     The score orders the list; compare it within one list only.
 
     The chance, once a mix is live: how likely the user takes to the item on
-    the next day they are active.
+    the next day on which they take to anything new.
 
     With --explain each item names the interest that brought it in, the sources
     that spoke for it with their shares, and the user's own signals behind it,
