@@ -196,9 +196,9 @@ def test_a_post_that_blames_weighs_what_capture_gives_it_and_is_no_verdict() -> 
     assert log.verdicts.tolist() == [-1, -1, -1, 1]
 
 
-def test_what_was_born_on_the_day_asked_about_is_neither_candidate_nor_right_answer() -> None:
-    newborn = Item(id="newborn", title="new", create_time=START + 9 * MICROS_PER_DAY + 1)
-    known = Item(id="known", title="known", create_time=START + 9 * MICROS_PER_DAY)
+def test_what_was_born_after_the_user_came_is_neither_candidate_nor_right_answer() -> None:
+    newborn = Item(id="newborn", title="new", create_time=START + 19 * MICROS_PER_DAY // 2 + 1)
+    known = Item(id="known", title="known", create_time=START + 19 * MICROS_PER_DAY // 2)
     signals = [like("u", day, f"i{day}") for day in range(9)]
     signals += [like("u", 9.5, each, 1.0) for each in ("newborn", "known", "i20")]
     log = read([*ITEMS, newborn, known], signals)

@@ -25,6 +25,7 @@ from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.recommend.sources import SOURCES
 
 DAY = MICROS_PER_DAY
+HOUR = DAY // 24
 ITEMS, USERS, DAYS = 16, 4, 8
 HIDDEN = 3
 # Each example writes a record of its own.
@@ -274,8 +275,8 @@ async def test_an_empty_record_teaches_nothing(live: Live) -> None:
     assert draw(live) == []
 
 
-async def test_what_came_after_the_day_began_is_neither_compared_nor_taken_to(live: Live) -> None:
-    for item, born in ((4, 2 * DAY), (5, DAY + 1), (6, DAY)):
+async def test_what_came_after_the_user_is_neither_compared_nor_taken_to(live: Live) -> None:
+    for item, born in ((4, 2 * DAY), (5, DAY + 13 * HOUR), (6, DAY + 11 * HOUR)):
         await live.upsert(Item(f"i{item:02}", create_time=NOW + born), vector(item))
     await tell(live, [Act(0, 0, 0), Act(0, 1, 5), Act(0, 1, 6, hour=13)])
     (lesson,) = draw(live)

@@ -63,7 +63,7 @@ class Query:
     history: int
     """How many of them are the user's own."""
     relevant: Rows
-    """New items of the day, there at its beginning, that the user did not dislike or take back, ascending."""
+    """New items of the day, there when the user came, that the user did not dislike or take back, ascending."""
     cold: Rows
     """Those of them that nobody touched before."""
     liked: NDArray[np.bool_]
@@ -123,9 +123,9 @@ def _of_user(log: Log, user: int, places: Rows) -> Iterator[Query]:
 def _query(log: Log, user: int, before: Rows, after: Rows, present: int, phase: Phase) -> Query:
     known = int(np.searchsorted(log.times, present))
     seen = np.unique(log.rows[before[log.taken_back[before] >= known]])
+    # Not a right answer either, though touched later that day: when the user came nobody could name it.
+    unborn = np.flatnonzero(log.catalogue.created > log.times[after[0]])
     after = after[log.standing[after]]
-    # Not a right answer either, though touched later that day: nobody could name it at the moment of the question.
-    unborn = np.flatnonzero(log.catalogue.created > present)
     excluded = np.union1d(seen[seen >= 0], unborn)
     new = np.setdiff1d(log.rows[after], np.append(excluded, -1))
     disliked = log.rows[after][log.weights[after] < 0]

@@ -30,7 +30,8 @@ PROTOCOL = {
     "name": "prequential: test, then learn",
     "query": "one a user and active UTC day within the last 30 % of the user's signals; users without any earlier "
     "signal are not asked about",
-    "candidates": "the whole catalogue, less what the user touched before and what was created after the day began",
+    "candidates": "the whole catalogue, less what the user touched before and what was created after the user came, by "
+    "the first signal of the day",
     "target": "candidates that the user touches for the first time on that day, does not dislike and never takes back, "
     "weighed by default settings",
     "known": "all signals of all users before that day, and nothing later",

@@ -41,7 +41,7 @@ TAUGHT_SHARE = 0.6
 
 @dataclass(frozen=True, slots=True)
 class _Touch:
-    """A signal as lessons see it; `row` of the catalogue, −1 for none that was there when the day began."""
+    """A signal as lessons see it; `row` of the catalogue, −1 for none."""
 
     user: int
     time: int
@@ -87,9 +87,11 @@ class Teacher:
         for day, events in groupby(self._events(touches[0].time), key=lambda event: event[1].time // MICROS_PER_DAY):
             today = list(events)
             for user in dict.fromkeys(user for user, _ in today):
-                taken = asked.get((user, day))
+                came, taken = asked.get((user, day), (0, set()))
                 if taken and user in self._profiles:
-                    lesson = self._lesson(user, int(day) * MICROS_PER_DAY, taken - self._seen[user])
+                    # What came later nobody could have named, and that it is the newest of all would seem to tell.
+                    there = {row for row in taken - self._seen[user] if self._catalog.created[row] <= came}
+                    lesson = self._lesson(user, int(day) * MICROS_PER_DAY, came, there)
                     if lesson is not None:
                         yield lesson
             for user, evidence in today:
@@ -108,11 +110,7 @@ class Teacher:
             for row in connection.execute(query):
                 evidence = rows.to_evidence(row)
                 weight = weighing(evidence, self._blender.settings).weight
-                item = self._row(evidence.item_id)
-                # Nobody could have named it then, and that it is the newest of all would seem to tell.
-                if item >= 0 and self._catalog.created[item] > row.time // MICROS_PER_DAY * MICROS_PER_DAY:
-                    item = -1
-                found.append(_Touch(row.user_key, row.time, item, weight))
+                found.append(_Touch(row.user_key, row.time, self._row(evidence.item_id), weight))
         return found[::-1]
 
     def _events(self, since: int) -> Iterator[tuple[int, Evidence]]:
@@ -136,7 +134,7 @@ class Teacher:
         if row >= 0:
             self._seen[user].add(row)
 
-    def _lesson(self, user: int, as_of: int, taken: set[int]) -> Lesson | None:
+    def _lesson(self, user: int, as_of: int, came: int, taken: set[int]) -> Lesson | None:
         ahead = None
         settings = self._blender.settings
         if self._sequence is not None:
@@ -146,7 +144,7 @@ class Teacher:
         taste = Taste.of(view(self._profiles[user], as_of, self._blender), dimensions, ahead)
         if not taken or taste.is_empty:
             return None
-        compared = self._compared(user, as_of, taken)
+        compared = self._compared(user, came, taken)
         scores = self._sources.scores(Asker(user, taste, as_of), compared).astype(np.float32)
         chosen = np.isin(compared, sorted(taken))
         for line in scores:
@@ -155,9 +153,9 @@ class Teacher:
         number = self._numbers.setdefault(user, len(self._numbers))
         return Lesson(number, scores[:, chosen], np.isin(compared[chosen], sorted(taken)))
 
-    def _compared(self, user: int, as_of: int, taken: set[int]) -> NDArray[np.intp]:
+    def _compared(self, user: int, came: int, taken: set[int]) -> NDArray[np.intp]:
         catalog = self._catalog
-        rows_held = np.flatnonzero(catalog.visible[: catalog.size] & (catalog.created[: catalog.size] <= as_of))
+        rows_held = np.flatnonzero(catalog.visible[: catalog.size] & (catalog.created[: catalog.size] <= came))
         rows_held = np.setdiff1d(rows_held, sorted(self._seen[user] - taken))
         if len(rows_held) > MOST_ITEMS:
             rows_held = self._dice.choice(rows_held, MOST_ITEMS, replace=False)
@@ -168,12 +166,12 @@ class Teacher:
         return entry.row if entry is not None and self._catalog.visible[entry.row] else -1
 
 
-def _asked(touches: Sequence[_Touch], most: int) -> dict[tuple[int, int], set[int]]:
-    """The latest days of users, with what each took to that day and did not dislike; not yet less what was seen."""
+def _asked(touches: Sequence[_Touch], most: int) -> dict[tuple[int, int], tuple[int, set[int]]]:
+    """The latest days of users: when each came, and what they took to that day and did not dislike, seen or not."""
     own: dict[int, list[_Touch]] = defaultdict(list)
     for touch in touches:
         own[touch.user].append(touch)
-    found: dict[tuple[int, int], set[int]] = {}
+    found: dict[tuple[int, int], tuple[int, set[int]]] = {}
     for user, mine in own.items():
         first = mine[min(int((1 - TAUGHT_SHARE) * len(mine)), len(mine) - 1)].day
         for day, today in groupby((touch for touch in mine if touch.day >= first), key=lambda touch: touch.day):
@@ -181,7 +179,7 @@ def _asked(touches: Sequence[_Touch], most: int) -> dict[tuple[int, int], set[in
             disliked = {touch.row for touch in marked if touch.weight < 0}
             taken = {touch.row for touch in marked if touch.row >= 0 and touch.weight > 0} - disliked
             if taken and day > mine[0].day:
-                found[user, day] = taken
+                found[user, day] = marked[0].time, taken
     # Users of one day stay as they came: their keys are random.
     latest = sorted(found, key=lambda key: key[1])[-most:]
     return {key: found[key] for key in latest}
