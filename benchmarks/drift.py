@@ -237,9 +237,8 @@ class Bench:
         for taste in told:
             scores = score(taste, vectors[rows], None, none.astype(np.int64), none, time, self._ranking).scores
             counts.append(right[np.argsort(-scores, kind="stable")[:TOP]].sum())
-        by_chance = hypergeom(len(pool), right.sum(), TOP)
-        recall = [*(count > 0 for count in counts), by_chance.sf(0)]
-        precision = [*(count / TOP for count in counts), by_chance.mean() / TOP]
+        recall = [*(count > 0 for count in counts), hypergeom.sf(0, len(pool), right.sum(), TOP)]
+        precision = [*(count / TOP for count in counts), right.mean()]
         return np.array([recall, precision], dtype=np.float64)
 
 
