@@ -18,7 +18,8 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
-from penchant_pipelines.encoder.sentence import EMBEDDED_NAME
+from penchant_pipelines.encoder.adapter import write_manifest
+from penchant_pipelines.encoder.sentence import BILINGUAL, EMBEDDED_NAME
 from penchant_pipelines.errors import WrongState
 
 # peft asks transformers in a way that transformers is about to drop.
@@ -57,13 +58,20 @@ def small_model(folder: Path, seed: int = 0, pooling: str = "mean") -> Path:
     return folder / f"small-{pooling}"
 
 
-def adapter(model: Path, folder: Path, seed: int = 0, safe: bool = True) -> Path:
-    """Save a LoRA adapter of random weights for a model."""
+def adapter(model: Path, folder: Path, seed: int = 0) -> Path:
+    """Save a LoRA adapter of random weights for a model, and its manifest."""
     torch.manual_seed(seed)
     bert = SentenceTransformer(str(model), device="cpu")[0].get_submodule("auto_model")
     config = LoraConfig(r=4, lora_alpha=16, target_modules=["query", "value"], init_lora_weights=False)
     adapted = get_peft_model(bert, config)
-    adapted.save_pretrained(str(folder), safe_serialization=safe)
+    adapted.save_pretrained(str(folder))
+    return sealed(folder, model)
+
+
+def sealed(folder: Path, model: Path) -> Path:
+    """Write the manifest of an adapter folder as it stands."""
+    base = opened(model)
+    write_manifest(folder, base.space_id, base.dimensions, {})
     return folder
 
 
@@ -168,7 +176,7 @@ def other_scale(models: Models, folder: Path) -> tuple[Path, Path | None]:
     config = json.loads((lora / "adapter_config.json").read_text("utf-8"))
     config["lora_alpha"] *= 2
     (lora / "adapter_config.json").write_text(json.dumps(config), "utf-8")
-    return models.model, lora
+    return models.model, sealed(lora, models.model)
 
 
 @pytest.mark.parametrize("change", [other_weights, other_pooling, other_adapter, other_scale])
@@ -188,20 +196,30 @@ def refused(model: Path | None = None, lora: Path | None = None) -> WrongState:
 
 
 def test_a_pickled_adapter_is_never_read(models: Models, tmp_path: Path) -> None:
-    lora = adapter(models.model, tmp_path / "pickled", safe=True)
-    (lora / "adapter_model.safetensors").unlink()
+    lora = adapter(models.model, tmp_path / "pickled")
     torch.save({}, lora / "adapter_model.bin")
     error = refused(models.model, lora)
-    assert error.reason == "ADAPTER_UNREADABLE"
+    assert error.reason == "ADAPTER_UNSAFE"
     assert "pickle" in error.message
 
 
-def test_an_adapter_that_does_not_fit_is_refused(models: Models, tmp_path: Path) -> None:
-    assert refused(None, models.lora).reason == "ADAPTER_MISMATCH"
+def test_an_adapter_in_the_settings_is_checked_as_one_that_is_loaded(models: Models, tmp_path: Path) -> None:
+    assert refused(None, models.lora).reason == "ADAPTER_WRONG_BASE"
     assert refused(models.model, tmp_path / "absent").reason == "ADAPTER_UNREADABLE"
     lora = shutil.copytree(models.lora, tmp_path / "music")
+    with (lora / "adapter_config.json").open("a") as file:
+        file.write("\n")
+    assert refused(models.model, lora).reason == "ADAPTER_ALTERED"
     (lora / "adapter_config.json").unlink()
-    assert refused(models.model, lora).reason == "ADAPTER_MISMATCH"
+    assert refused(models.model, lora).reason == "ADAPTER_UNREADABLE"
+
+
+def test_an_altered_embedded_adapter_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = shutil.copytree(BILINGUAL, tmp_path / "bilingual")
+    monkeypatch.setattr("penchant_pipelines.encoder.adapter.BILINGUAL", copy)
+    with (copy / "words.txt").open("a", encoding="utf-8") as file:
+        file.write("卷王 1\n")
+    assert refused().reason == "ADAPTER_ALTERED"
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:

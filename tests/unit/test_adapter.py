@@ -212,5 +212,5 @@ def test_a_damaged_or_foreign_adapter_is_refused(
     assert "books" in raised.value.message
 
 
-def test_a_check_alone_needs_no_second_model(folder: Path, encoder: Encoder) -> None:
-    assert check_adapter(folder, encoder).base == encoder.space_id
+def test_a_check_alone_needs_no_model(folder: Path, encoder: Encoder) -> None:
+    assert check_adapter(folder).base == encoder.space_id

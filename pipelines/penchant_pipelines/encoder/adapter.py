@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from penchant_pipelines.encoder.base import Encoder
-from penchant_pipelines.encoder.sentence import file_sha256, open_encoder
+from penchant_pipelines.encoder.sentence import BILINGUAL, SentenceEncoder, file_sha256, merge_adapter, open_model
 from penchant_pipelines.encoder.settings import EncoderSettings
 from penchant_pipelines.errors import WrongState
 
@@ -77,10 +77,40 @@ def read_manifest(folder: Path) -> Manifest:
         raise _unreadable(folder, f"has a {MANIFEST} that is wrong at {where}: {problem['msg']}") from error
 
 
-def check_adapter(folder: Path, base: Encoder) -> Manifest:
-    """Check all of an adapter folder that can be told without running it: files, hashes, base, sizes.
+def open_encoder(settings: EncoderSettings) -> Encoder:
+    """Load the configured model and merge its adapter, if any, into it; blocks for seconds.
 
-    Whether the tensors fit the model's layers is checked as they are merged into it. Raises WrongState.
+    The hub is asked only for a hub name. Raises WrongState where the model is missing, altered or of the wrong kind, or
+    where the adapter must be refused.
+    """
+    folder = settings.adapter
+    # Before the model is loaded, which may take long.
+    manifest = None if folder is None else check_adapter(folder)
+    if not settings.model:
+        check_adapter(BILINGUAL)
+    model, name, digest = open_model(settings)
+    base = SentenceEncoder(model, name, "", digest, settings.batch_size)
+    if folder is None or manifest is None:
+        return base
+    _check_base(folder, manifest, base)
+    digest += merge_adapter(model, folder)
+    return SentenceEncoder(model, name, folder.name, digest, settings.batch_size)
+
+
+def open_adapter(settings: EncoderSettings, folder: Path, base: Encoder | None = None) -> Encoder:
+    """Load the configured model with this adapter in place of the settings' own; as `open_encoder`.
+
+    `base` is the loaded base encoder, where there is one at hand: for another's adapter no model is loaded.
+    """
+    if base is not None:
+        _check_base(folder, read_manifest(folder), base)
+    return open_encoder(settings.model_copy(update={"adapter": folder}))
+
+
+def check_adapter(folder: Path) -> Manifest:
+    """Check all of an adapter folder that can be told without a model: files, hashes, configuration, numbers.
+
+    Whether it is made for a model is checked where it is merged into it. Raises WrongState.
     """
     if not folder.is_dir():
         raise _unreadable(folder, "is no folder")
@@ -102,6 +132,14 @@ def check_adapter(folder: Path, base: Encoder) -> Manifest:
             raise _unreadable(folder, f"has a manifest that names {name!r}, which is no part of an adapter")
     for name in (*NEEDED, *OPTIONAL):
         _check_file(folder, name, manifest.files.get(name))
+    _check_config(folder)
+    for name in manifest.files:
+        if name.endswith(".safetensors"):
+            _check_tensors(folder, name)
+    return manifest
+
+
+def _check_base(folder: Path, manifest: Manifest, base: Encoder) -> None:
     if manifest.base != base.space_id:
         raise WrongState(
             "ADAPTER_WRONG_BASE",
@@ -110,21 +148,6 @@ def check_adapter(folder: Path, base: Encoder) -> Manifest:
         )
     if manifest.dimensions != base.dimensions:
         raise _mismatch(folder, f"makes vectors of {manifest.dimensions} dimensions, the base of {base.dimensions}")
-    _check_config(folder)
-    for name in manifest.files:
-        if name.endswith(".safetensors"):
-            _check_tensors(folder, name)
-    return manifest
-
-
-def open_adapter(settings: EncoderSettings, folder: Path, base: Encoder | None = None) -> Encoder:
-    """Load the base model with an adapter merged into it; blocks for seconds.
-
-    `base` is the loaded base encoder, where there is one at hand. Its space_id and the adapter's bytes make the
-    new one's. Raises WrongState where the adapter must be refused.
-    """
-    check_adapter(folder, base or open_encoder(settings.model_copy(update={"adapter": None})))
-    return open_encoder(settings.model_copy(update={"adapter": folder}))
 
 
 def _check_file(folder: Path, name: str, expected: str | None) -> None:

@@ -1,4 +1,4 @@
-"""sentence-transformers models, with an optional PEFT adapter, and the embedded default."""
+"""sentence-transformers models, the embedded default among them, and what merges an adapter into one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penchant_pipelines.encoder.base import Encoder, Vectors
+from penchant_pipelines.encoder.base import Vectors
 from penchant_pipelines.encoder.settings import EncoderSettings
 from penchant_pipelines.encoder.words import ROWS_FILE, WORDS_FILE, WordVocabulary, add_words, load_rows
 from penchant_pipelines.errors import WrongState
@@ -25,19 +25,6 @@ EMBEDDED_NAME = "bilingual-MiniLM-L6"
 BILINGUAL = Path(__file__).parent / "bilingual"
 """The adapter that teaches the embedded all-MiniLM-L6-v2 Chinese; its card tells how it was made."""
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-
-
-def open_encoder(settings: EncoderSettings) -> Encoder:
-    """Load the configured model; blocks for seconds. The hub is asked only for a hub name.
-
-    Raises WrongState where the model or adapter is missing, altered or of the wrong kind.
-    """
-    model, name, digest = open_model(settings)
-    adapter_id = ""
-    if settings.adapter is not None:
-        adapter_id = settings.adapter.name
-        digest += merge_adapter(model, settings.adapter)
-    return SentenceEncoder(model, name, adapter_id, digest, settings.batch_size)
 
 
 def open_model(settings: EncoderSettings) -> tuple[SentenceTransformer, str, str]:
@@ -162,14 +149,9 @@ def _weights_digest(model: SentenceTransformer, folder: Path | None) -> str:
 def merge_adapter(model: SentenceTransformer, folder: Path) -> str:
     """Merge an adapter, words of its own included, into the model; returns the adapter's digest.
 
-    Raises WrongState where a file is missing or does not fit the model.
+    Its files are taken as they are: `adapter.open_encoder` checks them first. Raises WrongState where they don't fit
+    the model.
     """
-    weights = folder / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise WrongState(
-            "ADAPTER_UNREADABLE",
-            f"encoder.adapter {str(folder)!r} holds no adapter_model.safetensors (pickle files are never read)",
-        )
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import SafetensorError, safe_open
 
@@ -182,9 +164,9 @@ def merge_adapter(model: SentenceTransformer, folder: Path) -> str:
             warnings.filterwarnings("ignore", message="Found missing adapter keys")
             warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
             adapted = PeftModel.from_pretrained(transformer.get_submodule("auto_model"), str(folder))
-        with safe_open(weights, framework="pt") as tensors:
+        with safe_open(folder / "adapter_model.safetensors", framework="pt") as tensors:
             given = set(tensors.keys())
-    except (KeyError, OSError, RuntimeError, SafetensorError, ValueError) as error:
+    except (AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
         raise WrongState("ADAPTER_MISMATCH", f"adapter {folder.name!r} does not fit the model: {error}") from error
     wrong = given ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
     if wrong:

@@ -18,7 +18,7 @@ class EncoderSettings(Section):
         description="A sentence-transformers folder or hub name. Empty: the embedded bilingual one (zh, en).",
     )
     adapter: Path | None = Field(
-        default=None, description="Folder of a PEFT LoRA adapter (safetensors) made for the model."
+        default=None, description="Folder of an adapter made for the model, its manifest included."
     )
     adapters: Path | None = Field(
         default=None,
