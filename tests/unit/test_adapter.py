@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from penchant_finetune.lora import target_modules
 from penchant_pipelines.encoder import Encoder, EncoderSettings
 from penchant_pipelines.encoder.adapter import (
     CONFIG,
@@ -22,6 +23,7 @@ from penchant_pipelines.encoder.adapter import (
     read_manifest,
     write_manifest,
 )
+from penchant_pipelines.encoder.sentence import SentenceEncoder
 from penchant_pipelines.errors import WrongState
 
 # peft asks transformers in a way that transformers is about to drop.
@@ -198,7 +200,12 @@ def changed_config(change: dict[str, object]) -> Callable[[Path, Encoder], None]
         pytest.param(changed_config({"r": 1 << 20}), "ADAPTER_MISMATCH", id="huge-rank"),
         pytest.param(changed_config({"r": 3}), "ADAPTER_MISMATCH", id="other-rank"),
         pytest.param(changed_config({"rank_pattern": {"query": 9999}}), "ADAPTER_MISMATCH", id="huge-pattern"),
+        pytest.param(changed_config({"lora_alpha": float("nan")}), "ADAPTER_MISMATCH", id="alpha-no-number"),
+        pytest.param(changed_config({"lora_alpha": 1e38}), "ADAPTER_MISMATCH", id="huge-alpha"),
+        pytest.param(changed_config({"alpha_pattern": {"query": -1}}), "ADAPTER_MISMATCH", id="alpha-below-zero"),
         pytest.param(changed_config({"target_modules": ["nowhere"]}), "ADAPTER_MISMATCH", id="no-such-layer"),
+        pytest.param(changed_config({"target_modules": 5}), "ADAPTER_UNREADABLE", id="no-name"),
+        pytest.param(changed_config({"task_type": "CAUSAL_LM"}), "ADAPTER_MISMATCH", id="other-task"),
         pytest.param(changed_config({"layer_replication": [[0, 3], [2, 6]]}), "ADAPTER_UNREADABLE", id="more-layers"),
     ],
 )
@@ -210,6 +217,39 @@ def test_a_damaged_or_foreign_adapter_is_refused(
         opened(folder, encoder)
     assert raised.value.reason == reason
     assert "books" in raised.value.message
+
+
+# Matching it against a name takes longer than anybody waits, in one piece that no other thread interrupts.
+WICKED = r"((\w+\.?)+)+!"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"target_modules": WICKED},
+        {"exclude_modules": WICKED},
+        {"modules_to_save": [WICKED]},
+        {"layers_to_transform": [0], "layers_pattern": [WICKED]},
+        {"rank_pattern": {WICKED: 4}},
+        {"alpha_pattern": {WICKED: 4}},
+    ],
+    ids=lambda change: list(change)[-1],
+)
+def test_no_pattern_of_an_adapters_own_is_matched(folder: Path, encoder: Encoder, change: dict[str, object]) -> None:
+    changed_config(change)(folder, encoder)
+    with pytest.raises(WrongState) as raised:
+        check_adapter(folder)
+    assert raised.value.reason == "ADAPTER_UNREADABLE"
+    assert list(change)[-1] in raised.value.message
+
+
+def test_the_pattern_that_an_export_writes_is_taken(folder: Path, encoder: Encoder) -> None:
+    assert isinstance(encoder, SentenceEncoder)
+    pattern = target_modules(encoder._model[0].get_submodule("auto_model"))
+    changed_config({"target_modules": pattern, "exclude_modules": ["pooler.dense"], "rank_pattern": {"0.query": 4}})(
+        folder, encoder
+    )
+    check_adapter(folder)
 
 
 def test_a_check_alone_needs_no_model(folder: Path, encoder: Encoder) -> None:

@@ -11,6 +11,7 @@ lie beside them and are hashed too.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,12 @@ MOST_BYTES = 2 << 30
 """Most bytes of a file of tensors; the largest adapters of 8B models stay far below."""
 MOST_JSON_BYTES = 1 << 20
 MOST_RANK = 1024
+MOST_ALPHA = 1 << 16
+
+_NAMING = ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern", "rank_pattern", "alpha_pattern")
+"""What of a configuration names layers."""
+_LAYERS = re.compile(r"\w+(\.\w+)*|\.\*\\\.\\d\+\\\.\.\*\\b\(\w+(\|\w+)*\)")
+"""The name of layers, or the pattern that an export writes: some names inside numbered layers."""
 
 
 class Manifest(BaseModel):
@@ -172,17 +179,34 @@ def _check_config(folder: Path) -> None:
     """Refuse a configuration that is no plain LoRA: others change the model's shape or import code."""
     try:
         config: Any = json.loads(_small_file(folder, CONFIG))
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise _unreadable(folder, f"has a {CONFIG} that is not JSON") from error
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise _unreadable(folder, f"has a {CONFIG} whose peft_type is not LORA")
     for key in ("layer_replication", "megatron_config"):
         if config.get(key):
             raise _unreadable(folder, f"has a {CONFIG} that sets {key}, which is not supported")
-    patterns = config.get("rank_pattern") or {}
-    ranks = [config.get("r"), *(patterns.values() if isinstance(patterns, dict) else [patterns])]
-    if not all(type(rank) is int and 1 <= rank <= MOST_RANK for rank in ranks):
-        raise _mismatch(folder, f"has ranks {ranks}; each must be a whole number from 1 to {MOST_RANK}")
+    for key in _NAMING:
+        value = config.get(key) or []
+        # PEFT matches each of these as a regular expression, and there are such that hold up all threads for good.
+        for name in value if isinstance(value, list | dict) else [value]:
+            if not isinstance(name, str) or not _LAYERS.fullmatch(name):
+                raise _unreadable(
+                    folder,
+                    f"has a {CONFIG} whose {key} holds {str(name)[:80]!r}; give names of layers, such as 'query'",
+                )
+    for rank in _numbers(config, "r", "rank_pattern"):
+        if type(rank) is not int or not 1 <= rank <= MOST_RANK:
+            raise _mismatch(folder, f"has a rank of {rank}; it must be a whole number from 1 to {MOST_RANK}")
+    for alpha in _numbers(config, "lora_alpha", "alpha_pattern"):
+        if type(alpha) not in (int, float) or not 0 < alpha <= MOST_ALPHA:
+            raise _mismatch(folder, f"has a lora_alpha of {alpha}; it must be a number above 0, at most {MOST_ALPHA}")
+
+
+def _numbers(config: dict[str, Any], key: str, pattern: str) -> list[Any]:
+    """A number of a configuration, and those that stand in its place for some layers."""
+    others = config.get(pattern) or {}
+    return [config.get(key), *(others.values() if isinstance(others, dict) else [others])]
 
 
 def _check_tensors(folder: Path, file: str) -> None:
