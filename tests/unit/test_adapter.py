@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,16 @@ def no_folder(folder: Path, encoder: Encoder) -> None:
 
 def no_manifest(folder: Path, encoder: Encoder) -> None:
     (folder / MANIFEST).unlink()
+
+
+def manifest_of_a_pipe(folder: Path, encoder: Encoder) -> None:
+    (folder / MANIFEST).unlink()
+    os.mkfifo(folder / MANIFEST)
+
+
+def config_of_a_pipe(folder: Path, encoder: Encoder) -> None:
+    (folder / CONFIG).unlink()
+    os.mkfifo(folder / CONFIG)
 
 
 def manifest_with_more(folder: Path, encoder: Encoder) -> None:
@@ -180,6 +191,8 @@ def changed_config(change: dict[str, object]) -> Callable[[Path, Encoder], None]
     [
         (no_folder, "ADAPTER_UNREADABLE"),
         (no_manifest, "ADAPTER_UNREADABLE"),
+        (manifest_of_a_pipe, "ADAPTER_UNREADABLE"),
+        (config_of_a_pipe, "ADAPTER_UNREADABLE"),
         (manifest_with_more, "ADAPTER_UNREADABLE"),
         (path_in_manifest, "ADAPTER_UNREADABLE"),
         (no_weights, "ADAPTER_UNREADABLE"),

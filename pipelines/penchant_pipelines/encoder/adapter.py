@@ -224,12 +224,15 @@ def _check_tensors(folder: Path, file: str) -> None:
 
 def _small_file(folder: Path, name: str) -> str:
     path = folder / name
+    # Reading a pipe waits for whoever writes into it, for good.
+    if not path.is_file():
+        raise _unreadable(folder, f"holds no {name}")
     try:
         if path.stat().st_size > MOST_JSON_BYTES:
             raise _unreadable(folder, f"has a {name} of {path.stat().st_size:,} bytes, which no adapter needs")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(folder, f"holds no {name} that can be read") from error
+        raise _unreadable(folder, f"has a {name} that can't be read") from error
 
 
 def _unreadable(folder: Path, problem: str) -> WrongState:
