@@ -153,6 +153,12 @@ def not_numbers(folder: Path, encoder: Encoder) -> None:
     sealed_anew(folder, encoder)
 
 
+def numbers_too_large(folder: Path, encoder: Encoder) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    save_file({name: tensor * 1e30 for name, tensor in tensors.items()}, folder / WEIGHTS)
+    sealed_anew(folder, encoder)
+
+
 def not_tensors(folder: Path, encoder: Encoder) -> None:
     (folder / WEIGHTS).write_bytes(b"\x80\x04K\x01.")
     sealed_anew(folder, encoder)
@@ -205,6 +211,7 @@ def changed_config(change: dict[str, object]) -> Callable[[Path, Encoder], None]
         (other_base, "ADAPTER_WRONG_BASE"),
         (other_dimensions, "ADAPTER_MISMATCH"),
         (not_numbers, "ADAPTER_MISMATCH"),
+        (numbers_too_large, "ADAPTER_MISMATCH"),
         (not_tensors, "ADAPTER_UNREADABLE"),
         (a_tensor_too_few, "ADAPTER_MISMATCH"),
         (a_tensor_too_many, "ADAPTER_MISMATCH"),

@@ -15,6 +15,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from penchant_pipelines.encoder.base import Encoder
@@ -33,6 +34,7 @@ MOST_BYTES = 2 << 30
 MOST_JSON_BYTES = 1 << 20
 MOST_RANK = 1024
 MOST_ALPHA = 1 << 16
+PROBES = ("", "a walk in the rain", "雨中散步")
 
 _NAMING = ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern", "rank_pattern", "alpha_pattern")
 """What of a configuration names layers."""
@@ -101,7 +103,9 @@ def open_encoder(settings: EncoderSettings) -> Encoder:
         return base
     _check_base(folder, manifest, base)
     digest += merge_adapter(model, folder)
-    return SentenceEncoder(model, name, folder.name, digest, settings.batch_size)
+    encoder = SentenceEncoder(model, name, folder.name, digest, settings.batch_size)
+    _check_vectors(folder, encoder)
+    return encoder
 
 
 def open_adapter(settings: EncoderSettings, folder: Path, base: Encoder | None = None) -> Encoder:
@@ -155,6 +159,13 @@ def _check_base(folder: Path, manifest: Manifest, base: Encoder) -> None:
         )
     if manifest.dimensions != base.dimensions:
         raise _mismatch(folder, f"makes vectors of {manifest.dimensions} dimensions, the base of {base.dimensions}")
+
+
+def _check_vectors(folder: Path, encoder: Encoder) -> None:
+    """Weights may be finite, and yet what is computed with them not."""
+    lengths = np.linalg.norm(encoder.encode(PROBES), axis=1)
+    if not np.allclose(lengths, 1, atol=1e-3):
+        raise _mismatch(folder, "makes no unit vectors of plain texts; its weights or its lora_alpha are too large")
 
 
 def _check_file(folder: Path, name: str, expected: str | None) -> None:
