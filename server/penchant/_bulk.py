@@ -181,7 +181,7 @@ class Batch(Generic[Element]):
 
     def refused(self, error: PenchantError) -> float:
         """Return the seconds to wait after the whole call failed; raises `error` where waiting won't help."""
-        # An overload that doesn't say when to come back is a request that is too large.
+        # An overload that doesn't say when to come back is not the server's own: nothing tells that it passes.
         if isinstance(error, OverloadedError):
             passing = error.retry_after is not None
         else:
