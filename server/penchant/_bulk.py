@@ -244,7 +244,8 @@ def overload_pause(error: PenchantError, seconds_left: float) -> float:
     """
     if not isinstance(error, OverloadedError) or error.retry_after is None:
         raise error
-    if error.retry_after >= seconds_left:
+    # The pause is about as long as what is taken waits: who comes back with less time left than that comes in vain.
+    if 2 * error.retry_after >= seconds_left:
         raise error
     return error.retry_after
 
