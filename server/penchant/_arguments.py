@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from numbers import Integral, Real
@@ -69,6 +70,13 @@ def string(name: str, value: str) -> str:
     if problem := _problem(value, str):
         raise InvalidInputError.at(name, problem)
     return value
+
+
+def seconds(name: str, value: Any) -> float:
+    """Return a time span. Raises InvalidInputError for what no call can end within: it must be finite and above 0."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
+        raise InvalidInputError.at(name, f"must be a number of seconds above 0, such as 10.0, is {value!r}")
+    return float(value)
 
 
 def zoned(name: str, time: Any) -> datetime | None:

@@ -181,7 +181,7 @@ class Batch(Generic[Element]):
 
     def refused(self, error: PenchantError) -> float:
         """Return the seconds to wait after the whole call failed; raises `error` where waiting won't help."""
-        # An overload that doesn't say when to come back is a request that is too large.
+        # An overload that doesn't say when to come back is not the server's own: nothing tells that it passes.
         if isinstance(error, OverloadedError):
             passing = error.retry_after is not None
         else:
@@ -244,7 +244,8 @@ def overload_pause(error: PenchantError, seconds_left: float) -> float:
     """
     if not isinstance(error, OverloadedError) or error.retry_after is None:
         raise error
-    if error.retry_after >= seconds_left:
+    # The pause is about as long as what is taken waits: who comes back with less time left than that comes in vain.
+    if 2 * error.retry_after >= seconds_left:
         raise error
     return error.retry_after
 

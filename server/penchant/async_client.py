@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.message import Message
 
 from penchant import _bulk, _requests
-from penchant._arguments import collection
+from penchant._arguments import collection, seconds
 from penchant._channel import address, channel_options
 from penchant._requests import Method, named_after
 from penchant._rpcs import BY_REQUEST, Rpc, rpc_of
@@ -64,7 +64,7 @@ class AsyncClient:
     """Calls a Penchant server at `target`, `host:port`, from one event loop; else as `penchant.Client`."""
 
     def __init__(self, target: str = "127.0.0.1:50051", *, timeout: float = 10.0) -> None:
-        self._timeout = timeout
+        self._timeout = seconds("timeout", timeout)
         self._target = address(target)
         self._channel: grpc.aio.Channel | None = None
         self._calls: dict[str, Any] = {}

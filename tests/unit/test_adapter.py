@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from penchant_finetune.lora import target_modules
 from penchant_pipelines.encoder import Encoder, EncoderSettings
 from penchant_pipelines.encoder.adapter import (
     CONFIG,
@@ -22,6 +24,7 @@ from penchant_pipelines.encoder.adapter import (
     read_manifest,
     write_manifest,
 )
+from penchant_pipelines.encoder.sentence import SentenceEncoder
 from penchant_pipelines.errors import WrongState
 
 # peft asks transformers in a way that transformers is about to drop.
@@ -82,6 +85,16 @@ def no_manifest(folder: Path, encoder: Encoder) -> None:
     (folder / MANIFEST).unlink()
 
 
+def manifest_of_a_pipe(folder: Path, encoder: Encoder) -> None:
+    (folder / MANIFEST).unlink()
+    os.mkfifo(folder / MANIFEST)
+
+
+def config_of_a_pipe(folder: Path, encoder: Encoder) -> None:
+    (folder / CONFIG).unlink()
+    os.mkfifo(folder / CONFIG)
+
+
 def manifest_with_more(folder: Path, encoder: Encoder) -> None:
     content = json.loads((folder / MANIFEST).read_text("utf-8"))
     (folder / MANIFEST).write_text(json.dumps(content | {"run": "x"}), "utf-8")
@@ -140,6 +153,12 @@ def not_numbers(folder: Path, encoder: Encoder) -> None:
     sealed_anew(folder, encoder)
 
 
+def numbers_too_large(folder: Path, encoder: Encoder) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    save_file({name: tensor * 1e30 for name, tensor in tensors.items()}, folder / WEIGHTS)
+    sealed_anew(folder, encoder)
+
+
 def not_tensors(folder: Path, encoder: Encoder) -> None:
     (folder / WEIGHTS).write_bytes(b"\x80\x04K\x01.")
     sealed_anew(folder, encoder)
@@ -178,6 +197,8 @@ def changed_config(change: dict[str, object]) -> Callable[[Path, Encoder], None]
     [
         (no_folder, "ADAPTER_UNREADABLE"),
         (no_manifest, "ADAPTER_UNREADABLE"),
+        (manifest_of_a_pipe, "ADAPTER_UNREADABLE"),
+        (config_of_a_pipe, "ADAPTER_UNREADABLE"),
         (manifest_with_more, "ADAPTER_UNREADABLE"),
         (path_in_manifest, "ADAPTER_UNREADABLE"),
         (no_weights, "ADAPTER_UNREADABLE"),
@@ -190,6 +211,7 @@ def changed_config(change: dict[str, object]) -> Callable[[Path, Encoder], None]
         (other_base, "ADAPTER_WRONG_BASE"),
         (other_dimensions, "ADAPTER_MISMATCH"),
         (not_numbers, "ADAPTER_MISMATCH"),
+        (numbers_too_large, "ADAPTER_MISMATCH"),
         (not_tensors, "ADAPTER_UNREADABLE"),
         (a_tensor_too_few, "ADAPTER_MISMATCH"),
         (a_tensor_too_many, "ADAPTER_MISMATCH"),
@@ -198,7 +220,12 @@ def changed_config(change: dict[str, object]) -> Callable[[Path, Encoder], None]
         pytest.param(changed_config({"r": 1 << 20}), "ADAPTER_MISMATCH", id="huge-rank"),
         pytest.param(changed_config({"r": 3}), "ADAPTER_MISMATCH", id="other-rank"),
         pytest.param(changed_config({"rank_pattern": {"query": 9999}}), "ADAPTER_MISMATCH", id="huge-pattern"),
+        pytest.param(changed_config({"lora_alpha": float("nan")}), "ADAPTER_MISMATCH", id="alpha-no-number"),
+        pytest.param(changed_config({"lora_alpha": 1e38}), "ADAPTER_MISMATCH", id="huge-alpha"),
+        pytest.param(changed_config({"alpha_pattern": {"query": -1}}), "ADAPTER_MISMATCH", id="alpha-below-zero"),
         pytest.param(changed_config({"target_modules": ["nowhere"]}), "ADAPTER_MISMATCH", id="no-such-layer"),
+        pytest.param(changed_config({"target_modules": 5}), "ADAPTER_UNREADABLE", id="no-name"),
+        pytest.param(changed_config({"task_type": "CAUSAL_LM"}), "ADAPTER_MISMATCH", id="other-task"),
         pytest.param(changed_config({"layer_replication": [[0, 3], [2, 6]]}), "ADAPTER_UNREADABLE", id="more-layers"),
     ],
 )
@@ -212,5 +239,38 @@ def test_a_damaged_or_foreign_adapter_is_refused(
     assert "books" in raised.value.message
 
 
-def test_a_check_alone_needs_no_second_model(folder: Path, encoder: Encoder) -> None:
-    assert check_adapter(folder, encoder).base == encoder.space_id
+# Matching it against a name takes longer than anybody waits, in one piece that no other thread interrupts.
+WICKED = r"((\w+\.?)+)+!"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"target_modules": WICKED},
+        {"exclude_modules": WICKED},
+        {"modules_to_save": [WICKED]},
+        {"layers_to_transform": [0], "layers_pattern": [WICKED]},
+        {"rank_pattern": {WICKED: 4}},
+        {"alpha_pattern": {WICKED: 4}},
+    ],
+    ids=lambda change: list(change)[-1],
+)
+def test_no_pattern_of_an_adapters_own_is_matched(folder: Path, encoder: Encoder, change: dict[str, object]) -> None:
+    changed_config(change)(folder, encoder)
+    with pytest.raises(WrongState) as raised:
+        check_adapter(folder)
+    assert raised.value.reason == "ADAPTER_UNREADABLE"
+    assert list(change)[-1] in raised.value.message
+
+
+def test_the_pattern_that_an_export_writes_is_taken(folder: Path, encoder: Encoder) -> None:
+    assert isinstance(encoder, SentenceEncoder)
+    pattern = target_modules(encoder._model[0].get_submodule("auto_model"))
+    changed_config({"target_modules": pattern, "exclude_modules": ["pooler.dense"], "rank_pattern": {"0.query": 4}})(
+        folder, encoder
+    )
+    check_adapter(folder)
+
+
+def test_a_check_alone_needs_no_model(folder: Path, encoder: Encoder) -> None:
+    assert check_adapter(folder).base == encoder.space_id

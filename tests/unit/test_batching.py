@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from penchant_pipelines.encoder import BatchingEncoder, EncoderSettings, Vectors
+from penchant_pipelines.encoder import batching as batching_module
 from penchant_pipelines.errors import Overloaded, WrongState
 
 DIMENSIONS = 8
@@ -53,6 +55,14 @@ class Letters:
         return [text for batch in self.batches for text in batch]
 
 
+class Slow(Letters):
+    """Takes 4 ms a text."""
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        time.sleep(0.004 * len(texts))
+        return super().encode(texts)
+
+
 @asynccontextmanager
 async def batching(model: Letters, **settings: Any) -> AsyncIterator[BatchingEncoder]:
     encoder = BatchingEncoder(model, EncoderSettings(**{"workers": 1, **settings}))
@@ -61,6 +71,11 @@ async def batching(model: Letters, **settings: Any) -> AsyncIterator[BatchingEnc
     finally:
         model.open.set()
         await encoder.close()
+
+
+def pending(encoder: BatchingEncoder) -> int:
+    """Texts that wait for the model or are in it."""
+    return len(encoder._pending)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -96,12 +111,12 @@ async def test_equal_texts_are_encoded_once() -> None:
     async with batching(model) as encoder:
         async with held(model, encoder):
             waiting = [asyncio.create_task(encoder.encode(["a", "b", "a"])) for _ in range(5)]
-            await until(lambda: encoder.pending_count == 3)
+            await until(lambda: pending(encoder) == 3)
         for found in await asyncio.gather(*waiting):
             np.testing.assert_array_equal(found, np.stack([vector("a"), vector("b"), vector("a")]))
         await encoder.encode(["b", "first"])
         assert sorted(model.texts) == ["a", "b", "first"]
-        assert encoder.pending_count == 0
+        assert pending(encoder) == 0
 
 
 async def test_a_text_in_the_model_is_shared_too() -> None:
@@ -119,7 +134,7 @@ async def test_concurrent_requests_share_a_batch() -> None:
     async with batching(model, batch_size=32) as encoder:
         async with held(model, encoder):
             waiting = [asyncio.create_task(encoder.encode([f"text {n}"])) for n in range(20)]
-            await until(lambda: encoder.pending_count == 21)
+            await until(lambda: pending(encoder) == 21)
         await asyncio.gather(*waiting)
         assert [len(batch) for batch in model.batches] == [1, 20]
 
@@ -137,7 +152,7 @@ async def test_one_text_is_not_stuck_behind_a_bulk_feed(shared: bool) -> None:
     async with batching(model, batch_size=8) as encoder:
         async with held(model, encoder):
             bulk = asyncio.create_task(encoder.encode([f"bulk {n}" for n in range(5000)]))
-            await until(lambda: encoder.pending_count == 5001)
+            await until(lambda: pending(encoder) == 5001)
             # The second case: the text is one of the feed's last.
             text = "bulk 4999" if shared else "single"
             single = asyncio.create_task(encoder.encode([text]))
@@ -154,12 +169,12 @@ async def test_requests_that_nobody_waits_for_never_reach_the_model() -> None:
         async with held(model, encoder):
             gone = asyncio.create_task(encoder.encode(["gone", "wanted", "gone too"]))
             kept = asyncio.create_task(encoder.encode(["wanted", "kept"]))
-            await until(lambda: encoder.pending_count == 5)
+            await until(lambda: pending(encoder) == 5)
             gone.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await gone
         np.testing.assert_array_equal(await kept, np.stack([vector("wanted"), vector("kept")]))
-        await until(lambda: encoder.pending_count == 0)
+        await until(lambda: pending(encoder) == 0)
         assert sorted(model.texts) == ["first", "kept", "wanted"]
         # A text that was dropped can be asked for again.
         np.testing.assert_array_equal(await encoder.encode(["gone"]), [vector("gone")])
@@ -180,26 +195,82 @@ async def test_a_dropped_text_that_is_asked_for_again_at_once_is_encoded() -> No
         assert model.texts.count("again") == 1
 
 
-async def test_too_many_texts_are_refused_and_nothing_of_them_is_taken() -> None:
+async def test_who_would_wait_too_long_is_told_when_to_come_back() -> None:
+    model = Slow()
+    async with batching(model, max_wait_seconds=0.3) as encoder:
+        await encoder.encode([f"measured {n}" for n in range(100)])
+        model.batches.clear()
+
+        asked = [encoder.encode([f"text {n}"]) for n in range(300)]
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        refused = [outcome for outcome in outcomes if isinstance(outcome, Overloaded)]
+        taken = len(outcomes) - len(refused)
+        # All would take 1.2 s. How many are taken in 0.3 s depends on what else the machine does.
+        assert refused
+        assert taken > 1
+        assert all(0.3 < error.retry_after <= 30 for error in refused)
+        # Nothing of what was refused was taken; it is as soon as there is room.
+        assert len(model.texts) == taken
+        await encoder.encode(["text 299"])
+
+
+async def test_what_waits_already_costs_nothing_more() -> None:
     model = Letters()
-    async with batching(model, max_pending=10) as encoder:
-        async with held(model, encoder):
-            fitting = asyncio.create_task(encoder.encode([f"text {n}" for n in range(9)]))
-            await until(lambda: encoder.pending_count == 10)
-            with pytest.raises(Overloaded) as raised:
-                await encoder.encode(["one more"])
-            assert 0 < raised.value.retry_after <= 30
-            assert encoder.pending_count == 10
-            # What waits already costs nothing more.
-            sharing = asyncio.create_task(encoder.encode(["text 3"]))
-        await asyncio.gather(fitting, sharing)
-        assert "one more" not in model.texts
-        await encoder.encode(["one more"])
+    async with batching(model, max_wait_seconds=0.001) as encoder, held(model, encoder):
+        waiting = asyncio.create_task(encoder.encode(["a text that waits"] + [f"text {n}" for n in range(9)]))
+        await until(lambda: pending(encoder) == 11)
+        sharing = asyncio.create_task(encoder.encode(["a text that waits"]))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await encoder.encode(["more"])
+        assert pending(encoder) == 11
+        model.open.set()
+        await asyncio.gather(waiting, sharing)
+
+
+async def test_whoever_gave_up_is_waited_for_no_more() -> None:
+    model = Letters()
+    async with batching(model, max_wait_seconds=0.001) as encoder, held(model, encoder):
+        gone = asyncio.create_task(encoder.encode([f"text {n}" for n in range(9)]))
+        await until(lambda: pending(encoder) == 10)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        model.open.set()
+        await encoder.encode(["more"])
 
 
 async def test_an_idle_model_takes_a_request_of_any_size() -> None:
-    async with batching(Letters(), max_pending=2) as encoder:
+    async with batching(Letters(), max_wait_seconds=0.001) as encoder:
         assert len(await encoder.encode([f"text {n}" for n in range(50)])) == 50
+
+
+async def test_feeds_that_come_back_when_told_all_get_through() -> None:
+    model = Slow()
+    async with batching(model, max_wait_seconds=0.05) as encoder:
+        refusals = 0
+
+        async def feed(name: str) -> None:
+            nonlocal refusals
+            for part in range(2):
+                while True:
+                    try:
+                        await encoder.encode([f"{name} {part} {n}" for n in range(30)])
+                        break
+                    except Overloaded as error:
+                        refusals += 1
+                        await asyncio.sleep(error.retry_after)
+
+        await asyncio.wait_for(asyncio.gather(*(feed(name) for name in "abcdef")), 20)
+        assert refusals
+        assert len(model.texts) == 6 * 2 * 30
+
+
+async def test_a_batch_is_about_what_a_worker_does_in_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching_module, "TURN_SECONDS", 0.05)
+    model = Slow()
+    async with batching(model) as encoder:
+        await encoder.encode([f"text {n}" for n in range(120)])
+        assert 1 < max(len(batch) for batch in model.batches[3:]) < 30
 
 
 async def test_a_failure_reaches_all_who_wait_for_it_and_nobody_else() -> None:
@@ -207,10 +278,10 @@ async def test_a_failure_reaches_all_who_wait_for_it_and_nobody_else() -> None:
     async with batching(model, batch_size=4) as encoder:
         async with held(model, encoder):
             hit = [asyncio.create_task(encoder.encode(["poison", f"text {n}"])) for n in range(3)]
-            await until(lambda: encoder.pending_count == 5)
+            await until(lambda: pending(encoder) == 5)
         for outcome in await asyncio.gather(*hit, return_exceptions=True):
             assert isinstance(outcome, RuntimeError)
-        assert encoder.pending_count == 0
+        assert pending(encoder) == 0
         np.testing.assert_array_equal(await encoder.encode(["text 1"]), [vector("text 1")])
         assert encoder.cached("poison") is None
 
@@ -248,6 +319,20 @@ async def test_the_cache_is_bounded_and_can_be_emptied() -> None:
         assert model.texts.count(known) == 2
 
 
+async def test_what_is_being_encoded_is_forgotten_too() -> None:
+    model = Letters()
+    async with batching(model) as encoder:
+        async with held(model, encoder):
+            waiting = asyncio.create_task(encoder.encode(["waiting"]))
+            await until(lambda: pending(encoder) == 2)
+            encoder.forget()
+        np.testing.assert_array_equal(await waiting, [vector("waiting")])
+        assert encoder.cached("first") is None
+        assert encoder.cached("waiting") is None
+        await encoder.encode(["waiting"])
+        assert encoder.cached("waiting") is not None
+
+
 async def test_without_a_cache_every_request_is_encoded() -> None:
     model = Letters()
     async with batching(model, cache_size=0) as encoder:
@@ -278,4 +363,4 @@ async def test_many_tasks_with_common_texts_all_get_their_rows(workers: int) -> 
                 for _ in range(100)
             )
         )
-        await until(lambda: encoder.pending_count == 0)
+        await until(lambda: pending(encoder) == 0)

@@ -30,6 +30,7 @@ from penchant_finetune.bilingual.training import (
 )
 from penchant_finetune.bilingual.vocabulary import first_rows, meaning, rows_by_meaning
 from penchant_pipelines.encoder import EncoderSettings, open_encoder
+from penchant_pipelines.encoder.adapter import open_adapter, write_manifest
 from penchant_pipelines.encoder.sentence import embedded_model
 from penchant_pipelines.encoder.words import WordVocabulary, add_words, word_embedding
 from penchant_pipelines.errors import Unsupported
@@ -94,7 +95,9 @@ def test_training_brings_chinese_to_its_english_and_the_best_state_is_exported(t
         assert float(run.loss("parallel", PAIRS)) < before
     export(tmp_path, tmp_path / "adapter")
     assert '"step": 16' in (tmp_path / "adapter" / "run.json").read_text()
-    encoder = open_encoder(EncoderSettings(model=str(embedded_model()), adapter=tmp_path / "adapter"))
+    plain = open_encoder(EncoderSettings(model=str(embedded_model())))
+    write_manifest(tmp_path / "adapter", plain.space_id, plain.dimensions, {})
+    encoder = open_adapter(EncoderSettings(model=str(embedded_model())), tmp_path / "adapter", plain)
     assert retrieval(encoder, PAIRS) == 1.0
 
 

@@ -114,3 +114,10 @@ def test_where_no_port_is_named_the_servers_own_is_dialled(target: str, dialled:
 def test_what_is_no_address_is_refused(client: Any, target: Any) -> None:
     with pytest.raises(InvalidInputError, match="HOST:PORT"):
         client(target)
+
+
+@pytest.mark.parametrize("timeout", [None, "x", True, 0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_a_deadline_that_no_call_can_keep_is_refused(client: Any, timeout: Any) -> None:
+    with pytest.raises(InvalidInputError, match="timeout: must be a number of seconds above 0"):
+        client(timeout=timeout)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -86,3 +88,25 @@ def test_errors_built_here_name_their_field() -> None:
     error = InvalidInputError.at("time", "must have a time zone")
     assert error.message == "time: must have a time zone"
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_message_that_is_too_large_is_no_overload_that_passes() -> None:
+    async def echo_back(request: bytes, context: Any) -> bytes:
+        return request
+
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", 1000)])
+    echo: Any = grpc.unary_unary_rpc_method_handler(echo_back)
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("s", {"Echo": echo})])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        send: Any = channel.unary_unary("/s/Echo")
+        with pytest.raises(AioRpcError) as raised:
+            await send(b"x" * 2000)
+    await server.stop(None)
+    error = from_rpc_error(raised.value)
+    assert isinstance(error, InvalidInputError)
+    assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE")
+    assert "send less at once" in error.message
+    other = from_rpc_error(call_error(grpc.StatusCode.RESOURCE_EXHAUSTED, "quota used up", None))
+    assert isinstance(other, OverloadedError)

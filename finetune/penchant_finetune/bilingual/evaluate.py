@@ -14,6 +14,7 @@ from penchant_finetune.bilingual.corpus import read, read_corpus_parts, read_lin
 from penchant_finetune.bilingual.export import describe
 from penchant_finetune.bilingual.measures import cosine, held_out, topical
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
+from penchant_pipelines.encoder.adapter import write_manifest
 from penchant_pipelines.encoder.sentence import BILINGUAL, embedded_model, open_model
 from penchant_pipelines.encoder.tokenizer import WordTokenizer
 from penchant_pipelines.encoder.words import WORDS_FILE, WordVocabulary
@@ -67,6 +68,8 @@ def main() -> None:
     if arguments.adapter is None:
         encoder = open_encoder(EncoderSettings())
     else:
+        if arguments.describe:  # an adapter is opened by its manifest; the figures come into it below
+            write_manifest(arguments.adapter, plain.space_id, plain.dimensions, {})
         encoder = open_encoder(EncoderSettings(model=str(embedded_model()), adapter=arguments.adapter))
     found = figures(encoder, arguments.data, arguments.part)
     found["english_cosine"] = english_kept(encoder, plain, arguments.data)

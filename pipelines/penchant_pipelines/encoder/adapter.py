@@ -11,13 +11,15 @@ lie beside them and are hashed too.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from penchant_pipelines.encoder.base import Encoder
-from penchant_pipelines.encoder.sentence import file_sha256, open_encoder
+from penchant_pipelines.encoder.sentence import BILINGUAL, SentenceEncoder, file_sha256, merge_adapter, open_model
 from penchant_pipelines.encoder.settings import EncoderSettings
 from penchant_pipelines.errors import WrongState
 
@@ -31,6 +33,13 @@ MOST_BYTES = 2 << 30
 """Most bytes of a file of tensors; the largest adapters of 8B models stay far below."""
 MOST_JSON_BYTES = 1 << 20
 MOST_RANK = 1024
+MOST_ALPHA = 1 << 16
+PROBES = ("", "a walk in the rain", "雨中散步")
+
+_NAMING = ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern", "rank_pattern", "alpha_pattern")
+"""What of a configuration names layers."""
+_LAYERS = re.compile(r"\w+(\.\w+)*|\.\*\\\.\\d\+\\\.\.\*\\b\(\w+(\|\w+)*\)")
+"""The name of layers, or the pattern that an export writes: some names inside numbered layers."""
 
 
 class Manifest(BaseModel):
@@ -77,10 +86,42 @@ def read_manifest(folder: Path) -> Manifest:
         raise _unreadable(folder, f"has a {MANIFEST} that is wrong at {where}: {problem['msg']}") from error
 
 
-def check_adapter(folder: Path, base: Encoder) -> Manifest:
-    """Check all of an adapter folder that can be told without running it: files, hashes, base, sizes.
+def open_encoder(settings: EncoderSettings) -> Encoder:
+    """Load the configured model and merge its adapter, if any, into it; blocks for seconds.
 
-    Whether the tensors fit the model's layers is checked as they are merged into it. Raises WrongState.
+    The hub is asked only for a hub name. Raises WrongState where the model is missing, altered or of the wrong kind, or
+    where the adapter must be refused.
+    """
+    folder = settings.adapter
+    # Before the model is loaded, which may take long.
+    manifest = None if folder is None else check_adapter(folder)
+    if not settings.model:
+        check_adapter(BILINGUAL)
+    model, name, digest = open_model(settings)
+    base = SentenceEncoder(model, name, "", digest, settings.batch_size)
+    if folder is None or manifest is None:
+        return base
+    _check_base(folder, manifest, base)
+    digest += merge_adapter(model, folder)
+    encoder = SentenceEncoder(model, name, folder.name, digest, settings.batch_size)
+    _check_vectors(folder, encoder)
+    return encoder
+
+
+def open_adapter(settings: EncoderSettings, folder: Path, base: Encoder | None = None) -> Encoder:
+    """Load the configured model with this adapter in place of the settings' own; as `open_encoder`.
+
+    `base` is the loaded base encoder, where there is one at hand: for another's adapter no model is loaded.
+    """
+    if base is not None:
+        _check_base(folder, read_manifest(folder), base)
+    return open_encoder(settings.model_copy(update={"adapter": folder}))
+
+
+def check_adapter(folder: Path) -> Manifest:
+    """Check all of an adapter folder that can be told without a model: files, hashes, configuration, numbers.
+
+    Whether it is made for a model is checked where it is merged into it. Raises WrongState.
     """
     if not folder.is_dir():
         raise _unreadable(folder, "is no folder")
@@ -102,6 +143,14 @@ def check_adapter(folder: Path, base: Encoder) -> Manifest:
             raise _unreadable(folder, f"has a manifest that names {name!r}, which is no part of an adapter")
     for name in (*NEEDED, *OPTIONAL):
         _check_file(folder, name, manifest.files.get(name))
+    _check_config(folder)
+    for name in manifest.files:
+        if name.endswith(".safetensors"):
+            _check_tensors(folder, name)
+    return manifest
+
+
+def _check_base(folder: Path, manifest: Manifest, base: Encoder) -> None:
     if manifest.base != base.space_id:
         raise WrongState(
             "ADAPTER_WRONG_BASE",
@@ -110,21 +159,13 @@ def check_adapter(folder: Path, base: Encoder) -> Manifest:
         )
     if manifest.dimensions != base.dimensions:
         raise _mismatch(folder, f"makes vectors of {manifest.dimensions} dimensions, the base of {base.dimensions}")
-    _check_config(folder)
-    for name in manifest.files:
-        if name.endswith(".safetensors"):
-            _check_tensors(folder, name)
-    return manifest
 
 
-def open_adapter(settings: EncoderSettings, folder: Path, base: Encoder | None = None) -> Encoder:
-    """Load the base model with an adapter merged into it; blocks for seconds.
-
-    `base` is the loaded base encoder, where there is one at hand. Its space_id and the adapter's bytes make the
-    new one's. Raises WrongState where the adapter must be refused.
-    """
-    check_adapter(folder, base or open_encoder(settings.model_copy(update={"adapter": None})))
-    return open_encoder(settings.model_copy(update={"adapter": folder}))
+def _check_vectors(folder: Path, encoder: Encoder) -> None:
+    """Weights may be finite, and yet what is computed with them not."""
+    lengths = np.linalg.norm(encoder.encode(PROBES), axis=1)
+    if not np.allclose(lengths, 1, atol=1e-3):
+        raise _mismatch(folder, "makes no unit vectors of plain texts; its weights or its lora_alpha are too large")
 
 
 def _check_file(folder: Path, name: str, expected: str | None) -> None:
@@ -149,17 +190,34 @@ def _check_config(folder: Path) -> None:
     """Refuse a configuration that is no plain LoRA: others change the model's shape or import code."""
     try:
         config: Any = json.loads(_small_file(folder, CONFIG))
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise _unreadable(folder, f"has a {CONFIG} that is not JSON") from error
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise _unreadable(folder, f"has a {CONFIG} whose peft_type is not LORA")
     for key in ("layer_replication", "megatron_config"):
         if config.get(key):
             raise _unreadable(folder, f"has a {CONFIG} that sets {key}, which is not supported")
-    patterns = config.get("rank_pattern") or {}
-    ranks = [config.get("r"), *(patterns.values() if isinstance(patterns, dict) else [patterns])]
-    if not all(type(rank) is int and 1 <= rank <= MOST_RANK for rank in ranks):
-        raise _mismatch(folder, f"has ranks {ranks}; each must be a whole number from 1 to {MOST_RANK}")
+    for key in _NAMING:
+        value = config.get(key) or []
+        # PEFT matches each of these as a regular expression, and there are such that hold up all threads for good.
+        for name in value if isinstance(value, list | dict) else [value]:
+            if not isinstance(name, str) or not _LAYERS.fullmatch(name):
+                raise _unreadable(
+                    folder,
+                    f"has a {CONFIG} whose {key} holds {str(name)[:80]!r}; give names of layers, such as 'query'",
+                )
+    for rank in _numbers(config, "r", "rank_pattern"):
+        if type(rank) is not int or not 1 <= rank <= MOST_RANK:
+            raise _mismatch(folder, f"has a rank of {rank}; it must be a whole number from 1 to {MOST_RANK}")
+    for alpha in _numbers(config, "lora_alpha", "alpha_pattern"):
+        if type(alpha) not in (int, float) or not 0 < alpha <= MOST_ALPHA:
+            raise _mismatch(folder, f"has a lora_alpha of {alpha}; it must be a number above 0, at most {MOST_ALPHA}")
+
+
+def _numbers(config: dict[str, Any], key: str, pattern: str) -> list[Any]:
+    """A number of a configuration, and those that stand in its place for some layers."""
+    others = config.get(pattern) or {}
+    return [config.get(key), *(others.values() if isinstance(others, dict) else [others])]
 
 
 def _check_tensors(folder: Path, file: str) -> None:
@@ -177,12 +235,15 @@ def _check_tensors(folder: Path, file: str) -> None:
 
 def _small_file(folder: Path, name: str) -> str:
     path = folder / name
+    # Reading a pipe waits for whoever writes into it, for good.
+    if not path.is_file():
+        raise _unreadable(folder, f"holds no {name}")
     try:
         if path.stat().st_size > MOST_JSON_BYTES:
             raise _unreadable(folder, f"has a {name} of {path.stat().st_size:,} bytes, which no adapter needs")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(folder, f"holds no {name} that can be read") from error
+        raise _unreadable(folder, f"has a {name} that can't be read") from error
 
 
 def _unreadable(folder: Path, problem: str) -> WrongState:

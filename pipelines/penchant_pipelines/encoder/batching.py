@@ -3,6 +3,7 @@
 No timer is involved. One request alone is encoded at once; under load batches fill by themselves.
 Waiting requests take turns, so that one text is never stuck behind a bulk feed. Identical texts are
 encoded once: a bounded cache keeps vectors, and texts in flight are shared between requests.
+What would wait too long is refused at once. How long that is follows from the speed measured last.
 """
 
 from __future__ import annotations
@@ -27,6 +28,14 @@ from penchant_pipelines.errors import Overloaded, WrongState
 
 Vector = NDArray[np.float32]
 
+TURN_SECONDS = 0.5
+"""About the longest that a worker is away with one batch: who comes meanwhile waits for it."""
+HALF_LIFE_SECONDS = 2.0
+"""Seconds of work after which what was measured before counts half."""
+DONE_AT_FIRST, SECONDS_AT_FIRST = 1_000.0, 0.1
+"""What a core does of `_work`, and in which time, as long as little was measured."""
+LONGEST_RETRY_SECONDS = 30.0
+
 
 @dataclass(eq=False, slots=True)
 class _Pending:
@@ -34,7 +43,10 @@ class _Pending:
 
     text: str
     future: asyncio.Future[Vector]
+    work: int
     waiters: int = 0
+    lasting: bool = True
+    """Its vector goes into the cache."""
     taken: bool = False
     """Out of the queue. It may stand there more than once: each request that wants it queues it."""
 
@@ -44,19 +56,24 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _work(text: str) -> int:
+    """What a text costs the model, in about bytes: a token is as many in most languages, and models cut long texts."""
+    return 20 + len(text[:2000].encode("utf-8", "replace")[:2000])
+
+
 class BatchingEncoder:
     """Shares an encoder between the tasks of one event loop; the model runs in threads of its own."""
 
     def __init__(self, encoder: Encoder, settings: EncoderSettings) -> None:
         self.encoder = encoder
         self._batch_size = settings.batch_size
-        self._max_pending = settings.max_pending
+        self._max_wait = settings.max_wait_seconds
         self._cache: LRUCache[str, Vector] = LRUCache(maxsize=settings.cache_size)
         self._pending: dict[str, _Pending] = {}
         self._requests: deque[deque[_Pending]] = deque()
         self._wake = threading.Condition()
         self._closed = False
-        self._texts_per_second = 200.0
+        self._done, self._seconds = DONE_AT_FIRST, SECONDS_AT_FIRST
         self._loop = asyncio.get_running_loop()
         workers = settings.workers or (cores() if encoder.device == "cpu" else 1)
         self._threads = [
@@ -65,24 +82,21 @@ class BatchingEncoder:
         for thread in self._threads:
             thread.start()
 
-    @property
-    def pending_count(self) -> int:
-        """Texts that wait for the model or are in it."""
-        return len(self._pending)
-
     def cached(self, text: str) -> Vector | None:
         """The text's vector, where it is known without asking the model."""
         vector: Vector | None = self._cache.get(text)
         return vector
 
     def forget(self) -> None:
-        """Drop all texts from the cache."""
+        """Drop all texts from the cache; those that are being encoded don't come into it."""
         self._cache.clear()
+        for entry in self._pending.values():
+            entry.lasting = False
 
     async def encode(self, texts: Sequence[str]) -> Vectors:
         """Encode texts in order: (n, d) float32 unit rows.
 
-        Raises Overloaded where too many texts wait. Cancelling the caller takes its texts off the queue.
+        Raises Overloaded where it would wait too long for others. Cancelling the caller takes its texts off the queue.
         """
         rows: list[Vector | None] = [self._cache.get(text) for text in texts]
         missing = dict.fromkeys(text for text, row in zip(texts, rows, strict=True) if row is None)
@@ -97,10 +111,14 @@ class BatchingEncoder:
         if self._closed:
             raise WrongState("SHUTTING_DOWN", "the encoder is closed")
         fresh = [text for text in texts if text not in self._pending]
-        if fresh and self._pending and len(self._pending) + len(fresh) > self._max_pending:
-            raise Overloaded(retry_after=min(30.0, max(0.1, len(self._pending) / self._texts_per_second)))
+        work = {text: _work(text) for text in fresh}
+        if fresh:
+            wait, own = self._seconds_for(len(fresh), sum(work.values()))
+            # Who asks for much has the patience to wait for as much again: else two feeds would shut each other out.
+            if wait > self._max_wait + own:
+                raise Overloaded(retry_after=min(LONGEST_RETRY_SECONDS, wait))
         for text in fresh:
-            self._pending[text] = _Pending(text, self._loop.create_future())
+            self._pending[text] = _Pending(text, self._loop.create_future(), work[text])
         wanted = [self._pending[text] for text in texts]
         for entry in wanted:
             entry.waiters += 1
@@ -115,6 +133,14 @@ class BatchingEncoder:
             for entry in wanted:
                 entry.waiters -= 1
         return dict(zip(texts, vectors, strict=True))
+
+    def _seconds_for(self, count: int, work: int) -> tuple[float, float]:
+        """What so many texts would wait for the turns of others, and what they take themselves."""
+        with self._wake:
+            turns = itertools.chain.from_iterable(itertools.islice(request, count) for request in self._requests)
+            ahead = sum(entry.work for entry in turns if entry.waiters and not entry.taken)
+            speed = self._done / self._seconds * len(self._threads)
+        return ahead / speed, work / speed
 
     async def close(self) -> None:
         """Finish what is in the model, fail what still waits, stop the thread."""
@@ -148,12 +174,17 @@ class BatchingEncoder:
         dropped: list[_Pending] = []
         # No more than a fair share: a worker that took all would leave the others idle, and their cores with them.
         share = -(-sum(map(len, self._requests)) // len(self._threads))
-        while self._requests and len(batch) < min(share, self._batch_size):
+        room = self._done / self._seconds * TURN_SECONDS
+        while self._requests and len(batch) < min(share, self._batch_size) and room > 0:
             request = self._requests.popleft()
             entry = request.popleft()
             if not entry.taken:
                 entry.taken = True
-                (batch if entry.waiters > 0 else dropped).append(entry)
+                if entry.waiters > 0:
+                    batch.append(entry)
+                    room -= entry.work
+                else:
+                    dropped.append(entry)
             if request:
                 self._requests.append(request)
         return batch, dropped
@@ -166,18 +197,25 @@ class BatchingEncoder:
         except Exception as error:  # whatever the model raises belongs to the requests that wait for it
             settle = partial(self._fail, batch, error)
         else:
-            rate = len(batch) / max(time.perf_counter() - start, 1e-6)
-            self._texts_per_second += 0.1 * (rate - self._texts_per_second)
+            self._measure(sum(entry.work for entry in batch), time.perf_counter() - start)
             settle = partial(self._settle, batch, vectors)
         try:
             self._loop.call_soon_threadsafe(settle)
         except RuntimeError:  # the loop is closed: nobody waits any more
             self._closed = True
 
+    def _measure(self, work: int, seconds: float) -> None:
+        with self._wake:
+            # A few texts alone take longer each: they don't tell how fast a queue gets shorter.
+            if self._requests:
+                kept = 0.5 ** (seconds / HALF_LIFE_SECONDS)
+                self._done = self._done * kept + work
+                self._seconds = self._seconds * kept + seconds
+
     def _settle(self, batch: list[_Pending], vectors: Vectors) -> None:
         for entry, vector in zip(batch, vectors, strict=True):
             self._pending.pop(entry.text, None)
-            if self._cache.maxsize:
+            if self._cache.maxsize and entry.lasting:
                 self._cache[entry.text] = vector.copy()
             if not entry.future.done():
                 entry.future.set_result(vector)

