@@ -67,8 +67,8 @@ class Catalog:
         self._ids: list[str | None] = []
         self._categories: defaultdict[str, set[int]] = defaultdict(set)
         self._free: list[int] = []
-        self._applied: int | None = None
-        """Number of the last signal of the commits applied; None before the first."""
+        self._applied = 0
+        """Number of the last signal that was read or came with a commit."""
         self._spread: tuple[int, int, NDArray[np.intp]] | None = None
         self._keeping_up = asyncio.Lock()
         self._listening = asyncio.Lock()
@@ -166,7 +166,8 @@ class Catalog:
 
     def apply(self, commit: Commit) -> None:
         """Follow a committed transaction; what it asks to be counted again waits for `count_again`."""
-        self._applied = commit.last_signal or self._applied
+        # The newest may have been erased: what comes after it has a higher number all the same.
+        self._applied = max(self._applied, commit.last_signal)
         for space, item_id, vector in commit.embedded:
             self.embed(space, item_id, vector)
         for item, language, vectors, words in commit.upserted:
@@ -184,7 +185,9 @@ class Catalog:
 
     def count(self, record: Record) -> None:
         """Count from the record who favoured what, and what was said of it; blocks."""
-        for chunk in self._read_favours(record, None, None):
+        with record.read() as connection:
+            self._applied = connection.execute(sa.select(sa.func.max(schema.signals.c.seq))).scalar() or 0
+        for chunk in self._read_favours(record, None, self._applied):
             self._count(chunk)
 
     async def count_again(self, record: Record) -> None:
@@ -211,25 +214,21 @@ class Catalog:
                 self._take([each for each in self._meanwhile if each[0] in items], spaces)
 
     def _read_again(
-        self, record: Record, items: set[str], spaces: Sequence[int], last_signal: int | None
+        self, record: Record, items: set[str], spaces: Sequence[int], last_signal: int
     ) -> tuple[list[_Favour], dict[int, dict[str, Vector]]]:
         wanted = sorted(items)
         favours = [favour for chunk in self._read_favours(record, wanted, last_signal) for favour in chunk]
         return favours, {space: self._read_posts(record, space, last_signal, wanted) for space in spaces}
 
-    def _read_favours(
-        self, record: Record, items: Sequence[str] | None, last_signal: int | None
-    ) -> Iterator[list[_Favour]]:
+    def _read_favours(self, record: Record, items: Sequence[str] | None, last_signal: int) -> Iterator[list[_Favour]]:
         """Favours of some items or all, whether they are in the catalogue or not, up to a signal; in any thread."""
         signals = schema.signals
         query = (
             sa.select(*rows.EVIDENCE_COLUMNS, signals.c.user_key)
-            .where(signals.c.item_id != "", sa.not_(signals.c.undone))
+            .where(signals.c.item_id != "", sa.not_(signals.c.undone), signals.c.seq <= last_signal)
             .order_by(signals.c.seq)
             .execution_options(yield_per=10_000)
         )
-        if last_signal is not None:
-            query = query.where(signals.c.seq <= last_signal)
         with record.read() as connection:
             for part in _parts(query, items):
                 for chunk in connection.execute(part).partitions():
@@ -354,20 +353,23 @@ class Catalog:
             self.voices[space].add(self.entries[item_id].row, vector)
 
     def _read_posts(
-        self, record: Record, space: int, last_signal: int | None, items: Sequence[str] | None = None
+        self, record: Record, space: int, last_signal: int, items: Sequence[str] | None = None
     ) -> dict[str, Vector]:
         """Sums of the favourable posts' vectors by item, whether it is in the catalogue or not; in any thread."""
         signals, vectors = schema.signals, schema.signal_vectors
         query = (
             sa.select(*rows.EVIDENCE_COLUMNS, vectors.c.vector)
             .join(vectors, (vectors.c.seq == signals.c.seq) & (vectors.c.space == space))
-            .where(signals.c.item_id != "", signals.c.action.is_(None), vectors.c.vector.is_not(None))
+            .where(
+                signals.c.item_id != "",
+                signals.c.action.is_(None),
+                vectors.c.vector.is_not(None),
+                signals.c.seq <= last_signal,
+            )
             .order_by(signals.c.seq.desc())
             .limit(MOST_POSTS)
             .execution_options(yield_per=1000)
         )
-        if last_signal is not None:
-            query = query.where(signals.c.seq <= last_signal)
         sums: dict[str, Vector] = {}
         with record.read() as connection:
             for part in _parts(query, items):

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ from penchant_pipelines.jobs import Job, Jobs, Progress, no_progress
 from penchant_pipelines.mixes import Mixes
 from penchant_pipelines.model import Item, Steering, now
 from penchant_pipelines.recommend.settings import RecommendSettings
-from penchant_pipelines.record import Record, Writer, schema
+from penchant_pipelines.record import Record, Writer, nothing, schema
 from penchant_pipelines.record.carry import carried
 from penchant_pipelines.record.commit import Commit, Receipt, Steered
 from penchant_pipelines.record.ledger import Ledger
@@ -58,6 +60,8 @@ HEAL_SECONDS = 30.0
 """Pause between attempts to rebuild an index that is away."""
 PURGE_SECONDS = 60.0
 """How long an erasure waits for others before the index is rebuilt without what they erased."""
+REWRITING_SHARE = 0.01
+"""Most of the time that may go into writing the record anew."""
 LOG_PAUSE_SECONDS = 0.05
 """Pause between attempts to empty the write-ahead log while others read or write."""
 COUNT_SECONDS = 1.0
@@ -99,10 +103,12 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._erased = asyncio.Event()
         self._to_count = asyncio.Event()
+        self._to_rewrite = asyncio.Event()
         self._log_in_use = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
         self._profile_cache: ProfileCache = ProfileCache(maxsize=PROFILES_AT_HAND)
         self._secret = record.secret("receipts")
+        self._numbers = record.numbers()
         self.writer: Writer[Ledger] = Writer(record.engine, self._ledger)
         self.jobs = Jobs(record, self.writer)
         self._reader = Reader(TextPipeline(settings.text, record.folder / "cache"))
@@ -184,6 +190,9 @@ class Engine:
         await self.adapters.resume()
         if self.settings.recommend.learn_mixes:
             self._keep_up("learn-mixes", self._learn_if_due)
+        if await asyncio.to_thread(self._unpurged):
+            self._to_rewrite.set()
+        self._keep_up("purge-record", self._purge_record)
         self._keep_up("purge-index", self._purge_index)
         self._keep_up("purge-log", self._purge_log)
         self._keep_up("count-again", self._count_again)
@@ -231,11 +240,11 @@ class Engine:
             # The user's own words are the best name there is.
             terms = tuple(dict.fromkeys([topic.strip(), *document.terms]))
             document = Document(document.text, document.language, terms)
-        time = now()
-        elsewhere = await asyncio.to_thread(self._elsewhere, user_id, interest_id, time) if interest_id else {}
+        said = now()
+        elsewhere = await asyncio.to_thread(self._elsewhere, user_id, interest_id, said) if interest_id else {}
         return await self._capture.write(
             [document],
-            lambda ledger, readings: ledger.steer(user_id, time, steering, interest_id, topic, readings[0], elsewhere),
+            lambda ledger, readings: ledger.steer(user_id, said, steering, interest_id, topic, readings[0], elsewhere),
         )
 
     def _elsewhere(self, user_id: str, interest_id: str, time: int) -> dict[int, Vector | None]:
@@ -270,6 +279,7 @@ class Engine:
             for space in self.adapters.serving.kept:
                 space.encoder.forget()
             self._erased.set()
+            self._to_rewrite.set()
             await self.catalog.count_again(self.record)
             try:
                 async with asyncio.timeout(ERASURE_SECONDS):
@@ -394,6 +404,29 @@ class Engine:
             if await asyncio.to_thread(self._holding_erased):
                 self._erased.set()
 
+    async def _purge_record(self) -> None:
+        """Some time after an erasure, write the record's file anew, without what is left in its pages."""
+        await self._to_rewrite.wait()
+        await asyncio.sleep(PURGE_SECONDS)
+        self._to_rewrite.clear()
+        begun = time.monotonic()
+        try:
+            if receipts := await asyncio.to_thread(self._unpurged):
+                await self.writer.alone(self.record.rewrite)
+                await self._empty_log()
+                await self.writer.submit(partial(_purged, receipts=receipts))
+        except BaseException:
+            self._to_rewrite.set()
+            raise
+        # Who writes is held up meanwhile: hardly ever, however many are erased.
+        await asyncio.sleep((time.monotonic() - begun) / REWRITING_SHARE)
+
+    def _unpurged(self) -> Sequence[str]:
+        """Receipts of erasures after which the record was not written anew."""
+        table = schema.receipts
+        with self.record.read() as connection:
+            return connection.execute(sa.select(table.c.id).where(sa.not_(table.c.purged))).scalars().all()
+
     def _holding_erased(self) -> list[Space]:
         return [space for space in self._indexed() if space.relay.holds_erased()]
 
@@ -431,7 +464,15 @@ class Engine:
 
     def _ledger(self, connection: Connection) -> Ledger:
         serving = self.adapters.serving
-        return Ledger(connection, serving.kept, serving.of, self._profile_cache, self._secret, self._committed)
+        return Ledger(
+            connection,
+            serving.kept,
+            serving.of,
+            self._profile_cache,
+            self._secret,
+            self._numbers,
+            self._committed,
+        )
 
     def _committed(self, commit: Commit) -> None:
         """Pass a commit on; runs in the writer's thread."""
@@ -467,6 +508,14 @@ def _readable(folder: Path) -> Iterator[None]:
 
 def _adapter_folder(settings: EngineSettings, data: Path) -> Path:
     return settings.encoder.adapters or data / "adapters"
+
+
+def _purged(ledger: Ledger, receipts: Sequence[str]) -> Callable[[], None]:
+    table = schema.receipts
+    for start in range(0, len(receipts), 500):
+        done = table.update().where(table.c.id.in_(receipts[start : start + 500]))
+        ledger.connection.execute(done.values(purged=True))
+    return nothing
 
 
 def _count(connection: Connection, table: sa.Table) -> int:

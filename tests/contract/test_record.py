@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from penchant_pipelines.record import Record, Writer, rows, schema
 from penchant_pipelines.record.commit import Captured, Commit
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.reading import Reading
+from penchant_pipelines.record.record import FILE
 from penchant_pipelines.record.users import ProfileCache
 
 DIMENSIONS = 8
@@ -70,11 +72,13 @@ class Store:
         self.spaces = [KeptSpace(key, f"space-{key}", self.blender) for key in (1, 2)]
         self.cache: ProfileCache = ProfileCache(maxsize=100)
         self.commits: list[Commit] = []
+        self.numbers = self.record.numbers()
         self.writer: Writer[Ledger] = Writer(self.record.engine, self.ledger)
         self.profiles = Profiles(self.record, 1, self.blender)
 
     def ledger(self, connection: sa.Connection) -> Ledger:
-        return Ledger(connection, self.spaces, lambda _: self.spaces[0], self.cache, b"secret", self.commits.append)
+        serving, told = self.spaces[0], self.commits.append
+        return Ledger(connection, self.spaces, lambda _: serving, self.cache, b"secret", self.numbers, told)
 
     async def close(self) -> None:
         await self.writer.close()
@@ -446,6 +450,14 @@ async def test_an_undo_of_the_same_time_takes_back_what_it_names(
     assert store.true()
 
 
+async def test_no_id_is_later_than_an_undo_of_its_time(store: Store) -> None:
+    await store.upsert(("film", 2))
+    await store.capture(act("undo", Action.UNDO))
+    await store.capture(act("\U0010ffff like", Action.LIKE))
+    assert store.stored().interests == []
+    assert store.true()
+
+
 async def test_an_undo_without_a_time_is_later_than_a_clock_that_runs_ahead(store: Store) -> None:
     await store.upsert(("film", 2))
     await store.capture(act("like", Action.LIKE, day=2))
@@ -649,6 +661,44 @@ async def test_who_comes_back_in_the_transaction_that_ended_them_is_a_stranger(s
     assert after.changed_ids == {interest.id for interest in after.view.interests}
     assert np.argmax(after.view.interests[0].vector) == 5
     assert store.true()
+
+
+async def test_no_copy_of_what_is_erased_stays_in_a_page_of_the_file(store: Store) -> None:
+    random = Random(5)
+    words: dict[str, list[str]] = {f"user{number}": [] for number in range(12)}
+    for number in range(300):
+        user, word = random.choice(list(words)), f"zq{number:05}z"
+        words[user].append(word)
+        text = Post(word + " x" * random.randrange(10, 300))
+        read = Reading({1: axis(number), 2: axis(number)}, "en", (word,))
+        signal = Signal(f"s{number:05}", user, text, number)
+        await store.writer.submit(partial(Ledger.capture, signal=signal, time=number, reading=read))
+    for user, written in words.items():
+        await store.writer.submit(partial(Ledger.erase, user_id=user, time=400))
+        await store.writer.alone(store.record.rewrite)
+        assert store.record.truncate_log()
+        whole = (store.record.folder / FILE).read_bytes()
+        assert [word for word in written if word.encode() in whole] == []
+
+
+async def test_a_work_alone_stands_outside_of_all_transactions_in_its_turn(store: Store) -> None:
+    order: list[str] = []
+
+    def alone() -> str:
+        with store.record.engine.connect() as connection:
+            connection.execution_options(begin="BEGIN IMMEDIATE").execute(sa.select(1))  # nobody else writes
+        order.append("alone")
+        return "done"
+
+    def work(name: str) -> Callable[[Ledger], Callable[[], None]]:
+        return lambda _: lambda: order.append(name)
+
+    captures = [store.writer.submit(work(name)) for name in "ab"]
+    outcome = await asyncio.gather(*captures, store.writer.alone(alone), store.writer.submit(work("c")))
+    assert (order, outcome[2]) == (["a", "b", "alone", "c"], "done")
+    with pytest.raises(ZeroDivisionError):
+        await store.writer.alone(lambda: 1 / 0)
+    await store.capture(post("p"))
 
 
 async def test_erasing_leaves_nothing_but_a_receipt(store: Store) -> None:

@@ -18,7 +18,7 @@ from penchant_pipelines import engine
 from penchant_pipelines.index.base import unit_rows
 from penchant_pipelines.index.relay import Relay
 from penchant_pipelines.jobs import Progress
-from penchant_pipelines.record import schema
+from penchant_pipelines.record import Record, schema
 from penchant_pipelines.stock import calibration_of
 
 DAY_0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -161,6 +161,42 @@ async def test_nothing_erased_stays_in_the_files_of_the_index(
             assert not failures
     async with start() as server:
         await check(server)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_after_an_erasure_the_record_is_written_anew_be_it_at_the_next_start(
+    start: StartServer, data: Path, monkeypatch: pytest.MonkeyPatch, stopped: bool
+) -> None:
+    rewritten: list[int] = []
+    rewrite = Record.rewrite
+
+    def watched(record: Record) -> None:
+        rewritten.append(1)
+        if len(rewritten) == 1:
+            raise OSError("no room on the disk")
+        rewrite(record)
+
+    async def purged() -> bool:
+        database = sa.create_engine(f"sqlite:///{data / 'record.sqlite3'}")
+        with database.connect() as connection:
+            found = connection.execute(sa.select(schema.receipts.c.purged)).scalars().all()
+        database.dispose()
+        return list(found) == [True]
+
+    monkeypatch.setattr(Record, "rewrite", watched)
+    monkeypatch.setattr(engine, "HEAL_SECONDS", 0.1)
+    if not stopped:
+        monkeypatch.setattr(engine, "PURGE_SECONDS", 0.1)
+    async with start() as server:
+        await server.client.capture(user_id="gone", text="Zugspitze summit ridgewalk")
+        await server.client.delete_user("gone")
+        if not stopped:
+            await until(purged)
+    monkeypatch.setattr(engine, "PURGE_SECONDS", 0.1)
+    async with start() as server:
+        await until(purged)
+        assert len(rewritten) == 2
+        await server.client.capture(user_id="new", text="Jazz piano all night")
 
 
 async def test_an_erased_id_starts_anew(server: Server) -> None:

@@ -51,9 +51,10 @@ class Live:
         self.blender = Blender(Recipe(InterestSettings(), Calibration(0.5, np.zeros(DIMENSIONS, np.float32)), "space"))
         space = KeptSpace(SPACE, "space", self.blender)
         cache: ProfileCache = ProfileCache(maxsize=10)
+        numbers = self.record.numbers()
         self.writer: Writer[Ledger] = Writer(
             self.record.engine,
-            lambda connection: Ledger(connection, [space], lambda _: space, cache, b"s", self.commits.append),
+            lambda connection: Ledger(connection, [space], lambda _: space, cache, b"s", numbers, self.commits.append),
         )
         self.number = 0
         self._users: set[int] = set()

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -154,9 +154,7 @@ async def test_what_comes_while_it_is_counted_again_counts_once(live: Live, monk
     await live.write(axis(1))
     await live.act(Action.LIKE, user="bob")
     await live.act(Action.UNDO, user="bob")
-    for commit in live.commits:
-        live.catalog.apply(commit)
-    live.commits.clear()
+    follow(live)
     read = live.catalog._read_again
 
     async def go_on() -> None:
@@ -165,9 +163,7 @@ async def test_what_comes_while_it_is_counted_again_counts_once(live: Live, monk
         await live.upsert("other")
         await live.act(Action.LIKE, "other", user="eve")
         await live.writer.submit(lambda ledger: ledger.erase("ann", NOW))
-        for commit in live.commits:
-            live.catalog.apply(commit)
-        live.commits.clear()
+        follow(live)
 
     loop = asyncio.get_running_loop()
     reads = []
@@ -188,12 +184,83 @@ async def test_what_comes_while_it_is_counted_again_counts_once(live: Live, monk
     assert not live.catalog.due
 
 
+def follow(live: Live) -> None:
+    """As the loop does between two steps of a thread."""
+    for commit in live.commits:
+        live.catalog.apply(commit)
+    live.commits.clear()
+
+
+async def a_like_in_a_new_folder(live: Live) -> None:
+    await live.act(Action.LIKE)
+
+
+async def a_like_after_all_were_erased(live: Live) -> None:
+    await live.writer.submit(lambda ledger: ledger.erase("eve", NOW))
+    follow(live)
+    await live.act(Action.LIKE)
+
+
+async def a_post_after_the_newest_was_erased(live: Live) -> None:
+    await live.writer.submit(lambda ledger: ledger.erase("eve", NOW))
+    follow(live)
+    await live.write(axis(2), user="joe")
+
+
+@pytest.mark.parametrize("known", [[], ["eve"], ["bob", "eve"]])
+@pytest.mark.parametrize(
+    "meanwhile", [a_like_in_a_new_folder, a_like_after_all_were_erased, a_post_after_the_newest_was_erased]
+)
+@pytest.mark.parametrize("reader", ["count_again", "listen"])
+async def test_what_a_reader_may_or_may_not_have_read_counts_once(
+    live: Live,
+    monkeypatch: pytest.MonkeyPatch,
+    known: list[str],
+    meanwhile: Callable[[Live], Awaitable[None]],
+    reader: str,
+) -> None:
+    if "erased" in meanwhile.__name__ and not known:
+        return
+    await live.upsert()
+    for user in known:
+        await live.write(axis(1), user=user)
+        await live.act(Action.LIKE, user=user)
+    if "bob" in known:
+        await live.act(Action.UNDO, user="bob", time=NOW + 100)
+    follow(live)
+    if reader == "listen":
+        await live.catalog.count_again(live.record)
+        del live.catalog.voices[1]
+    read = live.catalog._read_again if reader == "count_again" else live.catalog._read_posts
+    loop, reads = asyncio.get_running_loop(), []
+
+    async def go_on() -> None:
+        await meanwhile(live)
+        follow(live)
+
+    def late(*of: Any) -> Any:
+        # The record has gone on by the time that the thread comes to read it.
+        reads.append(of)
+        if len(reads) == 1:
+            asyncio.run_coroutine_threadsafe(go_on(), loop).result()
+        return read(*of)
+
+    live.catalog.due.add("film")
+    with monkeypatch.context() as patched:
+        patched.setattr(live.catalog, read.__name__, late)
+        await (
+            live.catalog.count_again(live.record) if reader == "count_again" else live.catalog.listen(live.record, 1)
+        )
+    assert reads
+    await live.catalog.count_again(live.record)
+    await live.check()
+
+
 async def test_a_count_that_fails_is_still_due(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     await live.upsert()
     await live.act(Action.LIKE)
     await live.act(Action.UNDO)
-    for commit in live.commits:
-        live.catalog.apply(commit)
+    follow(live)
     assert popularity(live.catalog)["film"] > 0
     with monkeypatch.context() as broken:
         broken.setattr(live.catalog, "_read_again", lambda *_: 1 / 0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -53,12 +53,14 @@ class Ledger:
         serving: Callable[[str], KeptSpace],
         cache: ProfileCache,
         secret: bytes,
+        numbers: Iterator[int],
         on_commit: Callable[[Commit], None],
     ) -> None:
         self.connection = connection
         self._spaces = spaces
         self._serving = serving
         self._secret = secret
+        self._numbers = numbers
         self._on_commit = on_commit
         self._outbox: Outbox = {}
         self._commit = Commit()
@@ -84,14 +86,15 @@ class Ledger:
         undoes = getattr(signal.evidence, "action", None) is Action.UNDO
         if undoes and signal.time is None:
             time = max(time, self._latest_on(state.key, signal.item_id))
+        seq = next(self._numbers)
         values = rows.signal_values(signal, time, state.key) | {
+            "seq": seq,
             "language": reading.language,
             "terms": rows.to_json(list(reading.terms)),
             "awaits_item": awaits_item,
             "undone": False,
         }
-        inserted = self.connection.execute(schema.signals.insert().values(values))
-        seq = inserted.inserted_primary_key[0]  # type: ignore[index]
+        self.connection.execute(schema.signals.insert().values(values))
         if spaces:
             vectors = [{"seq": seq, "space": key, "vector": rows.to_blob(reading.vectors.get(key))} for key in spaces]
             self.connection.execute(schema.signal_vectors.insert(), vectors)
@@ -104,7 +107,9 @@ class Ledger:
         if signal.item_id:
             evidence = _evidence(signal, time, reading, serving.key)
             self._commit.touched.append((signal.item_id, state.key, evidence, reading.vectors))
-        if position < state.latest or undoes:
+        # An id, too, may begin like the place of an UNDO.
+        of_an_undo = time == state.latest[0] and state.latest[1].startswith(LAST)
+        if position < state.latest or undoes or of_an_undo:
             state.stale = True
         if not state.stale:
             for space in self.users.with_profiles():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets as random_bytes
 import sqlite3
 from collections.abc import Iterator
@@ -72,6 +73,21 @@ class Record:
                 found = random_bytes.token_bytes(32)
                 connection.execute(table.insert().values(name=name, value=found))
             return bytes(found)
+
+    def numbers(self) -> Iterator[int]:
+        """Numbers for signals to come; none is given twice while they last, though the newest be erased."""
+        with self.engine.connect() as connection:
+            newest = connection.execute(sa.select(sa.func.max(schema.signals.c.seq))).scalar()
+        return itertools.count((newest or 0) + 1)
+
+    def rewrite(self) -> None:
+        """Write the whole database anew; blocks, and nobody may write meanwhile.
+
+        SQLite overwrites a row that is deleted, but not the copies that were left behind when it moved between pages.
+        """
+        with self.engine.connect() as connection:
+            driver: Any = connection.connection.dbapi_connection
+            driver.execute("VACUUM")
 
     def truncate_log(self) -> bool:
         """Fold the write-ahead log into the database and empty it, so that erased rows stay nowhere.

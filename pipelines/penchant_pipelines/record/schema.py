@@ -132,6 +132,8 @@ receipts = Table(
     Column("user_digest", String, nullable=False, index=True),
     Column("signals_deleted", BigInteger, nullable=False),
     Column("vectors_deleted", BigInteger, nullable=False),
+    # Whether the file was written anew since: till then its pages may hold parts of what was erased.
+    Column("purged", Boolean, nullable=False, server_default=false()),
 )
 
 outbox = Table(

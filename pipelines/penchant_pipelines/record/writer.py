@@ -44,8 +44,10 @@ Tx = TypeVar("Tx", bound=Transaction)
 
 @dataclass(eq=False, slots=True)
 class _Work(Generic[Tx]):
-    run: Callable[[Tx], Callable[[], Any]]
+    run: Callable[[Tx], Callable[[], Any]] | None
     future: asyncio.Future[Any]
+    alone: Callable[[], Any] | None = None
+    """In place of `run`: outside of any transaction."""
 
 
 class Writer(Generic[Tx]):
@@ -68,13 +70,22 @@ class Writer(Generic[Tx]):
 
     async def submit(self, work: Callable[[Tx], Callable[[], Result]]) -> Result:
         """Queue a work and wait until it is durable. Work not yet begun is dropped if its caller cancels."""
+        future: asyncio.Future[Result] = self._loop.create_future()
+        self._enqueue(_Work(work, future))
+        return await future
+
+    async def alone(self, work: Callable[[], Result]) -> Result:
+        """Do a work in the writer's thread, outside of any transaction, while nobody writes."""
+        future: asyncio.Future[Result] = self._loop.create_future()
+        self._enqueue(_Work(None, future, work))
+        return await future
+
+    def _enqueue(self, work: _Work[Tx]) -> None:
         if self._closed:
             raise WrongState("SHUTTING_DOWN", "the record is closed")
-        future: asyncio.Future[Result] = self._loop.create_future()
         with self._wake:
-            self._queue.append(_Work(work, future))
+            self._queue.append(work)
             self._wake.notify()
-        return await future
 
     async def close(self) -> None:
         """Commit what is queued, then stop."""
@@ -90,14 +101,21 @@ class Writer(Generic[Tx]):
                     self._wake.wait()
                 if not self._queue:
                     return
-                group = [self._queue.popleft() for _ in range(min(MAX_GROUP, len(self._queue)))]
+                group = self._next()
             group = [work for work in group if not work.future.cancelled()]
             if group:
                 self._commit(group)
 
+    def _next(self) -> list[_Work[Tx]]:
+        """Take the next works that go together."""
+        group = [self._queue.popleft()]
+        while self._queue and len(group) < MAX_GROUP and not group[0].alone and not self._queue[0].alone:
+            group.append(self._queue.popleft())
+        return group
+
     def _commit(self, group: list[_Work[Tx]]) -> None:
         try:
-            outcomes = self._transact(group)
+            outcomes = [group[0].alone()] if group[0].alone else self._transact(group)
         except Exception as error:  # the cause may lie in any of them: each gets its own transaction
             if len(group) > 1:
                 for work in group:
@@ -114,9 +132,9 @@ class Writer(Generic[Tx]):
             transaction = self._transaction(connection)
             try:
                 pending: list[Callable[[], Any] | PenchantError] = []
-                for work in group:
+                for run in (work.run for work in group if work.run):
                     try:
-                        pending.append(work.run(transaction))
+                        pending.append(run(transaction))
                     except PenchantError as error:
                         pending.append(error)
                 transaction.flush()
