@@ -21,14 +21,13 @@ from penchant_finetune.next_items import (
     questions,
 )
 from penchant_finetune.pairs import Vectors
-from penchant_finetune.prepare import MANIFEST, Prepared
+from penchant_finetune.prepare import Prepared
+from penchant_finetune.run import ADAPTER, load_run, run_of
 from penchant_finetune.sequence import evaluate_sequence
 from penchant_finetune.sequence_data import prepared_log
-from penchant_finetune.train import ADAPTER, Run, load_run
 from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter
 from penchant_pipelines.encoder.sentence import SentenceEncoder, adapter_digest, file_sha256, open_model
-from penchant_pipelines.errors import WrongState
 from penchant_pipelines.interests import Calibration, calibrate
 from penchant_pipelines.recommend.sequence import FILE as SEQUENCE
 from penchant_pipelines.recommend.sequence import SequenceModel
@@ -86,14 +85,6 @@ def evaluate(prepared: Prepared, runs: Sequence[Path]) -> tuple[list[Report], li
             means = {user: np.mean([tuned[user] for tuned in several], axis=0) for user in live}
             together.append({"run": f"mean of {len(several)}", "control": control, **compare(live, means)})
     return reports, together
-
-
-def run_of(prepared: Prepared, folder: Path) -> Run:
-    """Read a finished run. Raises WrongState where there is none, or it was not trained from this prepared folder."""
-    run = load_run(folder)
-    if run.prepared != file_sha256(prepared.folder / MANIFEST):
-        raise WrongState("OTHER_PREPARED", f"{str(folder)!r} was not trained from {str(prepared.folder)!r}")
-    return run
 
 
 def _measure_live(prepared: Prepared, asked: Asked) -> dict[int, Values]:

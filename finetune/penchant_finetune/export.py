@@ -10,7 +10,7 @@ from typing import Any
 from penchant_finetune.evaluate import EVALUATION
 from penchant_finetune.next_items import METRICS
 from penchant_finetune.prepare import Prepared
-from penchant_finetune.train import ADAPTER, Run, load_run
+from penchant_finetune.run import ADAPTER, Run, run_of
 from penchant_pipelines.encoder.adapter import CONFIG, WEIGHTS, write_manifest
 from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import WrongState
@@ -27,7 +27,7 @@ def export(prepared: Prepared, run_folder: Path, output: Path) -> str | None:
     run was not evaluated, was changed since, is a control, is worse than the live encoder, or the folder holds
     something.
     """
-    run = load_run(run_folder)
+    run = run_of(prepared, run_folder)
     try:
         report = json.loads((run_folder / EVALUATION).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

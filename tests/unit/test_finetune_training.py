@@ -26,10 +26,11 @@ from penchant_finetune.losses import GradedLoss, UserAwareRankingLoss
 from penchant_finetune.next_items import measure, questions
 from penchant_finetune.precision import has_bfloat16, in_half
 from penchant_finetune.prepare import Prepared, PrepareSettings, load_prepared, prepare
-from penchant_finetune.train import ADAPTER, CHECKPOINTS, AdapterTrainer, TrainSettings, load_run, train
+from penchant_finetune.run import ADAPTER, RUN, TrainSettings, held, load_run
+from penchant_finetune.train import CHECKPOINTS, AdapterTrainer, last_checkpoint, train
 from penchant_finetune.validation import NextItems
 from penchant_pipelines.encoder import EncoderSettings
-from penchant_pipelines.encoder.adapter import open_adapter, read_manifest
+from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter, read_manifest
 from penchant_pipelines.errors import WrongState
 from penchant_pipelines.interests import InterestSettings
 from penchant_pipelines.text import TextPipeline, TextSettings
@@ -247,15 +248,13 @@ def test_validation_asks_what_evaluation_would_before_the_test_part(
     parts = np.array(prepared.signals["part"])
     assert all((parts[rows] <= VALIDATION).all() for rows in asked.signals.values())
     figures = measure(prepared, asked, prepared.base, prepared.manifest.calibration)
-    whole = NextItems(prepared, encoder)
-    untuned = whole.untuned()
+    untuned = NextItems(prepared, encoder)(model)
     for place, metric in ((1, "recall@50"), (2, "ndcg@10")):
         assert untuned[metric] == pytest.approx(np.mean([values[place] for values in figures.values()]))
-    assert whole(model) == pytest.approx(untuned)
     # Fewer items to choose from, the same ones to find.
     monkeypatch.setattr(validation, "ITEMS", 60)
     monkeypatch.setattr(validation, "USERS", 2)
-    assert NextItems(prepared, encoder).untuned()["recall@50"] > untuned["recall@50"]
+    assert NextItems(prepared, encoder)(model)["recall@50"] > untuned["recall@50"]
 
 
 # -- whole runs --------------------------------------------------------------------------------------------------
@@ -268,7 +267,9 @@ def test_tuning_finds_what_users_take_to_next(prepared: Prepared, run: Path, rep
     assert report["tuned"]["recall@10"][0] > 2 * report["live"]["recall@10"][0] > 0.2
     assert report["protocol"]["users"] == tiny_models.USERS
     events = EventAccumulator(str(run / "tensorboard")).Reload()
-    assert {"eval/recall@50", "train/loss"} <= set(events.Tags()["scalars"])
+    asked = [event.step for event in events.Scalars("eval/recall@50")]
+    assert asked[0] == 0
+    assert len(events.Scalars("train/loss")) > 2 * len(asked)
 
 
 def test_random_pairs_do_not_help(prepared: Prepared, run: Path, tmp_path: Path) -> None:
@@ -346,14 +347,88 @@ def test_the_same_seed_gives_the_same_weights_and_an_interrupted_run_goes_on(
             train(prepared, settings, tmp_path / "cut")
     with pytest.raises(WrongState, match="no finished run"):
         load_run(tmp_path / "cut")
-    reached = max(int(path.name.rpartition("-")[2]) for path in (tmp_path / "cut" / CHECKPOINTS).glob("checkpoint-*"))
-    assert reached > 0
+    # A crash while a checkpoint was written leaves a part of it.
+    checkpoints = tmp_path / "cut" / CHECKPOINTS
+    reached = last_checkpoint(checkpoints)
+    assert reached is not None
+    (checkpoints / "checkpoint-900").mkdir()
+    shutil.copytree(reached, checkpoints / "checkpoint-901")
+    (checkpoints / "checkpoint-901" / "trainer_state.json").unlink()
+    shutil.copytree(reached, checkpoints / "checkpoint-902")
+    (checkpoints / "checkpoint-902" / WEIGHTS).unlink()
+    shutil.copytree(reached, checkpoints / "checkpoint-903")
+    (checkpoints / "checkpoint-903" / "trainer_state.json").write_text("{")
+    state = json.loads((reached / "trainer_state.json").read_text())
+    state["stateful_callbacks"]["Clock"]["args"]["seconds"] = 1000.0
+    (reached / "trainer_state.json").write_text(json.dumps(state))
     resumed = train(prepared, settings, tmp_path / "cut")
+    assert resumed.seconds > 1000
+    assert not list(checkpoints.glob("checkpoint-9??"))
     assert resumed.steps == load_run(tmp_path / "whole").steps
     one, other = (open_tuned(prepared, tmp_path / name).encode(prepared.texts[:10]) for name in ("whole", "cut"))
     np.testing.assert_allclose(one, other, atol=1e-5)
-    with pytest.raises(WrongState, match="other settings"):
+    # Finished: nothing is done anew.
+    weights = tmp_path / "cut" / ADAPTER / WEIGHTS
+    written = weights.stat().st_mtime_ns
+    assert train(prepared, settings, tmp_path / "cut") == resumed
+    assert weights.stat().st_mtime_ns == written
+    with pytest.raises(WrongState, match=r"other settings \(seed was 0, is 1\)"):
         train(prepared, settings.model_copy(update={"seed": 1}), tmp_path / "cut")
+
+
+def test_a_run_stops_where_it_would_have_without_interruptions(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = make(max_pairs=200)
+    ruined = QUICK.model_copy(update={"learning_rate": 10.0, "epochs": 5.0})
+    whole = train(prepared, ruined, tmp_path / "whole")
+    step = AdapterTrainer.training_step
+
+    def interrupted(self: AdapterTrainer, *arguments: Any, **more: Any) -> torch.Tensor:
+        # After the second evaluation of three, no better than the first.
+        if self.state.global_step > whole.steps * 2 // 3:
+            raise KeyboardInterrupt
+        return step(self, *arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AdapterTrainer, "training_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(prepared, ruined, tmp_path / "cut")
+    assert train(prepared, ruined, tmp_path / "cut").steps == whole.steps
+    # Killed once more, between its last checkpoint and the file that says it is finished.
+    (tmp_path / "cut" / RUN).unlink()
+    again = train(prepared, ruined, tmp_path / "cut")
+    assert again.model_dump(exclude={"seconds"}) == whole.model_dump(exclude={"seconds"})
+    assert not (tmp_path / "cut" / CHECKPOINTS / f"checkpoint-{whole.steps + 1}").exists()
+
+
+def test_a_run_is_not_gone_on_with_from_another_prepared_folder(
+    make: Make, prepared: Prepared, run: Path, tmp_path: Path
+) -> None:
+    other = make(max_pairs=100)
+    shutil.copytree(run, tmp_path / "run")
+    with pytest.raises(WrongState, match="not trained from"):
+        train(other, QUICK, tmp_path / "run")
+    (tmp_path / "run" / RUN).unlink()
+    with pytest.raises(WrongState, match="not trained from"):
+        train(other, QUICK, tmp_path / "run")
+
+
+def test_one_trains_in_a_folder_at_a_time(prepared: Prepared, tmp_path: Path) -> None:
+    with held(tmp_path), pytest.raises(WrongState, match="another `train`"):
+        train(prepared, QUICK, tmp_path)
+
+
+def test_states_that_change_nothing_do_not_beat_the_untuned_encoder(prepared: Prepared, tmp_path: Path) -> None:
+    # In bfloat16, in which no figure is what it is in float32.
+    still = QUICK.model_copy(update={"learning_rate": 1e-30, "epochs": 0.5, "bf16": True})
+    done = train(prepared, still, tmp_path / "run")
+    assert done.best_step == 0
+    state = json.loads(
+        (last_checkpoint(tmp_path / "run" / CHECKPOINTS) or tmp_path).joinpath("trainer_state.json").read_text()
+    )
+    asked = {entry["eval_choice"] for entry in state["log_history"] if "eval_choice" in entry}
+    assert len(asked) == 1
 
 
 # -- export ------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from enum import StrEnum
 from importlib.util import find_spec
@@ -149,7 +148,7 @@ def train(
 ) -> None:
     """Train LoRA layers; writes RUN/adapter, run.json and TensorBoard logs, with --sequence sequence.safetensors."""
     from penchant_finetune.prepare import load_prepared
-    from penchant_finetune.train import RUN, TrainSettings
+    from penchant_finetune.run import TrainSettings, is_first
     from penchant_finetune.train import train as make
     from penchant_finetune.validation import SATURATED
 
@@ -174,20 +173,19 @@ def train(
         control=control.value if control else None,
     )
     loaded = load_prepared(prepared)
-    if not (sequence and (run / RUN).is_file()):
-        done = make(loaded, settings, run)
-        tuned = f"{done.best_recall:.4f} after step {done.best_step}" if done.best_step else "no step beat it"
+    done = make(loaded, settings, run)
+    tuned = f"{done.best_recall:.4f} after step {done.best_step}" if done.best_step else "no step beat it"
+    print_line(
+        f"{done.steps} steps in {done.seconds:.0f} s; next items found in the validation part: "
+        f"{done.untuned_recall:.4f} untuned, {tuned}; in {run}"
+    )
+    if done.untuned_recall > SATURATED:
         print_line(
-            f"{done.steps} steps in {done.seconds:.0f} s; next items found in the validation part: "
-            f"{done.untuned_recall:.4f} untuned, {tuned}; in {run}"
+            "the catalogue is too small for recall@50 to tell encoders apart: NDCG@10 decided among equals; "
+            "see what `penchant finetune evaluate` says of it, and train on more items if you can"
         )
-        if done.untuned_recall > SATURATED:
-            print_line(
-                "the catalogue is too small for recall@50 to tell encoders apart: NDCG@10 decided among equals; "
-                "see what `penchant finetune evaluate` says of it, and train on more items if you can"
-            )
     # Of several processes one is enough: the model is small.
-    if sequence and os.environ.get("RANK", "0") == "0":
+    if sequence and is_first():
         from penchant_finetune.sequence_run import train_run_sequence
 
         train_run_sequence(loaded, run, seed, threads)
