@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from penchant_finetune import validation
 from penchant_finetune.base import open_base
 from penchant_finetune.corpus import VALIDATION
-from penchant_finetune.evaluate import evaluate, open_tuned
+from penchant_finetune.evaluate import EVALUATION, caution, compare, evaluate, open_tuned
 from penchant_finetune.export import export, refusal
 from penchant_finetune.log import read_log
 from penchant_finetune.lora import add_lora, target_modules
@@ -31,6 +33,7 @@ from penchant_finetune.train import CHECKPOINTS, AdapterTrainer, last_checkpoint
 from penchant_finetune.validation import NextItems
 from penchant_pipelines.encoder import EncoderSettings
 from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter, read_manifest
+from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import WrongState
 from penchant_pipelines.interests import InterestSettings
 from penchant_pipelines.text import TextPipeline, TextSettings
@@ -477,11 +480,39 @@ def test_what_is_worse_or_not_measured_is_not_exported(
     assert not (tmp_path / "adapter").exists()
 
 
+def test_an_adapter_that_changes_nothing_is_not_exported(
+    prepared: Prepared, run: Path, report: dict[str, Any], tmp_path: Path
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    weights = copy / ADAPTER / WEIGHTS
+    save_file({name: value * ("lora_B" not in name) for name, value in load_file(weights).items()}, weights)
+    (copy / EVALUATION).write_text(json.dumps({**report, "adapter": file_sha256(weights)}))
+    with pytest.raises(WrongState, match="changes nothing"):
+        export(prepared, copy, tmp_path / "adapter")
+
+
+def test_one_user_gives_no_interval_and_few_give_one_that_is_too_narrow() -> None:
+    figures = {user: np.array([0.1, 0.2, 0.3, 0.4]) for user in range(3)}
+    found = compare({0: figures[0]}, {0: figures[1] + 0.1})
+    assert found["difference"]["recall@50"] == [pytest.approx(0.1)]
+    assert len(compare(figures, figures)["difference"]["recall@50"]) == 3
+    assert "no interval" in caution(1)
+    assert "too narrow" in caution(9)
+    assert not caution(10)
+
+
+def test_where_nothing_can_be_asked_it_is_said(prepared: Prepared, run: Path) -> None:
+    nothing = {**prepared.signals, "new": [False] * len(prepared.signals["new"])}
+    with pytest.raises(WrongState, match="no user takes to anything new"):
+        evaluate(replace(prepared, signals=nothing), [run])
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({}, None),
         ({"recall@50": [0.0, -0.1, 0.1]}, None),
+        ({"recall@50": [0.1]}, "measured on one user"),
         ({"mrr": [-0.1, -0.2, 0.01]}, None),
         ({"mrr": [-0.1, -0.2, -0.01]}, "mrr is surely lower"),
         ({"recall@50": [-0.001, -0.1, 0.1]}, "recall@50 is 0.0010 lower"),
@@ -493,6 +524,9 @@ def test_the_gate(changes: dict[str, list[float]], said: str | None) -> None:
     assert (found is None) if said is None else (found is not None and said in found)
 
 
-def test_a_run_belongs_to_its_prepared_folder(make: Make, run: Path) -> None:
+def test_a_run_belongs_to_its_prepared_folder(make: Make, run: Path, tmp_path: Path) -> None:
+    other = make(max_pairs=100)
     with pytest.raises(WrongState, match="not trained from"):
-        evaluate(make(max_pairs=100), [run])
+        evaluate(other, [run])
+    with pytest.raises(WrongState, match="not trained from"):
+        export(other, run, tmp_path / "adapter")

@@ -199,6 +199,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure runs against the live encoder on the test part: next items, ranked among the whole catalogue."""
+    from penchant_finetune.evaluate import caution
     from penchant_finetune.evaluate import evaluate as measure
     from penchant_finetune.next_items import METRICS
     from penchant_finetune.prepare import load_prepared
@@ -218,6 +219,9 @@ def evaluate(
             rows.append(("  with sequence", *(_mean(with_sequence["tuned"][metric]) for metric in METRICS)))
             rows.append(("  less without", *(_difference(with_sequence["difference"][metric]) for metric in METRICS)))
     print_table(("run", *METRICS), rows, empty="")
+    few = caution(reports[0]["protocol"]["users"])
+    if few:
+        print_line(few)
     for report in reports:
         if report["sequence"]:
             alone = report["sequence"]["next items"]
@@ -263,4 +267,5 @@ def _mean(values: list[float]) -> str:
 
 
 def _difference(values: list[float]) -> str:
-    return "{:+.4f} ({:+.4f} … {:+.4f})".format(*values)
+    mean, *ends = (f"{value:+.4f}" for value in values)
+    return f"{mean} ({' … '.join(ends)})" if ends else mean
