@@ -25,8 +25,8 @@ from penchant_finetune.prepare import Prepared
 from penchant_finetune.run import ADAPTER, load_run, run_of
 from penchant_finetune.sequence import evaluate_sequence, figures
 from penchant_finetune.sequence_data import prepared_log
-from penchant_pipelines.encoder import Encoder
-from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter
+from penchant_pipelines.encoder import Encoder, open_encoder
+from penchant_pipelines.encoder.adapter import WEIGHTS
 from penchant_pipelines.encoder.sentence import SentenceEncoder, adapter_digest, file_sha256, open_model
 from penchant_pipelines.errors import WrongState
 from penchant_pipelines.interests import Calibration, calibrate
@@ -47,7 +47,8 @@ def evaluate(prepared: Prepared, runs: Sequence[Path]) -> tuple[list[Report], li
     the mean over what was asked. Where a run has a sequence model, `sequence` holds what that adds to the adapter's
     figures, and how it does against the mean of the last signals. Second value: runs of several seeds taken together,
     each user's figure being the mean over them.
-    Raises WrongState where a run was not trained from this prepared folder, or nothing can be asked.
+    Raises WrongState where a run was not trained from this prepared folder, the live adapter was changed since that was
+    made, or nothing can be asked.
     """
     loaded = [run_of(prepared, run) for run in runs]
     asked = questions(prepared)
@@ -100,10 +101,13 @@ def _measure_live(prepared: Prepared, asked: Asked) -> dict[int, Values]:
     settings = prepared.manifest.encoder
     if settings.adapter is None:
         return measure(prepared, asked, prepared.base, prepared.manifest.calibration)
-    return _measure_encoder(prepared, asked, open_adapter(settings, settings.adapter))
-
-
-def _measure_encoder(prepared: Prepared, asked: Asked, encoder: Encoder) -> dict[int, Values]:
+    encoder = open_encoder(settings)
+    if encoder.space_id != prepared.manifest.live_space_id:
+        raise WrongState(
+            "OTHER_SPACE",
+            f"the live adapter {str(settings.adapter)!r} was changed since {str(prepared.folder)!r} was made: its "
+            f"space was {prepared.manifest.live_space_id}, is {encoder.space_id}; prepare anew",
+        )
     return measure(prepared, asked, _vectors(prepared, asked, encoder), _calibrated(prepared, encoder))
 
 

@@ -530,3 +530,23 @@ def test_a_run_belongs_to_its_prepared_folder(make: Make, run: Path, tmp_path: P
         evaluate(other, [run])
     with pytest.raises(WrongState, match="not trained from"):
         export(other, run, tmp_path / "adapter")
+
+
+def test_a_live_adapter_is_found_from_anywhere_and_must_be_as_it_was(
+    prepared: Prepared, run: Path, report: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(prepared, run, tmp_path / "adapter")
+    monkeypatch.chdir(tmp_path)
+    settings = prepared.manifest.encoder.model_copy(update={"adapter": Path("adapter")})
+    encoder, _ = open_base(settings)
+    log = read_log(*tiny_models.small_log(), TextPipeline(TextSettings()))
+    prepare(log, encoder, settings, InterestSettings(), prepared.manifest.settings, tmp_path / "prepared")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = load_prepared(tmp_path / "prepared")
+    train(again, QUICK.model_copy(update={"epochs": 0.2}), tmp_path / "run")
+    assert evaluate(again, [tmp_path / "run"])[0][0]["live"] == report["tuned"]
+    config = tmp_path / "adapter" / "adapter_config.json"
+    config.write_text(config.read_text() + "\n")
+    with pytest.raises(WrongState, match="was changed since"):
+        evaluate(again, [tmp_path / "run"])

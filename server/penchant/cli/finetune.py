@@ -105,13 +105,13 @@ def prepare(
     text = TextPipeline(given.text)
     if data is not None and not (items or signals):
         log = read_record(data, given.text)
-        live = live_encoder(data, given.encoder)
+        live, served = live_encoder(data, given.encoder)
     elif items and signals and data is None:
-        log, live = read_log(*read_files(items, signals, given, _refused), text), given.encoder
+        log, live, served = read_log(*read_files(items, signals, given, _refused), text), given.encoder, None
     else:
         raise typer.BadParameter("give --items and --signals, or --data", param_hint="--items")
     encoder, _ = open_base(given.encoder)
-    manifest = make(log, encoder, live, given.interests, wanted, output)
+    manifest = make(log, encoder, live, given.interests, wanted, output, served)
     print_table(("what", "count"), manifest.counts.items(), empty="")
     print_line(f"in {output}, split by {manifest.split}, for {manifest.space_id}")
 
