@@ -21,20 +21,21 @@ from penchant_finetune.next_items import (
     questions,
 )
 from penchant_finetune.pairs import Vectors
-from penchant_finetune.prepare import MANIFEST, Prepared
-from penchant_finetune.sequence import evaluate_sequence
+from penchant_finetune.prepare import Prepared
+from penchant_finetune.run import ADAPTER, load_run, run_of
+from penchant_finetune.sequence import evaluate_sequence, figures
 from penchant_finetune.sequence_data import prepared_log
-from penchant_finetune.train import ADAPTER, Run, load_run
-from penchant_pipelines.encoder import Encoder
-from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter
+from penchant_pipelines.encoder import Encoder, open_encoder
+from penchant_pipelines.encoder.adapter import WEIGHTS
 from penchant_pipelines.encoder.sentence import SentenceEncoder, adapter_digest, file_sha256, open_model
 from penchant_pipelines.errors import WrongState
 from penchant_pipelines.interests import Calibration, calibrate
 from penchant_pipelines.recommend.sequence import FILE as SEQUENCE
 from penchant_pipelines.recommend.sequence import SequenceModel
-from penchant_pipelines.statistics import Bootstrap
 
 EVALUATION = "evaluation.json"
+FEW_USERS = 10
+"""Below so many, intervals by bootstrap are about a fifth too narrow, or more."""
 
 Report = dict[str, Any]
 
@@ -42,14 +43,21 @@ Report = dict[str, Any]
 def evaluate(prepared: Prepared, runs: Sequence[Path]) -> tuple[list[Report], list[Report]]:
     """Measure runs against the live encoder, paired by user; writes evaluation.json into each run's folder.
 
-    Figures are [mean, low, high] with 95 % intervals by bootstrap over users; a user's figure is the mean over what
-    was asked. Where a run has a sequence model, `sequence` holds what that adds to the adapter's figures, and how it
-    does against the mean of the last signals. Second value: runs of several seeds taken together, each user's figure
-    being the mean over them.
-    Raises WrongState where a run was not trained from this prepared folder, or nothing can be asked.
+    Figures are [mean, low, high] with 95 % intervals by bootstrap over users, [mean] of one user; a user's figure is
+    the mean over what was asked. Where a run has a sequence model, `sequence` holds what that adds to the adapter's
+    figures, and how it does against the mean of the last signals. Second value: runs of several seeds taken together,
+    each user's figure being the mean over them.
+    Raises WrongState where a run was not trained from this prepared folder, the live adapter was changed since that was
+    made, or nothing can be asked.
     """
     loaded = [run_of(prepared, run) for run in runs]
     asked = questions(prepared)
+    if not asked.questions:
+        raise WrongState(
+            "NOTHING_TO_MEASURE",
+            f"no user takes to anything new in the test part of {str(prepared.folder)!r}; prepare a longer log, or "
+            "with an earlier --test-from",
+        )
     live = _measure_live(prepared, asked)
     reports = []
     measured: dict[str | None, list[dict[int, Values]]] = {}
@@ -88,23 +96,18 @@ def evaluate(prepared: Prepared, runs: Sequence[Path]) -> tuple[list[Report], li
     return reports, together
 
 
-def run_of(prepared: Prepared, folder: Path) -> Run:
-    """Read a finished run. Raises WrongState where there is none, or it was not trained from this prepared folder."""
-    run = load_run(folder)
-    if run.prepared != file_sha256(prepared.folder / MANIFEST):
-        raise WrongState("OTHER_PREPARED", f"{str(folder)!r} was not trained from {str(prepared.folder)!r}")
-    return run
-
-
 def _measure_live(prepared: Prepared, asked: Asked) -> dict[int, Values]:
     """Figures of what the server has now: its adapter where the settings name one, else the base encoder."""
     settings = prepared.manifest.encoder
     if settings.adapter is None:
         return measure(prepared, asked, prepared.base, prepared.manifest.calibration)
-    return _measure_encoder(prepared, asked, open_adapter(settings, settings.adapter))
-
-
-def _measure_encoder(prepared: Prepared, asked: Asked, encoder: Encoder) -> dict[int, Values]:
+    encoder = open_encoder(settings)
+    if encoder.space_id != prepared.manifest.live_space_id:
+        raise WrongState(
+            "OTHER_SPACE",
+            f"the live adapter {str(settings.adapter)!r} was changed since {str(prepared.folder)!r} was made: its "
+            f"space was {prepared.manifest.live_space_id}, is {encoder.space_id}; prepare anew",
+        )
     return measure(prepared, asked, _vectors(prepared, asked, encoder), _calibrated(prepared, encoder))
 
 
@@ -143,16 +146,20 @@ def _measure_sequence(
 def compare(live: Mapping[int, Values], tuned: Mapping[int, Values]) -> dict[str, dict[str, list[float]]]:
     """Means of both with intervals, and of their difference, paired by user."""
     users = sorted(live)
-    before, after = (np.stack([figures[user] for user in users]) for figures in (live, tuned))
+    before, after = (np.stack([by_user[user] for user in users]) for by_user in (live, tuned))
     named = {"live": before, "tuned": after, "difference": after - before}
-    draws = Bootstrap(len(users))
     return {
-        name: {
-            metric: [round(value, 6) for value in draws.interval(values[:, column])]
-            for column, metric in enumerate(METRICS)
-        }
-        for name, values in named.items()
+        name: {metric: [round(value, 6) for value in values] for metric, values in figures(rows, METRICS).items()}
+        for name, rows in named.items()
     }
+
+
+def caution(users: int) -> str:
+    """Say what intervals over so few users are worth; empty where they may be taken as they are."""
+    if users < 2:
+        return "one user was measured: there is no interval"
+    # Resampling few users makes up for neither the spread they miss nor its own uncertainty (Hesterberg 2015).
+    return f"only {users} users were measured: the intervals are too narrow" if users < FEW_USERS else ""
 
 
 def open_tuned(prepared: Prepared, run: Path) -> Encoder:

@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from penchant_finetune.evaluate import EVALUATION
+from penchant_finetune.evaluate import EVALUATION, caution
+from penchant_finetune.lora import changes_nothing
 from penchant_finetune.next_items import METRICS
 from penchant_finetune.prepare import Prepared
-from penchant_finetune.train import ADAPTER, Run, load_run
+from penchant_finetune.run import ADAPTER, Run, run_of
 from penchant_pipelines.encoder.adapter import CONFIG, WEIGHTS, write_manifest
 from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import WrongState
@@ -24,10 +25,10 @@ def export(prepared: Prepared, run_folder: Path, output: Path) -> str | None:
     """Write the adapter with its card and manifest into a new folder, and the run's sequence model unless it is worse.
 
     Returns why the sequence model was left out; None where it was not, or there is none. Raises WrongState where the
-    run was not evaluated, was changed since, is a control, is worse than the live encoder, or the folder holds
-    something.
+    run was not trained from this prepared folder, was not evaluated, was changed since, is a control, changes nothing,
+    is worse than the live encoder or was measured on one user alone, or where the folder holds something.
     """
-    run = load_run(run_folder)
+    run = run_of(prepared, run_folder)
     try:
         report = json.loads((run_folder / EVALUATION).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -39,7 +40,12 @@ def export(prepared: Prepared, run_folder: Path, output: Path) -> str | None:
     measured = (report.get("sequence") or {}).get("file")
     if report["adapter"] != file_sha256(run_folder / ADAPTER / WEIGHTS) or measured != found:
         raise WrongState("NOT_EVALUATED", f"{str(run_folder)!r} was trained anew since it was evaluated; evaluate it")
-    reason = "nothing beat the untuned encoder on the validation part" if run.best_step == 0 else refusal(report)
+    if run.best_step == 0:
+        reason: str | None = "nothing beat the untuned encoder on the validation part"
+    elif changes_nothing(run_folder / ADAPTER):
+        reason = "it changes nothing: the B of all its LoRA layers are zero"
+    else:
+        reason = refusal(report)
     if reason:
         raise WrongState("ADAPTER_WORSE", f"{run_folder.name} is not exported: {reason}")
     if output.exists() and any(output.iterdir()):
@@ -73,10 +79,12 @@ def refusal(report: dict[str, Any]) -> str | None:
 
 
 def worse(difference: dict[str, list[float]], other: str) -> str | None:
-    """Say what is worse, by paired differences; None where nothing is.
+    """Say what is worse, by paired differences, or that they can't tell; None where nothing is.
 
     The gate's mean difference must not lie below zero, and of no figure the whole interval.
     """
+    if len(difference[GATE]) == 1:
+        return "it was measured on one user, which tells nothing of others; prepare a log that leaves more of them"
     mean, low, high = difference[GATE]
     if mean < 0:
         return f"its {GATE} is {-mean:.4f} lower than {other} (95 % interval {low:+.4f} … {high:+.4f})"
@@ -98,6 +106,7 @@ def _card(prepared: Prepared, run: Run, report: dict[str, Any]) -> str:
     protocol = report["protocol"]
     split = "one moment for all users" if manifest.split == "time" else "a moment of each user's own"
     settings = run.settings.model_dump_json()
+    few = f" ({told})" if (told := caution(protocol["users"])) else ""
     versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
     return f"""# Adapter for {run.base}
 
@@ -123,7 +132,7 @@ Settings: `{settings}`. Made with {versions}.
 ## Figures
 
 {protocol["users"]} users, {protocol["days"]} days, {protocol["items asked for"]} items asked for among \
-{protocol["catalogue"]:,}; mean and 95 % interval by bootstrap over users.
+{protocol["catalogue"]:,}; mean and 95 % interval by bootstrap over users{few}.
 
 | | live | tuned | difference |
 |---|---|---|---|
@@ -167,5 +176,6 @@ found.
 
 
 def _figure(values: list[float], *, signed: bool = False) -> str:
-    form = "{:+.4f} ({:+.4f} … {:+.4f})" if signed else "{:.4f} ({:.4f} … {:.4f})"
-    return form.format(*values)
+    sign = "+" if signed else ""
+    mean, *ends = (f"{value:{sign}.4f}" for value in values)
+    return f"{mean} ({' … '.join(ends)})" if ends else mean

@@ -113,17 +113,20 @@ def read_record(folder: Path, settings: TextSettings) -> Log:
     return read_log(items, signals, TextPipeline(settings))
 
 
-def live_encoder(folder: Path, settings: EncoderSettings) -> EncoderSettings:
+def live_encoder(folder: Path, settings: EncoderSettings) -> tuple[EncoderSettings, str | None]:
     """The encoder that a data folder's server serves with: the settings', with the adapter that is live.
 
-    Raises WrongState as `read_record` does.
+    Second value: the id of its space as the record has it; None where nothing was served yet. Raises WrongState as
+    `read_record` does.
     """
     with _snapshot(folder) as connection:
-        query = sa.select(schema.spaces.c.adapter_id).where(schema.spaces.c.state == "live")
-        adapter_id = connection.execute(query).scalar()
-    if not adapter_id:
-        return settings
-    return settings.model_copy(update={"adapter": (settings.adapters or folder / "adapters") / adapter_id})
+        table = schema.spaces
+        query = sa.select(table.c.adapter_id, table.c.space_id).where(table.c.state == "live")
+        live = connection.execute(query).one_or_none()
+    if live is None or not live.adapter_id:
+        return settings, live and live.space_id
+    adapter = (settings.adapters or folder / "adapters") / live.adapter_id
+    return settings.model_copy(update={"adapter": adapter}), live.space_id
 
 
 @contextmanager

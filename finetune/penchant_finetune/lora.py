@@ -80,3 +80,10 @@ def load_lora(model: SentenceTransformer, folder: Path) -> None:
     transformer = model[0].get_submodule("auto_model")
     state = {name.removeprefix(PREFIX): tensor for name, tensor in load_file(folder / WEIGHTS).items()}
     set_peft_model_state_dict(transformer, state)
+
+
+def changes_nothing(folder: Path) -> bool:
+    """Whether LoRA layers that `save_lora` wrote leave the model as it is: all their B are zero."""
+    from safetensors.torch import load_file
+
+    return not any(tensor.any() for name, tensor in load_file(folder / WEIGHTS).items() if ".lora_B." in name)

@@ -25,7 +25,7 @@ from penchant_finetune.corpus import VALIDATION, Corpus, Ints, Split, make_corpu
 from penchant_finetune.log import Log
 from penchant_finetune.negatives import mine
 from penchant_finetune.pairs import KINDS, Graded, Pairs, Vectors, build_graded, build_pairs, touched
-from penchant_pipelines.encoder import Encoder, EncoderSettings
+from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
 from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import InvalidInput, WrongState
 from penchant_pipelines.interests import Calibration, Evidence, InterestSettings, calibrate
@@ -44,7 +44,7 @@ class PrepareSettings(BaseModel):
     split: Split | None = None
     validation_from: float = Field(default=0.8, gt=0, lt=1)
     test_from: float = Field(default=0.9, gt=0, lt=1)
-    window_days: float = Field(default=7.0, gt=0)
+    window_days: float = Field(default=7.0, gt=0, allow_inf_nan=False)
     negatives: bool = False
     max_pairs: int = Field(default=10_000, ge=FEWEST_PAIRS)
     seed: int = 0
@@ -55,11 +55,14 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: Literal[4] = 4
+    format: Literal[5] = 5
     settings: PrepareSettings
     encoder: EncoderSettings
     interests: InterestSettings
     space_id: str
+    """Of the base encoder."""
+    live_space_id: str
+    """Of the encoder that a run must beat: the same, or that of an adapter on it."""
     dimensions: int
     similarity: float
     middle: list[float]
@@ -100,10 +103,27 @@ def prepare(
     interests: InterestSettings,
     settings: PrepareSettings,
     folder: Path,
+    served: str | None = None,
 ) -> Manifest:
-    """Make a prepared folder. Raises InvalidInput where the log holds too little to learn from or to measure."""
+    """Make a prepared folder.
+
+    `encoder` is the base, `encoder_settings` name what is live, `served` is the id of the record's live space where the
+    log is a record's. Raises InvalidInput where the log holds too little to learn from or to measure, WrongState where
+    the settings open another space than `served`.
+    """
     if settings.validation_from >= settings.test_from:
         raise InvalidInput.at("test_from", f"must be above {settings.validation_from}, where validation begins")
+    live = encoder
+    if encoder_settings.adapter is not None:
+        # Found from any working directory; links are kept, as their name is part of the space's.
+        encoder_settings = encoder_settings.model_copy(update={"adapter": encoder_settings.adapter.absolute()})
+        live = open_encoder(encoder_settings)
+    if served not in (None, live.space_id):
+        raise WrongState(
+            "OTHER_SPACE",
+            f"the record's live space is {served}, these settings open {live.space_id}; prepare with the settings that "
+            "the server runs with (--config, --set)",
+        )
     corpus = make_corpus(log, interests, settings.split, (settings.validation_from, settings.test_from))
     base = encode_all(encoder, corpus.texts)
     calibration = calibrate(encoder.encode).chosen(interests.similarity)
@@ -149,6 +169,7 @@ def prepare(
         encoder=encoder_settings,
         interests=interests,
         space_id=encoder.space_id,
+        live_space_id=live.space_id,
         dimensions=encoder.dimensions,
         similarity=calibration.similarity,
         middle=calibration.middle.tolist(),

@@ -234,7 +234,7 @@ def evaluate_sequence(
     `start` may be each user's own.
 
     Full ranking over the catalogue less what the user has seen; each figure is [mean, low, high], 95 % by bootstrap
-    over users. `better` says whether the interval of the NDCG@10 difference lies above zero.
+    over users, [mean] of one user. `better` says whether the interval of the NDCG@10 difference lies above zero.
     """
     asked = queries(log, start, 2**62)
     if not asked:
@@ -250,14 +250,14 @@ def evaluate_sequence(
         "mean_length": length,
         "methods": {"sequence": figures(ours), "mean": figures(mean)},
         "against": {"mean": difference},
-        "better": difference["ndcg@10"][1] > 0,
+        "better": len(ours) > 1 and difference["ndcg@10"][1] > 0,
     }
 
 
-def figures(values: NDArray[np.float64]) -> dict[str, list[float]]:
-    """Each metric's mean and interval over users."""
-    draws = Bootstrap(len(values))
-    return {name: list(draws.interval(values[:, column])) for column, name in enumerate(METRICS)}
+def figures(values: NDArray[np.float64], names: Sequence[str] = METRICS) -> dict[str, list[float]]:
+    """Each figure's mean over users, (users, figures), and its 95 % interval; of one user the mean alone."""
+    draws, ends = Bootstrap(len(values)), 3 if len(values) > 1 else 1
+    return {name: list(draws.interval(values[:, column]))[:ends] for column, name in enumerate(names)}
 
 
 def _pace(done: float, steps: int) -> float:

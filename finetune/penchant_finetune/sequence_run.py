@@ -12,9 +12,10 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from penchant_finetune.corpus import TEST
-from penchant_finetune.evaluate import open_tuned, run_of
+from penchant_finetune.evaluate import open_tuned
 from penchant_finetune.next_items import encode_signals
 from penchant_finetune.prepare import Prepared
+from penchant_finetune.run import held, run_of
 from penchant_finetune.sequence import SequenceSettings, train_sequence
 from penchant_finetune.sequence_data import prepared_log
 from penchant_pipelines.encoder.batching import cores
@@ -26,8 +27,13 @@ def train_run_sequence(prepared: Prepared, folder: Path, seed: int = 0, threads:
     """Train on all but the test part and write sequence.safetensors and sequence.json into the run's folder.
 
     The validation part says when to stop. Raises WrongState where the folder holds no run of this prepared folder,
-    InvalidInput where the log is too short.
+    or another `train` works on it, InvalidInput where the log is too short.
     """
+    with held(folder):
+        _train_run_sequence(prepared, folder, seed, threads)
+
+
+def _train_run_sequence(prepared: Prepared, folder: Path, seed: int, threads: int) -> None:
     started = time.monotonic()
     run_of(prepared, folder)
     encoder = open_tuned(prepared, folder)

@@ -1,27 +1,24 @@
-"""`train`: LoRA on the base encoder, from a prepared folder.
-
-A run's folder holds adapter/ (PEFT's format), run.json (settings, seed, versions, how it went), tensorboard/, and
-checkpoints/ that an interrupted run is resumed from.
-"""
+"""`train`: LoRA on the base encoder, from a prepared folder."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from torch.utils.tensorboard import SummaryWriter
-from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainerState, set_seed
 from transformers.integrations.integration_utils import TensorBoardCallback
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import ExportableState, TrainerControl
 from transformers.utils import logging as transformers_logging
 
 from penchant_finetune.base import open_base
@@ -30,7 +27,9 @@ from penchant_finetune.losses import GradedLoss, UserAwareRankingLoss
 from penchant_finetune.pairs import Pairs
 from penchant_finetune.precision import has_bfloat16
 from penchant_finetune.prepare import MANIFEST, Prepared
+from penchant_finetune.run import ADAPTER, Begun, Run, TrainSettings, begun, held, is_first, write
 from penchant_finetune.validation import CHOICE, METRIC, NextItems
+from penchant_pipelines.encoder.adapter import WEIGHTS
 from penchant_pipelines.encoder.batching import cores
 from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import InvalidInput, WrongState
@@ -38,69 +37,30 @@ from penchant_pipelines.errors import InvalidInput, WrongState
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-ADAPTER = "adapter"
-RUN = "run.json"
 CHECKPOINTS = "checkpoints"
 EVALUATIONS = 5
 """How often in a run the validation part is asked, at most."""
 PATIENCE = 2
 """Evaluations without a better state after which a run stops."""
+LOG_EVERY = 5
+"""Steps between two figures of the loss."""
 _METRIC, _CHOICE = f"eval_{METRIC}", f"eval_{CHOICE}"
 
 
-class TrainSettings(BaseModel):
-    """How a run trains."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    seed: int = 0
-    epochs: float = Field(default=4.0, gt=0)
-    batch_size: int = Field(default=256, ge=2)
-    tokens_in_memory: int = Field(default=8192, ge=1)
-    learning_rate: float = Field(default=2e-3, gt=0)
-    temperature: float = Field(default=0.05, gt=0)
-    rank: int = Field(default=16, ge=1, le=1024)
-    dropout: float = Field(default=0.05, ge=0, lt=1)
-    matryoshka: tuple[int, ...] = ()
-    bf16: bool | None = None
-    """Compute in bfloat16; None: where the hardware has it."""
-    threads: int = Field(default=0, ge=0)
-    control: Literal["random-pairs"] | None = None
-
-
-class Run(BaseModel):
-    """What a finished run was, for whoever evaluates, exports or repeats it."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    settings: TrainSettings
-    prepared: str
-    """Sha256 of the manifest of the prepared folder."""
-    base: str
-    processes: int
-    steps: int
-    best_step: int
-    """The step whose weights were kept; 0: none was better than the untuned encoder, which was kept."""
-    untuned_recall: float
-    best_recall: float
-    """Of next items on the validation part, as `validation.NextItems` counts it; NDCG@10 decides among equals."""
-    seconds: float
-    versions: dict[str, str]
-
-
 def train(prepared: Prepared, settings: TrainSettings, folder: Path) -> Run:
-    """Train an adapter; an interrupted run of the same settings goes on from its last checkpoint.
+    """Train an adapter; an interrupted run goes on from its last checkpoint, of a finished one nothing is done anew.
 
-    Raises WrongState where the folder holds a run of other settings, or the base encoder is not the one prepared for.
+    Raises WrongState where the folder holds a run of other settings or of another prepared folder, another `train`
+    works on it, or the base encoder is not the one prepared for.
     """
+    with held(folder):
+        found = begun(folder, settings, prepared)
+        return found if isinstance(found, Run) else _train(prepared, settings, folder, found)
+
+
+def _train(prepared: Prepared, settings: TrainSettings, folder: Path, found: Begun | None) -> Run:
     started = time.monotonic()
     encoder, model = open_base(prepared.manifest.encoder)
-    if settings.bf16 is None:
-        settings = settings.model_copy(update={"bf16": has_bfloat16(model.device.type)})
-    earlier = folder / "settings.json"
-    described = settings.model_dump_json(indent=2, exclude={"threads"})
-    if earlier.exists() and earlier.read_text(encoding="utf-8") != described:
-        raise WrongState("OTHER_RUN", f"{str(folder)!r} holds a run of other settings; choose another folder")
     if encoder.space_id != prepared.manifest.space_id:
         raise WrongState(
             "OTHER_SPACE",
@@ -109,52 +69,91 @@ def train(prepared: Prepared, settings: TrainSettings, folder: Path) -> Run:
         )
     if any(length > encoder.dimensions for length in settings.matryoshka):
         raise InvalidInput.at("matryoshka", f"must not exceed the model's {encoder.dimensions} dimensions")
-    folder.mkdir(parents=True, exist_ok=True)
-    earlier.write_text(described, encoding="utf-8")
+    if settings.bf16 is None:
+        bf16 = found.settings.bf16 if found else has_bfloat16(model.device.type)
+        settings = settings.model_copy(update={"bf16": bf16})
+    begins = Begun(settings=settings, prepared=file_sha256(prepared.folder / MANIFEST))
+    if is_first() and found is None:
+        write(begins, folder)
     # The encoder set one thread for short passes that run side by side; here one long pass has all cores.
     torch.set_num_threads(settings.threads or cores())
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     set_seed(settings.seed)
     add_lora(model, settings.rank, settings.dropout)
-    validation = NextItems(prepared, encoder)
-    untuned = validation.untuned()
-    trainer = _trainer(model, prepared, settings, folder, validation)
-    checkpoints = folder / CHECKPOINTS
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None  # type: ignore[no-untyped-call]
-    trainer.train(resume_from_checkpoint=last)
-    asked = {int(entry["step"]): entry for entry in trainer.state.log_history if _CHOICE in entry}
+    last = last_checkpoint(folder / CHECKPOINTS)
+    state = _state(last) if last else None
+    before = _kept(state, Clock)["seconds"] if state else 0.0
+    trainer = _trainer(model, prepared, settings, folder, NextItems(prepared, encoder))
+    # Where nothing was learnt yet, the first state asked is the untuned encoder, by the arithmetic of all others.
+    trainer.args.eval_on_start = state is None
+    if state is None or not _kept(state, TrainerControl)["should_training_stop"]:
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        state = trainer.state
+    asked = {int(entry["step"]): entry for entry in state.log_history if _CHOICE in entry}
     best = max(asked, key=lambda step: (asked[step][_CHOICE], -step))
-    better = asked[best][_CHOICE] > untuned[CHOICE]
-    if not better:
-        _forget(model)
     run = Run(
-        settings=settings,
-        prepared=file_sha256(prepared.folder / MANIFEST),
+        **dict(begins),
         base=encoder.space_id,
         processes=trainer.args.world_size,
-        steps=trainer.state.global_step,
-        best_step=best if better else 0,
-        untuned_recall=untuned[METRIC],
-        best_recall=asked[best][_METRIC] if better else untuned[METRIC],
-        seconds=round(time.monotonic() - started, 1),
+        steps=state.global_step,
+        best_step=best,
+        untuned_recall=asked[0][_METRIC],
+        best_recall=asked[best][_METRIC],
+        seconds=round(before + time.monotonic() - started, 1),
         versions={name: importlib.metadata.version(name) for name in ("torch", "peft", "sentence-transformers")},
     )
-    if trainer.is_world_process_zero():
+    if is_first():
+        if best:
+            load_lora(model, folder / CHECKPOINTS / f"checkpoint-{best}")
+        else:
+            _forget(model)
         save_lora(model, folder / ADAPTER)
-        (folder / RUN).write_text(run.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write(run, folder)
     # Threads of a process group that are left to the interpreter's end may abort the process there.
     trainer.accelerator.end_training()
     return run
 
 
-def load_run(folder: Path) -> Run:
-    """Read a finished run. Raises WrongState where there is none."""
+def last_checkpoint(folder: Path) -> Path | None:
+    """Find the newest checkpoint that is whole and remove newer ones, which a crash cut short; None where none is."""
+    found = sorted(folder.glob("checkpoint-[0-9]*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for path in found:
+        if _is_whole(path):
+            return path
+        if is_first():
+            shutil.rmtree(path)
+    return None
+
+
+def _is_whole(checkpoint: Path) -> bool:
     try:
-        return Run.model_validate_json((folder / RUN).read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
-        raise WrongState(
-            "NO_RUN", f"{str(folder)!r} holds no finished run; make one with `penchant finetune train`"
-        ) from error
+        _state(checkpoint)  # written last
+    except (OSError, ValueError):
+        return False
+    return all((checkpoint / name).is_file() for name in (WEIGHTS, "optimizer.pt", "scheduler.pt"))
+
+
+def _state(checkpoint: Path) -> TrainerState:
+    state: TrainerState = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    return state
+
+
+def _kept(state: TrainerState, kind: type) -> dict[str, Any]:
+    """What a checkpoint's state holds of one of the parts that take part in a run."""
+    parts: Any = state.stateful_callbacks
+    found: dict[str, Any] = parts[kind.__name__]["args"]
+    return found
+
+
+class Clock(TrainerCallback, ExportableState):
+    """How long a run took, in seconds: kept with its checkpoints, so that an interrupted one counts on."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self._before, self._started = seconds, time.monotonic()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"args": {"seconds": self._before + time.monotonic() - self._started}, "attributes": {}}
 
 
 class AdapterTrainer(SentenceTransformerTrainer):
@@ -209,7 +208,7 @@ def _trainer(
         train_dataset=data,
         evaluator=validation,
         loss={name: losses[name] for name in data},
-        callbacks=[EarlyStoppingCallback(early_stopping_patience=PATIENCE)],
+        callbacks=[EarlyStoppingCallback(early_stopping_patience=PATIENCE), Clock()],
     )
     # It prints every line of the log; TensorBoard has them, and the command tells how it ended.
     trainer.remove_callback(PrinterCallback)
@@ -238,7 +237,8 @@ def _arguments(
     prompt = model.prompts.get(model.default_prompt_name or "", "")
     on_cpu = model.device.type == "cpu"
     return SentenceTransformerTrainingArguments(
-        output_dir=str(folder / CHECKPOINTS),
+        # Checkpoints name each other by this: a run may go on from elsewhere.
+        output_dir=str((folder / CHECKPOINTS).resolve()),
         report_to="none",
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
@@ -253,8 +253,8 @@ def _arguments(
         save_strategy="steps",
         save_steps=every,
         save_total_limit=2,
-        logging_steps=every,
-        load_best_model_at_end=True,
+        logging_steps=min(LOG_EVERY, every),
+        restore_callback_states_from_checkpoint=True,
         metric_for_best_model=_CHOICE,
         greater_is_better=True,
         prompts=prompt or None,

@@ -10,11 +10,10 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 
 from penchant_finetune.corpus import VALIDATION
 from penchant_finetune.next_items import METRICS, Asked, encode_signals, measure, questions
-from penchant_finetune.pairs import Vectors
 from penchant_finetune.prepare import Prepared
 from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.errors import InvalidInput
-from penchant_pipelines.interests import Calibration, calibrate
+from penchant_pipelines.interests import calibrate
 
 if TYPE_CHECKING:
     from sentence_transformers.base.model import BaseModel
@@ -53,10 +52,6 @@ class NextItems(BaseEvaluator):
         )
         self._prepared, self._asked = _with_fewer_items(prepared, chosen, rng)
 
-    def untuned(self) -> dict[str, float]:
-        """Figures of the encoder as it was before training."""
-        return self._figures(self._prepared.base, self._prepared.manifest.calibration)
-
     def __call__(
         self, model: BaseModel, output_path: str | None = None, epoch: float = -1, steps: int = -1
     ) -> dict[str, float]:
@@ -66,12 +61,8 @@ class NextItems(BaseEvaluator):
         rows = np.concatenate(list(self._asked.signals.values()))
         vectors = encode_signals(self._prepared, rows, self._encoder)
         chosen = self._prepared.manifest.interests.similarity
-        figures = self._figures(vectors, calibrate(self._encoder.encode).chosen(chosen))
+        by_user = measure(self._prepared, self._asked, vectors, calibrate(self._encoder.encode).chosen(chosen))
         model.train(training)
-        return figures
-
-    def _figures(self, texts: Vectors, calibration: Calibration) -> dict[str, float]:
-        by_user = measure(self._prepared, self._asked, texts, calibration)
         means = dict(zip(METRICS, np.mean(list(by_user.values()), axis=0).tolist(), strict=True))
         return {METRIC: means[METRIC], TIES: means[TIES], CHOICE: means[METRIC] + _TIE * means[TIES]}
 

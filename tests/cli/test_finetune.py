@@ -39,10 +39,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["prepare", "out"], "--data"),
         (["prepare", "out", "--items", "no-such-file.jsonl"], "does not exist"),
         (["prepare", "out", "--data", ".", "--test-from", "1.5"], "--test-from"),
+        (["prepare", "out", "--data", ".", "--window-days", "inf"], "--window-days"),
         (["prepare", "out", "--data", ".", "--set", "encoder.model"], "KEY=VALUE"),
         (["train", "no-such-folder", "run"], "does not exist"),
         (["train", ".", "run", "--matryoshka", "half"], "384,256,128"),
+        (["train", ".", "run", "--matryoshka", "32,0"], "--matryoshka"),
+        (["train", ".", "run", "--matryoshka", "-5"], "--matryoshka"),
         (["train", ".", "run", "--rank", "0"], "--rank"),
+        (["train", ".", "run", "--epochs", "inf"], "finite number"),
+        (["train", ".", "run", "--learning-rate", "inf"], "--learning-rate"),
+        (["train", ".", "run", "--temperature", "inf"], "--temperature"),
         (["train", ".", "run", "--control", "none"], "random-pairs"),
         (["evaluate", "."], "RUN"),
     ],
@@ -92,10 +98,12 @@ def test_the_steps_one_by_one(folder: Path, tmp_path: Path, monkeypatch: pytest.
     assert code == 1
     assert "was not evaluated" in err
     adapter = file_sha256(tmp_path / "run" / "adapter" / WEIGHTS)
-    code, out, err = finetune("train", tmp_path / "prepared", tmp_path / "run", "--sequence", "--threads", "1")
+    code, _, err = finetune("train", tmp_path / "prepared", tmp_path / "run", *QUICK, "--rank", "8", "--sequence")
+    assert code == 1
+    assert "rank was 16, is 8" in err
+    code, out, err = finetune("train", tmp_path / "prepared", tmp_path / "run", *QUICK, "--sequence")
     assert code == 0, err
     assert "sequence model in" in out
-    assert "next items found" not in out
     assert file_sha256(tmp_path / "run" / "adapter" / WEIGHTS) == adapter
     code, out, err = finetune("evaluate", tmp_path / "prepared", tmp_path / "run", "--json")
     assert code == 0, err

@@ -377,10 +377,10 @@ async def test_a_live_adapter_is_served_after_a_restart_and_left_when_it_is_gone
     async with start() as server:
         await seed(server, items=20, signals=30)
         await server.client.load_adapter("books")
-        assert live_encoder(data, EncoderSettings()).adapter is None
+        assert live_encoder(data, EncoderSettings()) == (EncoderSettings(), encoder.space_id)
         await activated(server, "books")
         # What is fine-tuned next has to beat the adapter that serves now.
-        assert live_encoder(data, EncoderSettings()).adapter == shelf / "books"
+        assert live_encoder(data, EncoderSettings()) == (EncoderSettings(adapter=shelf / "books"), adapted.space_id)
         await server.client.unload_adapter("")
     async with start() as server:
         assert (await server.client.server_info()).space_id == adapted.space_id

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 import tiny_models
+from command_line import run
 from harness import Server, StartServer
 
 from penchant import convert
 from penchant_finetune.corpus import make_corpus
 from penchant_finetune.log import read_log, read_record
+from penchant_finetune.prepare import load_prepared
+from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import WrongState
 from penchant_pipelines.interests import InterestSettings
@@ -51,6 +54,32 @@ async def test_a_stopped_servers_record_is_read_and_left_alone(start: StartServe
     before = file_sha256(file)
     assert len(read_record(data, TextSettings()).items) == 120
     assert file_sha256(file) == before
+
+
+async def test_a_log_is_prepared_for_the_encoder_that_it_is_served_with(
+    start: StartServer, data: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    async with start() as server:
+        await fill(server)
+    other = f"encoder.model={tiny_models.tiny_bert(tmp_path / 'model')}"
+    prepare = (
+        "finetune",
+        "prepare",
+        tmp_path / "prepared",
+        "--data",
+        data,
+        "--validation-from",
+        "0.7",
+        "--test-from",
+        "0.8",
+    )
+    code, _, err = run(*prepare, "--set", other)
+    assert code == 1
+    assert f"live space is {encoder.space_id}, these settings open model-" in err
+    assert not (tmp_path / "prepared").exists()
+    code, _, err = run(*prepare)
+    assert code == 0, err
+    assert load_prepared(tmp_path / "prepared").manifest.live_space_id == encoder.space_id
 
 
 def test_what_is_no_record_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +13,30 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from penchant_finetune import validation
 from penchant_finetune.base import open_base
 from penchant_finetune.corpus import VALIDATION
-from penchant_finetune.evaluate import evaluate, open_tuned
+from penchant_finetune.evaluate import EVALUATION, caution, compare, evaluate, open_tuned
 from penchant_finetune.export import export, refusal
 from penchant_finetune.log import read_log
 from penchant_finetune.lora import add_lora, target_modules
 from penchant_finetune.losses import GradedLoss, UserAwareRankingLoss
-from penchant_finetune.next_items import measure, questions
+from penchant_finetune.next_items import Asked, Values, measure, questions
+from penchant_finetune.pairs import Vectors
 from penchant_finetune.precision import has_bfloat16, in_half
 from penchant_finetune.prepare import Prepared, PrepareSettings, load_prepared, prepare
-from penchant_finetune.train import ADAPTER, CHECKPOINTS, AdapterTrainer, TrainSettings, load_run, train
+from penchant_finetune.run import ADAPTER, RUN, TrainSettings, held, load_run
+from penchant_finetune.train import CHECKPOINTS, AdapterTrainer, last_checkpoint, train
 from penchant_finetune.validation import NextItems
 from penchant_pipelines.encoder import EncoderSettings
-from penchant_pipelines.encoder.adapter import open_adapter, read_manifest
+from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter, read_manifest
+from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import WrongState
-from penchant_pipelines.interests import InterestSettings
+from penchant_pipelines.interests import Calibration, InterestSettings
 from penchant_pipelines.text import TextPipeline, TextSettings
 
 # peft asks transformers by a name that is on its way out.
@@ -247,15 +252,13 @@ def test_validation_asks_what_evaluation_would_before_the_test_part(
     parts = np.array(prepared.signals["part"])
     assert all((parts[rows] <= VALIDATION).all() for rows in asked.signals.values())
     figures = measure(prepared, asked, prepared.base, prepared.manifest.calibration)
-    whole = NextItems(prepared, encoder)
-    untuned = whole.untuned()
+    untuned = NextItems(prepared, encoder)(model)
     for place, metric in ((1, "recall@50"), (2, "ndcg@10")):
         assert untuned[metric] == pytest.approx(np.mean([values[place] for values in figures.values()]))
-    assert whole(model) == pytest.approx(untuned)
     # Fewer items to choose from, the same ones to find.
     monkeypatch.setattr(validation, "ITEMS", 60)
     monkeypatch.setattr(validation, "USERS", 2)
-    assert NextItems(prepared, encoder).untuned()["recall@50"] > untuned["recall@50"]
+    assert NextItems(prepared, encoder)(model)["recall@50"] > untuned["recall@50"]
 
 
 # -- whole runs --------------------------------------------------------------------------------------------------
@@ -268,7 +271,9 @@ def test_tuning_finds_what_users_take_to_next(prepared: Prepared, run: Path, rep
     assert report["tuned"]["recall@10"][0] > 2 * report["live"]["recall@10"][0] > 0.2
     assert report["protocol"]["users"] == tiny_models.USERS
     events = EventAccumulator(str(run / "tensorboard")).Reload()
-    assert {"eval/recall@50", "train/loss"} <= set(events.Tags()["scalars"])
+    asked = [event.step for event in events.Scalars("eval/recall@50")]
+    assert asked[0] == 0
+    assert len(events.Scalars("train/loss")) > 2 * len(asked)
 
 
 def test_random_pairs_do_not_help(prepared: Prepared, run: Path, tmp_path: Path) -> None:
@@ -346,14 +351,94 @@ def test_the_same_seed_gives_the_same_weights_and_an_interrupted_run_goes_on(
             train(prepared, settings, tmp_path / "cut")
     with pytest.raises(WrongState, match="no finished run"):
         load_run(tmp_path / "cut")
-    reached = max(int(path.name.rpartition("-")[2]) for path in (tmp_path / "cut" / CHECKPOINTS).glob("checkpoint-*"))
-    assert reached > 0
+    # A crash while a checkpoint was written leaves a part of it.
+    checkpoints = tmp_path / "cut" / CHECKPOINTS
+    reached = last_checkpoint(checkpoints)
+    assert reached is not None
+    (checkpoints / "checkpoint-900").mkdir()
+    shutil.copytree(reached, checkpoints / "checkpoint-901")
+    (checkpoints / "checkpoint-901" / "trainer_state.json").unlink()
+    shutil.copytree(reached, checkpoints / "checkpoint-902")
+    (checkpoints / "checkpoint-902" / WEIGHTS).unlink()
+    shutil.copytree(reached, checkpoints / "checkpoint-903")
+    (checkpoints / "checkpoint-903" / "trainer_state.json").write_text("{")
+    state = json.loads((reached / "trainer_state.json").read_text())
+    state["stateful_callbacks"]["Clock"]["args"]["seconds"] = 1000.0
+    (reached / "trainer_state.json").write_text(json.dumps(state))
     resumed = train(prepared, settings, tmp_path / "cut")
+    assert resumed.seconds > 1000
+    assert not list(checkpoints.glob("checkpoint-9??"))
     assert resumed.steps == load_run(tmp_path / "whole").steps
     one, other = (open_tuned(prepared, tmp_path / name).encode(prepared.texts[:10]) for name in ("whole", "cut"))
     np.testing.assert_allclose(one, other, atol=1e-5)
-    with pytest.raises(WrongState, match="other settings"):
+    # Finished: nothing is done anew.
+    weights = tmp_path / "cut" / ADAPTER / WEIGHTS
+    written = weights.stat().st_mtime_ns
+    assert train(prepared, settings, tmp_path / "cut") == resumed
+    assert weights.stat().st_mtime_ns == written
+    with pytest.raises(WrongState, match=r"other settings \(seed was 0, is 1\)"):
         train(prepared, settings.model_copy(update={"seed": 1}), tmp_path / "cut")
+
+
+def test_a_run_stops_where_it_would_have_without_interruptions(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = make(max_pairs=200)
+    # No state is better than the one before: it stops after the third of five evaluations.
+    still = QUICK.model_copy(update={"learning_rate": 1e-30, "epochs": 5.0})
+    whole = train(prepared, still, tmp_path / "whole")
+    assert whole.steps == 15
+    step = AdapterTrainer.training_step
+
+    def interrupted(self: AdapterTrainer, *arguments: Any, **more: Any) -> torch.Tensor:
+        if self.state.global_step > 10:
+            raise KeyboardInterrupt
+        return step(self, *arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AdapterTrainer, "training_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(prepared, still, tmp_path / "cut")
+    assert train(prepared, still, tmp_path / "cut").steps == whole.steps
+    # Killed once more, between its last checkpoint and the file that says it is finished.
+    (tmp_path / "cut" / RUN).unlink()
+    again = train(prepared, still, tmp_path / "cut")
+    assert again.model_dump(exclude={"seconds"}) == whole.model_dump(exclude={"seconds"})
+    assert not (tmp_path / "cut" / CHECKPOINTS / "checkpoint-16").exists()
+
+
+def test_a_run_is_not_gone_on_with_from_another_prepared_folder(
+    make: Make, prepared: Prepared, run: Path, tmp_path: Path
+) -> None:
+    other = make(max_pairs=100)
+    shutil.copytree(run, tmp_path / "run")
+    with pytest.raises(WrongState, match="not trained from"):
+        train(other, QUICK, tmp_path / "run")
+    (tmp_path / "run" / RUN).unlink()
+    with pytest.raises(WrongState, match="not trained from"):
+        train(other, QUICK, tmp_path / "run")
+
+
+def test_one_trains_in_a_folder_at_a_time(prepared: Prepared, tmp_path: Path) -> None:
+    with held(tmp_path), pytest.raises(WrongState, match="another `train`"):
+        train(prepared, QUICK, tmp_path)
+
+
+def test_states_that_change_nothing_do_not_beat_the_untuned_encoder(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def watched(prepared: Prepared, questions: Asked, texts: Vectors, calibration: Calibration) -> dict[int, Values]:
+        asked.append(texts)
+        return measure(prepared, questions, texts, calibration)
+
+    monkeypatch.setattr(validation, "measure", watched)
+    # In bfloat16 no vector is quite what it is in float32.
+    still = QUICK.model_copy(update={"learning_rate": 1e-30, "epochs": 0.5, "bf16": True})
+    assert train(prepared, still, tmp_path / "run").best_step == 0
+    assert len(asked) > 1
+    assert all((texts == asked[0]).all() for texts in asked)
 
 
 # -- export ------------------------------------------------------------------------------------------------------
@@ -402,11 +487,39 @@ def test_what_is_worse_or_not_measured_is_not_exported(
     assert not (tmp_path / "adapter").exists()
 
 
+def test_an_adapter_that_changes_nothing_is_not_exported(
+    prepared: Prepared, run: Path, report: dict[str, Any], tmp_path: Path
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    weights = copy / ADAPTER / WEIGHTS
+    save_file({name: value * ("lora_B" not in name) for name, value in load_file(weights).items()}, weights)
+    (copy / EVALUATION).write_text(json.dumps({**report, "adapter": file_sha256(weights)}))
+    with pytest.raises(WrongState, match="changes nothing"):
+        export(prepared, copy, tmp_path / "adapter")
+
+
+def test_one_user_gives_no_interval_and_few_give_one_that_is_too_narrow() -> None:
+    figures = {user: np.array([0.1, 0.2, 0.3, 0.4]) for user in range(3)}
+    found = compare({0: figures[0]}, {0: figures[1] + 0.1})
+    assert found["difference"]["recall@50"] == [pytest.approx(0.1)]
+    assert len(compare(figures, figures)["difference"]["recall@50"]) == 3
+    assert "no interval" in caution(1)
+    assert "too narrow" in caution(9)
+    assert not caution(10)
+
+
+def test_where_nothing_can_be_asked_it_is_said(prepared: Prepared, run: Path) -> None:
+    nothing = {**prepared.signals, "new": [False] * len(prepared.signals["new"])}
+    with pytest.raises(WrongState, match="no user takes to anything new"):
+        evaluate(replace(prepared, signals=nothing), [run])
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({}, None),
         ({"recall@50": [0.0, -0.1, 0.1]}, None),
+        ({"recall@50": [0.1]}, "measured on one user"),
         ({"mrr": [-0.1, -0.2, 0.01]}, None),
         ({"mrr": [-0.1, -0.2, -0.01]}, "mrr is surely lower"),
         ({"recall@50": [-0.001, -0.1, 0.1]}, "recall@50 is 0.0010 lower"),
@@ -418,6 +531,29 @@ def test_the_gate(changes: dict[str, list[float]], said: str | None) -> None:
     assert (found is None) if said is None else (found is not None and said in found)
 
 
-def test_a_run_belongs_to_its_prepared_folder(make: Make, run: Path) -> None:
+def test_a_run_belongs_to_its_prepared_folder(make: Make, run: Path, tmp_path: Path) -> None:
+    other = make(max_pairs=100)
     with pytest.raises(WrongState, match="not trained from"):
-        evaluate(make(max_pairs=100), [run])
+        evaluate(other, [run])
+    with pytest.raises(WrongState, match="not trained from"):
+        export(other, run, tmp_path / "adapter")
+
+
+def test_a_live_adapter_is_found_from_anywhere_and_must_be_as_it_was(
+    prepared: Prepared, run: Path, report: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(prepared, run, tmp_path / "adapter")
+    monkeypatch.chdir(tmp_path)
+    settings = prepared.manifest.encoder.model_copy(update={"adapter": Path("adapter")})
+    encoder, _ = open_base(settings)
+    log = read_log(*tiny_models.small_log(), TextPipeline(TextSettings()))
+    prepare(log, encoder, settings, InterestSettings(), prepared.manifest.settings, tmp_path / "prepared")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = load_prepared(tmp_path / "prepared")
+    train(again, QUICK.model_copy(update={"epochs": 0.2}), tmp_path / "run")
+    assert evaluate(again, [tmp_path / "run"])[0][0]["live"] == report["tuned"]
+    config = tmp_path / "adapter" / "adapter_config.json"
+    config.write_text(config.read_text() + "\n")
+    with pytest.raises(WrongState, match="was changed since"):
+        evaluate(again, [tmp_path / "run"])

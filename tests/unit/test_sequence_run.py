@@ -21,10 +21,11 @@ from penchant_finetune.export import export
 from penchant_finetune.log import read_log
 from penchant_finetune.next_items import METRICS, encode_signals
 from penchant_finetune.prepare import Prepared, PrepareSettings, load_prepared, prepare
+from penchant_finetune.run import TrainSettings
 from penchant_finetune.sequence import SequenceSettings
 from penchant_finetune.sequence_data import prepared_log, queries
 from penchant_finetune.sequence_run import ABOUT, train_run_sequence
-from penchant_finetune.train import TrainSettings, train
+from penchant_finetune.train import train
 from penchant_pipelines.encoder import EncoderSettings
 from penchant_pipelines.encoder.adapter import read_manifest
 from penchant_pipelines.errors import WrongState

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from enum import StrEnum
 from importlib.util import find_spec
@@ -106,13 +105,13 @@ def prepare(
     text = TextPipeline(given.text)
     if data is not None and not (items or signals):
         log = read_record(data, given.text)
-        live = live_encoder(data, given.encoder)
+        live, served = live_encoder(data, given.encoder)
     elif items and signals and data is None:
-        log, live = read_log(*read_files(items, signals, given, _refused), text), given.encoder
+        log, live, served = read_log(*read_files(items, signals, given, _refused), text), given.encoder, None
     else:
         raise typer.BadParameter("give --items and --signals, or --data", param_hint="--items")
     encoder, _ = open_base(given.encoder)
-    manifest = make(log, encoder, live, given.interests, wanted, output)
+    manifest = make(log, encoder, live, given.interests, wanted, output, served)
     print_table(("what", "count"), manifest.counts.items(), empty="")
     print_line(f"in {output}, split by {manifest.split}, for {manifest.space_id}")
 
@@ -149,7 +148,7 @@ def train(
 ) -> None:
     """Train LoRA layers; writes RUN/adapter, run.json and TensorBoard logs, with --sequence sequence.safetensors."""
     from penchant_finetune.prepare import load_prepared
-    from penchant_finetune.train import RUN, TrainSettings
+    from penchant_finetune.run import TrainSettings, is_first
     from penchant_finetune.train import train as make
     from penchant_finetune.validation import SATURATED
 
@@ -174,20 +173,19 @@ def train(
         control=control.value if control else None,
     )
     loaded = load_prepared(prepared)
-    if not (sequence and (run / RUN).is_file()):
-        done = make(loaded, settings, run)
-        tuned = f"{done.best_recall:.4f} after step {done.best_step}" if done.best_step else "no step beat it"
+    done = make(loaded, settings, run)
+    tuned = f"{done.best_recall:.4f} after step {done.best_step}" if done.best_step else "no step beat it"
+    print_line(
+        f"{done.steps} steps in {done.seconds:.0f} s; next items found in the validation part: "
+        f"{done.untuned_recall:.4f} untuned, {tuned}; in {run}"
+    )
+    if done.untuned_recall > SATURATED:
         print_line(
-            f"{done.steps} steps in {done.seconds:.0f} s; next items found in the validation part: "
-            f"{done.untuned_recall:.4f} untuned, {tuned}; in {run}"
+            "the catalogue is too small for recall@50 to tell encoders apart: NDCG@10 decided among equals; "
+            "see what `penchant finetune evaluate` says of it, and train on more items if you can"
         )
-        if done.untuned_recall > SATURATED:
-            print_line(
-                "the catalogue is too small for recall@50 to tell encoders apart: NDCG@10 decided among equals; "
-                "see what `penchant finetune evaluate` says of it, and train on more items if you can"
-            )
     # Of several processes one is enough: the model is small.
-    if sequence and os.environ.get("RANK", "0") == "0":
+    if sequence and is_first():
         from penchant_finetune.sequence_run import train_run_sequence
 
         train_run_sequence(loaded, run, seed, threads)
@@ -201,6 +199,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure runs against the live encoder on the test part: next items, ranked among the whole catalogue."""
+    from penchant_finetune.evaluate import caution
     from penchant_finetune.evaluate import evaluate as measure
     from penchant_finetune.next_items import METRICS
     from penchant_finetune.prepare import load_prepared
@@ -220,6 +219,9 @@ def evaluate(
             rows.append(("  with sequence", *(_mean(with_sequence["tuned"][metric]) for metric in METRICS)))
             rows.append(("  less without", *(_difference(with_sequence["difference"][metric]) for metric in METRICS)))
     print_table(("run", *METRICS), rows, empty="")
+    few = caution(reports[0]["protocol"]["users"])
+    if few:
+        print_line(few)
     for report in reports:
         if report["sequence"]:
             alone = report["sequence"]["next items"]
@@ -265,4 +267,5 @@ def _mean(values: list[float]) -> str:
 
 
 def _difference(values: list[float]) -> str:
-    return "{:+.4f} ({:+.4f} … {:+.4f})".format(*values)
+    mean, *ends = (f"{value:+.4f}" for value in values)
+    return f"{mean} ({' … '.join(ends)})" if ends else mean
