@@ -554,6 +554,9 @@ def test_a_live_adapter_is_found_from_anywhere_and_must_be_as_it_was(
     train(again, QUICK.model_copy(update={"epochs": 0.2}), tmp_path / "run")
     assert evaluate(again, [tmp_path / "run"])[0][0]["live"] == report["tuned"]
     config = tmp_path / "adapter" / "adapter_config.json"
+    manifest = tmp_path / "adapter" / "penchant.json"
+    before = file_sha256(config)
     config.write_text(config.read_text() + "\n")
+    manifest.write_text(manifest.read_text().replace(before, file_sha256(config)))
     with pytest.raises(WrongState, match="was changed since"):
         evaluate(again, [tmp_path / "run"])
