@@ -522,7 +522,7 @@ async def test_an_activation_that_has_only_just_begun_is_not_unloaded(server: Se
     await server.client.unload_adapter("books")
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 async def test_whatever_is_asked_at_once_one_space_is_live_and_whole(
     start: StartServer, data: Path, shelf: Path, encoder: Encoder, adapted: Encoder, seed: int
 ) -> None:
