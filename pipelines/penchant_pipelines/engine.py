@@ -409,17 +409,19 @@ class Engine:
         await self._to_rewrite.wait()
         await asyncio.sleep(PURGE_SECONDS)
         self._to_rewrite.clear()
-        begun = time.monotonic()
+        held_up = 0.0
         try:
             if receipts := await asyncio.to_thread(self._unpurged):
+                begun = time.monotonic()
                 await self.writer.alone(self.record.rewrite)
+                held_up = time.monotonic() - begun
                 await self._empty_log()
                 await self.writer.submit(partial(_purged, receipts=receipts))
         except BaseException:
             self._to_rewrite.set()
             raise
         # Who writes is held up meanwhile: hardly ever, however many are erased.
-        await asyncio.sleep((time.monotonic() - begun) / REWRITING_SHARE)
+        await asyncio.sleep(held_up / REWRITING_SHARE)
 
     def _unpurged(self) -> Sequence[str]:
         """Receipts of erasures after which the record was not written anew."""
