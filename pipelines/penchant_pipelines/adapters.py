@@ -25,7 +25,7 @@ import sqlalchemy as sa
 import structlog
 
 from penchant_pipelines import experiment as experiments
-from penchant_pipelines.errors import Conflict, PenchantError, WrongState
+from penchant_pipelines.errors import Conflict, Unavailable, WrongState
 from penchant_pipelines.experiment import Experiment
 from penchant_pipelines.index import IndexUnavailable
 from penchant_pipelines.interests import Blender, Calibration, Recipe
@@ -53,6 +53,8 @@ log = structlog.get_logger(__name__)
 ACTIVATE = "activate_adapter"
 SWITCH = "switch_adapter"
 LOG_EVERY_SECONDS = 5.0
+UNWRITABLE_SECONDS = 1.0
+"""Pause between attempts to write what must be written."""
 
 
 class AdapterState(enum.IntEnum):
@@ -164,8 +166,9 @@ class Adapters:
             # Measuring its encoder comes before there is a space: whoever unloads it meanwhile must hear of it.
             adapter.begun = True
             try:
-                return await self._jobs.start(ACTIVATE, self._activation(adapter, standby, job_id), job_id)
-            except PenchantError:
+                # To the end: where it fails it must be told here, whoever has given up waiting.
+                return await to_the_end(self._jobs.start(ACTIVATE, self._activation(adapter, standby, job_id), job_id))
+            except Exception:
                 adapter.begun = False
                 raise
         space = adapter.space
@@ -419,10 +422,17 @@ class Adapters:
         self._rows |= await self._shared.writer.submit(update)
 
     async def _give_up(self, adapter: Adapter) -> None:
-        async with self._changing:
-            space = await self._retire(adapter)
-        if space is not None:
-            await self._drop(space)
+        """Drop what was built, as soon as the record can be written; a stop leaves that to the next start."""
+        while not self._closing:
+            try:
+                async with self._changing:
+                    space = await self._retire(adapter)
+            except Unavailable:
+                await asyncio.sleep(UNWRITABLE_SECONDS)
+            else:
+                if space is not None:
+                    await self._drop(space)
+                return
 
     async def _retire(self, adapter: Adapter) -> Space | None:
         """Take the space of an adapter out of service, if it has one."""

@@ -193,10 +193,11 @@ class Catalog:
     async def count_again(self, record: Record) -> None:
         """Count anew what is due: items whose signals were undone or erased, or came before the item.
 
-        The record is read in a thread, up to the last commit applied; what comes in meanwhile is taken in on top.
+        The record is read in a thread, up to the last commit applied; what comes in meanwhile is taken in on top. What
+        becomes due meanwhile is left to the next time.
         """
         async with self._counting:
-            while self.due:
+            if self.due:
                 items, self.due = self.due, set()
                 spaces, last_signal = list(self.voices), self._applied
                 self._meanwhile = []

@@ -240,11 +240,10 @@ class Engine:
             # The user's own words are the best name there is.
             terms = tuple(dict.fromkeys([topic.strip(), *document.terms]))
             document = Document(document.text, document.language, terms)
-        said = now()
-        elsewhere = await asyncio.to_thread(self._elsewhere, user_id, interest_id, said) if interest_id else {}
+        elsewhere = await asyncio.to_thread(self._elsewhere, user_id, interest_id, now()) if interest_id else {}
         return await self._capture.write(
             [document],
-            lambda ledger, readings: ledger.steer(user_id, said, steering, interest_id, topic, readings[0], elsewhere),
+            lambda ledger, readings: ledger.steer(user_id, now(), steering, interest_id, topic, readings[0], elsewhere),
         )
 
     def _elsewhere(self, user_id: str, interest_id: str, time: int) -> dict[int, Vector | None]:
@@ -268,7 +267,7 @@ class Engine:
         Raises NotFound.
         """
         merged = await self.writer.submit(lambda ledger: ledger.merge(from_user_id, into_user_id))
-        await self.catalog.count_again(self.record)
+        await self._counted()
         return merged
 
     async def erase(self, user_id: str) -> Receipt:
@@ -280,7 +279,7 @@ class Engine:
                 space.encoder.forget()
             self._erased.set()
             self._to_rewrite.set()
-            await self.catalog.count_again(self.record)
+            await self._counted()
             try:
                 async with asyncio.timeout(ERASURE_SECONDS):
                     await self._empty_log()
@@ -380,11 +379,16 @@ class Engine:
         await self._to_count.wait()
         await asyncio.sleep(COUNT_SECONDS)
         self._to_count.clear()
+        await self._counted()
+
+    async def _counted(self) -> None:
+        """Count again what is due now; what fails, or becomes due meanwhile, waits for the next time."""
         try:
             await self.catalog.count_again(self.record)
         except Exception:
+            log.exception("count.failed")
+        if self.catalog.due:
             self._to_count.set()
-            raise
 
     async def _purge_index(self) -> None:
         """Some time after an erasure, rebuild each index that holds what was erased. Coalesces erasures.
@@ -410,17 +414,27 @@ class Engine:
         await asyncio.sleep(PURGE_SECONDS)
         self._to_rewrite.clear()
         held_up = 0.0
+
+        def rewrite() -> None:
+            nonlocal held_up
+            begun = time.monotonic()
+            try:
+                self.record.rewrite()
+            finally:
+                held_up = time.monotonic() - begun
+
         try:
             if receipts := await asyncio.to_thread(self._unpurged):
-                begun = time.monotonic()
-                await self.writer.alone(self.record.rewrite)
-                held_up = time.monotonic() - begun
+                await self.writer.alone(rewrite)
                 await self._empty_log()
                 await self.writer.submit(partial(_purged, receipts=receipts))
-        except BaseException:
-            self._to_rewrite.set()
+        except asyncio.CancelledError:
+            self.record.interrupt()  # it is still owed, and a stop can't wait that long
             raise
-        # Who writes is held up meanwhile: hardly ever, however many are erased.
+        except Exception:
+            log.exception("record.not_rewritten")
+            self._to_rewrite.set()
+        # Who writes is held up meanwhile: hardly ever, however many are erased and however often it fails.
         await asyncio.sleep(held_up / REWRITING_SHARE)
 
     def _unpurged(self) -> Sequence[str]:

@@ -364,3 +364,24 @@ async def test_many_tasks_with_common_texts_all_get_their_rows(workers: int) -> 
             )
         )
         await until(lambda: pending(encoder) == 0)
+
+
+class Hitch(Letters):
+    """Stands still once, then takes a millisecond a text."""
+
+    stands_still = 1.5
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        time.sleep(self.stands_still or 0.001 * len(texts))
+        self.stands_still = 0.0
+        return super().encode(texts)
+
+
+async def test_a_machine_that_stood_still_for_once_turns_nobody_away_for_long() -> None:
+    async with batching(Hitch()) as encoder:
+        first = asyncio.create_task(encoder.encode(["first"]))
+        await asyncio.sleep(0.1)
+        await asyncio.gather(first, encoder.encode(["second", "third"]))
+        for number in range(50):
+            await encoder.encode([f"light {number}"])
+        await asyncio.gather(*(encoder.encode([f"burst {number} " + "x" * 100]) for number in range(20)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -244,3 +246,14 @@ def test_what_was_taken_back_is_no_answer_and_known_until_then() -> None:
     assert [{"i20", "i21", "i22", "i23"} & each for each in liked] == [{"i21", "i23"}, {"i21"}]
     assert [names[row] for row in np.flatnonzero(known[last.known].touched) if names[row] in {"i20", "i22"}] == []
     assert len(known[last.known].signals) == last.known
+
+
+def test_an_undo_of_the_same_time_takes_back_what_the_engine_takes_back() -> None:
+    signals = [like("u", 1, "i1"), like("u", 2, "i2", action=Action.UNDO), like("u", 2, "i2")]
+    signals = [replace(signal, id=name) for signal, name in zip(signals, ["first", "a", "b"], strict=True)]
+    log = read(ITEMS, signals)
+    assert [(signal.id, bool(kept)) for signal, kept in zip(log.signals, log.standing, strict=True)] == [
+        ("first", True),
+        ("b", False),
+        ("a", False),
+    ]

@@ -205,12 +205,14 @@ class BatchingEncoder:
             self._closed = True
 
     def _measure(self, work: int, seconds: float) -> None:
+        # A machine that stood still for once counts no more than a turn.
+        weight = min(1.0, TURN_SECONDS / max(seconds, 1e-9))
         with self._wake:
-            # A few texts alone take longer each: they don't tell how fast a queue gets shorter.
-            if self._requests:
-                kept = 0.5 ** (seconds / HALF_LIFE_SECONDS)
-                self._done = self._done * kept + work
-                self._seconds = self._seconds * kept + seconds
+            # A few texts alone take longer each: they don't tell how fast a queue gets shorter, unless they are faster.
+            if self._requests or work * self._seconds > seconds * self._done:
+                kept = 0.5 ** (weight * seconds / HALF_LIFE_SECONDS)
+                self._done = self._done * kept + weight * work
+                self._seconds = self._seconds * kept + weight * seconds
 
     def _settle(self, batch: list[_Pending], vectors: Vectors) -> None:
         for entry, vector in zip(batch, vectors, strict=True):

@@ -167,7 +167,7 @@ def read_log(
     """
     reader = Reader(text)
     known = {item.id: item for item in items}
-    given = sorted({signal.id: signal for signal in signals}.values(), key=lambda s: (_time(s), s.id))
+    given = sorted({signal.id: signal for signal in signals}.values(), key=_place)
     described = _read(lambda item: (item, item_document(item, reader)), [known[key] for key in sorted(known)])
     said = _read(lambda signal: _signal(signal, reader), given)
     if not described or not said:
@@ -250,6 +250,11 @@ def _taken_back(signals: Sequence[Signal]) -> NDArray[np.int64]:
             found[undone] = np.minimum(found[undone], place)
             found[place] = place
     return found
+
+
+def _place(signal: Signal) -> tuple[int, bool, str]:
+    """Sorts signals as the engine takes them: among those of one time an UNDO comes last."""
+    return _time(signal), getattr(signal.evidence, "action", None) is Action.UNDO, signal.id
 
 
 def _told(signal: Signal) -> Evidence:

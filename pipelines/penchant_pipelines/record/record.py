@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import secrets as random_bytes
 import sqlite3
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 FILE = "record.sqlite3"
 BUSY_MS = 10_000
 """How long who wants to write waits for another who writes."""
+TEMPORARY = "SQLITE_TMPDIR"
+"""Variable that names SQLite's folder for temporary files."""
 BEGIN = "begin"
 """Execution option: the statement that begins a transaction."""
 
@@ -50,6 +53,7 @@ class Record:
         database = folder / FILE
         database.touch(mode=0o600)  # SQLite gives the files beside it the same mode
         self.engine = _engine(database)
+        self._rewriting: Any = None
         try:
             migrate(self.engine)
             # What was erased before a crash may lie in the log yet.
@@ -84,10 +88,25 @@ class Record:
         """Write the whole database anew; blocks, and nobody may write meanwhile.
 
         SQLite overwrites a row that is deleted, but not the copies that were left behind when it moved between pages.
+        Needs room for two more of it in the data folder, for as long as it takes.
         """
-        with self.engine.connect() as connection:
-            driver: Any = connection.connection.dbapi_connection
-            driver.execute("VACUUM")
+        before = os.environ.get(TEMPORARY)
+        # Else what users wrote would lie in the system's folder for temporary files.
+        os.environ[TEMPORARY] = str(self.folder)
+        try:
+            with self.engine.connect() as connection:
+                self._rewriting = connection.connection.dbapi_connection
+                self._rewriting.execute("VACUUM")
+        finally:
+            self._rewriting = None
+            os.environ.pop(TEMPORARY)
+            if before is not None:
+                os.environ[TEMPORARY] = before
+
+    def interrupt(self) -> None:
+        """Break off a `rewrite` that is under way, from any thread: it raises, and the database is as it was."""
+        if (rewriting := self._rewriting) is not None:
+            rewriting.interrupt()
 
     def truncate_log(self) -> bool:
         """Fold the write-ahead log into the database and empty it, so that erased rows stay nowhere.

@@ -128,8 +128,8 @@ class Recommendation(_message.Message):
     """
     chance: _builtins.float
     """How likely the user takes to it on the next day on which they take to anything new, 0…1: read from the record's
-    latest such days, when the live mix was learnt. That there will be such a day, it does not tell. Absent without a mix, with query words, for users who asked for more of something, and for
-    an item that was drawn to explore.
+    latest such days, when the live mix was learnt. That there will be such a day, it does not tell. Absent without a
+    mix, with query words, for users who asked for more of something, and for an item that was drawn to explore.
     """
     candidate_index: _builtins.int
     """In Rerank's answer: which of the request's candidates this is, counted from 0. It is what tells candidates apart

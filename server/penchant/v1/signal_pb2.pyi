@@ -41,7 +41,9 @@ class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Action.ValueTy
     ACTION_NOT_INTERESTED: _Action.ValueType  # 23
     ACTION_REPORT: _Action.ValueType  # 24
     ACTION_UNDO: _Action.ValueType  # 40
-    """Takes back the user's latest earlier action on the item. Without a time of its own it is later than all of them."""
+    """Takes back the user's latest earlier action on the item. Among actions of one time it is the last; without a time
+    of its own it is later than all of them.
+    """
 
 class Action(_Action, metaclass=_ActionEnumTypeWrapper): ...
 
@@ -60,7 +62,9 @@ ACTION_DISLIKE: Action.ValueType  # 22
 ACTION_NOT_INTERESTED: Action.ValueType  # 23
 ACTION_REPORT: Action.ValueType  # 24
 ACTION_UNDO: Action.ValueType  # 40
-"""Takes back the user's latest earlier action on the item. Without a time of its own it is later than all of them."""
+"""Takes back the user's latest earlier action on the item. Among actions of one time it is the last; without a time
+of its own it is later than all of them.
+"""
 Global___Action: _TypeAlias = Action  # noqa: Y015
 
 @_typing.final
