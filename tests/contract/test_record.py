@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import tempfile
 import threading
 import time
@@ -679,6 +681,40 @@ async def test_no_copy_of_what_is_erased_stays_in_a_page_of_the_file(store: Stor
         assert store.record.truncate_log()
         whole = (store.record.folder / FILE).read_bytes()
         assert [word for word in written if word.encode() in whole] == []
+
+
+def temporary_folders() -> set[Path]:
+    """Folders of SQLite's temporary files that this process has open."""
+    found = set()
+    for opened_file in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.add(opened_file.readlink())
+    return {target.parent for target in found if target.name.startswith("etilqs")}
+
+
+async def test_what_users_wrote_lies_in_no_other_folder_while_the_record_is_rewritten(store: Store) -> None:
+    with store.record.engine.begin() as connection:
+        # More than is kept in memory.
+        connection.exec_driver_sql("CREATE TABLE large (content BLOB)")
+        connection.exec_driver_sql(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 900) "
+            "INSERT INTO large SELECT randomblob(100000) FROM n"
+        )
+    folders: set[Path] = set()
+    rewriting = asyncio.create_task(store.writer.alone(store.record.rewrite))
+    while not rewriting.done():
+        folders |= temporary_folders()
+        await asyncio.sleep(0.002)
+    await rewriting
+    assert folders == {store.record.folder.absolute()}
+    # One that is broken off leaves all as it was.
+    broken = asyncio.create_task(store.writer.alone(store.record.rewrite))
+    while not broken.done():
+        store.record.interrupt()
+        await asyncio.sleep(0.002)
+    with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+        await broken
+    await store.capture(post("p"))
 
 
 async def test_a_work_alone_stands_outside_of_all_transactions_in_its_turn(store: Store) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import secrets as random_bytes
 import sqlite3
 from collections.abc import Iterator
@@ -25,8 +24,6 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 FILE = "record.sqlite3"
 BUSY_MS = 10_000
 """How long who wants to write waits for another who writes."""
-TEMPORARY = "SQLITE_TMPDIR"
-"""Variable that names SQLite's folder for temporary files."""
 BEGIN = "begin"
 """Execution option: the statement that begins a transaction."""
 
@@ -90,18 +87,16 @@ class Record:
         SQLite overwrites a row that is deleted, but not the copies that were left behind when it moved between pages.
         Needs room for two more of it in the data folder, for as long as it takes.
         """
-        before = os.environ.get(TEMPORARY)
-        # Else what users wrote would lie in the system's folder for temporary files.
-        os.environ[TEMPORARY] = str(self.folder)
-        try:
-            with self.engine.connect() as connection:
-                self._rewriting = connection.connection.dbapi_connection
+        folder = str(self.folder.absolute()).replace("'", "''")
+        with self.engine.connect() as connection:
+            self._rewriting = connection.connection.dbapi_connection
+            try:
+                # Else what users wrote would lie in the system's folder for temporary files. The variable for it is
+                # read when the library is loaded, so that this, deprecated as it is, is the only way.
+                self._rewriting.execute(f"PRAGMA temp_store_directory = '{folder}'")
                 self._rewriting.execute("VACUUM")
-        finally:
-            self._rewriting = None
-            os.environ.pop(TEMPORARY)
-            if before is not None:
-                os.environ[TEMPORARY] = before
+            finally:
+                self._rewriting = None
 
     def interrupt(self) -> None:
         """Break off a `rewrite` that is under way, from any thread: it raises, and the database is as it was."""

@@ -121,7 +121,7 @@ class Writer(Generic[Tx]):
                 for work in group:
                     self._commit([work])
                 return
-            outcomes = [_told(error)]
+            outcomes = [error if group[0].alone else _told(error)]
         try:
             self._loop.call_soon_threadsafe(_settle, group, outcomes)
         except RuntimeError:  # the loop is closed: nobody waits any more
