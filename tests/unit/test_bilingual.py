@@ -32,7 +32,8 @@ from penchant_finetune.bilingual.vocabulary import first_rows, meaning, rows_by_
 from penchant_pipelines.encoder import EncoderSettings, open_encoder
 from penchant_pipelines.encoder.adapter import open_adapter, write_manifest
 from penchant_pipelines.encoder.sentence import embedded_model
-from penchant_pipelines.encoder.words import WordVocabulary, add_words, word_embedding
+from penchant_pipelines.encoder.tokenizer import add_words
+from penchant_pipelines.encoder.words import WordVocabulary, word_embedding
 from penchant_pipelines.errors import Unsupported
 
 GLOSSES = {

@@ -13,7 +13,8 @@ from safetensors.numpy import save_file
 from sentence_transformers import SentenceTransformer
 
 from penchant_pipelines.encoder.sentence import embedded_model
-from penchant_pipelines.encoder.words import WordVocabulary, add_words, load_rows, save_rows
+from penchant_pipelines.encoder.tokenizer import add_words
+from penchant_pipelines.encoder.words import WordVocabulary, load_rows, save_rows
 from penchant_pipelines.errors import WrongState
 
 WORDS = {"的": 900, "我": 800, "北京": 300, "天安门": 40, "北": 20, "京": 10, "天": 60, "安": 30, "门": 30, "安门": 1}

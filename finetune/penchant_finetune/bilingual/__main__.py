@@ -34,7 +34,8 @@ from penchant_finetune.bilingual.vocabulary import (
 from penchant_finetune.precision import in_half
 from penchant_pipelines.encoder import Vectors
 from penchant_pipelines.encoder.sentence import embedded_model
-from penchant_pipelines.encoder.words import WORDS_FILE, add_words, word_embedding
+from penchant_pipelines.encoder.tokenizer import add_words
+from penchant_pipelines.encoder.words import WORDS_FILE, word_embedding
 
 TRANSLATED, NAMED = 10_000, 6_000
 """Sentences, and words of the dictionary, that the way between the teachers is learnt from, beside all titles."""

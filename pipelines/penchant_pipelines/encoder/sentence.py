@@ -15,7 +15,7 @@ import numpy as np
 
 from penchant_pipelines.encoder.base import Vectors
 from penchant_pipelines.encoder.settings import EncoderSettings
-from penchant_pipelines.encoder.words import ROWS_FILE, WORDS_FILE, WordVocabulary, add_words, load_rows
+from penchant_pipelines.encoder.words import ROWS_FILE, WORDS_FILE, WordVocabulary, load_rows
 from penchant_pipelines.errors import WrongState
 
 if TYPE_CHECKING:
@@ -181,6 +181,8 @@ def merge_adapter(model: SentenceTransformer, folder: Path) -> str:
     from safetensors import SafetensorError, safe_open
 
     if (folder / WORDS_FILE).is_file():
+        from penchant_pipelines.encoder.tokenizer import add_words
+
         add_words(model, WordVocabulary.load(folder / WORDS_FILE), load_rows(folder / ROWS_FILE))
     transformer = model[0]
     try:

@@ -1,15 +1,22 @@
-"""A tokenizer whose tokens are Chinese words. Apart from `words`, since importing transformers takes seconds."""
+"""Chinese words as a model's tokens. Apart from `words`, since importing transformers takes seconds."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from penchant_pipelines.encoder.words import WordVocabulary
+from penchant_pipelines.encoder.words import WordVocabulary, word_embedding
 from penchant_pipelines.errors import WrongState
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from transformers import PreTrainedModel
 
 
 class WordTokenizer(PreTrainedTokenizerFast):
@@ -37,3 +44,22 @@ class WordTokenizer(PreTrainedTokenizerFast):
         segment = self._vocabulary.segment
         segmented = segment(text) if isinstance(text, str) else [segment(each) for each in text]
         return super().__call__(segmented, *arguments, **options)
+
+
+def add_words(model: SentenceTransformer, vocabulary: WordVocabulary, rows: NDArray[np.float32]) -> None:
+    """Give a WordPiece model the words as tokens; rows: float32 (n, d) input embeddings.
+
+    Raises WrongState where the model has no WordPiece tokenizer or the rows don't fit.
+    """
+    if isinstance(model.tokenizer, WordTokenizer):
+        raise WrongState("ADAPTER_MISMATCH", "the model has Chinese words as tokens already and can't take others")
+    embedding = word_embedding(model)
+    if rows.shape != (len(vocabulary), embedding.embedding_dim):
+        raise WrongState(
+            "ADAPTER_MISMATCH",
+            f"word rows are {rows.shape}, expected {(len(vocabulary), embedding.embedding_dim)} for this model",
+        )
+    model[0].processor = WordTokenizer(model.tokenizer, vocabulary, embedding.num_embeddings)  # type: ignore[assignment]
+    transformer: PreTrainedModel = model[0].auto_model  # type: ignore[assignment]
+    transformer.resize_token_embeddings(embedding.num_embeddings + len(rows), mean_resizing=False)
+    word_embedding(model).weight.data[-len(rows) :] = torch.from_numpy(rows)

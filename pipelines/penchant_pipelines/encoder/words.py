@@ -74,29 +74,6 @@ class WordVocabulary:
         )
 
 
-def add_words(model: SentenceTransformer, vocabulary: WordVocabulary, rows: NDArray[np.float32]) -> None:
-    """Give a WordPiece model the words as tokens; rows: float32 (n, d) input embeddings.
-
-    Raises WrongState where the model has no WordPiece tokenizer or the rows don't fit.
-    """
-    import torch
-
-    from penchant_pipelines.encoder.tokenizer import WordTokenizer
-
-    if isinstance(model.tokenizer, WordTokenizer):
-        raise WrongState("ADAPTER_MISMATCH", "the model has Chinese words as tokens already and can't take others")
-    embedding = word_embedding(model)
-    if rows.shape != (len(vocabulary), embedding.embedding_dim):
-        raise WrongState(
-            "ADAPTER_MISMATCH",
-            f"word rows are {rows.shape}, expected {(len(vocabulary), embedding.embedding_dim)} for this model",
-        )
-    model[0].processor = WordTokenizer(model.tokenizer, vocabulary, embedding.num_embeddings)  # type: ignore[assignment]
-    transformer: PreTrainedModel = model[0].auto_model  # type: ignore[assignment]
-    transformer.resize_token_embeddings(embedding.num_embeddings + len(rows), mean_resizing=False)
-    word_embedding(model).weight.data[-len(rows) :] = torch.from_numpy(rows)
-
-
 def word_embedding(model: SentenceTransformer) -> Embedding:
     """The model's input embedding. Raises WrongState where it has none of the usual kind."""
     import torch
