@@ -405,6 +405,8 @@ class Adapters:
             await self._set_states(states, end_experiments=True)
             others = tuple(other for other in (former, *self.serving.others) if other is not space)
             self.serving = Serving(space, others)
+            if former is not space:
+                self._shared.mixes.outgrow()
         log.info("space.switched", space_id=space.space_id, former=former.space_id)
 
     async def _set_states(self, states: dict[int, str], end_experiments: bool = False) -> None:

@@ -108,6 +108,10 @@ class Mixes:
         """Tell whether the record has grown enough since the last time to learn anew."""
         return len(self._catalog.crowd) >= max(FEWEST_FAVOURS, GROWTH * self._tried_at)
 
+    def outgrow(self) -> None:
+        """Have one learnt again as soon as there is enough to learn from: sources say something else now."""
+        self._tried_at = 0
+
     async def versions(self, before: int | None, limit: int) -> Sequence[tuple[int, MixVersion]]:
         """Versions with their sequence numbers, newest first, older than a number."""
         return await asyncio.to_thread(self._read, limit, *([] if before is None else [table.c.seq < before]))

@@ -7,7 +7,7 @@ import json
 import random
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -193,6 +193,24 @@ async def test_a_mix_of_sources_that_are_no_more_is_learnt_anew(
             while (newest := (await mixes(server))[0]).mix_id == first.mix_id:
                 await asyncio.sleep(0.05)
         assert newest.live
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+async def test_a_mix_is_learnt_anew_in_another_space(
+    start: StartServer, data: Path, make_adapter: Callable[[Path, int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "LEARNING_PAUSE_SECONDS", 0.1)
+    async with start() as server:
+        await seed(server)
+        async with asyncio.timeout(60):
+            while not (first := await mixes(server)):
+                await asyncio.sleep(0.05)
+        make_adapter(data / "adapters" / "books", 0)
+        await server.client.load_adapter("books")
+        await server.client.wait_for_job((await server.client.activate_adapter("books")).id)
+        async with asyncio.timeout(60):
+            while (await mixes(server))[0].mix_id == first[0].mix_id:
+                await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("learns", [True, False])

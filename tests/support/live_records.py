@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import sqlalchemy as sa
@@ -60,9 +62,11 @@ class Live:
         self._users: set[int] = set()
         """Keys of all users that a check has met, gone ones too."""
 
-    async def act(self, action: Action, item_id: str = "film", user: str = "ann", time: int | None = None) -> None:
-        """Do something with an item."""
-        await self._capture(user, Behavior(item_id, action), Reading(), time)
+    async def act(
+        self, action: Action, item_id: str = "film", user: str = "ann", time: int | None = None, surface: str = ""
+    ) -> None:
+        """Do something with an item, somewhere."""
+        await self._capture(user, Behavior(item_id, action), Reading(), time, {"surface": surface} if surface else {})
 
     async def write(
         self, vector: NDArray[np.float32], item_id: str = "film", user: str = "ann", time: int | None = None
@@ -111,8 +115,15 @@ class Live:
             own, own_anew = ({it.id_at(row) for row in it.crowd.own(user, NOW).rows} for it in (found, anew))
             assert own == own_anew
 
-    async def _capture(self, user: str, evidence: Post | Behavior, reading: Reading, time: int | None) -> None:
+    async def _capture(
+        self,
+        user: str,
+        evidence: Post | Behavior,
+        reading: Reading,
+        time: int | None,
+        context: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.number += 1
         when = NOW + self.number if time is None else time
-        signal = Signal(f"s{self.number:05}", user, evidence, when)
+        signal = Signal(f"s{self.number:05}", user, evidence, when, context)
         await self.writer.submit(lambda ledger: ledger.capture(signal, when, reading))

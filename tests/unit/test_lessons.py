@@ -14,15 +14,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from live_records import NOW, SPACE, Live, axis
+from live_records import DIMENSIONS, NOW, SPACE, Live, axis
 from numpy.typing import NDArray
 
+from penchant_pipelines import profiles
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Item
+from penchant_pipelines.profiles import Profiles
 from penchant_pipelines.recommend import lessons
 from penchant_pipelines.recommend.lessons import MOST_LESSONS, Teacher
 from penchant_pipelines.recommend.mix import Lesson
+from penchant_pipelines.recommend.sequence import History, SequenceModel
+from penchant_pipelines.recommend.sequence_network import Network, Shape
 from penchant_pipelines.recommend.settings import RecommendSettings
-from penchant_pipelines.recommend.sources import SOURCES
+from penchant_pipelines.recommend.sources import SEQUENCE, SOURCES
 
 DAY = MICROS_PER_DAY
 HOUR = DAY // 24
@@ -91,8 +95,8 @@ async def tell(live: Live, acts: Sequence[Act]) -> None:
     await live.follow()
 
 
-def teacher(live: Live) -> Teacher:
-    return Teacher(live.record, SPACE, live.blender, live.catalog.unheard(SPACE), RecommendSettings(), None)
+def teacher(live: Live, sequence: SequenceModel | None = None) -> Teacher:
+    return Teacher(live.record, SPACE, live.blender, live.catalog.unheard(SPACE), RecommendSettings(), sequence)
 
 
 def draw(live: Live, most: int = MOST_LESSONS) -> list[Lesson]:
@@ -282,3 +286,38 @@ async def test_what_came_after_the_user_is_neither_compared_nor_taken_to(live: L
     (lesson,) = draw(live)
     assert lesson.taken.sum() == 1
     assert lesson.scores.shape[1] == ITEMS - 4  # but the hidden one, the one seen, and items 4 and 5
+
+
+class Asked(SequenceModel):
+    """A model that keeps what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(Network(Shape(DIMENSIONS, width=8, heads=2)), "space")
+        self.histories: list[History] = []
+
+    def next_vectors(self, history: History) -> NDArray[np.float32]:
+        """See `SequenceModel`."""
+        self.histories.append(history)
+        return super().next_vectors(history)
+
+
+async def test_lessons_ask_a_sequence_model_what_recommend_would_have_asked(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (lessons, profiles):
+        monkeypatch.setattr(module, "LATEST", 2)
+    await live.act(Action.LIKE, "i00", time=NOW, surface="web")
+    await live.act(Action.LIKE, "i01", time=NOW + HOUR, surface="app")
+    await live.act(Action.LIKE, "gone", time=NOW + 2 * HOUR)  # tells a model nothing: it has no vector
+    await live.act(Action.LIKE, "i05", time=NOW + 2 * DAY)
+    await live.follow()
+    model = Asked()
+    (lesson,) = teacher(live, model).lessons()
+    profiles_of = Profiles(live.record, SPACE, live.blender)
+    served = profiles_of.history(profiles_of.get("ann").key, DIMENSIONS, NOW + DAY)
+    (asked,) = model.histories
+    assert asked.times.tolist() == [NOW, NOW + HOUR]
+    assert len(set(asked.contexts[:, 0].tolist()) - {0}) == 2
+    for name in ("vectors", "times", "actions", "weights", "contexts"):
+        np.testing.assert_array_equal(getattr(asked, name), getattr(served, name), err_msg=name)
+    assert lesson.scores[SOURCES.index(SEQUENCE)].any()

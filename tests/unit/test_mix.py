@@ -72,6 +72,20 @@ def test_text_still_tells_apart_what_nobody_has_touched_where_the_crowd_decides_
     assert np.argsort(-found.scores(standings)).tolist() == [*range(10), 11, 12, 10]
 
 
+def test_a_source_that_said_nothing_in_any_lesson_weighs_nothing() -> None:
+    lessons = [lesson(seed, seed % 20, s3=1.0) for seed in range(60)]
+    silent = [SOURCES.index("sequence"), SOURCES.index("new")]
+    text = SOURCES.index(next(name for name in SOURCES if name.startswith("text_")))
+    for one in lessons:
+        one.scores[[*silent, text]] = 0.0
+    found = learn(lessons).weights
+    assert found[silent].tolist() == [0.0, 0.0]
+    assert found[text] == LEAST_TEXT
+    # Where it spoke once, it is held towards what all weigh before anything is learnt.
+    lessons[0].scores[silent[0], :3] = 0.1
+    assert learn(lessons).weights[silent[0]] == pytest.approx(COMMON_WEIGHT, rel=0.1)
+
+
 @law
 @given(st.integers(0, 10**6), st.integers(1, 12))
 def test_no_small_change_makes_the_weights_better(seed: int, count: int) -> None:

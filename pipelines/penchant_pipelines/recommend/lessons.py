@@ -5,6 +5,7 @@ The same blending, crowd and sources as in serving, fed in order of event time: 
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict, deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from penchant_pipelines.interests.evidence import weighing
 from penchant_pipelines.model import MICROS_PER_DAY, Action
 from penchant_pipelines.recommend.mix import Lesson
 from penchant_pipelines.recommend.ranking import Taste
-from penchant_pipelines.recommend.sequence import LATEST, History, SequenceModel
+from penchant_pipelines.recommend.sequence import LATEST, History, SequenceModel, mass
 from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.recommend.sources import Asker, Sources
 from penchant_pipelines.record import Record, rows, schema
@@ -73,7 +74,8 @@ class Teacher:
         self._sequence = sequence
         self._profiles: dict[int, Profile] = defaultdict(Profile)
         self._seen: dict[int, set[int]] = defaultdict(set)
-        self._latest: dict[int, deque[Evidence]] = defaultdict(lambda: deque(maxlen=LATEST))
+        self._latest: dict[int, deque[tuple[Evidence, str]]] = defaultdict(lambda: deque(maxlen=LATEST))
+        """What a sequence model reads of users: signals that say something, each with its context (JSON)."""
         self._numbers: dict[int, int] = {}
         """Of users by key, as they are asked about."""
         self._dice = np.random.default_rng(0)
@@ -86,7 +88,7 @@ class Teacher:
         asked = _asked(touches, most)
         for day, events in groupby(self._events(touches[0].time), key=lambda event: event[1].time // MICROS_PER_DAY):
             today = list(events)
-            for user in dict.fromkeys(user for user, _ in today):
+            for user in dict.fromkeys(user for user, *_ in today):
                 came, taken = asked.get((user, day), (0, set()))
                 if taken and user in self._profiles:
                     # What came later nobody could have named, and that it is the newest of all would seem to tell.
@@ -94,8 +96,8 @@ class Teacher:
                     lesson = self._lesson(user, int(day) * MICROS_PER_DAY, came, there)
                     if lesson is not None:
                         yield lesson
-            for user, evidence in today:
-                self._learn(user, evidence)
+            for user, evidence, context in today:
+                self._learn(user, evidence, context)
 
     def _touches(self) -> list[_Touch]:
         signals = schema.signals
@@ -113,10 +115,10 @@ class Teacher:
                 found.append(_Touch(row.user_key, row.time, self._row(evidence.item_id), weight))
         return found[::-1]
 
-    def _events(self, since: int) -> Iterator[tuple[int, Evidence]]:
+    def _events(self, since: int) -> Iterator[tuple[int, Evidence, str]]:
         signals, vectors = schema.signals, schema.signal_vectors
         query = (
-            sa.select(*rows.EVIDENCE_COLUMNS, signals.c.user_key, vectors.c.vector)
+            sa.select(*rows.EVIDENCE_COLUMNS, signals.c.user_key, signals.c.context, vectors.c.vector)
             .outerjoin(vectors, (vectors.c.seq == signals.c.seq) & (vectors.c.space == self._space))
             .where(_STANDING, signals.c.time >= since)
             .order_by(signals.c.time, signals.c.id)
@@ -124,11 +126,12 @@ class Teacher:
         )
         with self._record.read() as connection:
             for row in connection.execute(query):
-                yield row.user_key, rows.to_evidence(row, rows.to_vector(row.vector))
+                yield row.user_key, rows.to_evidence(row, rows.to_vector(row.vector)), row.context
 
-    def _learn(self, user: int, evidence: Evidence) -> None:
+    def _learn(self, user: int, evidence: Evidence, context: str) -> None:
         self._blender.add(self._profiles[user], evidence)
-        self._latest[user].append(evidence)
+        if self._sequence is not None and mass(evidence, self._blender.settings):
+            self._latest[user].append((evidence, context))
         self._catalog.witness(user, evidence, self._space)
         row = self._row(evidence.item_id)
         if row >= 0:
@@ -136,9 +139,11 @@ class Teacher:
 
     def _lesson(self, user: int, as_of: int, came: int, taken: set[int]) -> Lesson | None:
         ahead = None
-        settings = self._blender.settings
         if self._sequence is not None:
-            history = History.of(list(self._latest[user]), settings, self._sequence.dimensions)
+            latest = self._latest[user]
+            contexts = {event.id: json.loads(context) for event, context in latest}
+            events = [event for event, _ in latest]
+            history = History.of(events, self._blender.settings, self._sequence.dimensions, contexts)
             ahead = self._sequence.next_vectors(history)
         dimensions = self._catalog.vectors[self._space].shape[1]
         taste = Taste.of(view(self._profiles[user], as_of, self._blender), dimensions, ahead)

@@ -126,7 +126,10 @@ def own_share(parts: Floats) -> float:
 
 
 def learn(lessons: Sequence[Lesson]) -> Mix:
-    """Find the weights under which what was taken to stands out most, every user counting alike."""
+    """Find the weights under which what was taken to stands out most, every user counting alike.
+
+    A source that said nothing in any lesson weighs nothing: what it would be worth, nobody knows.
+    """
     told = [lesson for lesson in lessons if lesson.taken.any() and not lesson.taken.all()]
     if not told:
         return Mix(np.full(len(SOURCES), COMMON_WEIGHT))
@@ -144,7 +147,9 @@ def learn(lessons: Sequence[Lesson]) -> Mix:
         return total + SHRINKAGE * float(away @ away), slope + 2 * SHRINKAGE * away / COMMON_WEIGHT
 
     start = np.full(len(SOURCES), COMMON_WEIGHT)
-    bounds = [(LEAST_TEXT if _family(source) == "text" else 0.0, None) for source in SOURCES]
+    heard = np.any([lesson.scores.any(axis=1) for lesson in told], axis=0)
+    least = [LEAST_TEXT if _family(source) == "text" else 0.0 for source in SOURCES]
+    bounds = [(low, None if speaks else low) for low, speaks in zip(least, heard, strict=True)]
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": MOST_STEPS})
     return Mix(np.asarray(found.x, dtype=np.float64))
 

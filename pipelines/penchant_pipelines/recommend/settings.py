@@ -21,7 +21,8 @@ class RecommendSettings(Section):
         default=0.5,
         ge=0,
         le=1,
-        description="Share of what the adapter's sequence model expects next, among candidates and in the score.",
+        description="Share of what the adapter's sequence model expects next, among candidates and, while no mix is "
+        "live, in the score; a mix learns what it is worth. 0: it is not asked.",
     )
     dislike_weight: float = Field(default=0.5, ge=0, description="Penalty for nearness to what the user wants less of.")
     recency_weight: float = Field(default=0.1, ge=0, description="Bonus of a brand-new item.")
