@@ -592,6 +592,35 @@ async def test_rerank_orders_the_callers_candidates(server: Server) -> None:
     assert stranger.recommendations[0].item_id == "jazz-0"
 
 
+async def test_reranked_candidates_that_are_muted_come_last(server: Server) -> None:
+    client = server.client
+    await client.capture(user_id="u", text="I like coffee beans from Ethiopia, roasted light")
+    await client.steer("u", topic="espresso", muted=True)
+    espresso = Candidate(item_id="espresso", text="Espresso machines and coffee grinders compared")
+    football = Candidate(item_id="football", text="Football results of the weekend")
+    hiking = Candidate(item_id="hiking", text="A weekend of hiking in the mountains")
+
+    async def order(*candidates: Candidate, **options: Any) -> list[str]:
+        answer = await client.rerank("u", candidates, **options)
+        return [place.item_id for place in answer.recommendations]
+
+    assert await order(espresso, football) == ["football", "espresso"]
+    assert await order(espresso, football, top_n=1) == ["football"]
+    for diversity in (0.5, 1.0):
+        assert (await order(espresso, football, hiking, diversity=diversity))[-1] == "espresso"
+    for candidate, prior in ((espresso, 3), (football, 1), (hiking, 1)):
+        candidate.prior_score = prior
+    assert (await order(espresso, football, hiking, prior_weight=1))[-1] == "espresso"
+
+
+@pytest.mark.parametrize("priors", [[1e-13, 2e-13, 3e-13], [1e9, 1e9 + 1e-4, 1e9 + 2e-4]])
+async def test_the_callers_order_alone_counts_however_close_the_priors(server: Server, priors: list[float]) -> None:
+    await server.client.capture(user_id="u", text="I like coffee beans from Ethiopia, roasted light")
+    candidates = [Candidate(item_id=str(place), text=f"Text {place}", prior_score=p) for place, p in enumerate(priors)]
+    answer = await server.client.rerank("u", candidates, prior_weight=1)
+    assert [place.item_id for place in answer.recommendations] == ["2", "1", "0"]
+
+
 async def test_reranked_texts_without_an_id_are_told_apart(server: Server) -> None:
     client = server.client
     await client.capture(user_id="u", text="I love hiking on mountain trails")

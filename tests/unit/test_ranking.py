@@ -156,6 +156,20 @@ def test_fresh_taste_leads_the_more_the_likelier_drift_is() -> None:
     np.testing.assert_allclose(scores, [[0.7, 0.3], [0.4, 0.6], [0.1, 0.9]], atol=1e-6)
 
 
+@pytest.mark.parametrize("word", [Steering(bias=1), Steering(bias=-1), Steering(pinned=True)])
+def test_what_the_user_said_outweighs_drift(word: Steering) -> None:
+    steered = replace(interest(0, 0.5), steering=word)
+    items = [axis(0), axis(1), axis(2)]
+    drifting = rate(taste(steered, interest(1, 0.5), fresh=axis(2), trust=1.0), items)
+    calm = rate(taste(steered, interest(1, 0.5), fresh=axis(2)), items)
+    np.testing.assert_array_equal(drifting.scores, calm.scores)
+    unspoken = rate(taste(interest(0, 0.5), interest(1, 0.5), fresh=axis(2), trust=1.0), items)
+    assert np.argmax(unspoken.scores) == 2
+    # What is muted is kept away as it is: the rest may follow the change.
+    muted = interest(3, 0.5, muted=True)
+    assert taste(muted, interest(1, 1.0), fresh=axis(2), trust=1.0).trust == 1.0
+
+
 def test_what_is_expected_next_shares_the_score_by_the_nearest() -> None:
     items = [axis(0), axis(1), axis(2), axis(3)]
     ahead = np.stack([axis(1), axis(2)])

@@ -48,7 +48,8 @@ class Taste:
     steered: bool
     """The user asked for more of something."""
     trust: float
-    """0…1: how far the fresh horizon leads because of drift."""
+    """0…1: how far the fresh horizon leads because of drift. Nowhere once the user said what to see more or less of: it
+    knows nothing of that."""
 
     @classmethod
     def of(cls, profile: ProfileView | None, dimensions: int, ahead: Vectors | None = None) -> Taste:
@@ -61,6 +62,7 @@ class Taste:
         muted = [i for i in interests if i.steering.muted]
         avoided = [i for i in interests if i.against > 0]
         shares = np.array([i.weight for i in liked])
+        spoken = any(i.steering.bias or i.steering.pinned for i in liked)
         return cls(
             ids=tuple(i.id for i in liked),
             centroids=_stack([i.vector for i in liked], dimensions),
@@ -75,7 +77,7 @@ class Taste:
             horizons=profile.horizons if profile and liked else None,
             support=(profile.support if profile else 0.0) + sum(i.mass for i in liked if i.signal_count == 0),
             steered=any(i.steering.bias > 0 or i.steering.pinned for i in liked),
-            trust=profile.drift.trust if profile else 0.0,
+            trust=profile.drift.trust if profile and not spoken else 0.0,
         )
 
     @property

@@ -221,10 +221,15 @@ class Recommender:
             back = np.argsort(held_first, kind="stable")
             scored, parts = Scored(mixed_up.scores[back], mixed_up.interest[back]), parts[:, back]
         chances = _chances(mixed, scored, query)
-        own, prior = _scaled(scored.scores), _scaled(np.array([c.prior for c in known]))
+        # What scores as good as alike is alike; priors are the caller's own numbers.
+        own, prior = _scaled(scored.scores, 1e-12), _scaled(np.array([c.prior for c in known]), 0.0)
         blended = (1 - shortlist.prior_weight) * own + shortlist.prior_weight * prior
-        blended = np.where(self._muted(taste, np.array(rows, dtype=np.intp), vectors), blended - 1.0, blended)
-        order = diversify(blended, vectors, shortlist.limit, shortlist.diversity)
+        muted = self._muted(taste, np.array(rows, dtype=np.intp), vectors)
+        blended = np.where(muted, blended - 1.0, blended)
+        order: list[int] = []
+        for part in (np.flatnonzero(~muted), np.flatnonzero(muted)):
+            left = shortlist.limit - len(order)
+            order += [int(part[row]) for row in diversify(blended[part], vectors[part], left, shortlist.diversity)]
         ids = [known[row].item_id for row in order]
         places = _places(order, ids, blended, taste, scored, vectors, parts, chances)
         told = tuple(replace(place, candidate=positions[row]) for place, row in zip(places, order, strict=True))
@@ -402,12 +407,12 @@ def _places(
     return places
 
 
-def _scaled(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scale to 0…1, all 0 where the values are equal."""
+def _scaled(values: NDArray[np.float64], least: float) -> NDArray[np.float64]:
+    """Scale to 0…1; all 0 where values differ by no more than `least` (a share of the greatest if that is above 1)."""
     # The greatest that there are leave room for their difference.
     values = values / max(float(np.abs(values).max()), 1.0)
     spread = values.max() - values.min()
-    scaled: NDArray[np.float64] = (values - values.min()) / spread if spread > 1e-12 else np.zeros(len(values))
+    scaled: NDArray[np.float64] = (values - values.min()) / spread if spread > least else np.zeros(len(values))
     return scaled
 
 

@@ -55,7 +55,7 @@ class Item(_message.Message):
     title: _builtins.str
     text: _builtins.str
     hidden: _builtins.bool
-    """Kept, but never recommended."""
+    """Kept, but never recommended. Rerank, whose candidates the caller chose, ranks it."""
     @_builtins.property
     def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
