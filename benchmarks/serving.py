@@ -3,10 +3,13 @@
     .venv/bin/python benchmarks/serving.py --items ITEMS.jsonl.gz [--signals SIGNALS.jsonl.gz]
 
 Starts a server of its own on a temporary data folder, imports the items (and signals), then measures
-- the raw encoder: `Encoder.encode` over the same texts, the server idle;
+- the raw encoder: `Encoder.encode` over the same texts, the server idle; and the same model by the library's own
+  `SentenceTransformer.encode`;
 - Capture at 1 and at 32 clients with texts that no cache has seen, as texts/s and as a share of the raw encoder;
-- GetProfile and Recommend: p50 and p99 in milliseconds, one client, over the users of the signals; lists by interests
-  alone, then by a mix learnt from these very signals.
+- GetProfile, Recommend and Rerank of 100 items: p50 and p99 in milliseconds, one client, over the users of the signals;
+  lists by interests alone, then by a mix learnt from these very signals;
+- the most memory that the server held.
+Prints JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
+import resource
 import tempfile
 import threading
 import time
@@ -23,6 +28,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import torch
 from google.protobuf.message import Message
 
 import penchant
@@ -31,6 +37,7 @@ from penchant.demo.server import ServerProcess
 from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.signal_pb2 import Signal
 from penchant_pipelines.encoder import EncoderSettings, open_encoder
+from penchant_pipelines.encoder.sentence import open_model
 
 M = TypeVar("M", bound=Message)
 WORDS = (
@@ -42,7 +49,7 @@ WORDS = (
 
 
 def main() -> int:
-    """Measure and print a table, or JSON with --json."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=Path, required=True, help="JSON Lines of items")
     parser.add_argument("--signals", type=Path, help="JSON Lines of signals, for profiles to read")
@@ -53,9 +60,12 @@ def main() -> int:
         server = ServerProcess(Path(folder) / "data")
         try:
             server.wait_ready()
-            print(json.dumps(measure(server.address, options), indent=2))
+            figures = measure(server.address, options)
         finally:
             server.stop()
+    # The server is the only child; Linux counts in KiB.
+    figures["server_peak_mib"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+    print(json.dumps(figures, indent=2))
     return 0
 
 
@@ -64,7 +74,9 @@ def measure(address: str, options: argparse.Namespace) -> dict[str, float]:
     figures: dict[str, float] = {}
     with penchant.Client(address, timeout=120) as client:
         start = time.perf_counter()
-        figures["items"] = client.upsert_items(read(options.items, Item)).upserted_count
+        items = list(read(options.items, Item))
+        item_ids = sorted({item.id for item in items})
+        figures["items"] = client.upsert_items(items).upserted_count
         figures["items_per_s"] = figures["items"] / (time.perf_counter() - start)
         users = ["bench-0"]
         if options.signals:
@@ -74,6 +86,7 @@ def measure(address: str, options: argparse.Namespace) -> dict[str, float]:
             figures["signals_per_s"] = figures["signals"] / (time.perf_counter() - start)
             users = sorted({signal.user_id for signal in signals})
         settle(client)
+        figures["library_texts_per_s"] = library_rate(make_texts(options.texts, 1000))
         encoder = open_encoder(EncoderSettings())
         for clients in (1, 32):
             texts = make_texts(options.texts, clients)
@@ -93,9 +106,12 @@ def measure(address: str, options: argparse.Namespace) -> dict[str, float]:
             start = time.perf_counter()
             client.wait_for_job(client.learn_mix().id)
             figures["learn_mix_s"] = time.perf_counter() - start
-            client.use_mix(next(iter(client.mixes())).mix_id)
+            if newest := next(iter(client.mixes()), None):  # a short log teaches none
+                client.use_mix(newest.mix_id)
         figures |= latencies("recommend", lambda user: client.recommend(user), chosen)
         figures |= latencies("recommend_explained", lambda user: client.recommend(user, explain=True), chosen)
+        shown = [chooser.sample(item_ids, min(100, len(item_ids))) for _ in chosen]
+        figures |= latencies("rerank_100", lambda user: client.rerank(user, shown.pop()), chosen)
     return {name: round(value, 3) for name, value in figures.items()}
 
 
@@ -132,6 +148,20 @@ def raw_rate(encode: Callable[[list[str]], object], texts: list[str]) -> float:
     for thread in threads:
         thread.join()
     return len(texts) / (time.perf_counter() - start)
+
+
+def library_rate(texts: list[str]) -> float:
+    """Texts a second of the same model as its library encodes them, on all cores."""
+    model, _, _ = open_model(EncoderSettings())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    try:
+        model.encode(texts[:16], show_progress_bar=False)
+        start = time.perf_counter()
+        model.encode(texts, show_progress_bar=False)
+        return len(texts) / (time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
 
 
 async def capture_rate(address: str, texts: list[str], clients: int) -> float:
