@@ -136,22 +136,23 @@ class Client:
         """Capture through one stream. Yields the server's events as they come.
 
         `sequence` is the position among `signals`, from 0. Nothing is sent again here: a `backoff` is the
-        caller's to act on, `capture_many` does so by itself.
+        caller's to act on, `capture_many` does so by itself. What `signals` raises is raised once all that
+        came before it is answered.
         """
         collection("signals", signals)
-        refused: list[InvalidInputError] = []
+        failed: list[Exception] = []
 
         def requests() -> Iterator[StreamCaptureRequest]:
             # Raised in here, in gRPC's thread, it would end in a log.
             try:
                 for sequence, signal in enumerate(signals):
                     yield StreamCaptureRequest(sequence=sequence, signal=_bulk.with_id(signal))
-            except InvalidInputError as error:
-                refused.append(error)
+            except Exception as error:
+                failed.append(error)
 
         with closing(self._events(BY_REQUEST[StreamCaptureRequest], requests())) as responses:
             yield from responses
-        for error in refused:
+        for error in failed:
             raise error
 
     def upsert_items(self, items: Iterable[Item]) -> _bulk.UpsertResult:

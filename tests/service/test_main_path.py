@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -653,3 +654,23 @@ async def test_a_stream_ends_at_what_is_no_signal_and_says_so(server: Server) ->
 
     await asyncio.to_thread(blocking)
     assert await server.signal_count() == 1
+
+
+async def test_what_the_callers_own_signals_raise_is_raised_in_whoever_streams_them(server: Server) -> None:
+    def signals() -> Iterator[Signal]:
+        yield Signal(id="s-1", user_id="u", post=Post(text="I love hiking"))
+        raise KeyError("the caller's own")
+
+    responses = server.client.stream_capture(signals())
+    assert (await anext(responses)).ack.sequence == 0
+    with pytest.raises(KeyError, match="the caller's own"):
+        await anext(responses)
+
+    def blocking() -> None:
+        with penchant.Client(server.address) as client:
+            responses = client.stream_capture(signals())
+            assert next(responses).ack.result.duplicate
+            with pytest.raises(KeyError, match="the caller's own"):
+                next(responses)
+
+    await asyncio.to_thread(blocking)
