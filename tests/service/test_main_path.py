@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,7 @@ from penchant.v1.interest_service_pb2 import (
 )
 from penchant.v1.recommendation_service_pb2 import Candidate
 from penchant.v1.signal_pb2 import ACTION_DISLIKE, ACTION_LIKE, ACTION_UNDO, Behavior, Post, Signal
+from penchant_pipelines.profiles import Profiles, Stored
 
 DAY_0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -517,6 +519,29 @@ async def test_watching_tells_of_every_change(server: Server) -> None:
         assert (await anext(everyone)).user_id == ""
         await server.client.capture(user_id="third", text="Jazz piano")
         assert (await anext(everyone)).user_id == "third"
+
+
+async def test_who_begins_to_watch_amid_changes_is_told_no_older_state_after_a_newer(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await server.client.capture(user_id="u", text="I love hiking")
+    begun, changed, find = threading.Event(), threading.Event(), Profiles.find
+
+    def slow(*arguments: Any) -> Stored | None:
+        begun.set()
+        changed.wait(10)
+        return find(*arguments)
+
+    async with aclosing(server.client.watch(["u"])) as profiles, asyncio.timeout(20):
+        with monkeypatch.context() as patch:
+            patch.setattr(Profiles, "find", slow)
+            first = asyncio.ensure_future(anext(profiles))
+            await asyncio.to_thread(begun.wait, 10)
+            await server.client.capture(user_id="u", text="Jazz piano")
+            changed.set()
+            assert (await first).version == 2
+        await server.client.capture(user_id="u", text="Sourdough bread")
+        assert (await anext(profiles)).version == 3
 
 
 async def test_a_word_that_was_never_said_is_not_taken_back(server: Server) -> None:

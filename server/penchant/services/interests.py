@@ -128,6 +128,8 @@ class InterestService(pb_grpc.InterestServiceServicer):
                     if stored is None:
                         profile = _nobody(user_id, space)
                     else:
+                        # Its last changes may only come to the watcher now.
+                        watcher.told(user_id, stored.version)
                         summary = await self.engine.summaries.find(user_id, space, stored.view)
                         profile = await _profile(space, stored, summary)
                 yield pb.WatchProfilesResponse(profile=profile)
