@@ -223,7 +223,10 @@ def signals(user_id: str) -> interest.ListSignalsRequest:
 
 @_answering(interest.ExportUserResponse, lambda response: response)
 def export_user(user_id: str) -> interest.ExportUserRequest:
-    """Stream all that is held about a user: records with a `profile`, a `signal` or what the user `steered`."""
+    """Stream all that is held about a user, in records of which each holds one thing.
+
+    That is the `profile`, a `merged_user_id`, a word by which the user `steered`, or a `signal`.
+    """
     return interest.ExportUserRequest(user_id=user_id)
 
 

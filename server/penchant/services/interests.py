@@ -194,12 +194,14 @@ class InterestService(pb_grpc.InterestServiceServicer):
         return pb.ListSignalsResponse(signals=map(convert.from_signal, found[:size]), next_page_token=token)
 
     async def ExportUser(self, request: pb.ExportUserRequest, context: Context) -> AsyncIterator[pb.ExportUserResponse]:
-        """Stream all that is held about a user: the profile, what the user steered, then every signal, newest first."""
+        """Stream all that is held about a user: the profile, ids merged into it, words that steered, then signals."""
         with self.engine.serve(request.user_id) as space:
             stored = await space.profile(request.user_id)
             summary = await self.engine.summaries.find(request.user_id, space, stored.view)
             profile = await _profile(space, stored, summary, include_vectors=True)
         yield pb.ExportUserResponse(profile=profile)
+        for merged_id in await asyncio.to_thread(self.engine.live.profiles.merged_ids, request.user_id):
+            yield pb.ExportUserResponse(merged_user_id=merged_id)
         for steered in await asyncio.to_thread(self.engine.live.profiles.steerings, request.user_id):
             yield pb.ExportUserResponse(steered=convert.from_steered(steered))
         after: tuple[int, str] | None = None

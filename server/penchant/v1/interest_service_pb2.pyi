@@ -787,6 +787,9 @@ class ExportUserResponse(_message.Message):
     PROFILE_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
     STEERED_FIELD_NUMBER: _builtins.int
+    MERGED_USER_ID_FIELD_NUMBER: _builtins.int
+    merged_user_id: _builtins.str
+    """An id whose history was merged into this user's."""
     @_builtins.property
     def profile(self) -> Global___Profile: ...
     @_builtins.property
@@ -799,12 +802,13 @@ class ExportUserResponse(_message.Message):
         profile: Global___Profile | None = ...,
         signal: _signal_pb2.Signal | None = ...,
         steered: Global___Steered | None = ...,
+        merged_user_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile", "record", b"record", "signal", b"signal", "steered", b"steered"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["merged_user_id", b"merged_user_id", "profile", b"profile", "record", b"record", "signal", b"signal", "steered", b"steered"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile", "record", b"record", "signal", b"signal", "steered", b"steered"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["merged_user_id", b"merged_user_id", "profile", b"profile", "record", b"record", "signal", b"signal", "steered", b"steered"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["profile", "signal", "steered"]  # noqa: Y015
+    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["profile", "signal", "steered", "merged_user_id"]  # noqa: Y015
     _WhichOneofArgType_record: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_record) -> _WhichOneofReturnType_record | None: ...
 
