@@ -163,6 +163,9 @@ async def test_an_export_tells_each_word_of_the_user(server: Server) -> None:
         ("", hiking.id, Steering(muted=True)),
         ("jazz", "", Steering()),
     ]
+    await server.client.steer("u", topic="cafe\u0301", muted=True)
+    *_, last, _ = [record async for record in server.client.export_user("u")]
+    assert last.steered.topic == "caf\u00e9"
     times = [word.time.ToDatetime(UTC) for word in said]
     assert times == sorted(times)
     assert abs(datetime.now(UTC) - times[-1]) < timedelta(minutes=1)
