@@ -177,8 +177,8 @@ class Client:
 
     def call(self, request: Message) -> Any:
         """Send any request message of a call with one response. Returns the response as it came."""
-        _requests.fill_ids(request)
         rpc = rpc_of(request)
+        request = _requests.with_ids(request)
         deadline = time.monotonic() + self._timeout
         while True:
             left = deadline - time.monotonic()

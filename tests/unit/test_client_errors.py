@@ -13,6 +13,7 @@ from grpc.aio import AioRpcError, Metadata
 from penchant import AsyncClient, Client, exceptions
 from penchant.exceptions import (
     CancelledError,
+    DeadlineError,
     InvalidInputError,
     NotFoundError,
     OverloadedError,
@@ -23,6 +24,8 @@ from penchant.exceptions import (
     from_rpc_error,
     from_status,
 )
+from penchant.v1.interest_service_pb2 import CaptureRequest
+from penchant.v1.signal_pb2 import Post, Signal
 
 DETAILS = "grpc-status-details-bin"
 
@@ -177,6 +180,17 @@ async def test_a_caller_who_is_cancelled_stays_cancelled(call: Callable[[Any], A
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
                 await first(call(client))
+
+
+async def test_a_request_of_the_callers_own_is_left_as_it_is() -> None:
+    request = CaptureRequest(signal=Signal(user_id="mei", post=Post(text="Jazz piano")))
+    before = CaptureRequest.FromString(request.SerializeToString())
+    async with silent_server() as address, AsyncClient(address, timeout=0.2) as client:
+        with pytest.raises(DeadlineError):
+            await client.call(request)
+        with Client(address, timeout=0.2) as blocking, pytest.raises(DeadlineError):
+            await asyncio.to_thread(blocking.call, request)
+    assert request == before
 
 
 async def first(answer: Any) -> Any:
