@@ -16,12 +16,11 @@ from penchant import _bulk, _requests
 from penchant._arguments import collection, seconds
 from penchant._channel import address, channel_options
 from penchant._requests import Method, named_after
-from penchant._rpcs import BY_REQUEST, Rpc, rpc_of
+from penchant._rpcs import BY_REQUEST, Rpc, streaming_rpc_of, unary_rpc_of
 from penchant.exceptions import (
     AccessError,
     CancelledError,
     DeadlineError,
-    InvalidInputError,
     PenchantError,
     WrongStateError,
     from_rpc_error,
@@ -183,7 +182,7 @@ class AsyncClient:
 
     async def call(self, request: Message) -> Any:
         """Send any request message of a call with one response. Returns the response as it came."""
-        rpc = rpc_of(request)
+        rpc = unary_rpc_of(request)
         request = _requests.with_ids(request)
         deadline = time.monotonic() + self._timeout
         while True:
@@ -198,9 +197,7 @@ class AsyncClient:
 
         Yields the responses as they come.
         """
-        if not requests:
-            raise InvalidInputError.at("requests", "must hold one request message at least")
-        rpc = rpc_of(requests[0])
+        rpc = streaming_rpc_of(requests)
         return self._events(rpc, _each(requests) if rpc.client_streaming else requests[0])
 
     async def _events(self, rpc: Rpc, request: Message | AsyncIterator[Message]) -> AsyncGenerator[Any]:

@@ -15,8 +15,8 @@ from penchant import _bulk, _requests
 from penchant._arguments import collection, seconds
 from penchant._channel import address, channel_options
 from penchant._requests import Method, named_after
-from penchant._rpcs import BY_REQUEST, Rpc, rpc_of
-from penchant.exceptions import AccessError, DeadlineError, InvalidInputError, WrongStateError, from_rpc_error
+from penchant._rpcs import BY_REQUEST, Rpc, streaming_rpc_of, unary_rpc_of
+from penchant.exceptions import AccessError, DeadlineError, WrongStateError, from_rpc_error
 from penchant.v1.admin_service_pb2 import JOB_STATE_RUNNING, Job
 from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.interest_service_pb2 import StreamCaptureRequest, StreamCaptureResponse
@@ -177,7 +177,7 @@ class Client:
 
     def call(self, request: Message) -> Any:
         """Send any request message of a call with one response. Returns the response as it came."""
-        rpc = rpc_of(request)
+        rpc = unary_rpc_of(request)
         request = _requests.with_ids(request)
         deadline = time.monotonic() + self._timeout
         while True:
@@ -192,9 +192,7 @@ class Client:
 
         Yields the responses as they come.
         """
-        if not requests:
-            raise InvalidInputError.at("requests", "must hold one request message at least")
-        rpc = rpc_of(requests[0])
+        rpc = streaming_rpc_of(requests)
         return self._events(rpc, iter(requests) if rpc.client_streaming else requests[0])
 
     def _events(self, rpc: Rpc, request: Message | Iterator[Message]) -> Generator[Any]:
