@@ -282,6 +282,8 @@ def _check_value(action: Action, value: float | None) -> None:
     if action is Action.DWELL:
         if value < 0:
             raise InvalidInput.at("behavior.value", "must not be negative: it is the seconds dwelt")
+    elif action is Action.VIEW and not 0 <= value <= 1:
+        raise InvalidInput.at("behavior.value", "must lie between 0 and 1: it is the share that was viewed")
     elif not -1 <= value <= 1:
         raise InvalidInput.at(
             "behavior.value", "must lie between -1 and 1 (a rating or share; seconds go with ACTION_DWELL)"

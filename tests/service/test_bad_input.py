@@ -59,7 +59,7 @@ from penchant.v1.recommendation_service_pb2 import (
     RecommendRequest,
     RerankRequest,
 )
-from penchant.v1.signal_pb2 import ACTION_DWELL, ACTION_LIKE, ACTION_UNDO, Action, Behavior, Post, Signal
+from penchant.v1.signal_pb2 import ACTION_DWELL, ACTION_LIKE, ACTION_UNDO, ACTION_VIEW, Action, Behavior, Post, Signal
 from penchant_pipelines.encoder import Encoder
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -167,6 +167,7 @@ SIGNALS: list[tuple[Signal, str]] = [
     (behavior(value=-INF), "behavior.value"),
     (behavior(value=1.5), "behavior.value"),
     (behavior(action=ACTION_DWELL, value=-3), "behavior.value"),
+    (behavior(action=ACTION_VIEW, value=-1), "behavior.value"),
     (behavior(attribution_token="t" * 1025), "behavior.attribution_token"),
     (behavior(attribution_token="a\x00b"), "behavior.attribution_token"),
 ]
