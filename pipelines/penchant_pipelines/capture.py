@@ -191,13 +191,14 @@ class Capture:
             )
         return [next(outcomes) if isinstance(entry, _Read) else entry for entry in prepared]
 
-    async def check(self, signal: Signal) -> None:
-        """Do all that capture does, up to keeping anything. Raises what capture would."""
-        await asyncio.to_thread(self._check_known, signal)
+    async def check(self, signal: Signal) -> bool:
+        """Do all that capture does, up to keeping anything; tells whether it was captured before. Raises as capture."""
+        known = await asyncio.to_thread(self._is_known, signal)
         prepared = await asyncio.to_thread(self._prepare, [signal], now())
         if isinstance(prepared[0], PenchantError):
             raise prepared[0]
         await self._encode(self._spaces(), [prepared[0].document])
+        return known
 
     async def upsert_items(self, items: Sequence[Item]) -> list[PenchantError | None]:
         """Add or replace items; each succeeds or fails alone. Fields are named relative to the item."""
@@ -238,13 +239,15 @@ class Capture:
             return error
         return _Read(named, time, document, known=False)
 
-    def _check_known(self, signal: Signal) -> None:
-        """Raise Conflict if a signal's id is taken by other content."""
+    def _is_known(self, signal: Signal) -> bool:
+        """Tell whether a signal was captured before. Raises Conflict if its id is taken by other content."""
         query = sa.select(schema.signals.c.digest, schema.signals.c.time).where(schema.signals.c.id == signal.id)
         with self._record.read() as connection:
             known = connection.execute(query).first()
-        if known is not None:
-            rows.check_same(signal, known.digest, known.time)
+        if known is None:
+            return False
+        rows.check_same(signal, known.digest, known.time)
+        return True
 
     def _known_ids(self, ids: Sequence[str]) -> set[str]:
         found: set[str] = set()

@@ -450,13 +450,14 @@ async def test_a_muted_topic_keeps_its_items_away_and_leaves_its_neighbours(serv
 
 async def test_validate_only_keeps_nothing(server: Server) -> None:
     answer = await server.client.capture(user_id="u", text="I love hiking", id="s-1", validate_only=True)
-    assert (answer.signal_id, answer.profile_version) == ("s-1", 0)
+    assert (answer.signal_id, answer.profile_version, answer.duplicate) == ("s-1", 0, False)
     with pytest.raises(NotFoundError):
         await server.client.profile("u")
     assert await server.signal_count() == 0
     assert not (await server.client.capture(user_id="u", text="other words", id="s-1")).duplicate
     # It refuses what a capture would refuse.
-    await server.client.capture(user_id="u", text="other words", id="s-1", validate_only=True)
+    again = await server.client.capture(user_id="u", text="other words", id="s-1", validate_only=True)
+    assert again.duplicate
     with pytest.raises(ConflictError):
         await server.client.capture(user_id="u", text="I love hiking", id="s-1", validate_only=True)
 

@@ -50,10 +50,10 @@ class InterestService(pb_grpc.InterestServiceServicer):
         signal = convert.to_signal(request.signal)
         if request.validate_only:
             try:
-                await self.engine.check(signal)
+                duplicate = await self.engine.check(signal)
             except InvalidInput as error:
                 raise convert.at("signal", error) from error
-            return pb.CaptureResponse(signal_id=signal.id)
+            return pb.CaptureResponse(signal_id=signal.id, duplicate=duplicate)
         outcome = (await self.engine.capture([signal]))[0]
         if isinstance(outcome, PenchantError):
             raise convert.at("signal", outcome)
