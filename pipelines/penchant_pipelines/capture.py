@@ -6,6 +6,7 @@ Texts are encoded in every space that is kept current, so that each of them hold
 from __future__ import annotations
 
 import asyncio
+import unicodedata
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -28,6 +29,7 @@ from penchant_pipelines.text import Document, TextError, TextPipeline
 from penchant_pipelines.text.keywords import is_beginning
 
 NOTHING = Document(text="", language="und", terms=())
+NOTHING_SAID = "needs words to tell what the item is: give a title, a text or categories"
 LONGEST_OF_WORDS = 6_000
 """Characters of an item whose words are kept: what an item is about is said early."""
 Result = TypeVar("Result")
@@ -260,6 +262,9 @@ class Capture:
     def _read_item(self, item: Item) -> _ReadItem | InvalidInput:
         try:
             document = item_document(item, self._reader)
+            # Here alone: what the record holds from before is still read.
+            if not any(map(_is_visible, document.text)):
+                raise InvalidInput.at("text", NOTHING_SAID)
         except InvalidInput as error:
             return error
         return _ReadItem(item, document, self._reader.words(document))
@@ -275,8 +280,12 @@ def item_document(item: Item, reader: Reader) -> Document:
     # A name need not be a word: there is a band called "!!!".
     name = " ".join([item.title, *item.categories]).strip()
     if not name:
-        raise InvalidInput.at("text", "needs words to tell what the item is: give a title, a text or categories")
+        raise InvalidInput.at("text", NOTHING_SAID)
     return Document(name, document.language, (item.title,) if item.title else item.categories)
+
+
+def _is_visible(char: str) -> bool:
+    return not char.isspace() and unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Co"}
 
 
 def _check_value(action: Action, value: float | None) -> None:

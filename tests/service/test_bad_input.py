@@ -178,6 +178,7 @@ ITEMS: list[tuple[Item, str]] = [
     (Item(id="a\x00b", title="t"), "id"),
     (Item(id="bad"), "text"),
     (Item(id="bad", text="https://example.com"), "text"),
+    (Item(id="bad", title="\u200b", categories=["\u2060"]), "text"),
     (Item(id="bad", title=LONG_TEXT), "title"),
     (Item(id="bad", text=MEGABYTES), "text"),
     (Item(id="bad", text=GARBAGE), "text"),
