@@ -86,7 +86,10 @@ class CaptureResponse(_message.Message):
     """Embedding space that `changed` and `drift` are of."""
     @_builtins.property
     def changed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Interest]:
-        """Interests that the signal opened, strengthened or weakened."""
+        """Interests that the signal opened, strengthened or weakened. Of a signal that came late, or was captured together
+        with one of the same user that did: all that they changed between them. Named by what is at hand, since an answer
+        waits for no encoder: a profile that is asked for may call them by another of their words.
+        """
 
     @_builtins.property
     def drift(self) -> Global___Drift: ...
@@ -486,7 +489,9 @@ class GetProfileRequest(_message.Message):
     include_vectors: _builtins.bool
     @_builtins.property
     def as_of(self) -> _timestamp_pb2.Timestamp:
-        """The profile as it stood then. Unset: now."""
+        """The profile as it stood then. Unset: now, or as of the user's latest signal where that is dated later; Profile.as_of
+        tells.
+        """
 
     def __init__(
         self,
