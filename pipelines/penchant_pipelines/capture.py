@@ -6,6 +6,7 @@ Texts are encoded in every space that is kept current, so that each of them hold
 from __future__ import annotations
 
 import asyncio
+import unicodedata
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -28,6 +29,7 @@ from penchant_pipelines.text import Document, TextError, TextPipeline
 from penchant_pipelines.text.keywords import is_beginning
 
 NOTHING = Document(text="", language="und", terms=())
+NOTHING_SAID = "needs words to tell what the item is: give a title, a text or categories"
 LONGEST_OF_WORDS = 6_000
 """Characters of an item whose words are kept: what an item is about is said early."""
 Result = TypeVar("Result")
@@ -191,13 +193,14 @@ class Capture:
             )
         return [next(outcomes) if isinstance(entry, _Read) else entry for entry in prepared]
 
-    async def check(self, signal: Signal) -> None:
-        """Do all that capture does, up to keeping anything. Raises what capture would."""
-        await asyncio.to_thread(self._check_known, signal)
+    async def check(self, signal: Signal) -> bool:
+        """Do all that capture does, up to keeping anything; tells whether it was captured before. Raises as capture."""
+        known = await asyncio.to_thread(self._is_known, signal)
         prepared = await asyncio.to_thread(self._prepare, [signal], now())
         if isinstance(prepared[0], PenchantError):
             raise prepared[0]
         await self._encode(self._spaces(), [prepared[0].document])
+        return known
 
     async def upsert_items(self, items: Sequence[Item]) -> list[PenchantError | None]:
         """Add or replace items; each succeeds or fails alone. Fields are named relative to the item."""
@@ -238,13 +241,15 @@ class Capture:
             return error
         return _Read(named, time, document, known=False)
 
-    def _check_known(self, signal: Signal) -> None:
-        """Raise Conflict if a signal's id is taken by other content."""
+    def _is_known(self, signal: Signal) -> bool:
+        """Tell whether a signal was captured before. Raises Conflict if its id is taken by other content."""
         query = sa.select(schema.signals.c.digest, schema.signals.c.time).where(schema.signals.c.id == signal.id)
         with self._record.read() as connection:
             known = connection.execute(query).first()
-        if known is not None:
-            rows.check_same(signal, known.digest, known.time)
+        if known is None:
+            return False
+        rows.check_same(signal, known.digest, known.time)
+        return True
 
     def _known_ids(self, ids: Sequence[str]) -> set[str]:
         found: set[str] = set()
@@ -257,6 +262,9 @@ class Capture:
     def _read_item(self, item: Item) -> _ReadItem | InvalidInput:
         try:
             document = item_document(item, self._reader)
+            # Here alone: what the record holds from before is still read.
+            if not any(map(_is_visible, document.text)):
+                raise InvalidInput.at("text", NOTHING_SAID)
         except InvalidInput as error:
             return error
         return _ReadItem(item, document, self._reader.words(document))
@@ -272,8 +280,12 @@ def item_document(item: Item, reader: Reader) -> Document:
     # A name need not be a word: there is a band called "!!!".
     name = " ".join([item.title, *item.categories]).strip()
     if not name:
-        raise InvalidInput.at("text", "needs words to tell what the item is: give a title, a text or categories")
+        raise InvalidInput.at("text", NOTHING_SAID)
     return Document(name, document.language, (item.title,) if item.title else item.categories)
+
+
+def _is_visible(char: str) -> bool:
+    return not char.isspace() and unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Co"}
 
 
 def _check_value(action: Action, value: float | None) -> None:
@@ -282,6 +294,8 @@ def _check_value(action: Action, value: float | None) -> None:
     if action is Action.DWELL:
         if value < 0:
             raise InvalidInput.at("behavior.value", "must not be negative: it is the seconds dwelt")
+    elif action is Action.VIEW and not 0 <= value <= 1:
+        raise InvalidInput.at("behavior.value", "must lie between 0 and 1: it is the share that was viewed")
     elif not -1 <= value <= 1:
         raise InvalidInput.at(
             "behavior.value", "must lie between -1 and 1 (a rating or share; seconds go with ACTION_DWELL)"

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
+import unicodedata
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -233,6 +234,8 @@ class Engine:
     async def steer(self, user_id: str, steering: Steering, interest_id: str = "", topic: str = "") -> Steered:
         """Take the user's word about an interest, or about a topic. Raises NotFound, InvalidInput."""
         document = NOTHING
+        # An accent may come as a character of its own; what looks the same is the same topic.
+        topic = unicodedata.normalize("NFC", topic)
         if topic:
             document = await asyncio.to_thread(self._reader.document, topic, "", "topic")
             if not document.text:

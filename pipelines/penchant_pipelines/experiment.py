@@ -113,7 +113,8 @@ def report(record: Record, experiment: Experiment, settings: InterestSettings) -
 
     Rates are over signals, intervals by bootstrap over users (Efron & Tibshirani 1993), since a user's signals
     are not independent. With fewer than two users nothing is known: 0…1. Figures by user are means over the active
-    users of the arm that a user belongs to by name (intention to treat), with normal intervals.
+    users of the arm that a user belongs to by name (intention to treat), with normal intervals; infinite where an arm
+    has fewer than two, or neither has any feedback.
     """
     tables = {_tag(space_id): _Feedback() for space_id in (experiment.control_space_id, experiment.trial_space_id)}
     token = signals.c.attribution_token
@@ -139,7 +140,8 @@ def report(record: Record, experiment: Experiment, settings: InterestSettings) -
     resampled = [control.resampled(0), trial.resampled(1)]
     rates = [control.rates(), trial.rates()]
     means = [
-        [_mean(counts, positive, count) for positive in (True, False)]
+        # While nobody brings a token back, there is no telling a user who likes nothing from one who isn't heard.
+        [_mean(counts, positive, count) if any(likes) else (0.0, np.inf) for positive in (True, False)]
         for counts, count in zip(likes, active, strict=True)
     ]
     liked, disliked = (

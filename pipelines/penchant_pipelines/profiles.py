@@ -248,6 +248,14 @@ class Profiles:
                 for row in connection.execute(query)
             ]
 
+    def merged_ids(self, user_id: str) -> list[str]:
+        """Ids that were merged into a user's, in alphabetical order. Raises NotFound."""
+        table = schema.merges
+        with self._record.read() as connection:
+            key = self._key(connection, user_id)
+            query = sa.select(table.c.from_user_id).where(table.c.into_key == key).order_by(table.c.from_user_id)
+            return list(connection.execute(query).scalars())
+
     def _key(self, connection: Connection, user_id: str) -> int:
         key = connection.execute(sa.select(schema.users.c.key).where(schema.users.c.user_id == user_id)).scalar()
         if key is None:

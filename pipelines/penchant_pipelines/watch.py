@@ -20,6 +20,7 @@ class Watcher:
         self._user_ids = user_ids
         self._changes: OrderedDict[tuple[str, int], Change] = OrderedDict()
         self._most = self.LIMIT
+        self._told: dict[str, int] = {}
         self._arrived = asyncio.Event()
 
     def offer(self, change: Change) -> None:
@@ -39,12 +40,22 @@ class Watcher:
         self._changes[change.user_id, change.version] = change
         self._arrived.set()
 
+    def told(self, user_id: str, version: int) -> None:
+        """Say that the listener knows a profile as of this version: what led there is not told any more."""
+        self._told[user_id] = version
+
     async def next(self) -> Change:
-        """Wait for the next change."""
-        while not self._changes:
-            self._arrived.clear()
-            await self._arrived.wait()
-        return self._changes.popitem(last=False)[1]
+        """Wait for the next change that the listener doesn't know."""
+        while True:
+            while not self._changes:
+                self._arrived.clear()
+                await self._arrived.wait()
+            change = self._changes.popitem(last=False)[1]
+            known = self._told.get(change.user_id, 0)
+            if change.version > known or not change.version:
+                # Versions only grow from here on, but for those of who comes back after an erasure.
+                self._told.pop(change.user_id, None)
+                return change
 
 
 class Watchers:

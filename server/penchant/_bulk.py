@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from google.protobuf.message import Message
 
 from penchant._arguments import member
-from penchant._requests import fill_ids
+from penchant._requests import with_ids
 from penchant.exceptions import (
     InvalidInputError,
     OverloadedError,
@@ -112,9 +112,7 @@ def with_id(signal: Signal) -> Signal:
     """Return the signal, or a copy with a random id where it has none: sent again, it stays one signal."""
     if member("signals", signal, Signal).id:
         return signal
-    request = CaptureRequest(signal=signal)
-    fill_ids(request)
-    return request.signal
+    return with_ids(CaptureRequest(signal=signal)).signal
 
 
 def an_item(item: Item) -> Item:

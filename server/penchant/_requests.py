@@ -5,6 +5,7 @@ A response with a single field is answered as that field: `profile` gives a `Pro
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import uuid
@@ -24,6 +25,7 @@ from penchant.v1 import interest_service_pb2 as interest
 from penchant.v1 import recommendation_service_pb2 as recommendation
 from penchant.v1.signal_pb2 import Action, Behavior, Post, Signal
 
+M = TypeVar("M", bound=Message)
 P = ParamSpec("P")
 Out = TypeVar("Out", covariant=True)
 Returned = TypeVar("Returned")
@@ -59,17 +61,24 @@ def named_after(method: Method[..., Any]) -> Callable[[Callable[..., Returned]],
     return rename
 
 
-def fill_ids(request: Message) -> None:
-    """Give every signal in the request an id where it has none, so that sending it twice captures it once."""
+def with_ids(request: M) -> M:
+    """Return the request, or a copy with an id for every signal that lacks one: sent twice, it is captured once."""
+    if all(signal.id for signal in _signals_in(request)):
+        return request
+    filled = copy.deepcopy(request)
+    for signal in _signals_in(filled):
+        signal.id = signal.id or uuid.uuid4().hex
+    return filled
+
+
+def _signals_in(request: Message) -> Sequence[Signal]:
     match request:
         case interest.CaptureRequest() if request.HasField("signal"):
-            signals: Iterable[Signal] = (request.signal,)
+            return (request.signal,)
         case interest.BatchCaptureRequest():
-            signals = request.signals
+            return request.signals
         case _:
-            return
-    for signal in signals:
-        signal.id = signal.id or uuid.uuid4().hex
+            return ()
 
 
 def _timestamp(field: str, time: datetime | None) -> Timestamp | None:
@@ -152,9 +161,7 @@ def capture_signal(signal: Signal, *, validate_only: bool = False) -> interest.C
 
 
 def _capture_request(signal: Signal, validate_only: bool) -> interest.CaptureRequest:
-    request = interest.CaptureRequest(signal=signal, validate_only=validate_only)
-    fill_ids(request)
-    return request
+    return with_ids(interest.CaptureRequest(signal=signal, validate_only=validate_only))
 
 
 @_answering(interest.GetProfileResponse, lambda response: response.profile)
@@ -223,7 +230,10 @@ def signals(user_id: str) -> interest.ListSignalsRequest:
 
 @_answering(interest.ExportUserResponse, lambda response: response)
 def export_user(user_id: str) -> interest.ExportUserRequest:
-    """Stream all that is held about a user: records with a `profile`, a `signal` or what the user `steered`."""
+    """Stream all that is held about a user, in records of which each holds one thing.
+
+    That is the `profile`, a `merged_user_id`, a word by which the user `steered`, or a `signal`.
+    """
     return interest.ExportUserRequest(user_id=user_id)
 
 

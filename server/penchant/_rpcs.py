@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,8 +60,29 @@ BY_REQUEST: Mapping[type[Message], Rpc] = {rpc.request: rpc for rpc in _ALL}
 BY_NAME: Mapping[str, Rpc] = {rpc.path.rpartition("/")[2]: rpc for rpc in _ALL}
 
 
-def rpc_of(request: Any) -> Rpc:
-    """Return the call that takes this request. Raises InvalidInputError for what is no request."""
+def unary_rpc_of(request: Any) -> Rpc:
+    """Return the call with one response that takes this request. Raises InvalidInputError."""
+    rpc = _rpc_of(request)
+    if rpc.server_streaming:
+        raise InvalidInputError.at("request", f"must be of a call with one response; `stream` makes {rpc.path}")
+    return rpc
+
+
+def streaming_rpc_of(requests: Sequence[Any]) -> Rpc:
+    """Return the call that takes these requests and streams its responses. Raises InvalidInputError."""
+    if not requests:
+        raise InvalidInputError.at("requests", "must hold one request message at least")
+    rpc = _rpc_of(requests[0])
+    if not rpc.server_streaming:
+        raise InvalidInputError.at("request", f"must be of a call that streams; `call` makes {rpc.path}")
+    if len(requests) > 1 and not rpc.client_streaming:
+        raise InvalidInputError.at("requests", f"must hold one request message only: {rpc.path} takes no stream")
+    if any(type(request) is not rpc.request for request in requests):
+        raise InvalidInputError.at("requests", f"must all be {rpc.request.__name__}, as the first is")
+    return rpc
+
+
+def _rpc_of(request: Any) -> Rpc:
     rpc = BY_REQUEST.get(type(request))
     if rpc is None:
         wanted = "the request message of a call, such as penchant.v1's GetProfileRequest"

@@ -16,8 +16,15 @@ from penchant import _bulk, _requests
 from penchant._arguments import collection, seconds
 from penchant._channel import address, channel_options
 from penchant._requests import Method, named_after
-from penchant._rpcs import BY_REQUEST, Rpc, rpc_of
-from penchant.exceptions import AccessError, DeadlineError, InvalidInputError, WrongStateError, from_rpc_error
+from penchant._rpcs import BY_REQUEST, Rpc, streaming_rpc_of, unary_rpc_of
+from penchant.exceptions import (
+    AccessError,
+    CancelledError,
+    DeadlineError,
+    PenchantError,
+    WrongStateError,
+    from_rpc_error,
+)
 from penchant.v1.admin_service_pb2 import JOB_STATE_RUNNING, Job
 from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.interest_service_pb2 import StreamCaptureRequest, StreamCaptureResponse
@@ -25,6 +32,9 @@ from penchant.v1.signal_pb2 import Signal
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+# A call that is cancelled raises in whoever waits for it what cancels a task.
+_GIVEN_UP = (grpc.RpcError, asyncio.CancelledError)
 
 
 def _unary(method: Method[P, T]) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
@@ -134,7 +144,7 @@ class AsyncClient:
     ) -> AsyncGenerator[StreamCaptureResponse]:
         """Capture through one stream; as `Client.stream_capture`."""
         collection("signals", signals)
-        refused: list[InvalidInputError] = []
+        failed: list[Exception] = []
 
         async def requests() -> AsyncIterator[StreamCaptureRequest]:
             sequence = 0
@@ -143,13 +153,13 @@ class AsyncClient:
                 async for signal in _each(signals):
                     yield StreamCaptureRequest(sequence=sequence, signal=_bulk.with_id(signal))
                     sequence += 1
-            except InvalidInputError as error:
-                refused.append(error)
+            except Exception as error:
+                failed.append(error)
 
         async with aclosing(self._events(BY_REQUEST[StreamCaptureRequest], requests())) as responses:
             async for response in responses:
                 yield response
-        for error in refused:
+        for error in failed:
             raise error
 
     async def upsert_items(self, items: Iterable[Item] | AsyncIterable[Item]) -> _bulk.UpsertResult:
@@ -172,24 +182,22 @@ class AsyncClient:
 
     async def call(self, request: Message) -> Any:
         """Send any request message of a call with one response. Returns the response as it came."""
-        _requests.fill_ids(request)
-        rpc = rpc_of(request)
+        rpc = unary_rpc_of(request)
+        request = _requests.with_ids(request)
         deadline = time.monotonic() + self._timeout
         while True:
             left = deadline - time.monotonic()
             try:
                 return await self._rpc(rpc)(request, timeout=left)
-            except grpc.RpcError as error:
-                await asyncio.sleep(_bulk.overload_pause(from_rpc_error(error), deadline - time.monotonic()))
+            except _GIVEN_UP as error:
+                await asyncio.sleep(_bulk.overload_pause(_reason(error), deadline - time.monotonic()))
 
     def stream(self, *requests: Message) -> AsyncGenerator[Any]:
         """Send any request message of a call that streams its responses, or several where it takes a stream.
 
         Yields the responses as they come.
         """
-        if not requests:
-            raise InvalidInputError.at("requests", "must hold one request message at least")
-        rpc = rpc_of(requests[0])
+        rpc = streaming_rpc_of(requests)
         return self._events(rpc, _each(requests) if rpc.client_streaming else requests[0])
 
     async def _events(self, rpc: Rpc, request: Message | AsyncIterator[Message]) -> AsyncGenerator[Any]:
@@ -197,8 +205,8 @@ class AsyncClient:
         try:
             async for response in call:
                 yield response
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+        except _GIVEN_UP as error:
+            raise _reason(error) from error
         finally:
             call.cancel()
 
@@ -244,11 +252,21 @@ class AsyncClient:
             call = self._rpc(BY_REQUEST[type(request)])
             try:
                 pause = batch.take(await call(request, timeout=batch.timeout(self._timeout)))
-            except grpc.RpcError as error:
-                pause = batch.refused(from_rpc_error(error))
+            except _GIVEN_UP as error:
+                pause = batch.refused(_reason(error))
             if not batch.done():
                 await asyncio.sleep(pause)
         return batch
+
+
+def _reason(error: BaseException) -> PenchantError:
+    """Turn one of _GIVEN_UP into the error to raise in its place; raises what cancels the caller's own task."""
+    if isinstance(error, grpc.RpcError):
+        return from_rpc_error(error)
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        raise error
+    return CancelledError("the call was given up: its connection was closed")
 
 
 async def _each(elements: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:

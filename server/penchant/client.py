@@ -15,8 +15,8 @@ from penchant import _bulk, _requests
 from penchant._arguments import collection, seconds
 from penchant._channel import address, channel_options
 from penchant._requests import Method, named_after
-from penchant._rpcs import BY_REQUEST, Rpc, rpc_of
-from penchant.exceptions import AccessError, DeadlineError, InvalidInputError, WrongStateError, from_rpc_error
+from penchant._rpcs import BY_REQUEST, Rpc, streaming_rpc_of, unary_rpc_of
+from penchant.exceptions import AccessError, DeadlineError, WrongStateError, from_rpc_error
 from penchant.v1.admin_service_pb2 import JOB_STATE_RUNNING, Job
 from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.interest_service_pb2 import StreamCaptureRequest, StreamCaptureResponse
@@ -136,22 +136,23 @@ class Client:
         """Capture through one stream. Yields the server's events as they come.
 
         `sequence` is the position among `signals`, from 0. Nothing is sent again here: a `backoff` is the
-        caller's to act on, `capture_many` does so by itself.
+        caller's to act on, `capture_many` does so by itself. What `signals` raises is raised once all that
+        came before it is answered.
         """
         collection("signals", signals)
-        refused: list[InvalidInputError] = []
+        failed: list[Exception] = []
 
         def requests() -> Iterator[StreamCaptureRequest]:
             # Raised in here, in gRPC's thread, it would end in a log.
             try:
                 for sequence, signal in enumerate(signals):
                     yield StreamCaptureRequest(sequence=sequence, signal=_bulk.with_id(signal))
-            except InvalidInputError as error:
-                refused.append(error)
+            except Exception as error:
+                failed.append(error)
 
         with closing(self._events(BY_REQUEST[StreamCaptureRequest], requests())) as responses:
             yield from responses
-        for error in refused:
+        for error in failed:
             raise error
 
     def upsert_items(self, items: Iterable[Item]) -> _bulk.UpsertResult:
@@ -176,8 +177,8 @@ class Client:
 
     def call(self, request: Message) -> Any:
         """Send any request message of a call with one response. Returns the response as it came."""
-        _requests.fill_ids(request)
-        rpc = rpc_of(request)
+        rpc = unary_rpc_of(request)
+        request = _requests.with_ids(request)
         deadline = time.monotonic() + self._timeout
         while True:
             left = deadline - time.monotonic()
@@ -191,9 +192,7 @@ class Client:
 
         Yields the responses as they come.
         """
-        if not requests:
-            raise InvalidInputError.at("requests", "must hold one request message at least")
-        rpc = rpc_of(requests[0])
+        rpc = streaming_rpc_of(requests)
         return self._events(rpc, iter(requests) if rpc.client_streaming else requests[0])
 
     def _events(self, rpc: Rpc, request: Message | Iterator[Message]) -> Generator[Any]:

@@ -27,7 +27,7 @@ from penchant_pipelines.errors import Conflict, NotFound, Unavailable, WrongStat
 from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Profile, Recipe, pack, unpack
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal, Steering
 from penchant_pipelines.profiles import Profiles
-from penchant_pipelines.record import Record, Writer, rows, schema
+from penchant_pipelines.record import Record, Writer, nothing, rows, schema
 from penchant_pipelines.record.commit import Captured, Commit
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.reading import Reading
@@ -571,6 +571,22 @@ async def test_the_users_word_is_part_of_the_history(store: Store) -> None:
         await store.writer.submit(lambda ledger: ledger.steer("ann", DAY, Steering(), "absent", "", Reading()))
     with pytest.raises(NotFound):
         await store.writer.submit(lambda ledger: ledger.steer("nobody", DAY, Steering(), key, "", Reading()))
+
+
+async def test_there_is_nothing_to_take_back_while_late_signals_come_either(store: Store) -> None:
+    await store.capture(post("p", topic=0, day=9))
+
+    def work(ledger: Ledger) -> Callable[[], None]:
+        store.capturing([post("late", topic=1, day=1)])(ledger)
+        with pytest.raises(NotFound):
+            ledger.steer("ann", 10 * DAY, Steering(), "", "about 3", reading(3))
+        # What came late is there to be spoken of.
+        ledger.steer("ann", 10 * DAY, Steering(), "", "about 1", reading(1))
+        return nothing
+
+    await store.writer.submit(work)
+    assert store.count(schema.steerings) == 1
+    assert store.true()
 
 
 async def test_the_answer_to_a_word_taken_back_tells_of_it_though_it_is_gone(store: Store) -> None:

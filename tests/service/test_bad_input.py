@@ -59,7 +59,7 @@ from penchant.v1.recommendation_service_pb2 import (
     RecommendRequest,
     RerankRequest,
 )
-from penchant.v1.signal_pb2 import ACTION_DWELL, ACTION_LIKE, ACTION_UNDO, Action, Behavior, Post, Signal
+from penchant.v1.signal_pb2 import ACTION_DWELL, ACTION_LIKE, ACTION_UNDO, ACTION_VIEW, Action, Behavior, Post, Signal
 from penchant_pipelines.encoder import Encoder
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -167,6 +167,7 @@ SIGNALS: list[tuple[Signal, str]] = [
     (behavior(value=-INF), "behavior.value"),
     (behavior(value=1.5), "behavior.value"),
     (behavior(action=ACTION_DWELL, value=-3), "behavior.value"),
+    (behavior(action=ACTION_VIEW, value=-1), "behavior.value"),
     (behavior(attribution_token="t" * 1025), "behavior.attribution_token"),
     (behavior(attribution_token="a\x00b"), "behavior.attribution_token"),
 ]
@@ -177,6 +178,7 @@ ITEMS: list[tuple[Item, str]] = [
     (Item(id="a\x00b", title="t"), "id"),
     (Item(id="bad"), "text"),
     (Item(id="bad", text="https://example.com"), "text"),
+    (Item(id="bad", title="\u200b", categories=["\u2060"]), "text"),
     (Item(id="bad", title=LONG_TEXT), "title"),
     (Item(id="bad", text=MEGABYTES), "text"),
     (Item(id="bad", text=GARBAGE), "text"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
+from collections.abc import Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -27,6 +29,7 @@ from penchant.v1.interest_service_pb2 import (
 )
 from penchant.v1.recommendation_service_pb2 import Candidate
 from penchant.v1.signal_pb2 import ACTION_DISLIKE, ACTION_LIKE, ACTION_UNDO, Behavior, Post, Signal
+from penchant_pipelines.profiles import Profiles, Stored
 
 DAY_0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -160,6 +163,9 @@ async def test_an_export_tells_each_word_of_the_user(server: Server) -> None:
         ("", hiking.id, Steering(muted=True)),
         ("jazz", "", Steering()),
     ]
+    await server.client.steer("u", topic="cafe\u0301", muted=True)
+    *_, last, _ = [record async for record in server.client.export_user("u")]
+    assert last.steered.topic == "caf\u00e9"
     times = [word.time.ToDatetime(UTC) for word in said]
     assert times == sorted(times)
     assert abs(datetime.now(UTC) - times[-1]) < timedelta(minutes=1)
@@ -444,13 +450,14 @@ async def test_a_muted_topic_keeps_its_items_away_and_leaves_its_neighbours(serv
 
 async def test_validate_only_keeps_nothing(server: Server) -> None:
     answer = await server.client.capture(user_id="u", text="I love hiking", id="s-1", validate_only=True)
-    assert (answer.signal_id, answer.profile_version) == ("s-1", 0)
+    assert (answer.signal_id, answer.profile_version, answer.duplicate) == ("s-1", 0, False)
     with pytest.raises(NotFoundError):
         await server.client.profile("u")
     assert await server.signal_count() == 0
     assert not (await server.client.capture(user_id="u", text="other words", id="s-1")).duplicate
     # It refuses what a capture would refuse.
-    await server.client.capture(user_id="u", text="other words", id="s-1", validate_only=True)
+    again = await server.client.capture(user_id="u", text="other words", id="s-1", validate_only=True)
+    assert again.duplicate
     with pytest.raises(ConflictError):
         await server.client.capture(user_id="u", text="I love hiking", id="s-1", validate_only=True)
 
@@ -516,6 +523,29 @@ async def test_watching_tells_of_every_change(server: Server) -> None:
         assert (await anext(everyone)).user_id == ""
         await server.client.capture(user_id="third", text="Jazz piano")
         assert (await anext(everyone)).user_id == "third"
+
+
+async def test_who_begins_to_watch_amid_changes_is_told_no_older_state_after_a_newer(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await server.client.capture(user_id="u", text="I love hiking")
+    begun, changed, find = threading.Event(), threading.Event(), Profiles.find
+
+    def slow(*arguments: Any) -> Stored | None:
+        begun.set()
+        changed.wait(10)
+        return find(*arguments)
+
+    async with aclosing(server.client.watch(["u"])) as profiles, asyncio.timeout(20):
+        with monkeypatch.context() as patch:
+            patch.setattr(Profiles, "find", slow)
+            first = asyncio.ensure_future(anext(profiles))
+            await asyncio.to_thread(begun.wait, 10)
+            await server.client.capture(user_id="u", text="Jazz piano")
+            changed.set()
+            assert (await first).version == 2
+        await server.client.capture(user_id="u", text="Sourdough bread")
+        assert (await anext(profiles)).version == 3
 
 
 async def test_a_word_that_was_never_said_is_not_taken_back(server: Server) -> None:
@@ -682,3 +712,23 @@ async def test_a_stream_ends_at_what_is_no_signal_and_says_so(server: Server) ->
 
     await asyncio.to_thread(blocking)
     assert await server.signal_count() == 1
+
+
+async def test_what_the_callers_own_signals_raise_is_raised_in_whoever_streams_them(server: Server) -> None:
+    def signals() -> Iterator[Signal]:
+        yield Signal(id="s-1", user_id="u", post=Post(text="I love hiking"))
+        raise KeyError("the caller's own")
+
+    responses = server.client.stream_capture(signals())
+    assert (await anext(responses)).ack.sequence == 0
+    with pytest.raises(KeyError, match="the caller's own"):
+        await anext(responses)
+
+    def blocking() -> None:
+        with penchant.Client(server.address) as client:
+            responses = client.stream_capture(signals())
+            assert next(responses).ack.result.duplicate
+            with pytest.raises(KeyError, match="the caller's own"):
+                next(responses)
+
+    await asyncio.to_thread(blocking)

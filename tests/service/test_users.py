@@ -58,6 +58,10 @@ async def test_merging_joins_two_histories(server: Server) -> None:
         await client.merge_users(from_user_id="nobody", into_user_id="member")
     fresh = await client.merge_users(from_user_id="member", into_user_id="renamed")
     assert (fresh.user_id, fresh.signal_count) == ("renamed", 4)
+    records = [record async for record in client.export_user("renamed")]
+    kinds = [record.WhichOneof("record") for record in records]
+    assert kinds == ["profile", *["merged_user_id"] * 2, "steered", *["signal"] * 4]
+    assert [record.merged_user_id for record in records[1:3]] == ["guest", "member"]
     assert await server.signal_count() == 8
 
 

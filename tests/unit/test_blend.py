@@ -448,6 +448,13 @@ def test_a_word_taken_back_leaves_nothing_behind() -> None:
         assert pack(Profile(after.interests)) == pack(Profile(plain.interests))
 
 
+def test_a_topic_is_the_same_however_its_accents_are_written() -> None:
+    mixer, profile = blender(), Profile()
+    mixer.steer(profile, about(1, axis(1), "cafe\u0301", muted=True))
+    mixer.steer(profile, about(2, axis(2), "CAF\u00c9", bias=1.0))
+    assert [list(interest.topics) for interest in profile.interests] == [["CAF\u00c9"]]
+
+
 def test_a_steered_topic_that_signals_joined_keeps_only_their_words_when_taken_back() -> None:
     mixer = blender()
     words: list[Event] = [about(1, axis(2), "cricket", bias=1.0), post(2, 2, unit(axis(2) + axis(3)), None, "wicket")]

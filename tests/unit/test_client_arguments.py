@@ -7,6 +7,7 @@ import pytest
 
 from penchant import AsyncClient, Candidate, Client, InvalidInputError, Signal, WrongStateError, _requests
 from penchant._channel import address
+from penchant.v1.interest_service_pb2 import GetProfileRequest, StreamCaptureRequest, WatchProfilesRequest
 
 # Called as by those who check no types.
 requests: Any = _requests
@@ -64,7 +65,13 @@ def test_arguments_that_a_method_does_not_have_are_wrong_python() -> None:
         (lambda client: next(client.capture_many(Signal(user_id="mei"))), "signals"),
         (lambda client: next(client.stream_capture("mei")), "signals"),
         (lambda client: client.call({"user_id": "mei"}), "request"),
+        (lambda client: client.call(WatchProfilesRequest()), "request"),
+        (lambda client: client.call(StreamCaptureRequest()), "request"),
         (lambda client: client.stream(), "requests"),
+        (lambda client: client.stream("mei"), "request"),
+        (lambda client: client.stream(GetProfileRequest()), "request"),
+        (lambda client: client.stream(WatchProfilesRequest(), WatchProfilesRequest()), "requests"),
+        (lambda client: client.stream(StreamCaptureRequest(), WatchProfilesRequest()), "requests"),
     ],
 )
 def test_what_is_no_message_is_refused_before_anything_is_sent(

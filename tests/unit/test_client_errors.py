@@ -1,3 +1,7 @@
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -6,8 +10,10 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc.aio import AioRpcError, Metadata
 
-from penchant import exceptions
+from penchant import AsyncClient, Client, exceptions
 from penchant.exceptions import (
+    CancelledError,
+    DeadlineError,
     InvalidInputError,
     NotFoundError,
     OverloadedError,
@@ -18,6 +24,8 @@ from penchant.exceptions import (
     from_rpc_error,
     from_status,
 )
+from penchant.v1.interest_service_pb2 import CaptureRequest
+from penchant.v1.signal_pb2 import Post, Signal
 
 DETAILS = "grpc-status-details-bin"
 
@@ -110,3 +118,81 @@ async def test_a_message_that_is_too_large_is_no_overload_that_passes() -> None:
     assert "send less at once" in error.message
     other = from_rpc_error(call_error(grpc.StatusCode.RESOURCE_EXHAUSTED, "quota used up", None))
     assert isinstance(other, OverloadedError)
+
+
+@asynccontextmanager
+async def silent_server() -> AsyncIterator[str]:
+    """A server that takes every call and answers none."""
+
+    class Silent(grpc.GenericRpcHandler):
+        def service(self, details: Any) -> Any:
+            async def wait(request: bytes, context: Any) -> bytes:
+                await asyncio.sleep(60)
+                return b""
+
+            return grpc.unary_unary_rpc_method_handler(wait)
+
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers([Silent()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(None)
+
+
+CALLS: list[Callable[[Any], Any]] = [
+    lambda client: client.profile("mei"),
+    lambda client: client.watch(["mei"]),
+    lambda client: client.capture_many([]),
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_call_under_way_when_its_client_is_closed_is_cancelled_and_its_caller_is_not(
+    call: Callable[[Any], Any],
+) -> None:
+    async with silent_server() as address:
+        client = AsyncClient(address)
+        asyncio.get_running_loop().call_later(0.2, lambda: asyncio.ensure_future(client.close()))
+        with pytest.raises(CancelledError) as caught:
+            await first(call(client))
+        assert caught.value.code is grpc.StatusCode.CANCELLED
+
+        def blocking() -> None:
+            client = Client(address)
+            threading.Timer(0.2, client.close).start()
+            with pytest.raises(CancelledError):
+                next(call(client))
+
+        await asyncio.to_thread(blocking)
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_caller_who_is_cancelled_stays_cancelled(call: Callable[[Any], Any]) -> None:
+    async with silent_server() as address, AsyncClient(address) as client:
+        task = asyncio.ensure_future(first(call(client)))
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await first(call(client))
+
+
+async def test_a_request_of_the_callers_own_is_left_as_it_is() -> None:
+    request = CaptureRequest(signal=Signal(user_id="mei", post=Post(text="Jazz piano")))
+    before = CaptureRequest.FromString(request.SerializeToString())
+    async with silent_server() as address, AsyncClient(address, timeout=0.2) as client:
+        with pytest.raises(DeadlineError):
+            await client.call(request)
+        with Client(address, timeout=0.2) as blocking, pytest.raises(DeadlineError):
+            await asyncio.to_thread(blocking.call, request)
+    assert request == before
+
+
+async def first(answer: Any) -> Any:
+    """What a unary call answers, or a stream first."""
+    return await (anext(answer) if hasattr(answer, "__anext__") else answer)

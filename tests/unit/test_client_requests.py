@@ -40,13 +40,15 @@ def test_capture_signal_leaves_the_callers_signal_alone() -> None:
     assert signal.id == ""
 
 
-def test_fill_ids_fills_every_empty_id_of_a_batch_and_no_other() -> None:
+def test_every_signal_of_a_batch_without_an_id_gets_one_in_a_copy() -> None:
     request = BatchCaptureRequest(signals=[Signal(id="a"), Signal(), Signal()])
-    _requests.fill_ids(request)
-    ids = [signal.id for signal in request.signals]
+    ids = [signal.id for signal in _requests.with_ids(request).signals]
     assert ids[0] == "a"
     assert len(set(ids)) == 3
     assert all(ids)
+    assert [signal.id for signal in request.signals] == ["a", "", ""]
+    whole = BatchCaptureRequest(signals=[Signal(id="a")])
+    assert _requests.with_ids(whole) is whole
 
 
 @pytest.mark.parametrize("action", ["like", "LIKE", "ACTION_LIKE", Action.ACTION_LIKE])

@@ -137,3 +137,11 @@ def test_nothing_has_been_tried_yet(record: Record) -> None:
     assert found.trial.signals == 0
     assert found.positive_per_user[1:] == (-float("inf"), float("inf"))
     assert found.trial.positive == (0, 0, 1)
+
+
+def test_active_users_of_whom_none_gave_feedback_tell_nothing(record: Record) -> None:
+    keep(record, [(user, "", Action.LIKE, 150) for user in range(20)])
+    found = evaluated(record)
+    assert min(found.control.active_users, found.trial.active_users) > 1
+    for figure in (found.control.positive_per_user, found.trial.negative_per_user, found.negative_per_user):
+        assert figure == (0, -float("inf"), float("inf"))

@@ -50,6 +50,14 @@ def test_support_names_it_where_no_vector_is_known() -> None:
     assert found[0].keywords == ("espresso", "coffee")
 
 
+def test_a_name_is_one_short_line_whatever_the_user_called_it() -> None:
+    lines = interest({" dark\r\nroast\u2028\x1b[31m\tcoffee ": 1.0})
+    (long,) = name_interests([interest({"咖啡" * 100: 1.0})], nothing)
+    assert name_interests([lines], nothing)[0].label == "dark roast [31m coffee"
+    assert long.label == "咖啡" * 29 + "咖…"
+    assert long.keywords == (long.label,)
+
+
 def test_labels_differ_within_a_profile() -> None:
     same = {"coffee": 2.0, "espresso": 1.0}
     found = name_interests([interest(same), interest(same), interest({"Coffee": 9.0, "tea": 1.0})], nothing)

@@ -48,6 +48,23 @@ async def test_a_waiting_listener_wakes() -> None:
         assert await asyncio.wait_for(waiting, 1) == change("a", 1)
 
 
+async def test_what_led_to_a_profile_that_one_was_told_is_not_told_after_it() -> None:
+    watchers = Watchers()
+    with watchers.listen(["a"]) as watcher:
+        watchers.publish([change("a", 1)])
+        watcher.told("a", 2)
+        watchers.publish([change("a", 2), change("a", 3), change("a", 4)])
+        assert await drained(watcher) == [change("a", 3), change("a", 4)]
+
+
+async def test_who_is_erased_and_comes_back_is_told_from_the_first_version_on() -> None:
+    watchers = Watchers()
+    with watchers.listen(["a"]) as watcher:
+        watcher.told("a", 5)
+        watchers.publish([change("a", 0), change("a", 1)])
+        assert await drained(watcher) == [change("a", 0), change("a", 1)]
+
+
 async def test_who_left_is_told_nothing() -> None:
     watchers = Watchers()
     with watchers.listen([]) as watcher:

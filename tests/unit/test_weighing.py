@@ -44,7 +44,7 @@ def test_dwelling_saturates(seconds: float, share: float) -> None:
     assert weight(Action.DWELL, value=seconds) == pytest.approx(0.6 * share)
 
 
-@pytest.mark.parametrize(("value", "share"), [(0.0, 0.0), (0.4, 0.4), (1.0, 1.0), (7.0, 1.0)])
+@pytest.mark.parametrize(("value", "share"), [(-1.0, 0.0), (0.0, 0.0), (0.4, 0.4), (1.0, 1.0), (7.0, 1.0)])
 def test_a_view_counts_by_the_share_that_was_watched(value: float, share: float) -> None:
     assert weight(Action.VIEW, value=value) == pytest.approx(0.1 * share)
 

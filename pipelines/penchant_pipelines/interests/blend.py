@@ -8,6 +8,7 @@ What repeats itself counts once (`repeats.py`), and no day more than a usual one
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -43,7 +44,7 @@ LEAST_PAST = 1e-6
 SURE = 1 / 3
 """How far from θ to 1 the cosine of a topic with an interest must be for the one to mean the other."""
 
-FORMAT = 8
+FORMAT = 9
 """Of stored profiles, and of all that goes into them besides the settings: a change makes them anew."""
 
 Event = Evidence | SteeringEvent
@@ -411,7 +412,8 @@ def _is_no(interest: Interest) -> bool:
 
 
 def _same(one: str, other: str) -> bool:
-    return one.casefold() == other.casefold()
+    # Some keyboards write an accent as a character of its own.
+    return unicodedata.normalize("NFC", one).casefold() == unicodedata.normalize("NFC", other).casefold()
 
 
 def _common_days(one: Interest, other: Interest) -> int:

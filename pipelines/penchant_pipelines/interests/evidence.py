@@ -78,6 +78,8 @@ def _strength(action: Action, value: float | None, weight: float, settings: Inte
         return 1.0
     if action is Action.DWELL:
         return max(value, 0.0) / (max(value, 0.0) + settings.dwell_half_seconds)
-    if weight < 0 or action is Action.VIEW:
+    if action is Action.VIEW:
+        return max(0.0, min(value, 1.0))
+    if weight < 0:
         return min(abs(value), 1.0)
     return _signed(max(-1.0, min(value, 1.0)), settings.neutral_rating)

@@ -6,6 +6,7 @@ An interest without a single word that is fit for one is called by the beginning
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ from penchant_pipelines.text.lexicon import chinese_fitness
 MAX_KEYWORDS = 6
 SUPPORT_SHARE = 0.4
 """What the best support adds to a word's closeness."""
+
+LONGEST = 60
+"""Characters of a label: the user may give a topic in a thousand, and on several lines."""
 
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 _UNSPACED = re.compile(r"[\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
@@ -44,17 +48,26 @@ def candidates(interest: InterestView) -> list[str]:
 
 
 def name_interests(interests: Sequence[InterestView], lookup: Lookup) -> list[Label]:
-    """Name the interests of one profile, strongest first; no two share a label while there are words left."""
+    """Name the interests of one profile, strongest first; no two share a label while there are words left.
+
+    A name is one line of at most LONGEST characters.
+    """
     taken: set[str] = set()
     labels = []
     for interest in interests:
-        keywords = _ranked(interest, lookup)
+        keywords = list(dict.fromkeys(map(_on_a_line, _ranked(interest, lookup))))
         free = (word for word in keywords if word.casefold() not in taken)
         label = next(free, keywords[0] if keywords else "")
         taken.add(label.casefold())
         ordered = [label, *(word for word in keywords if word != label)] if label else []
         labels.append(Label(label, tuple(ordered[:MAX_KEYWORDS])))
     return labels
+
+
+def _on_a_line(word: str) -> str:
+    printable = "".join(char for char in word if char.isspace() or unicodedata.category(char) != "Cc")
+    line = " ".join(printable.split())
+    return line if len(line) <= LONGEST else line[: LONGEST - 1].rstrip() + "…"
 
 
 def _ranked(interest: InterestView, lookup: Lookup) -> list[str]:

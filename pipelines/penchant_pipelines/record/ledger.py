@@ -191,6 +191,8 @@ class Ledger:
         taken_back = steering == Steering()
         state = self.users.get(user_id, create=not interest_id and not taken_back)
         serving = self._serving(user_id)
+        if taken_back:
+            self.users.freshen(state)  # to find what is meant among what came late, too
         vectors: dict[int, Vector | None] = dict(reading.vectors)
         if interest_id:
             interest = state.profiles[serving.key].find(interest_id)
@@ -200,7 +202,7 @@ class Ledger:
         vector = vectors[serving.key]
         assert vector is not None  # noqa: S101 - the caller encodes the topic
         event = SteeringEvent("", time, vector, steering, topic, reading.terms, interest_id)
-        if taken_back and not state.stale and serving.blender.meant(self.users.served(state), event) is None:
+        if taken_back and serving.blender.meant(self.users.served(state), event) is None:
             raise NotFound("topic", topic)
         inserted = self.connection.execute(
             schema.steerings.insert().values(

@@ -171,11 +171,15 @@ class Users:
     def flush(self) -> None:
         """Replay what is stale, then write all that was touched."""
         for state in self._dirty.values():
-            if state.stale:
-                for space in self.with_profiles():
-                    self._replay(state, space)
-                state.stale = False
+            self.freshen(state)
             self._write_back(state)
+
+    def freshen(self, state: UserState) -> None:
+        """Replay a user's profiles if they are stale; else this waits for the flush."""
+        if state.stale:
+            for space in self.with_profiles():
+                self._replay(state, space)
+            state.stale = False
 
     def put_profile(self, space: KeptSpace, user_key: int, packed: bytes) -> None:
         """Write a profile that this space's recipe made."""

@@ -50,10 +50,10 @@ class InterestService(pb_grpc.InterestServiceServicer):
         signal = convert.to_signal(request.signal)
         if request.validate_only:
             try:
-                await self.engine.check(signal)
+                duplicate = await self.engine.check(signal)
             except InvalidInput as error:
                 raise convert.at("signal", error) from error
-            return pb.CaptureResponse(signal_id=signal.id)
+            return pb.CaptureResponse(signal_id=signal.id, duplicate=duplicate)
         outcome = (await self.engine.capture([signal]))[0]
         if isinstance(outcome, PenchantError):
             raise convert.at("signal", outcome)
@@ -128,6 +128,8 @@ class InterestService(pb_grpc.InterestServiceServicer):
                     if stored is None:
                         profile = _nobody(user_id, space)
                     else:
+                        # Its last changes may only come to the watcher now.
+                        watcher.told(user_id, stored.version)
                         summary = await self.engine.summaries.find(user_id, space, stored.view)
                         profile = await _profile(space, stored, summary)
                 yield pb.WatchProfilesResponse(profile=profile)
@@ -192,12 +194,14 @@ class InterestService(pb_grpc.InterestServiceServicer):
         return pb.ListSignalsResponse(signals=map(convert.from_signal, found[:size]), next_page_token=token)
 
     async def ExportUser(self, request: pb.ExportUserRequest, context: Context) -> AsyncIterator[pb.ExportUserResponse]:
-        """Stream all that is held about a user: the profile, what the user steered, then every signal, newest first."""
+        """Stream all that is held about a user: the profile, ids merged into it, words that steered, then signals."""
         with self.engine.serve(request.user_id) as space:
             stored = await space.profile(request.user_id)
             summary = await self.engine.summaries.find(request.user_id, space, stored.view)
             profile = await _profile(space, stored, summary, include_vectors=True)
         yield pb.ExportUserResponse(profile=profile)
+        for merged_id in await asyncio.to_thread(self.engine.live.profiles.merged_ids, request.user_id):
+            yield pb.ExportUserResponse(merged_user_id=merged_id)
         for steered in await asyncio.to_thread(self.engine.live.profiles.steerings, request.user_id):
             yield pb.ExportUserResponse(steered=convert.from_steered(steered))
         after: tuple[int, str] | None = None

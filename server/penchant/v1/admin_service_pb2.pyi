@@ -515,7 +515,9 @@ class GetExperimentResponse(_message.Message):
 
     @_typing.final
     class Estimate(_message.Message):
-        """An estimate with its 95 % interval over users; infinitely wide where nothing is known."""
+        """An estimate with its 95 % interval over users; as wide as can be where nothing is known: 0…1 for a rate, −1…1 for
+        the difference of two, infinite for figures by user.
+        """
 
         DESCRIPTOR: _descriptor.Descriptor
 

@@ -86,7 +86,10 @@ class CaptureResponse(_message.Message):
     """Embedding space that `changed` and `drift` are of."""
     @_builtins.property
     def changed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Interest]:
-        """Interests that the signal opened, strengthened or weakened."""
+        """Interests that the signal opened, strengthened or weakened. Of a signal that came late, or was captured together
+        with one of the same user that did: all that they changed between them. Named by what is at hand, since an answer
+        waits for no encoder: a profile that is asked for may call them by another of their words.
+        """
 
     @_builtins.property
     def drift(self) -> Global___Drift: ...
@@ -486,7 +489,9 @@ class GetProfileRequest(_message.Message):
     include_vectors: _builtins.bool
     @_builtins.property
     def as_of(self) -> _timestamp_pb2.Timestamp:
-        """The profile as it stood then. Unset: now."""
+        """The profile as it stood then. Unset: now, or as of the user's latest signal where that is dated later; Profile.as_of
+        tells.
+        """
 
     def __init__(
         self,
@@ -787,6 +792,9 @@ class ExportUserResponse(_message.Message):
     PROFILE_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
     STEERED_FIELD_NUMBER: _builtins.int
+    MERGED_USER_ID_FIELD_NUMBER: _builtins.int
+    merged_user_id: _builtins.str
+    """An id whose history was merged into this user's."""
     @_builtins.property
     def profile(self) -> Global___Profile: ...
     @_builtins.property
@@ -799,12 +807,13 @@ class ExportUserResponse(_message.Message):
         profile: Global___Profile | None = ...,
         signal: _signal_pb2.Signal | None = ...,
         steered: Global___Steered | None = ...,
+        merged_user_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile", "record", b"record", "signal", b"signal", "steered", b"steered"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["merged_user_id", b"merged_user_id", "profile", b"profile", "record", b"record", "signal", b"signal", "steered", b"steered"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile", "record", b"record", "signal", b"signal", "steered", b"steered"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["merged_user_id", b"merged_user_id", "profile", b"profile", "record", b"record", "signal", b"signal", "steered", b"steered"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["profile", "signal", "steered"]  # noqa: Y015
+    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["profile", "signal", "steered", "merged_user_id"]  # noqa: Y015
     _WhichOneofArgType_record: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_record) -> _WhichOneofReturnType_record | None: ...
 
