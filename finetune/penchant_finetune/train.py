@@ -31,7 +31,7 @@ from penchant_finetune.run import ADAPTER, Begun, Run, TrainSettings, begun, hel
 from penchant_finetune.validation import CHOICE, METRIC, NextItems
 from penchant_pipelines.encoder.adapter import WEIGHTS
 from penchant_pipelines.encoder.batching import cores
-from penchant_pipelines.encoder.sentence import file_sha256
+from penchant_pipelines.encoder.sentence import file_sha256, prompt_of
 from penchant_pipelines.errors import InvalidInput, WrongState
 
 if TYPE_CHECKING:
@@ -234,7 +234,6 @@ def _forget(model: SentenceTransformer) -> None:
 def _arguments(
     model: SentenceTransformer, settings: TrainSettings, folder: Path, every: int
 ) -> SentenceTransformerTrainingArguments:
-    prompt = model.prompts.get(model.default_prompt_name or "", "")
     on_cpu = model.device.type == "cpu"
     return SentenceTransformerTrainingArguments(
         # Checkpoints name each other by this: a run may go on from elsewhere.
@@ -257,7 +256,7 @@ def _arguments(
         restore_callback_states_from_checkpoint=True,
         metric_for_best_model=_CHOICE,
         greater_is_better=True,
-        prompts=prompt or None,
+        prompts=prompt_of(model) or None,
         disable_tqdm=True,
     )
 

@@ -63,7 +63,7 @@ def make(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> M
     def made(model: str = "bert", max_pairs: int = 1000) -> Prepared:
         folder = tmp_path_factory.mktemp("prepared")
         text = TextPipeline(TextSettings())
-        settings = EncoderSettings(model=str(models[model]), device="cpu")
+        settings = EncoderSettings(model=str(models[model]), prompt="query" if model == "qwen" else "", device="cpu")
         encoder, _ = open_base(settings)
         chosen = PrepareSettings(max_pairs=max_pairs, validation_from=0.7, test_from=0.8)
         prepare(read_log(*tiny_models.small_log(), text), encoder, settings, InterestSettings(), chosen, folder)
@@ -311,8 +311,18 @@ def test_where_every_step_finds_all_the_order_decides(
     assert done.best_step > 0
 
 
-def test_a_decoder_with_instructions_is_tuned_too(make: Make, tmp_path: Path) -> None:
+def test_a_decoder_with_instructions_is_tuned_too(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = make("qwen")
+    read = set()
+    step = AdapterTrainer.training_step
+
+    def watched(self: AdapterTrainer, model: Any, inputs: dict[str, Any], *more: Any) -> torch.Tensor:
+        for name, tokens in inputs.items():
+            if name.endswith("_input_ids"):
+                read.update(self._unwrapped().tokenizer.batch_decode(tokens, skip_special_tokens=True))
+        return step(self, model, inputs, *more)
+
+    monkeypatch.setattr(AdapterTrainer, "training_step", watched)
     done = train(prepared, QUICK.model_copy(update={"matryoshka": (32, 16), "epochs": 3.0}), tmp_path / "run")
     assert done.best_recall > done.untuned_recall
     (report,), _ = evaluate(prepared, [tmp_path / "run"])
@@ -324,9 +334,13 @@ def test_a_decoder_with_instructions_is_tuned_too(make: Make, tmp_path: Path) ->
         served.encode(texts), open_tuned(prepared, tmp_path / "run").encode(texts), rtol=0, atol=1e-5
     )
     # What was trained with the instruction is not what it would be without.
+    assert read
+    assert all(text.startswith(tiny_models.INSTRUCTION) for text in read)
     encoder, model = open_base(prepared.manifest.encoder)
     plain = model.encode(texts, prompt="", normalize_embeddings=True)
     assert np.abs(encoder.encode(texts) - plain).max() > 1e-3
+    with pytest.raises(WrongState, match=r"set encoder\.model and encoder\.prompt"):
+        open_adapter(prepared.manifest.encoder.model_copy(update={"prompt": ""}), tmp_path / "adapter")
 
 
 def test_the_same_seed_gives_the_same_weights_and_an_interrupted_run_goes_on(

@@ -59,9 +59,14 @@ def open_model(settings: EncoderSettings) -> tuple[SentenceTransformer, str, str
         place = "can't be loaded" if local else "is no folder, and can't be loaded from the hub"
         raise WrongState("MODEL_UNREADABLE", f"encoder.model {source!r} {place}: {error}") from error
     digest = _weights_digest(model, Path(source) if local else None)
+    if settings.prompt:
+        model.prompts.setdefault(settings.prompt, settings.prompt)
+        model.default_prompt_name = settings.prompt
+    # How the embedded model reads goes with its weights, the hashes of both are known; it has no prompt of its own.
+    if settings.model or prompt_of(model):
+        digest += _reading_digest(model)
     if settings.model:
-        return model, Path(source).name, digest + _reading_digest(model)
-    # How the embedded model reads goes with its weights: the hashes of both are known.
+        return model, Path(source).name, digest
     return model, EMBEDDED_NAME, digest + merge_adapter(model, BILINGUAL)
 
 
@@ -106,7 +111,7 @@ class SentenceEncoder:
         self._tokenizing = threading.Lock()
         pad_token = int(getattr(model.tokenizer, "pad_token_id", None) or 0)
         self._passes = passes.packed if passes.takes_packed(model) else partial(passes.padded, pad_token=pad_token)
-        self._prompt = _prompt(model)
+        self._prompt = prompt_of(model)
         self.base_model = base_model
         self.adapter_id = adapter_id
         self.device = str(model.device)
@@ -162,12 +167,12 @@ def _reading_digest(model: SentenceTransformer) -> str:
     else:
         # Truncation and padding are those of the last text that it read.
         tokens = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
-    reading = [_prompt(model), model.max_seq_length, tokens]
+    reading = [prompt_of(model), model.max_seq_length, tokens]
     return hashlib.sha256(json.dumps(reading, sort_keys=True).encode()).hexdigest()
 
 
-def _prompt(model: SentenceTransformer) -> str:
-    """What the model wants before each text."""
+def prompt_of(model: SentenceTransformer) -> str:
+    """What is put before each text that the model reads; empty for nothing."""
     return model.prompts.get(model.default_prompt_name or "") or ""
 
 
