@@ -68,7 +68,7 @@ def _train(prepared: Prepared, settings: TrainSettings, folder: Path, found: Beg
             f"{encoder.space_id}; prepare it anew",
         )
     if any(length > encoder.dimensions for length in settings.matryoshka):
-        raise InvalidInput.at("matryoshka", f"must not exceed the model's {encoder.dimensions} dimensions")
+        raise InvalidInput.at("matryoshka", f"must not exceed the encoder's {encoder.dimensions} dimensions")
     if settings.bf16 is None:
         bf16 = found.settings.bf16 if found else has_bfloat16(model.device.type)
         settings = settings.model_copy(update={"bf16": bf16})
@@ -176,7 +176,7 @@ class AdapterTrainer(SentenceTransformerTrainer):
 def _trainer(
     model: SentenceTransformer, prepared: Prepared, settings: TrainSettings, folder: Path, validation: NextItems
 ) -> AdapterTrainer:
-    pairs = prepared.train
+    pairs, lengths = prepared.train, settings.matryoshka or (prepared.manifest.dimensions,)
     if settings.control == "random-pairs":
         order = np.random.default_rng(settings.seed).permutation(len(pairs))
         pairs = replace(pairs, positives=pairs.positives[order], negatives=np.full(len(pairs), -1))
@@ -187,9 +187,9 @@ def _trainer(
         len(prepared.texts),
         settings.temperature,
         settings.tokens_in_memory,
-        settings.matryoshka,
+        lengths,
     )
-    grading = GradedLoss(model, settings.tokens_in_memory, settings.matryoshka)
+    grading = GradedLoss(model, settings.tokens_in_memory, lengths)
     with_negative = pairs.negatives >= 0
     data = {
         "pairs": _pairs_data(prepared.texts, pairs.take(np.flatnonzero(~with_negative))),

@@ -20,6 +20,7 @@ from transformers import BertConfig, BertModel, BertTokenizer
 
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
 from penchant_pipelines.encoder.adapter import read_manifest, write_manifest
+from penchant_pipelines.encoder.base import shortened
 from penchant_pipelines.encoder.sentence import BILINGUAL, EMBEDDED_NAME, embedded_model
 from penchant_pipelines.errors import WrongState
 
@@ -242,6 +243,21 @@ def test_the_embedded_model_takes_a_prompt_into_a_space_of_its_own(encoder: Enco
     asked = open_encoder(EncoderSettings(prompt="query: ", device="cpu"))
     np.testing.assert_array_equal(asked.encode(["coffee"]), encoder.encode(["query: coffee"]))
     assert asked.space_id != encoder.space_id
+
+
+def test_vectors_are_cut_to_a_length_and_are_unit_vectors_again(models: Models, small: Encoder) -> None:
+    def cut(dimensions: int) -> Encoder:
+        return open_encoder(EncoderSettings(model=str(models.model), dimensions=dimensions, device="cpu"))
+
+    short = cut(8)
+    found = short.encode(TEXTS)
+    assert short.dimensions == 8
+    assert short.space_id != small.space_id
+    np.testing.assert_allclose(found, shortened(small.encode(TEXTS), 8), atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    assert cut(32).space_id == small.space_id
+    with pytest.raises(WrongState, match=r"encoder\.dimensions is 33, the model has 32"):
+        cut(33)
 
 
 def refused(model: Path | None = None, lora: Path | None = None) -> WrongState:

@@ -36,7 +36,7 @@ EMBEDDED_SHA256 = {
 def open_model(settings: EncoderSettings) -> tuple[SentenceTransformer, str, str]:
     """Load the configured model without its adapter: the model, its name, and a digest of what its vectors depend on.
 
-    Raises WrongState where it is missing, altered or of the wrong kind.
+    Raises WrongState where it is missing, altered, of the wrong kind or has fewer dimensions than it is cut to.
     """
     # torch takes seconds to import: whoever imports this package for its types shouldn't wait for it.
     import torch
@@ -62,6 +62,10 @@ def open_model(settings: EncoderSettings) -> tuple[SentenceTransformer, str, str
     if settings.prompt:
         model.prompts.setdefault(settings.prompt, settings.prompt)
         model.default_prompt_name = settings.prompt
+    whole = model.get_embedding_dimension() or 0
+    if settings.dimensions > whole:
+        raise WrongState("MODEL_TOO_SHORT", f"encoder.dimensions is {settings.dimensions}, the model has {whole}")
+    model.truncate_dim = settings.dimensions or None
     # How the embedded model reads goes with its weights, the hashes of both are known; it has no prompt of its own.
     if settings.model or prompt_of(model):
         digest += _reading_digest(model)
@@ -142,7 +146,7 @@ class SentenceEncoder:
                 name: value.to(self._model.device) if hasattr(value, "to") else value
                 for name, value in features.items()
             }
-            embedding = self._model(moved)["sentence_embedding"].float()
+            embedding = self._model(moved)["sentence_embedding"].float()[:, : self.dimensions]
             unit: Vectors = torch.nn.functional.normalize(embedding, dim=1).cpu().numpy()
             return unit
 

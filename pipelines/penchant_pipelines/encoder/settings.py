@@ -24,6 +24,11 @@ class EncoderSettings(Section):
             "'query: ', the space included. Empty: the model's own default."
         ),
     )
+    dimensions: int = Field(
+        default=0,
+        ge=0,
+        description="Length that vectors are cut to, for models that were trained for it (Matryoshka). 0: the whole.",
+    )
     adapter: Path | None = Field(
         default=None, description="Folder of an adapter made for the model, its manifest included."
     )
