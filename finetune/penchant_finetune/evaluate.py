@@ -27,6 +27,7 @@ from penchant_finetune.sequence import evaluate_sequence, figures
 from penchant_finetune.sequence_data import prepared_log
 from penchant_pipelines.encoder import Encoder, open_encoder
 from penchant_pipelines.encoder.adapter import WEIGHTS
+from penchant_pipelines.encoder.base import shortened
 from penchant_pipelines.encoder.sentence import SentenceEncoder, adapter_digest, file_sha256, open_model
 from penchant_pipelines.errors import WrongState
 from penchant_pipelines.interests import Calibration, calibrate
@@ -45,7 +46,8 @@ def evaluate(prepared: Prepared, runs: Sequence[Path]) -> tuple[list[Report], li
 
     Figures are [mean, low, high] with 95 % intervals by bootstrap over users, [mean] of one user; a user's figure is
     the mean over what was asked. Where a run has a sequence model, `sequence` holds what that adds to the adapter's
-    figures, and how it does against the mean of the last signals. Second value: runs of several seeds taken together,
+    figures, and how it does against the mean of the last signals. Where a run was trained for shorter vectors, too,
+    `shorter` holds its figures by length. Second value: runs of several seeds taken together,
     each user's figure being the mean over them.
     Raises WrongState where a run was not trained from this prepared folder, the live adapter was changed since that was
     made, or nothing can be asked.
@@ -78,6 +80,7 @@ def evaluate(prepared: Prepared, runs: Sequence[Path]) -> tuple[list[Report], li
                 "catalogue": len(prepared.items),
             },
             **compare(live, tuned),
+            "shorter": _measure_shorter(prepared, asked, encoder, texts, live, run.settings.matryoshka),
             "sequence": None,
         }
         if (folder / SEQUENCE).is_file():
@@ -113,6 +116,27 @@ def _measure_live(prepared: Prepared, asked: Asked) -> dict[int, Values]:
 
 def _calibrated(prepared: Prepared, encoder: Encoder) -> Calibration:
     return calibrate(encoder.encode).chosen(prepared.manifest.interests.similarity)
+
+
+def _measure_shorter(
+    prepared: Prepared,
+    asked: Asked,
+    encoder: Encoder,
+    texts: Vectors,
+    live: Mapping[int, Values],
+    lengths: Sequence[int],
+) -> Report:
+    """By length, what vectors cut to it find, and that less what the live encoder's whole ones do."""
+    found: Report = {}
+    for length in sorted({length for length in lengths if length < encoder.dimensions}, reverse=True):
+
+        def encode(given: Sequence[str], length: int = length) -> Vectors:
+            return shortened(encoder.encode(given), length)
+
+        calibration = calibrate(encode).chosen(prepared.manifest.interests.similarity)
+        compared = compare(live, measure(prepared, asked, shortened(texts, length), calibration))
+        found[str(length)] = {name: compared[name] for name in ("tuned", "difference")}
+    return found
 
 
 def _measure_sequence(

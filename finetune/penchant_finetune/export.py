@@ -57,6 +57,8 @@ def export(prepared: Prepared, run_folder: Path, output: Path) -> str | None:
     figures = {f"{metric}{suffix}": report[part][metric][0] for metric in METRICS for part, suffix in _PARTS.items()}
     figures |= {f"{metric} gained, {end}": report["difference"][metric][i] for metric in METRICS for i, end in _ENDS}
     card = _card(prepared, run, report)
+    if shorter := report.get("shorter"):
+        card += _shorter_card(shorter, prepared.manifest.dimensions)
     if found and not left_out:
         shutil.copyfile(sequence, output / SEQUENCE)
         figures |= {f"{metric} gained by sequence": report["sequence"]["difference"][metric][0] for metric in METRICS}
@@ -141,6 +143,24 @@ Settings: `{settings}`. Made with {versions}.
 ## Licence
 
 To be filled in by the owner of the data.
+"""
+
+
+def _shorter_card(report: dict[str, Any], dimensions: int) -> str:
+    rows = "\n".join(
+        f"| {length} | {metric} | {_figure(cut['tuned'][metric])} | {_figure(cut['difference'][metric], signed=True)} |"
+        for length, cut in report.items()
+        for metric in METRICS
+    )
+    return f"""
+## Shorter vectors
+
+It was trained for vectors that are cut, too; this adapter serves all {dimensions} dimensions. Against the live \
+encoder's whole vectors:
+
+| dimensions | | tuned, cut | less live |
+|---|---|---|---|
+{rows}
 """
 
 

@@ -27,7 +27,7 @@ from penchant.v1.signal_pb2 import Signal as SignalMessage
 from penchant_pipelines.errors import InvalidInput
 from penchant_pipelines.model import Post, Signal
 from penchant_pipelines.stance import BUCKETS, COUNTS, FILE, LANGUAGES, Head, Stance, read_words
-from penchant_pipelines.statistics import middle, resamples
+from penchant_pipelines.statistics import Bootstrap, middle, resamples
 from penchant_pipelines.text import TextPipeline, TextSettings
 from penchant_pipelines.text.language import resolve_language
 
@@ -168,6 +168,16 @@ def fit_with_blame(examples: Examples) -> Head:
     return replace(fit(examples), blame=np.array(blame, dtype=np.float32))
 
 
+def unseen_sure(examples: Examples) -> NDArray[np.bool_]:
+    """Reviews that a head is sure of whose weights and threshold were both found without their author."""
+    found = np.zeros(len(examples.ratings), dtype=bool)
+    for train, test in GroupKFold(FOLDS).split(found, groups=examples.users):
+        if len(np.unique(examples.liked[train])) == 2:
+            head = fit_with_blame(examples.part(train))
+            found[test] = scores(head, examples.part(test)) <= head.blame[0]
+    return found
+
+
 def sure_blame(values: Values, ratings: Values) -> tuple[float, float]:
     """Score up to which ratings are, on the mean, surely no praise, and that mean; (−inf, 0) where there is none.
 
@@ -191,41 +201,62 @@ def held_back(examples: Examples) -> NDArray[np.bool_]:
 
 
 def measure(examples: Examples) -> Report:
-    """Fit on what is not held back, and report on the rest; intervals 95 % by bootstrap over reviews."""
+    """Fit on what is not held back, and report on the rest; intervals 95 % by bootstrap over authors.
+
+    `surely_no_praise_threshold` are the reviews, of all, that the threshold of a head fitted on all rests on: it was
+    chosen so that their mean rating is low. How it does is told by the other two.
+    """
     held = held_back(examples)
     train, test = examples.part(~held), examples.part(held)
     try:
-        head = fit_with_blame(train)
+        head, sure = fit_with_blame(train), unseen_sure(examples)
     except ValueError as error:
         raise InvalidInput.at("signals", f"leave too few likes or dislikes to train on: {error}") from error
-    found, clear, unseen = scores(head, test), test.clear, unseen_scores(examples)
+    found, unseen = scores(head, test), unseen_scores(examples)
     return {
         "reviews": _counts(examples),
         "trained_on": _counts(train),
         "held_back": _counts(test),
-        "auc": auc(test.liked[clear], found[clear]),
-        "auc_all_unseen_authors": auc(examples.liked[examples.clear], unseen[examples.clear]),
-        "surely_no_praise": _sure(found <= head.blame[0], test, head),
-        "surely_no_praise_all_unseen_authors": _sure(unseen <= sure_blame(unseen, examples.ratings)[0], examples, head),
+        "auc": auc(test, found),
+        "auc_all_unseen_authors": auc(examples, unseen),
+        "surely_no_praise": _sure(found <= head.blame[0], test),
+        "surely_no_praise_all_unseen_authors": _sure(sure, examples),
+        "surely_no_praise_threshold": _sure(unseen <= sure_blame(unseen, examples.ratings)[0], examples),
     }
 
 
-def auc(liked: NDArray[np.bool_], values: Values) -> list[float] | None:
-    """Area under the ROC curve with its interval, None where one side is missing."""
+def auc(examples: Examples, values: Values) -> list[float] | None:
+    """Area under the ROC curve with its interval, lukewarm reviews left out; None where one side is missing."""
+    clear = examples.part(examples.clear)
+    liked, told = clear.liked, values[examples.clear]
     if liked.all() or not liked.any():
         return None
     # The area is the mean over pairs of one that likes and one that does not (Mann & Whitney 1947).
-    good, bad = values[liked][:, None], values[~liked][None, :]
+    good, bad = told[liked][:, None], told[~liked][None, :]
     right = (good > bad) + 0.5 * (good == bad)
-    drawn = zip(resamples(len(good), 0, RESAMPLES), resamples(bad.size, 1, RESAMPLES), strict=True)
-    low, high = middle(np.array([rows @ right @ columns / right.size for rows, columns in drawn]))
-    return [round(number, 3) for number in (float(right.mean()), low, high)]
+    authors, own = np.unique(clear.users, return_inverse=True)
+    drawn = []
+    for times in resamples(len(authors), 0, RESAMPLES):
+        rows, columns = times[own[liked]], times[own[~liked]]
+        # Authors of one side alone tell nothing of the order of both.
+        if rows.any() and columns.any():
+            drawn.append(rows @ right @ columns / (rows.sum() * columns.sum()))
+    return [round(number, 3) for number in (float(right.mean()), *middle(np.array(drawn)))]
 
 
-def _sure(sure: NDArray[np.bool_], examples: Examples, head: Head) -> Report:
-    """What the reviews are that a head is sure of, their mean rating, and what it foretold."""
-    mean = round(float(examples.ratings[sure].mean()), 3) if sure.any() else None
-    return {**_counts(examples.part(sure)), "rating": mean, "foretold": round(float(head.blame[1]), 3)}
+def _sure(sure: NDArray[np.bool_], examples: Examples) -> Report:
+    """What the reviews are that a head is sure of, most of one author, and their mean rating with its interval."""
+    part = examples.part(sure)
+    authors, own = np.unique(part.users, return_inverse=True)
+    if not len(authors):
+        return {**_counts(part), "most_of_one_author": 0, "rating": None}
+    sums, counts = (np.bincount(own, weights).astype(np.float64) for weights in (part.ratings, None))
+    rating = Bootstrap(len(authors), draws=RESAMPLES).ratio(sums, counts)
+    return {
+        **_counts(part),
+        "most_of_one_author": int(counts.max()),
+        "rating": [round(number, 3) for number in rating],
+    }
 
 
 def _counts(examples: Examples) -> dict[str, int]:

@@ -31,7 +31,7 @@ from penchant_finetune.run import ADAPTER, Begun, Run, TrainSettings, begun, hel
 from penchant_finetune.validation import CHOICE, METRIC, NextItems
 from penchant_pipelines.encoder.adapter import WEIGHTS
 from penchant_pipelines.encoder.batching import cores
-from penchant_pipelines.encoder.sentence import file_sha256
+from penchant_pipelines.encoder.sentence import file_sha256, prompt_of
 from penchant_pipelines.errors import InvalidInput, WrongState
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _train(prepared: Prepared, settings: TrainSettings, folder: Path, found: Beg
             f"{encoder.space_id}; prepare it anew",
         )
     if any(length > encoder.dimensions for length in settings.matryoshka):
-        raise InvalidInput.at("matryoshka", f"must not exceed the model's {encoder.dimensions} dimensions")
+        raise InvalidInput.at("matryoshka", f"must not exceed the encoder's {encoder.dimensions} dimensions")
     if settings.bf16 is None:
         bf16 = found.settings.bf16 if found else has_bfloat16(model.device.type)
         settings = settings.model_copy(update={"bf16": bf16})
@@ -176,7 +176,7 @@ class AdapterTrainer(SentenceTransformerTrainer):
 def _trainer(
     model: SentenceTransformer, prepared: Prepared, settings: TrainSettings, folder: Path, validation: NextItems
 ) -> AdapterTrainer:
-    pairs = prepared.train
+    pairs, lengths = prepared.train, settings.matryoshka or (prepared.manifest.dimensions,)
     if settings.control == "random-pairs":
         order = np.random.default_rng(settings.seed).permutation(len(pairs))
         pairs = replace(pairs, positives=pairs.positives[order], negatives=np.full(len(pairs), -1))
@@ -187,9 +187,9 @@ def _trainer(
         len(prepared.texts),
         settings.temperature,
         settings.tokens_in_memory,
-        settings.matryoshka,
+        lengths,
     )
-    grading = GradedLoss(model, settings.tokens_in_memory, settings.matryoshka)
+    grading = GradedLoss(model, settings.tokens_in_memory, lengths)
     with_negative = pairs.negatives >= 0
     data = {
         "pairs": _pairs_data(prepared.texts, pairs.take(np.flatnonzero(~with_negative))),
@@ -234,7 +234,6 @@ def _forget(model: SentenceTransformer) -> None:
 def _arguments(
     model: SentenceTransformer, settings: TrainSettings, folder: Path, every: int
 ) -> SentenceTransformerTrainingArguments:
-    prompt = model.prompts.get(model.default_prompt_name or "", "")
     on_cpu = model.device.type == "cpu"
     return SentenceTransformerTrainingArguments(
         # Checkpoints name each other by this: a run may go on from elsewhere.
@@ -257,7 +256,7 @@ def _arguments(
         restore_callback_states_from_checkpoint=True,
         metric_for_best_model=_CHOICE,
         greater_is_better=True,
-        prompts=prompt or None,
+        prompts=prompt_of(model) or None,
         disable_tqdm=True,
     )
 

@@ -6,8 +6,14 @@
 # Needs pip install -e '.[finetune,bilingual]'. As it is, it is made for two cores. The one that ships was made on a GPU:
 #   finetune/runs/bilingual.sh DATA RUN --steps 2300 --batch 4 --reading 140000 --headlines 160000 --threads 16
 set -eu
+if [ $# -lt 2 ]; then
+  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0" >&2
+  exit 2
+fi
 data=$1 run=$2
 shift 2
+python=$(dirname "$0")/../../.venv/bin/python
+[ -x "$python" ] || python=python
 mkdir -p "$run"
-python -m penchant_finetune.bilingual --data "$data" --run "$run" "$@"
-python -m penchant_finetune.bilingual.evaluate --data "$data" --adapter "$run/adapter" --describe
+"$python" -m penchant_finetune.bilingual --data "$data" --run "$run" "$@"
+"$python" -m penchant_finetune.bilingual.evaluate --data "$data" --adapter "$run/adapter" --describe

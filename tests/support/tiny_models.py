@@ -75,14 +75,14 @@ def tiny_bert(folder: Path) -> Path:
 
 
 def tiny_qwen(folder: Path) -> Path:
-    """A Qwen3 of two layers, padded on the left, pooled at the last token, with an instruction for every text."""
+    """A Qwen3 of two layers, padded on the left, pooled at the last token, with prompts but no default."""
     tokenizer = _tokenizer(SPECIAL)
     tokenizer.post_processor = processors.TemplateProcessing(single="$A [SEP]", special_tokens=[("[SEP]", 3)])
     config = _qwen(tokenizer, positions=64)
     torch.manual_seed(0)
     saved = _saved(Qwen3Model(config), _fast(tokenizer, "left"), "lasttoken", folder)
     model = SentenceTransformer(str(saved), device="cpu", local_files_only=True)
-    model.prompts, model.default_prompt_name = {"query": INSTRUCTION}, "query"
+    model.prompts = {"query": INSTRUCTION, "document": ""}
     model.save(str(folder))
     return folder
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from penchant.cli.files import read_files
+from penchant.cli.files import read_assignments, read_files
 from penchant.settings import Settings
 
 POST = '{"user_id": "ada", "time": "2026-03-01T10:00:00Z", "post": {"text": "Sourdough again"}}\n'
@@ -46,3 +46,7 @@ def test_what_the_server_would_refuse_is_told_with_its_line(tmp_path: Path) -> N
     item_ids, signal_ids, refusals = read(tmp_path, '{"title": "Bread"}\nno json\n', '{"post": {"text": "x"}}\n' + POST)
     assert (len(item_ids), len(signal_ids)) == (1, 1)
     assert [refusal.partition(":")[0] for refusal in refusals] == ["items.jsonl 2", "signals.jsonl 1"]
+
+
+def test_a_setting_keeps_the_space_that_its_value_ends_in() -> None:
+    assert read_assignments(["encoder.prompt=query: ", "a = 3"]) == {"encoder.prompt": "query: ", "a": "3"}

@@ -60,10 +60,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def make(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Make:
     """Prepares the small log for a model."""
 
-    def made(model: str = "bert", max_pairs: int = 1000) -> Prepared:
+    def made(model: str = "bert", max_pairs: int = 1000, dimensions: int = 0) -> Prepared:
         folder = tmp_path_factory.mktemp("prepared")
         text = TextPipeline(TextSettings())
-        settings = EncoderSettings(model=str(models[model]), device="cpu")
+        prompt = "query" if model == "qwen" else ""
+        settings = EncoderSettings(model=str(models[model]), prompt=prompt, dimensions=dimensions, device="cpu")
         encoder, _ = open_base(settings)
         chosen = PrepareSettings(max_pairs=max_pairs, validation_from=0.7, test_from=0.8)
         prepare(read_log(*tiny_models.small_log(), text), encoder, settings, InterestSettings(), chosen, folder)
@@ -311,22 +312,69 @@ def test_where_every_step_finds_all_the_order_decides(
     assert done.best_step > 0
 
 
-def test_a_decoder_with_instructions_is_tuned_too(make: Make, tmp_path: Path) -> None:
+def test_a_decoder_with_instructions_is_tuned_too(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = make("qwen")
+    read = set()
+    step = AdapterTrainer.training_step
+
+    def watched(self: AdapterTrainer, model: Any, inputs: dict[str, Any], *more: Any) -> torch.Tensor:
+        for name, tokens in inputs.items():
+            if name.endswith("_input_ids"):
+                read.update(self._unwrapped().tokenizer.batch_decode(tokens, skip_special_tokens=True))
+        return step(self, model, inputs, *more)
+
+    monkeypatch.setattr(AdapterTrainer, "training_step", watched)
     done = train(prepared, QUICK.model_copy(update={"matryoshka": (32, 16), "epochs": 3.0}), tmp_path / "run")
     assert done.best_recall > done.untuned_recall
     (report,), _ = evaluate(prepared, [tmp_path / "run"])
     assert report["difference"]["recall@50"][0] > 0
+    assert list(report["shorter"]) == ["16"]
+    assert report["shorter"]["16"]["tuned"] != report["tuned"]
+    assert report["shorter"]["16"]["difference"]["recall@50"][0] > 0
     export(prepared, tmp_path / "run", tmp_path / "adapter")
+    assert (
+        f"| 16 | mrr | {report['shorter']['16']['tuned']['mrr'][0]:.4f}"
+        in (tmp_path / "adapter" / "README.md").read_text()
+    )
     served = open_adapter(prepared.manifest.encoder, tmp_path / "adapter")
     texts = prepared.texts[:20]
     np.testing.assert_allclose(
         served.encode(texts), open_tuned(prepared, tmp_path / "run").encode(texts), rtol=0, atol=1e-5
     )
     # What was trained with the instruction is not what it would be without.
+    assert read
+    assert all(text.startswith(tiny_models.INSTRUCTION) for text in read)
     encoder, model = open_base(prepared.manifest.encoder)
     plain = model.encode(texts, prompt="", normalize_embeddings=True)
     assert np.abs(encoder.encode(texts) - plain).max() > 1e-3
+    with pytest.raises(WrongState, match=r"set encoder\.model, prompt and dimensions"):
+        open_adapter(prepared.manifest.encoder.model_copy(update={"prompt": ""}), tmp_path / "adapter")
+
+
+def test_vectors_that_are_cut_are_trained_measured_and_served_cut(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = make(dimensions=16)
+    assert prepared.base.shape == (len(prepared.base), 16)
+    lengths = set()
+    compare_columns = UserAwareRankingLoss.compare
+
+    def watched(self: UserAwareRankingLoss, columns: list[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+        lengths.add(self.dimensions)
+        return compare_columns(self, columns, labels)
+
+    monkeypatch.setattr(UserAwareRankingLoss, "compare", watched)
+    train(prepared, QUICK, tmp_path / "run")
+    assert lengths == {(16,)}
+    (report,), _ = evaluate(prepared, [tmp_path / "run"])
+    assert report["shorter"] == {}
+    export(prepared, tmp_path / "run", tmp_path / "adapter")
+    served = open_adapter(prepared.manifest.encoder, tmp_path / "adapter")
+    assert served.dimensions == read_manifest(tmp_path / "adapter").dimensions == 16
+    texts = prepared.texts[:20]
+    np.testing.assert_allclose(
+        served.encode(texts), open_tuned(prepared, tmp_path / "run").encode(texts), rtol=0, atol=1e-5
+    )
 
 
 def test_the_same_seed_gives_the_same_weights_and_an_interrupted_run_goes_on(

@@ -11,8 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
+from scipy import sparse
 
-from penchant_finetune.stance import Review, auc, held_back, make_examples, read_reviews, sure_blame, train_stance
+from penchant_finetune.stance import (
+    Examples,
+    Review,
+    auc,
+    held_back,
+    make_examples,
+    read_reviews,
+    sure_blame,
+    train_stance,
+    unseen_sure,
+)
 from penchant_pipelines.errors import InvalidInput, WrongState
 from penchant_pipelines.model import Action, Behavior, Post, Signal
 from penchant_pipelines.stance import BUCKETS, COUNTS, FORMAT, Head, Stance, open_stance, read_words
@@ -170,15 +181,45 @@ def test_held_back_are_whole_authors_and_what_is_latest() -> None:
     assert 0.2 < held.mean() < 0.7
 
 
+def rated(ratings: list[float], users: str) -> Examples:
+    """Reviews of which nothing but rating and author matters."""
+    count = len(ratings)
+    return Examples(
+        sparse.csr_matrix((count, BUCKETS)),
+        np.zeros((count, COUNTS), dtype=np.float32),
+        np.array(ratings, dtype=np.float64),
+        np.array(list(users)),
+        np.arange(count, dtype=np.int64),
+    )
+
+
 def test_too_few_reviews_are_refused() -> None:
     with pytest.raises(InvalidInput, match="disliking"):
         train_stance(made_up_reviews(20))
 
 
 def test_auc_is_the_share_of_pairs_in_order() -> None:
-    liked = np.array([True, True, False, False])
-    assert auc(liked, np.array([0.9, 0.4, 0.4, 0.1]))[0] == 0.875  # type: ignore[index]
-    assert auc(np.array([True]), np.array([1.0])) is None
+    examples = rated([1, 1, -1, -1, 0], "abcde")
+    found = auc(examples, np.array([0.9, 0.4, 0.4, 0.1, 5.0]))
+    assert found is not None
+    assert found[0] == 0.875
+    assert auc(rated([1], "a"), np.array([1.0])) is None
+
+
+def test_what_one_author_says_often_is_said_once() -> None:
+    examples = rated([1, -1] * 100, "a" * 100 + "b" * 100)
+    # One author's are all in order, the other's all the wrong way round.
+    values = examples.ratings * np.where(examples.users == "a", 1, -1)
+    assert auc(examples, values) == [0.5, 0.0, 1.0]
+
+
+def test_whether_an_author_is_blamed_depends_on_others_alone() -> None:
+    examples = make_examples(made_up_reviews(), "en")
+    own = examples.users == "u0"
+    before = unseen_sure(examples)
+    assert before[own].any()
+    after = unseen_sure(dataclasses.replace(examples, ratings=np.where(own, 1.0, examples.ratings)))
+    np.testing.assert_array_equal(before[own], after[own])
 
 
 def test_broken_weights_are_refused(trained: Trained, tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def _check_base(folder: Path, manifest: Manifest, base: Encoder) -> None:
         raise WrongState(
             "ADAPTER_WRONG_BASE",
             f"adapter {folder.name!r} was trained on {manifest.base}, but this server's base encoder is "
-            f"{base.space_id}; train it anew on that, or set encoder.model",
+            f"{base.space_id}; train it anew on that, or set encoder.model, prompt and dimensions as they were",
         )
     if manifest.dimensions != base.dimensions:
         raise _mismatch(folder, f"makes vectors of {manifest.dimensions} dimensions, the base of {base.dimensions}")

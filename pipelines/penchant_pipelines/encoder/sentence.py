@@ -36,7 +36,7 @@ EMBEDDED_SHA256 = {
 def open_model(settings: EncoderSettings) -> tuple[SentenceTransformer, str, str]:
     """Load the configured model without its adapter: the model, its name, and a digest of what its vectors depend on.
 
-    Raises WrongState where it is missing, altered or of the wrong kind.
+    Raises WrongState where it is missing, altered, of the wrong kind or has fewer dimensions than it is cut to.
     """
     # torch takes seconds to import: whoever imports this package for its types shouldn't wait for it.
     import torch
@@ -59,9 +59,18 @@ def open_model(settings: EncoderSettings) -> tuple[SentenceTransformer, str, str
         place = "can't be loaded" if local else "is no folder, and can't be loaded from the hub"
         raise WrongState("MODEL_UNREADABLE", f"encoder.model {source!r} {place}: {error}") from error
     digest = _weights_digest(model, Path(source) if local else None)
+    if settings.prompt:
+        model.prompts.setdefault(settings.prompt, settings.prompt)
+        model.default_prompt_name = settings.prompt
+    whole = model.get_embedding_dimension() or 0
+    if settings.dimensions > whole:
+        raise WrongState("MODEL_TOO_SHORT", f"encoder.dimensions is {settings.dimensions}, the model has {whole}")
+    model.truncate_dim = settings.dimensions or None
+    # How the embedded model reads goes with its weights, the hashes of both are known; it has no prompt of its own.
+    if settings.model or prompt_of(model):
+        digest += _reading_digest(model)
     if settings.model:
-        return model, Path(source).name, digest + _reading_digest(model)
-    # How the embedded model reads goes with its weights: the hashes of both are known.
+        return model, Path(source).name, digest
     return model, EMBEDDED_NAME, digest + merge_adapter(model, BILINGUAL)
 
 
@@ -106,7 +115,7 @@ class SentenceEncoder:
         self._tokenizing = threading.Lock()
         pad_token = int(getattr(model.tokenizer, "pad_token_id", None) or 0)
         self._passes = passes.packed if passes.takes_packed(model) else partial(passes.padded, pad_token=pad_token)
-        self._prompt = _prompt(model)
+        self._prompt = prompt_of(model)
         self.base_model = base_model
         self.adapter_id = adapter_id
         self.device = str(model.device)
@@ -137,7 +146,7 @@ class SentenceEncoder:
                 name: value.to(self._model.device) if hasattr(value, "to") else value
                 for name, value in features.items()
             }
-            embedding = self._model(moved)["sentence_embedding"].float()
+            embedding = self._model(moved)["sentence_embedding"].float()[:, : self.dimensions]
             unit: Vectors = torch.nn.functional.normalize(embedding, dim=1).cpu().numpy()
             return unit
 
@@ -162,12 +171,12 @@ def _reading_digest(model: SentenceTransformer) -> str:
     else:
         # Truncation and padding are those of the last text that it read.
         tokens = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
-    reading = [_prompt(model), model.max_seq_length, tokens]
+    reading = [prompt_of(model), model.max_seq_length, tokens]
     return hashlib.sha256(json.dumps(reading, sort_keys=True).encode()).hexdigest()
 
 
-def _prompt(model: SentenceTransformer) -> str:
-    """What the model wants before each text."""
+def prompt_of(model: SentenceTransformer) -> str:
+    """What is put before each text that the model reads; empty for nothing."""
     return model.prompts.get(model.default_prompt_name or "") or ""
 
 

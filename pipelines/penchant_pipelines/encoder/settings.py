@@ -17,6 +17,18 @@ class EncoderSettings(Section):
         default="",
         description="A sentence-transformers folder or hub name. Empty: the embedded bilingual one (zh, en).",
     )
+    prompt: str = Field(
+        default="",
+        description=(
+            "What is put before each text: the name of one of the model's prompts, or else the text itself, such as "
+            "'query: ', the space included. Empty: the model's own default."
+        ),
+    )
+    dimensions: int = Field(
+        default=0,
+        ge=0,
+        description="Length that vectors are cut to, for models that were trained for it (Matryoshka). 0: the whole.",
+    )
     adapter: Path | None = Field(
         default=None, description="Folder of an adapter made for the model, its manifest included."
     )

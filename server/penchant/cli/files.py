@@ -45,7 +45,8 @@ def read_assignments(assignments: list[str] | None) -> dict[str, str]:
         key, equals, value = assignment.partition("=")
         if not (key and equals):
             raise typer.BadParameter(f"{assignment!r} is not KEY=VALUE", param_hint="--set")
-        overrides[key.strip()] = value.strip()
+        # A prompt may end in a space.
+        overrides[key.strip()] = value.lstrip()
     return overrides
 
 

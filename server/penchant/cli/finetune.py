@@ -214,6 +214,9 @@ def evaluate(
         name = str(report["run"]) + (f" ({report['control']})" if report["control"] else "")
         rows.append((name, *(_mean(report["tuned"][metric]) for metric in METRICS)))
         rows.append(("  less live", *(_difference(report["difference"][metric]) for metric in METRICS)))
+        for length, cut in report.get("shorter", {}).items():
+            rows.append((f"  of {length} dimensions", *(_mean(cut["tuned"][metric]) for metric in METRICS)))
+            rows.append(("    less live", *(_difference(cut["difference"][metric]) for metric in METRICS)))
         with_sequence = report.get("sequence")
         if with_sequence:
             rows.append(("  with sequence", *(_mean(with_sequence["tuned"][metric]) for metric in METRICS)))
