@@ -48,6 +48,10 @@ SERVICES = [
         (admin_service_pb2.DESCRIPTOR, "AdminService"),
     )
 ]
+WRITING = ["", *(name for name in SERVICES if not name.endswith(".RecommendationService"))]
+"""Services that are out of order while the record can't be written, the server as a whole among them."""
+HEALTH_SECONDS = 1.0
+"""Pause between looks whether the record can be written."""
 
 
 def run(settings: Settings) -> int:
@@ -111,16 +115,32 @@ async def serve(settings: Settings, encoder: Encoder | None = None) -> AsyncIter
         await server.start()
         for name in ["", *SERVICES]:
             await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+        watching = asyncio.create_task(_keep_health(checks, engine), name="health")
         log.info("server.listening", address=address, data=str(settings.data), space_id=engine.live.space_id)
         try:
             yield address
         finally:
             log.info("server.draining", in_flight=drain.in_flight)
+            watching.cancel()
             await checks.enter_graceful_shutdown()
             drain.start()
             await drain.wait_idle(settings.drain_seconds)
             await server.stop(grace=0.5)
     log.info("server.stopped")
+
+
+async def _keep_health(checks: health.aio.HealthServicer, engine: Engine) -> None:
+    """Say that nothing is served which writes, for as long as the record can't be written."""
+    serving = True
+    while True:
+        await asyncio.sleep(HEALTH_SECONDS)
+        if await engine.try_record() is serving:
+            continue
+        serving = not serving
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        log.warning("server.health", status=health_pb2.HealthCheckResponse.ServingStatus.Name(status))
+        for name in WRITING:
+            await checks.set(name, status)
 
 
 def _check_address(listen: str) -> None:
