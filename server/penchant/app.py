@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from penchant.interceptors import CallInterceptor, Drain
 from penchant.logs import configure_logging
+from penchant.metrics import serve_metrics
 from penchant.pages import PageTokens
 from penchant.services.admin import AdminService
 from penchant.services.catalog import CatalogService
@@ -81,15 +82,19 @@ async def serve(settings: Settings, encoder: Encoder | None = None) -> AsyncIter
     """Run a server for as long as the context lasts; yields the address it listens on.
 
     On leaving: health says NOT_SERVING, new calls are refused, those in hand finish (up to `drain_seconds`),
-    then what is committed is flushed. Raises WrongState where the port or the data folder is taken.
+    then what is committed is flushed. Raises WrongState where a port or the data folder is taken.
     """
-    _check_address(settings.listen)
-    async with Engine.open(settings, settings.data, encoder) as engine:
+    for listen in filter(None, (settings.listen, settings.metrics_listen)):
+        _check_address(listen)
+    async with (
+        Engine.open(settings, settings.data, encoder) as engine,
+        serve_metrics(engine, settings.metrics_listen) as called,
+    ):
         limits = settings.limits
         drain = Drain()
         validator = Validator(Limits(limits.text_bytes, limits.batch_size))
         server = grpc.aio.server(
-            interceptors=[CallInterceptor(validator, drain)],
+            interceptors=[CallInterceptor(validator, drain, called)],
             options=[
                 ("grpc.max_receive_message_length", limits.message_bytes),
                 ("grpc.max_send_message_length", -1),

@@ -94,7 +94,7 @@ class Running:
 async def running() -> AsyncIterator[Running]:
     service, drain = Interests(), Drain()  # type: ignore[abstract]
     validator = Validator(Limits(max_text_bytes=1000, max_batch_size=10))
-    server = grpc.aio.server(interceptors=[CallInterceptor(validator, drain)])
+    server = grpc.aio.server(interceptors=[CallInterceptor(validator, drain, lambda *_: None)])
     pb_grpc.add_InterestServiceServicer_to_server(service, server)
     health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
     port = server.add_insecure_port("127.0.0.1:0")

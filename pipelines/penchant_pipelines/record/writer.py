@@ -70,6 +70,11 @@ class Writer(Generic[Tx]):
         self._thread = threading.Thread(target=self._run, name="record-writer", daemon=True)
         self._thread.start()
 
+    @property
+    def waiting(self) -> int:
+        """Works that wait for their transaction."""
+        return len(self._queue)
+
     async def submit(self, work: Callable[[Tx], Callable[[], Result]]) -> Result:
         """Queue a work and wait until it is durable. Work not yet begun is dropped if its caller cancels."""
         future: asyncio.Future[Result] = self._loop.create_future()
