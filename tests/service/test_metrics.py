@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,6 +20,7 @@ from penchant.v1.interest_service_pb2 import GetProfileRequest
 from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.errors import WrongState
 
+OPERATING = (Path(__file__).parents[2] / "docs/operating.md").read_text("utf-8")
 Figures = dict[tuple[str, frozenset[str]], float]
 GET_PROFILE = "/penchant.v1.InterestService/GetProfile"
 
@@ -64,6 +67,11 @@ async def test_figures_tell_of_calls_and_of_what_an_operator_watches(start: Star
         await server.index_caught_up()
         figures = await metrics.read()
         assert "someone" not in metrics.text
+        documented = set(re.findall(r"`(penchant_\w+)`", OPERATING))
+        assert {name for name, _ in figures if name.startswith("penchant_")} == {
+            *(documented - {"penchant_call_seconds"}),
+            *(f"penchant_call_seconds_{part}" for part in ("bucket", "count", "sum", "created")),
+        }
 
         def told(name: str, *labels: str) -> float:
             return figures[name, frozenset(labels)]
