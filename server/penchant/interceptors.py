@@ -63,7 +63,7 @@ class Drain:
         """Refuse every call from now on; those in flight go on, but for streams without an end."""
         self._started.set()
 
-    async def wait_idle(self, timeout: float) -> bool:  # noqa: ASYNC109
+    async def wait_idle(self, timeout: float) -> bool:  # noqa: ASYNC109 - it answers, and does not raise
         """Wait up to `timeout` seconds until no call is in flight; tell whether that came true."""
         try:
             async with asyncio.timeout(timeout):

@@ -108,6 +108,18 @@ def test_the_licence_is_the_one_declared_and_the_notice_credits_what_is_carried_
         assert work in notice
 
 
+def test_every_lint_ignore_has_its_reason() -> None:
+    files = [ROOT / path for path in run("git", "ls-files", "*.py").stdout.splitlines()]
+    bare = [
+        f"{file.relative_to(ROOT)}: {line.strip()}"
+        for file in files
+        if file.exists() and file.parent.name not in ("v1", "validate")  # generated
+        for line in file.read_text("utf-8").splitlines()
+        if re.search(r"# noqa(: [A-Z0-9, ]+)?$", line)
+    ]
+    assert bare == []
+
+
 @pytest.fixture
 def contract(tmp_path: Path) -> Path:
     """A copy of all that generating code reads and writes; gives its protos' folder."""
