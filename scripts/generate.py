@@ -91,7 +91,7 @@ def pairs(fresh: Path) -> Iterator[tuple[Path, Path]]:
 def run(*command: str | Path) -> None:
     """Run a tool of this environment; protoc finds its plugins beside Python."""
     environment = {**os.environ, "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"}
-    status = subprocess.run(command, cwd=ROOT, env=environment).returncode  # noqa: S603
+    status = subprocess.run(command, cwd=ROOT, env=environment).returncode  # noqa: S603 - our own command
     if status:
         sys.exit(status)
 

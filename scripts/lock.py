@@ -39,7 +39,7 @@ def resolve(requirements: list[str]) -> dict[str, str]:
     with TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         command = [sys.executable, "-m", "pip", "install", "-qq", "--dry-run", "--ignore-installed"]
-        subprocess.run([*command, "--report", report, *requirements], check=True)  # noqa: S603
+        subprocess.run([*command, "--report", report, *requirements], check=True)  # noqa: S603 - our own command
         chosen = [entry["metadata"] for entry in json.loads(report.read_text())["install"]]
     versions = {re.sub(r"[-_.]+", "-", package["name"]).lower(): package["version"] for package in chosen}
     return {

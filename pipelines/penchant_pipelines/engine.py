@@ -27,7 +27,7 @@ from penchant_pipelines.adapters import Adapters
 from penchant_pipelines.capture import NOTHING, Capture, Reader
 from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
-from penchant_pipelines.errors import InvalidInput, NotFound, WrongState
+from penchant_pipelines.errors import InvalidInput, NotFound, Unavailable, WrongState
 from penchant_pipelines.experiment import Experiment, Report
 from penchant_pipelines.index import IndexSettings, IndexStore, open_index_store
 from penchant_pipelines.interests import InterestSettings, ProfileView, SteeringEvent
@@ -349,6 +349,13 @@ class Engine:
             signals = connection.execute(sa.select(sa.func.sum(schema.users.c.signal_count))).scalar() or 0
         return users, items, int(signals), self.live.relay.lag()
 
+    async def try_record(self) -> bool:
+        """Whether the record can be written. Where it lately could not, this tries: no caller may come to do so."""
+        if not self.writer.writable:
+            with contextlib.suppress(Unavailable, sa.exc.DatabaseError):
+                await self.writer.submit(_write_nothing_new)
+        return self.writer.writable
+
     def _indexed(self) -> list[Space]:
         """Spaces that have, or should have, an index: all but those being built."""
         return [space for space in self.adapters.serving.kept if space.keeps_profiles]
@@ -527,6 +534,12 @@ def _readable(folder: Path) -> Iterator[None]:
 
 def _adapter_folder(settings: EngineSettings, data: Path) -> Path:
     return settings.encoder.adapters or data / "adapters"
+
+
+def _write_nothing_new(ledger: Ledger) -> Callable[[], None]:
+    """Write a page as it was: an empty transaction would not touch the disk."""
+    ledger.connection.exec_driver_sql("PRAGMA user_version = 0")
+    return nothing
 
 
 def _purged(ledger: Ledger, receipts: Sequence[str]) -> Callable[[], None]:

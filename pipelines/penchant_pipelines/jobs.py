@@ -108,6 +108,12 @@ class Jobs:
         found = await asyncio.to_thread(self._load, query)
         return [(seq, self._running[job.id][0] if job.id in self._running else job) for seq, job in found]
 
+    def counts(self) -> dict[tuple[str, JobState], int]:
+        """How many jobs there are in the record, by kind and state; blocks."""
+        query = sa.select(table.c.kind, table.c.state, sa.func.count()).group_by(table.c.kind, table.c.state)
+        with self._record.read() as connection:
+            return {(kind, JobState(state)): count for kind, state, count in connection.execute(query)}
+
     async def cancel(self, job_id: str) -> Job:
         """Stop a running job and wait until it has. Raises WrongState if it has ended."""
         job = await self.get(job_id)

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from penchant.interceptors import CallInterceptor, Drain
 from penchant.logs import configure_logging
+from penchant.metrics import serve_metrics
 from penchant.pages import PageTokens
 from penchant.services.admin import AdminService
 from penchant.services.catalog import CatalogService
@@ -48,6 +49,10 @@ SERVICES = [
         (admin_service_pb2.DESCRIPTOR, "AdminService"),
     )
 ]
+WRITING = ["", *(name for name in SERVICES if not name.endswith(".RecommendationService"))]
+"""Services that are out of order while the record can't be written, the server as a whole among them."""
+HEALTH_SECONDS = 1.0
+"""Pause between looks whether the record can be written."""
 
 
 def run(settings: Settings) -> int:
@@ -77,15 +82,19 @@ async def serve(settings: Settings, encoder: Encoder | None = None) -> AsyncIter
     """Run a server for as long as the context lasts; yields the address it listens on.
 
     On leaving: health says NOT_SERVING, new calls are refused, those in hand finish (up to `drain_seconds`),
-    then what is committed is flushed. Raises WrongState where the port or the data folder is taken.
+    then what is committed is flushed. Raises WrongState where a port or the data folder is taken.
     """
-    _check_address(settings.listen)
-    async with Engine.open(settings, settings.data, encoder) as engine:
+    for listen in filter(None, (settings.listen, settings.metrics_listen)):
+        _check_address(listen)
+    async with (
+        Engine.open(settings, settings.data, encoder) as engine,
+        serve_metrics(engine, settings.metrics_listen) as called,
+    ):
         limits = settings.limits
         drain = Drain()
         validator = Validator(Limits(limits.text_bytes, limits.batch_size))
         server = grpc.aio.server(
-            interceptors=[CallInterceptor(validator, drain)],
+            interceptors=[CallInterceptor(validator, drain, called)],
             options=[
                 ("grpc.max_receive_message_length", limits.message_bytes),
                 ("grpc.max_send_message_length", -1),
@@ -111,16 +120,32 @@ async def serve(settings: Settings, encoder: Encoder | None = None) -> AsyncIter
         await server.start()
         for name in ["", *SERVICES]:
             await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+        watching = asyncio.create_task(_keep_health(checks, engine), name="health")
         log.info("server.listening", address=address, data=str(settings.data), space_id=engine.live.space_id)
         try:
             yield address
         finally:
             log.info("server.draining", in_flight=drain.in_flight)
+            watching.cancel()
             await checks.enter_graceful_shutdown()
             drain.start()
             await drain.wait_idle(settings.drain_seconds)
             await server.stop(grace=0.5)
     log.info("server.stopped")
+
+
+async def _keep_health(checks: health.aio.HealthServicer, engine: Engine) -> None:
+    """Say that nothing is served which writes, for as long as the record can't be written."""
+    serving = True
+    while True:
+        await asyncio.sleep(HEALTH_SECONDS)
+        if await engine.try_record() is serving:
+            continue
+        serving = not serving
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        log.warning("server.health", status=health_pb2.HealthCheckResponse.ServingStatus.Name(status))
+        for name in WRITING:
+            await checks.set(name, status)
 
 
 def _check_address(listen: str) -> None:

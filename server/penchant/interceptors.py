@@ -1,4 +1,4 @@
-"""What happens around every call: request id, validation, errors to statuses, one log line, draining."""
+"""What happens around every call: request id, validation, errors to statuses, one log line, counting, draining."""
 
 from __future__ import annotations
 
@@ -32,6 +32,9 @@ _SANE_ID = re.compile(r"[\x20-\x7e]{1,128}")
 # Probes and tools have to get through at any time, and would drown the log.
 _UNTOUCHED = ("/grpc.health.", "/grpc.reflection.")
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
+Called: TypeAlias = Callable[[str, str, float], None]
+"""Told of a call that has ended: its method, the name of its code, and the seconds it took."""
+
 _HANDLERS: dict[tuple[bool, bool], Callable[..., _Handler]] = {
     (False, False): grpc.unary_unary_rpc_method_handler,
     (False, True): grpc.unary_stream_rpc_method_handler,
@@ -60,7 +63,7 @@ class Drain:
         """Refuse every call from now on; those in flight go on, but for streams without an end."""
         self._started.set()
 
-    async def wait_idle(self, timeout: float) -> bool:  # noqa: ASYNC109
+    async def wait_idle(self, timeout: float) -> bool:  # noqa: ASYNC109 - it answers, and does not raise
         """Wait up to `timeout` seconds until no call is in flight; tell whether that came true."""
         try:
             async with asyncio.timeout(timeout):
@@ -104,9 +107,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     handler's to check, for it alone can refuse one and go on.
     """
 
-    def __init__(self, validator: Validator, drain: Drain) -> None:
+    def __init__(self, validator: Validator, drain: Drain, called: Called) -> None:
         self._validator = validator
         self._drain = drain
+        self._called = called
 
     async def intercept_service(
         self,
@@ -125,7 +129,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         decode = _strict(handler.request_deserializer or bytes)
 
         async def behave(request: Any, context: _Context) -> Any:
-            async with _call(method, context):
+            async with _call(method, context, self._called):
                 with self._drain.call():
                     if not handler.request_streaming:
                         request = decode(request)
@@ -147,8 +151,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 
 @asynccontextmanager
-async def _call(method: str, context: _Context) -> AsyncIterator[None]:
-    """Identify the call, end it with the status of whatever it raises, and log it."""
+async def _call(method: str, context: _Context, called: Called) -> AsyncIterator[None]:
+    """Identify the call, end it with the status of whatever it raises, and log and count it."""
     request_id = _request_id(context)
     structlog.contextvars.bind_contextvars(request_id=request_id)
     trailers = ((REQUEST_ID, request_id),)
@@ -172,12 +176,14 @@ async def _call(method: str, context: _Context) -> AsyncIterator[None]:
         details = (STATUS_DETAILS, status.SerializeToString())
         await context.abort(code, status.message, (*trailers, details))
     finally:
+        seconds = time.perf_counter() - started
+        called(method, code.name, seconds)
         _log.log(
             logging.ERROR if bug else logging.INFO,
             "call",
             method=method,
             code=code.name,
-            duration_ms=round((time.perf_counter() - started) * 1000, 3),
+            duration_ms=round(seconds * 1000, 3),
             exc_info=bug,
         )
 

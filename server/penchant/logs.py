@@ -12,7 +12,7 @@ from structlog.typing import Processor
 _CHATTY = ("alembic", "chromadb", "httpx", "sentence_transformers", "sqlalchemy", "urllib3")
 
 
-def configure_logging(level: str, format: Literal["console", "json"]) -> None:  # noqa: A002
+def configure_logging(level: str, format: Literal["console", "json"]) -> None:  # noqa: A002 - the word that fits
     """Send every record of `level` (a name such as `info`) and above to standard error, times in UTC.
 
     `json` writes a JSON object a line for machines, `console` a line for people. Raises ValueError for a

@@ -59,10 +59,25 @@ class Settings(BaseSettings, EngineSettings):
         default="info", description="Least level that is logged."
     )
     log_format: Literal["console", "json"] = Field(default="console", description="Logs for people or for machines.")
+    metrics_listen: str = Field(
+        default="",
+        description=(
+            "HOST:PORT of an HTTP endpoint for Prometheus, such as 127.0.0.1:9464; empty: none. It tells counts and "
+            "times, of no user, to whoever can reach it."
+        ),
+    )
     drain_seconds: float = Field(
         default=20.0, ge=0, description="After SIGTERM, seconds that calls in hand may take to finish."
     )
     limits: LimitSettings = Field(default_factory=LimitSettings, description="Sizes above which a request is refused.")
+
+    @field_validator("metrics_listen")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if value and not (host and port.isdigit() and int(port) <= 65_535):
+            raise ValueError("must be HOST:PORT, such as 127.0.0.1:9464, or empty")
+        return value
 
     @field_validator("listen")
     @classmethod

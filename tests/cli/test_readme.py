@@ -30,8 +30,8 @@ def commands(block: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = ServerProcess(tmp_path_factory.mktemp("readme") / "data")
+def address(clone: Path) -> Iterator[str]:
+    server = ServerProcess(clone / "penchant-data")
     try:
         server.wait_ready()
         yield server.address

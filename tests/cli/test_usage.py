@@ -4,11 +4,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import run
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from penchant.cli import app
@@ -60,6 +62,8 @@ def test_wrong_usage_exits_2_and_says_what_is_wrong(arguments: list[str], said: 
         ["export", "mei"],
         ["forget", "mei", "--yes"],
         ["items", "list"],
+        ["jobs"],
+        ["reindex"],
         ["info"],
     ],
 )
@@ -68,6 +72,17 @@ def test_without_a_server_commands_say_so_in_one_line(arguments: list[str]) -> N
     assert result.exit_code == 1
     assert result.stderr.startswith("error: no server answers")
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_every_command_that_asks_a_server_has_json() -> None:
+    def leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], set[str]]]:
+        for name, inner in getattr(command, "commands", {}).items():
+            yield from leaves(inner, (*path, name))
+        yield path, {option for parameter in command.params for option in parameter.opts}
+
+    asking = {path: options for path, options in leaves(get_command(app), ()) if "--server" in options}
+    assert {("jobs",), ("export",), ("adapters", "experiment", "report")} <= set(asking)
+    assert [" ".join(path) for path, options in asking.items() if "--json" not in options] == []
 
 
 def test_the_server_comes_from_the_environment() -> None:

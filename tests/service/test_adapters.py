@@ -681,7 +681,7 @@ async def test_the_command_line_leads_through_the_life_of_an_adapter(
         assert (await server.client.server_info()).space_id == encoder.space_id
         code, out, _ = await command(server, "adapters", "experiment", "report", "autumn")
         assert [line.split()[0] for line in out.splitlines()[2:4]] == ["control", "trial"]
-        assert (await command(server, "adapters", "unload", "books"))[0] == 0
+        assert (await command(server, "adapters", "unload", "books", "--json"))[:2] == (0, "{}\n")
         assert await states(server) == {"": LIVE}
         code, _, told = await command(server, "adapters", "load", "absent")
         assert (code, "absent" in told) == (1, True)

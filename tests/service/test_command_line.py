@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness import Server, catalogue, command
 
+from penchant.v1.catalog_service_pb2 import Item
 from penchant_pipelines.interests import Calibration
 
 
@@ -57,3 +58,43 @@ async def test_find_users_lists_only_those_to_whom_it_is_the_same_thing(
     assert await found("mountain hiking trails", "--min-similarity", "-1") == ["hiker", "taxpayer"]
     code, out, _ = await command(server, "find-users", "mountain hiking trails", "--min-similarity", "0.999")
     assert (code, out) == (0, "nobody, with a similarity of 0.999 or more\n")
+
+
+async def test_jobs_are_listed_and_cancelled_and_the_index_is_rebuilt(server: Server) -> None:
+    await server.client.upsert_items(Item(id=f"i-{n}", title=f"Hiking trail {n % 30}") for n in range(1_500))
+    code, out, _ = await command(server, "reindex", "--wait", "--json")
+    done = json.loads(out)
+    assert (code, done["kind"], done["state"]) == (0, "rebuild_index", "JOB_STATE_SUCCEEDED")
+    running = await server.client.rebuild_index()
+    code, out, err = await command(server, "jobs", "--cancel", running.id, "--json")
+    ended = json.loads(out)
+    if ended["state"] == "JOB_STATE_SUCCEEDED":  # it was faster
+        assert code == 0
+    else:
+        assert (code, ended["state"]) == (0, "JOB_STATE_CANCELLED"), err
+    code, out, _ = await command(server, "jobs", "-n", "1", "--json")
+    assert [json.loads(line)["id"] for line in out.splitlines()] == [running.id]
+    code, out, _ = await command(server, "jobs")
+    heading, newest, before, *_ = out.splitlines()
+    assert heading.split() == ["id", "kind", "state", "progress", "created", "ended", "error"]
+    assert newest.split()[:2] == [running.id, "rebuild_index"]
+    assert before.split()[:3] == [done["id"], "rebuild_index", "succeeded"]
+    code, _, err = await command(server, "jobs", "--cancel", done["id"])
+    assert (code, err) == (1, "error: the job has ended as succeeded\n")
+
+
+async def test_the_strongest_interests_can_be_asked_for_and_an_export_counts_its_records(
+    server: Server, tmp_path: Path
+) -> None:
+    for text in ("I love hiking on mountain trails", "I love hiking", "Filing the quarterly tax return"):
+        await server.client.capture(user_id="mei", text=text)
+    code, out, _ = await command(server, "profile", "mei", "-n", "1", "--json")
+    (strongest,) = json.loads(out)["interests"]
+    assert strongest["signal_count"] == "2"
+    file = tmp_path / "mei.jsonl"
+    code, out, _ = await command(server, "export", "mei", "-o", str(file), "--json")
+    assert (code, json.loads(out)) == (0, {"record_count": len(file.read_text().splitlines())})
+    code, out, _ = await command(server, "export", "mei", "--json")
+    assert [json.loads(line).keys() for line in out.splitlines()] == [
+        json.loads(line).keys() for line in file.read_text().splitlines()
+    ]

@@ -32,14 +32,14 @@ class Interests(pb_grpc.InterestServiceServicer):
         self.release = asyncio.Event()
         self.closed = asyncio.Event()
 
-    async def GetProfile(  # noqa: N802
+    async def GetProfile(  # noqa: N802 - the contract's name
         self, request: pb.GetProfileRequest, context: Any
     ) -> pb.GetProfileResponse:
         await self._act(request.user_id, context)
         bound = structlog.contextvars.get_contextvars()["request_id"]
         return pb.GetProfileResponse(profile=pb.Profile(user_id=request.user_id, space_id=bound))
 
-    async def WatchProfiles(  # noqa: N802
+    async def WatchProfiles(  # noqa: N802 - the contract's name
         self, request: pb.WatchProfilesRequest, context: Any
     ) -> AsyncIterator[pb.WatchProfilesResponse]:
         try:
@@ -49,14 +49,14 @@ class Interests(pb_grpc.InterestServiceServicer):
         finally:
             self.closed.set()
 
-    async def StreamCapture(  # noqa: N802
+    async def StreamCapture(  # noqa: N802 - the contract's name
         self, request_iterator: AsyncIterator[pb.StreamCaptureRequest], context: Any
     ) -> AsyncIterator[pb.StreamCaptureResponse]:
         async for request in request_iterator:
             await self._act(request.signal.user_id, context)
             yield pb.StreamCaptureResponse(ack=pb.StreamCaptureResponse.Ack(sequence=request.sequence))
 
-    async def ExportUser(  # type: ignore[override]  # noqa: N802
+    async def ExportUser(  # type: ignore[override]  # noqa: N802 - the contract's name
         self, request: pb.ExportUserRequest, context: Any
     ) -> None:
         """Answer by the other style that grpc.aio knows: writing to the context."""
@@ -94,7 +94,7 @@ class Running:
 async def running() -> AsyncIterator[Running]:
     service, drain = Interests(), Drain()  # type: ignore[abstract]
     validator = Validator(Limits(max_text_bytes=1000, max_batch_size=10))
-    server = grpc.aio.server(interceptors=[CallInterceptor(validator, drain)])
+    server = grpc.aio.server(interceptors=[CallInterceptor(validator, drain, lambda *_: None)])
     pb_grpc.add_InterestServiceServicer_to_server(service, server)
     health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
     port = server.add_insecure_port("127.0.0.1:0")

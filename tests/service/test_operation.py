@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from harness import STUBS, Server, StartServer, catalogue, refused
+from harness import STUBS, Server, StartServer, catalogue, healthy, refused, until
 
+from penchant import app
 from penchant.app import SERVICES, serve
 from penchant.exceptions import WrongStateError
 from penchant.settings import load_settings
 from penchant.v1 import admin_service_pb2 as admin
 from penchant.v1.admin_service_pb2 import CancelJobRequest, JobState, ListJobsRequest
 from penchant.v1.catalog_service_pb2 import Item
+from penchant.v1.interest_service_pb2 import CaptureRequest
+from penchant.v1.signal_pb2 import Post, Signal
 from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.errors import WrongState
 
@@ -104,6 +109,50 @@ async def test_health_tells_of_every_service(server: Server) -> None:
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
     unknown = await refused(stub.Check(health_pb2.HealthCheckRequest(service="no.such.Service")))
     assert unknown.code is grpc.StatusCode.NOT_FOUND
+
+
+async def test_health_tells_that_the_record_cant_be_written_and_that_it_can_again(
+    start: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "HEALTH_SECONDS", 0.05)
+    async with start() as server:
+        await server.index_ready()
+        await server.client.capture(user_id="u", text="I love hiking")
+        await server.index_caught_up()
+        stub = health_pb2_grpc.HealthStub(server.channel)
+
+        async def sick() -> bool:
+            return not await healthy(server)
+
+        with full_disk(server.data / "record.sqlite3-wal"):
+            capture = server.rpc("Capture")(
+                CaptureRequest(signal=Signal(id="s", user_id="u", post=Post(text="Jazz piano")))
+            )
+            assert (await refused(capture)).reason == "RECORD_UNWRITABLE"
+            await until(sick)
+            told = {name: (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status for name in SERVICES}
+            assert [name for name, status in told.items() if status == health_pb2.HealthCheckResponse.SERVING] == [
+                "penchant.v1.RecommendationService"
+            ]
+            # Reading goes on.
+            assert (await server.client.profile("u")).signal_count == 1
+            await asyncio.sleep(0.2)
+            assert await sick()
+        # Nobody writes, as a balancer sends nobody here.
+        await until(lambda: healthy(server))
+        await server.client.capture(user_id="u", text="Jazz piano")
+        assert await server.signal_count() == 2
+
+
+@contextmanager
+def full_disk(log: Path) -> Iterator[None]:
+    """Let no file of this process grow beyond what the record's log has now: it can't take a page more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 async def test_reflection_lists_every_service_and_file(server: Server) -> None:

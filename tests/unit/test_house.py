@@ -94,6 +94,30 @@ def test_the_wheel_holds_what_an_installed_server_needs(tmp_path: Path) -> None:
     assert {"penchant/v1/signal_pb2.py", "penchant/v1/signal_pb2.pyi", "buf/validate/validate_pb2.py"} <= held
     assert any(re.match(r"penchant_pipelines/record/migrations/versions/\d+_\w+\.py$", name) for name in held)
     assert any(name.endswith("stopwords/zh.txt") for name in held)
+    for name in ("LICENSE", "NOTICE"):
+        assert f"penchant-{PROJECT['project']['version']}.dist-info/licenses/{name}" in held
+
+
+def test_the_licence_is_the_one_declared_and_the_notice_credits_what_is_carried_along() -> None:
+    assert PROJECT["project"]["license"] == "Apache-2.0"
+    licence = (ROOT / "LICENSE").read_text()
+    assert "Version 2.0, January 2004" in licence
+    assert "END OF TERMS AND CONDITIONS" in licence
+    notice = (ROOT / "NOTICE").read_text()
+    for work in ("all-MiniLM-L6-v2", "CC-CEDICT", "Tatoeba", "multilingual-e5-small", "Protovalidate", "jieba"):
+        assert work in notice
+
+
+def test_every_lint_ignore_has_its_reason() -> None:
+    files = [ROOT / path for path in run("git", "ls-files", "*.py").stdout.splitlines()]
+    bare = [
+        f"{file.relative_to(ROOT)}: {line.strip()}"
+        for file in files
+        if file.exists() and file.parent.name not in ("v1", "validate")  # generated
+        for line in file.read_text("utf-8").splitlines()
+        if re.search(r"# noqa(: [A-Z0-9, ]+)?$", line)
+    ]
+    assert bare == []
 
 
 @pytest.fixture

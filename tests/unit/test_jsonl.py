@@ -81,7 +81,7 @@ def test_no_object_raises_anything_but_invalid_input_with_a_field(content: dict[
     try:
         jsonl.parse_message(text, Signal)
     except InvalidInputError as error:
-        assert error.violations[0].field.partition(".")[0] in {*content, "user_id", "evidence", "line"}  # noqa: PT017
+        assert error.violations[0].field.partition(".")[0] in {*content, "user_id", "evidence", "line"}  # noqa: PT017 (as above)
 
 
 def test_bad_lines_do_not_stop_the_others(tmp_path: Path) -> None:

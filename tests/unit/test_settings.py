@@ -144,6 +144,12 @@ def test_loopback_has_many_names(listen: str) -> None:
     assert load_settings(overrides={"listen": listen}).listen == listen
 
 
+@pytest.mark.parametrize("listen", ["9464", ":9464", "127.0.0.1", "127.0.0.1:65536"])
+def test_metrics_need_a_host_and_a_port(listen: str) -> None:
+    assert list(complaints({"metrics_listen": listen})) == ["metrics_listen"]
+    assert load_settings(overrides={"metrics_listen": "[::]:9464"}).metrics_listen == "[::]:9464"
+
+
 @pytest.mark.parametrize(("one", "two"), [("listen", "listen.host"), ("limits.page_size", "limits.page_size.most")])
 def test_a_value_and_a_table_under_one_key_are_refused(one: str, two: str) -> None:
     assert two in complaints({one: "1", two: "1"})

@@ -24,7 +24,7 @@ _LETTERS = re.compile(r"[a-z0-9]")
 _PLACE = re.compile(r"\b(?:county|township|district|prefecture|province|city|town|village|dynasty|autonomous)\b")
 SENSES = 3
 STOP_WORDS = frozenset(
-    "a an the to of in on at by for from with into as and or not be is are was were am been it its he his him she her "  # noqa: SIM905
+    "a an the to of in on at by for from with into as and or not be is are was were am been it its he his him she her "  # noqa: SIM905 - words read easier so
     "they them their we us our you your i me my this that these those who what which etc one s t sb sth esp used also "
     "do does did have has had will would so if but there some any very up out about".split()
 )

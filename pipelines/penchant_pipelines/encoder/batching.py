@@ -73,6 +73,8 @@ class BatchingEncoder:
         self._requests: deque[deque[_Pending]] = deque()
         self._wake = threading.Condition()
         self._closed = False
+        self.refusals = 0
+        """How many requests were turned away as Overloaded so far."""
         self._done, self._seconds = DONE_AT_FIRST, SECONDS_AT_FIRST
         self._loop = asyncio.get_running_loop()
         workers = settings.workers or (cores() if encoder.device == "cpu" else 1)
@@ -86,6 +88,11 @@ class BatchingEncoder:
         """The text's vector, where it is known without asking the model."""
         vector: Vector | None = self._cache.get(text)
         return vector
+
+    @property
+    def waiting(self) -> int:
+        """Texts that wait for the model or are in it."""
+        return len(self._pending)
 
     def forget(self) -> None:
         """Drop all texts from the cache; those that are being encoded don't come into it."""
@@ -116,6 +123,7 @@ class BatchingEncoder:
             wait, own = self._seconds_for(len(fresh), sum(work.values()))
             # Who asks for much has the patience to wait for as much again: else two feeds would shut each other out.
             if wait > self._max_wait + own:
+                self.refusals += 1
                 raise Overloaded(retry_after=min(LONGEST_RETRY_SECONDS, wait))
         for text in fresh:
             self._pending[text] = _Pending(text, self._loop.create_future(), work[text])

@@ -49,7 +49,7 @@ class Method(ABC):
     def answer(self, past: Past, question: Question) -> Answer:
         """Answer a question from what is known."""
 
-    def close(self) -> None:  # noqa: B027
+    def close(self) -> None:  # noqa: B027 - as above
         """Let go of what the method holds."""
 
 

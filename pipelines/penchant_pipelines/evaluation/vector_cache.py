@@ -60,7 +60,7 @@ class CachedEncoder:
             vectors = self._encoder.encode([text for _, text in part])
             lines = [(key, vector.tobytes()) for (key, _), vector in zip(part, vectors, strict=True)]
             with self._lock, self._reading():
-                self._file.executemany(f"INSERT OR IGNORE INTO {self._table} VALUES (?, ?)", lines)  # noqa: S608
+                self._file.executemany(f"INSERT OR IGNORE INTO {self._table} VALUES (?, ?)", lines)  # noqa: S608 - our own name
             found.update(lines)
             if self.report is not None:
                 self.report(start + len(part), "encoding", len(waiting))

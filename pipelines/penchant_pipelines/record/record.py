@@ -128,6 +128,13 @@ def is_damage(error: BaseException | None) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
+def reading_uri(path: Path) -> str:
+    """SQLite's address of a database for reading alone, beside a server or without one; nothing is left behind."""
+    # Of a server that was stopped in good order there is no log: reading must not leave one of another owner's.
+    mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
+    return f"{path.absolute().as_uri()}?{mode}"
+
+
 def migrate(engine: Engine) -> None:
     """Bring the database to this version's schema."""
     config = Config()

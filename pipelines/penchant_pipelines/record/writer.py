@@ -64,9 +64,16 @@ class Writer(Generic[Tx]):
         self._queue: deque[_Work[Tx]] = deque()
         self._wake = threading.Condition()
         self._closed = False
+        self.writable = True
+        """Whether the latest transaction met a record that can be written. The writer's thread sets it."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="record-writer", daemon=True)
         self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Works that wait for their transaction."""
+        return len(self._queue)
 
     async def submit(self, work: Callable[[Tx], Callable[[], Result]]) -> Result:
         """Queue a work and wait until it is durable. Work not yet begun is dropped if its caller cancels."""
@@ -121,7 +128,7 @@ class Writer(Generic[Tx]):
                 for work in group:
                     self._commit([work])
                 return
-            outcomes = [error if group[0].alone else _told(error)]
+            outcomes = [error if group[0].alone else self._told(error)]
         try:
             self._loop.call_soon_threadsafe(_settle, group, outcomes)
         except RuntimeError:  # the loop is closed: nobody waits any more
@@ -144,16 +151,19 @@ class Writer(Generic[Tx]):
                 connection.rollback()
                 transaction.rolled_back()
                 raise
+            self.writable = True
             transaction.committed()
             return outcomes
 
-
-def _told(error: Exception) -> Exception:
-    """What a caller hears of a failed transaction."""
-    if not isinstance(error, OperationalError):
-        return error
-    log.error("record.unwritable", error=str(error.orig))
-    return Unavailable("RECORD_UNWRITABLE", f"the record can't be written ({error.orig}); nothing was kept, try again")
+    def _told(self, error: Exception) -> Exception:
+        """What a caller hears of a failed transaction."""
+        if not isinstance(error, OperationalError):
+            return error
+        self.writable = False
+        log.error("record.unwritable", error=str(error.orig))
+        return Unavailable(
+            "RECORD_UNWRITABLE", f"the record can't be written ({error.orig}); nothing was kept, try again"
+        )
 
 
 def nothing() -> None:

@@ -18,7 +18,7 @@ _PARTS_OF_SPEECH = {
     "s": 0.7, "z": 0.4, "g": 0.5, "eng": 1.0, "x": 0.8,
 }  # fmt: skip
 # Things that jieba's dictionary calls adverbs.
-_TAGGED_AMISS = frozenset("徒步 相机 照相 相声 越剧 随笔 仿真 立体声 异步 从句 婉约 仿古 马步".split())  # noqa: SIM905
+_TAGGED_AMISS = frozenset("徒步 相机 照相 相声 越剧 随笔 仿真 立体声 异步 从句 婉约 仿古 马步".split())  # noqa: SIM905 - words read easier so
 # With these begin words that jieba guesses of an adverb and what follows it: 很香, 没读, 刚看.
 _ADVERBS = "很太没还再又就被刚"
 _PROPER_NAMES = ("nr", "ns", "nt", "nz")

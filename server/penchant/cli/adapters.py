@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from penchant.cli.errors import fail
-from penchant.cli.jobs import followed, show_job
+from penchant.cli.jobs import Wait, followed, show_job
 from penchant.cli.options import DEFAULT_SERVER, Commands, Json, Server, connect
 from penchant.cli.output import print_json, print_line, print_table, stderr, when
 from penchant.client import Client
@@ -22,6 +22,7 @@ from penchant.v1.admin_service_pb2 import (
     Experiment,
     GetExperimentResponse,
     ListAdaptersRequest,
+    UnloadAdapterResponse,
 )
 
 adapters = typer.Typer(no_args_is_help=True, help="Adapters: load, activate, roll back, unload, compare.")
@@ -36,7 +37,6 @@ Name = Annotated[
         metavar="ID", help="Folder in the server's adapter directory; '' for the encoder of the server's settings."
     ),
 ]
-Wait = Annotated[bool, typer.Option("--wait", help="Wait until the job has ended, and show how far it is.")]
 
 
 def register(app: Commands) -> None:
@@ -104,11 +104,14 @@ def rollback(server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
 
 
 @adapters.command()
-def unload(adapter_id: Name, server: Server = DEFAULT_SERVER) -> None:
+def unload(adapter_id: Name, server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
     """Drop an adapter with its vectors, profiles and index; there is no way back to it then but a new activation."""
     with connect(server) as client:
         client.unload_adapter(adapter_id)
-    print_line(f"{_name(adapter_id)} is unloaded")
+    if as_json:
+        print_json(UnloadAdapterResponse())
+    else:
+        print_line(f"{_name(adapter_id)} is unloaded")
 
 
 @experiment.command("start")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from penchant.cli import (
     adapters,
+    backup,
     call,
     capture,
     catalog,
@@ -11,6 +12,7 @@ from penchant.cli import (
     embed,
     evaluate,
     finetune,
+    jobs,
     mix,
     recommend,
     server,
@@ -27,5 +29,20 @@ app: Commands = Commands(
     rich_markup_mode="rich",
     help="Live, explainable interests from what people write and do.",
 )
-for module in (server, capture, catalog, users, recommend, mix, adapters, call, embed, finetune, evaluate, doctor):
+for module in (
+    server,
+    capture,
+    catalog,
+    users,
+    recommend,
+    mix,
+    adapters,
+    jobs,
+    backup,
+    call,
+    embed,
+    finetune,
+    evaluate,
+    doctor,
+):
     module.register(app)

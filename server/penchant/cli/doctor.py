@@ -150,15 +150,13 @@ def _usual_folder() -> Path:
 
 
 def _record(data: Path | None) -> tuple[bool, str]:
-    from penchant_pipelines.record.record import FILE, is_damage
+    from penchant_pipelines.record.record import FILE, is_damage, reading_uri
 
     path = (data or _usual_folder()) / FILE
     if not path.is_file():
         return True, "none yet"
-    # Of a server that was stopped in good order there is no log: reading must not leave one of another owner's.
-    mode = "mode=ro" if path.with_name(FILE + "-wal").exists() else "immutable=1"
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as connection:
+        with closing(sqlite3.connect(reading_uri(path), uri=True)) as connection:
             found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
     except sqlite3.DatabaseError as error:
         if not is_damage(error):

@@ -23,6 +23,7 @@ from penchant.cli.output import (
     print_table,
     steering_words,
     when,
+    write_line,
 )
 from penchant.v1.interest_service_pb2 import Profile
 
@@ -40,13 +41,14 @@ def profile(
         str | None,
         typer.Option("--as-of", metavar="TIME", help="As it stood then; UTC where no offset is given."),
     ] = None,
+    limit: Annotated[int, typer.Option("-n", min=0, help="Most interests to show, strongest first; 0 for all.")] = 0,
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,
 ) -> None:
     """Show a user's interests, now or as they stood at a time."""
     time = None if as_of is None else parse_time(as_of)
     with connect(server) as client:
-        found = client.profile(user, as_of=time)
+        found = client.profile(user, as_of=time, max_interests=limit)
     if as_json:
         print_json(found)
     else:
@@ -143,8 +145,12 @@ def export(
         Path | None, typer.Option("-o", "--output", metavar="FILE", dir_okay=False, help="Write here.")
     ] = None,
     server: Server = DEFAULT_SERVER,
+    as_json: Json = False,
 ) -> None:
-    """Write all that is held about a user as JSON lines, to stdout or to a file."""
+    """Write all that is held about a user as JSON lines, to stdout or to a file.
+
+    --json is about what is said of a file: on stdout the lines are JSON anyway.
+    """
     with connect(server) as client, closing(client.export_user(user)) as records:
         if output is None:
             for record in records:
@@ -161,7 +167,10 @@ def export(
             unfinished.replace(output)
         finally:
             unfinished.unlink(missing_ok=True)
-    print_line(f"{count} records in {output}")
+    if as_json:
+        write_line(f'{{"record_count": {count}}}')
+    else:
+        print_line(f"{count} records in {output}")
 
 
 def forget(
