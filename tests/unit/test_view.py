@@ -283,7 +283,8 @@ def test_languages_follow_use() -> None:
     assert read(switched, 402 * DAY).languages == ("en", "zh")
 
 
-@given(st.lists(st.tuples(st.integers(1, 40 * 24), st.sampled_from(["zh", "en"])), min_size=1, max_size=40))
+@law
+@given(st.lists(st.tuples(st.integers(1, 40 * 24), st.sampled_from(["zh", "en"])), min_size=1, max_size=DIMENSIONS))
 def test_languages_weigh_what_was_written_in_them_and_fade_with_it(told: list[tuple[int, str]]) -> None:
     times = np.cumsum([gap for gap, _ in told]) * (DAY // 24)
     events = [
