@@ -179,6 +179,29 @@ def test_the_signals_of_a_day_weigh_alike_in_any_order() -> None:
         assert [reason.share for reason in reasons] == pytest.approx([1 / len(reasons)] * len(reasons), rel=0.01)
 
 
+def test_no_day_makes_the_usual_one_much_longer() -> None:
+    author = Author(7)
+    bulk = [post(f"p{number:03}", BEGIN + number, author.text(number % 9)) for number in range(200)]
+    later = [post(f"q{day}", BEGIN + day * DAY, author.text(0)) for day in (1, 2)]
+    # Of the first day twice what is usual at first counts, then a day of one post.
+    usual = [blender().replay([*bulk, *later[:days]]).usual_day for days in (0, 1, 2)]
+    assert usual == pytest.approx([20, 30, 30 - 29 / 3])
+
+
+def test_the_centre_of_a_long_day_is_the_same_in_any_order() -> None:
+    author = Author(6)
+    texts = [unit(author.topics[0] + 0.6 * unit(author.random.standard_normal(DIMENSIONS))) for _ in range(120)]
+    # Of a day that counts no more than a sixth, too.
+    forth, back = (
+        blender()
+        .replay([post(f"p{number:02}", BEGIN + number, text) for number, text in enumerate(order)])
+        .interests[0]
+        for order in (texts, texts[::-1])
+    )
+    assert forth.signal_count == back.signal_count == 120
+    assert forth.centroid @ back.centroid > 0.999
+
+
 def test_a_text_said_again_counts_what_has_faded_of_it() -> None:
     author, mixer = Author(2), blender()
     text = author.text(0)
@@ -188,6 +211,15 @@ def test_a_text_said_again_counts_what_has_faded_of_it() -> None:
     shares = {reason.signal_id: reason.share for reason in reasons}
     # Half of the first is left, and a floor of 2 % of what never fades.
     assert shares["b"] / shares["a"] == pytest.approx(0.5 / (0.5 * 0.98 + 0.02), rel=0.01)
+
+
+def test_a_text_said_again_and_again_is_no_change_of_mind() -> None:
+    author = Author(5)
+    text = author.text(9)
+    again = [post(f"n{number:02}", BEGIN + (60 + number) * DAY, author.variation(text)) for number in range(20)]
+    assert not profile([*author.history(60), *again], BEGIN + 80 * DAY).drift.detected
+    meant = [post(f"n{number:02}", BEGIN + (60 + number) * DAY, author.text(9)) for number in range(20)]
+    assert profile([*author.history(60), *meant], BEGIN + 80 * DAY).drift.detected
 
 
 def test_a_text_long_forgotten_is_a_new_one() -> None:

@@ -237,6 +237,14 @@ def test_a_topic_nobody_wrote_about_becomes_an_interest() -> None:
     assert unwanted[0].weight == pytest.approx(1)
 
 
+def test_an_interest_that_a_word_opened_begins_with_its_first_signal() -> None:
+    word = SteeringEvent("steering-1", 0, axis(4), Steering(bias=1.0))
+    (asked,) = read([word], 10 * DAY).interests
+    (told,) = read([word, *daily(4, [10, 12])], 12 * DAY).interests
+    assert (asked.first, asked.last) == (0, 0)
+    assert (told.first, told.last) == (10 * DAY, 12 * DAY)
+
+
 def test_confidence_grows_with_days_and_more_slowly_within_one() -> None:
     def after(events: list[Evidence]) -> float:
         return read(events, 40 * DAY).interests[0].confidence
@@ -281,6 +289,9 @@ def test_languages_follow_use() -> None:
     assert read(events, 9 * DAY).languages == ("zh", "en")
     switched = [*events, *(Evidence(f"x{n}", (400 + n) * DAY, text(0, n), language="en") for n in range(2))]
     assert read(switched, 402 * DAY).languages == ("en", "zh")
+    # What is written in none that is known tells of none.
+    unknown = [Evidence(f"y{n}", (9 + n) * DAY, text(1, n), language="und") for n in range(9)]
+    assert read([*events, *unknown], 18 * DAY).languages == ("zh", "en")
 
 
 @law
@@ -298,6 +309,11 @@ def test_languages_weigh_what_was_written_in_them_and_fade_with_it(told: list[tu
         faded = mass * 2.0 ** (-(int(times[-1]) - evidence.time) / blender().long_life)
         weight[evidence.language] = weight.get(evidence.language, 0.0) + faded
     assert profile.languages == pytest.approx(weight, rel=1e-9)
+
+
+def test_what_is_known_of_a_user_fades_as_posts_do() -> None:
+    events = daily(0, [0]) + daily(1, [90], Action.DISLIKE)
+    assert [read(events, day * DAY).support for day in (90, 180)] == pytest.approx([1.5, 0.75])
 
 
 def test_a_profile_without_events_reads_empty() -> None:
@@ -367,10 +383,9 @@ def test_a_signal_named_as_a_steering_event_opens_an_interest_of_its_own() -> No
         SteeringEvent(name, 0, axis(0), Steering(bias=1), topic="tea", terms=("tea",)),
         post(name, DAY, axis(1)),
         *daily(2, range(2, 4)),
-        *daily(3, range(4, 6)),
     ]
-    profile, contributions = explain(events, blender(max_interests=2), 9 * DAY)
-    assert len({interest.id for interest in profile.interests}) == len(profile.interests) == 2
+    profile, contributions = explain(events, blender(), 9 * DAY)
+    assert len({interest.id for interest in profile.interests}) == len(profile.interests) == 3
     assert set(contributions) == {interest.id for interest in profile.interests}
 
 
