@@ -212,6 +212,12 @@ def test_a_pin_never_fades() -> None:
     assert masses[0] == masses[1] == masses[2] > 1
     later = daily(0, [0]) + daily(1, [3000])
     assert steered(later, Steering(pinned=True), 0, 3000 * DAY)[0].weight > 0.5
+    # Two signals with years between them: three quarters of both, and the word itself.
+    apart = daily(0, [0, 3001])
+    assert steered(apart, Steering(pinned=True), 0, 3001 * DAY)[0].mass == pytest.approx(0.75 * 2 + 1)
+    word = SteeringEvent("steering-1", 3001 * DAY, axis(0), Steering(pinned=True))
+    _, contributions = explain([*apart, word], blender(), 3001 * DAY)
+    assert [part.share for part in next(iter(contributions.values()))] == pytest.approx([0.4, 0.3, 0.3])
 
 
 def test_a_bias_multiplies_for_likes_and_dislikes_alike() -> None:
@@ -316,6 +322,18 @@ def test_what_is_known_of_a_user_fades_as_posts_do() -> None:
     assert [read(events, day * DAY).support for day in (90, 180)] == pytest.approx([1.5, 0.75])
 
 
+def test_the_signals_that_count_as_recent_grow_fewer_though_nothing_comes() -> None:
+    events = daily(0, [0] * 1) + [post(f"more{n}", n, text(1, n)) for n in range(1, 8)]
+    assert [read(events, days * DAY).drift.recent_signal_count for days in (0, 5, 10, 100)] == [8, 4, 2, 0]
+
+
+def test_the_first_day_fades_from_either_horizon_at_its_own_pace() -> None:
+    horizons = blender().replay(daily(0, [0]) + daily(1, [10])).horizons()
+    assert horizons is not None
+    lengths = [horizon @ text(0, 0) - horizon @ text(1, 10) * (text(0, 0) @ text(1, 10)) for horizon in horizons]
+    assert lengths == pytest.approx([2 ** (-10 / 5), 2 ** (-10 / 90)], rel=1e-5)
+
+
 def test_a_profile_without_events_reads_empty() -> None:
     found = read([], 5)
     assert found.interests == ()
@@ -414,6 +432,8 @@ def test_what_is_muted_or_wanted_less_of_speaks_against_what_is_near() -> None:
     assert steered(events, Steering(bias=1), 0, 9 * DAY)[0].against == 0
     assert steered(events, Steering(bias=-0.4), 0, 9 * DAY)[0].against == pytest.approx(0.4)
     assert steered(events, Steering(muted=True), 0, 9 * DAY)[0].against == 1
+    # Less of what is disliked leaves it a whole no.
+    assert steered(daily(0, [1], Action.DISLIKE), Steering(bias=-0.4), 0, DAY)[0].against == pytest.approx(1)
 
 
 def test_what_was_asked_for_was_asked_for_then() -> None:
