@@ -514,6 +514,16 @@ async def test_a_signal_waits_for_its_item(store: Store) -> None:
     np.testing.assert_allclose(found_vectors[1], (axis(7) + axis(8)) / np.sqrt(2), atol=1e-6)
 
 
+async def test_an_item_that_changes_leaves_signals_as_they_were_taken(store: Store) -> None:
+    await store.capture(act("like", Action.LIKE))
+    await store.upsert(("film", 4))
+    await store.capture(post("review", topic=5, day=3, item="film"))
+    before, version = pack(store.stored()), store.profiles.get("ann").version
+    await store.upsert(("film", 6))
+    assert pack(store.stored()) == pack(store.replayed()) == before
+    assert store.profiles.get("ann").version == version
+
+
 async def test_an_item_that_is_sent_twice_at_once_is_what_came_last(store: Store) -> None:
     await store.capture(act("like", Action.LIKE))
     await store.upsert(("film", 4), ("film", 6))
