@@ -59,6 +59,18 @@ def test_items_are_added_replaced_and_deleted() -> None:
     assert popularity(found)["c"] == 0
 
 
+def test_an_item_is_in_the_categories_that_it_has_now() -> None:
+    found = catalog()
+    found.upsert(Item("a", categories=("Tea", "Green Tea")), "en", {1: axis(0)})
+    found.upsert(Item("b", categories=("tea",)), "en", {1: axis(1)})
+    a, b = (found.entries[name].row for name in "ab")
+    assert (found.of_category("tea"), found.of_category("green tea")) == ({a, b}, {a})
+    found.upsert(Item("a", categories=("Coffee",)), "en", {1: axis(0)})
+    assert (found.of_category("tea"), found.of_category("green tea"), found.of_category("coffee")) == ({b}, set(), {a})
+    found.delete(["a"])
+    assert found.of_category("coffee") == set()
+
+
 def test_it_grows_past_its_first_size() -> None:
     found = catalog()
     for number in range(2500):
