@@ -23,7 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from penchant_pipelines.errors import Conflict, NotFound, Unavailable, WrongState
+from penchant_pipelines.capture import NOTHING, _capture_all, _Read
+from penchant_pipelines.errors import Conflict, NotFound, Overloaded, Unavailable, WrongState
 from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Profile, Recipe, pack, unpack
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal, Steering
 from penchant_pipelines.profiles import Profiles
@@ -513,6 +514,16 @@ async def test_a_signal_waits_for_its_item(store: Store) -> None:
     np.testing.assert_allclose(found_vectors[1], (axis(7) + axis(8)) / np.sqrt(2), atol=1e-6)
 
 
+async def test_an_item_that_changes_leaves_signals_as_they_were_taken(store: Store) -> None:
+    await store.capture(act("like", Action.LIKE))
+    await store.upsert(("film", 4))
+    await store.capture(post("review", topic=5, day=3, item="film"))
+    before, version = pack(store.stored()), store.profiles.get("ann").version
+    await store.upsert(("film", 6))
+    assert pack(store.stored()) == pack(store.replayed()) == before
+    assert store.profiles.get("ann").version == version
+
+
 async def test_an_item_that_is_sent_twice_at_once_is_what_came_last(store: Store) -> None:
     await store.capture(act("like", Action.LIKE))
     await store.upsert(("film", 4), ("film", 6))
@@ -650,6 +661,13 @@ async def test_merged_users_are_as_if_they_had_been_one(store: Store, tmp_path: 
         await store.writer.submit(lambda ledger: ledger.merge("guest", "bob"))
 
 
+async def test_what_comes_between_the_signals_of_merged_users_is_put_between_them(store: Store) -> None:
+    await store.capture(post("early", topic=0, day=1), post("late", user="guest", topic=0, day=9))
+    await store.writer.submit(lambda ledger: ledger.merge("guest", "ann"))
+    await store.capture(post("between", topic=0, day=5))
+    assert store.true()
+
+
 async def test_merging_into_somebody_new_renames(store: Store) -> None:
     await store.capture(post("p", user="guest"))
     _, _, count, _ = await store.writer.submit(lambda ledger: ledger.merge("guest", "new"))
@@ -762,7 +780,8 @@ async def test_erasing_leaves_nothing_but_a_receipt(store: Store) -> None:
     await store.capture(post("other", user="bob"))
     receipt = await store.writer.submit(lambda ledger: ledger.erase("ann", 9))
     assert receipt.signals_deleted == 4
-    assert receipt.vectors_deleted >= 3
+    # Three signals in two spaces, one waits for its item; and in each space as many interests as there may be.
+    assert receipt.vectors_deleted == 6 + 6
     assert store.commits[-1].recount == {"film", "unknown"}
     for table in (schema.steerings, schema.steering_vectors, schema.merges):
         assert store.count(table) == 0
@@ -781,6 +800,28 @@ async def test_erasing_leaves_nothing_but_a_receipt(store: Store) -> None:
     whole = b"".join(path.read_bytes() for path in store.record.folder.glob("record.sqlite3*"))
     assert b"unique words" not in whole
     assert b"about 0" in whole  # bob's
+
+
+async def test_a_guest_id_that_came_back_is_erased_with_what_was_known_of_its_merge(store: Store) -> None:
+    await store.capture(post("p", user="guest"))
+    await store.writer.submit(lambda ledger: ledger.merge("guest", "ann"))
+    await store.capture(post("q", user="guest", day=2))
+    receipt = await store.writer.submit(lambda ledger: ledger.erase("guest", 9))
+    assert receipt.signals_deleted == 1
+    assert store.count(schema.merges) == 0
+    assert store.profiles.get("ann").signal_count == 1
+    with pytest.raises(NotFound):
+        await store.writer.submit(lambda ledger: ledger.merge("guest", "ann"))
+
+
+async def test_a_resend_of_what_was_erased_meanwhile_is_sent_once_more(store: Store) -> None:
+    await store.capture(post("p"))
+    # It was known when it came, so that nobody read its text; by now its author is erased.
+    known = _Read(post("p"), DAY, NOTHING, known=True)
+    await store.writer.submit(lambda ledger: ledger.erase("ann", 9))
+    (outcome,) = await store.writer.submit(lambda ledger: _capture_all(ledger, [(known, Reading())]))
+    assert isinstance(outcome, Overloaded)
+    assert store.count(schema.signals) == store.count(schema.users) == 0
 
 
 async def test_a_rollback_leaves_profiles_at_hand_correct(store: Store) -> None:
@@ -843,6 +884,28 @@ async def test_the_outbox_tells_what_changed_once_a_group(store: Store) -> None:
         ("ann", 10),
         ("bob", 1),
     ]
+
+
+async def test_the_outbox_tells_of_what_goes(store: Store) -> None:
+    await store.upsert(("film", 0))
+    await store.capture(post("p"), post("q", user="guest"))
+    keys = {str(store.profiles.get(user).key) for user in ("ann", "guest")}
+    told = store.count(schema.outbox)
+    await store.writer.submit(lambda ledger: ledger.delete_items(["film"]))
+    await store.writer.submit(lambda ledger: ledger.merge("guest", "new"))
+    await store.writer.submit(lambda ledger: ledger.erase("ann", 9))
+    with store.record.read() as connection:
+        query = sa.select(schema.outbox.c.kind, schema.outbox.c.key).order_by(schema.outbox.c.seq).offset(told)
+        entries = {(kind, key) for kind, key in connection.execute(query)}
+    assert {("item", "film"), *(("user", key) for key in keys)} <= entries
+
+
+async def test_a_profile_reads_as_of_the_present_that_it_is_given(store: Store) -> None:
+    await store.capture(post("p", day=1), post("q", topic=1, day=5))
+    for present, as_of in ((30, 30), (3, 5)):
+        found = store.profiles.find("ann", present=present * DAY)
+        assert found is not None
+        assert (found.view.as_of, found.signal_count) == (as_of * DAY, 2)
 
 
 async def test_a_profile_as_of_then_knows_nothing_later(store: Store) -> None:

@@ -548,6 +548,48 @@ async def test_who_begins_to_watch_amid_changes_is_told_no_older_state_after_a_n
         assert (await anext(profiles)).version == 3
 
 
+HIKES = [
+    f"{what} {where}"
+    for what in ("A ridge walk", "Two days of hiking", "Snow on the trail", "A mountain hut")
+    for where in (
+        "in the Alps",
+        "above the fjords",
+        "with heavy backpacks",
+        "along the glacier",
+        "before dawn",
+        "in new boots",
+    )
+]
+SESSIONS = [
+    f"{what} {where}"
+    for what in ("Bebop piano", "A saxophone solo", "Swing records", "A jazz trio")
+    for where in ("in a New York club", "from the fifties", "at the festival")
+]
+
+
+async def test_who_watches_for_drift_alone_hears_of_nothing_else(server: Server) -> None:
+    hikes = [Signal(id=f"h-{n:02}", user_id="u", post=Post(text=text)) for n, text in enumerate(HIKES)]
+    async with aclosing(server.client.watch(["u"], drift_only=True)) as drifts, asyncio.timeout(20):
+        assert (await anext(drifts)).version == 0
+        answered = await server.rpc("BatchCapture")(BatchCaptureRequest(signals=hikes))
+        assert not any(result.drift.detected for result in answered.results)
+        assert answered.results[-1].drift.enough_evidence
+        for text in SESSIONS:
+            answer = await server.client.capture(user_id="u", text=text)
+            if answer.drift.detected:
+                break
+        told = await anext(drifts)
+        assert (told.version, told.drift.detected, told.drift.since) == (
+            answer.profile_version,
+            True,
+            answer.drift.since,
+        )
+    whole = await server.client.profile("u")
+    assert len(whole.interests) > 1
+    strongest = await server.client.profile("u", max_interests=1)
+    assert [interest.id for interest in strongest.interests] == [whole.interests[0].id]
+
+
 async def test_a_word_that_was_never_said_is_not_taken_back(server: Server) -> None:
     await server.client.capture(user_id="u", text="I love hiking")
     await server.client.steer("u", topic="jazz", muted=True)

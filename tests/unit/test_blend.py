@@ -312,6 +312,18 @@ def test_an_old_interest_yields_to_what_is_new() -> None:
     assert late.interests[0].centroid @ turn == pytest.approx(1, abs=1e-3)
 
 
+def test_a_text_said_again_opens_nothing_though_its_interest_has_moved_on() -> None:
+    def turned(degrees: float) -> Vector:
+        return unit([np.cos(np.radians(degrees)), np.sin(np.radians(degrees)), 0, 0, 0, 0])
+
+    seen = [act(0, 0, Action.VIEW, turned(0)), post(1, DAY, turned(50)), post(2, 2 * DAY, turned(92))]
+    again = act(3, 3 * DAY, Action.VIEW, turned(0))
+    (interest,) = blender().replay(seen).interests
+    assert interest.centroid @ turned(0) < 0.5
+    (interest,) = blender().replay([*seen, again]).interests
+    assert (interest.signal_count, interest.text_count) == (4, 3)
+
+
 def test_dislikes_live_apart_and_never_pull_a_like_away() -> None:
     mixer = blender()
     liked = mixer.replay([post(1, 0, axis(0))])
@@ -359,6 +371,23 @@ def test_the_cheapest_pair_merges() -> None:
     assert profile.interests[0].signal_count == 2
 
 
+def test_of_too_many_it_is_the_faded_that_merge() -> None:
+    old = [post(10 * topic + number, 0, near(topic, number)) for topic in (0, 1) for number in range(4)]
+    new = [post(90 + topic, 1000 * DAY, axis(topic)) for topic in (2, 3)]
+    found = blender().replay([*old, *new]).interests
+    assert [interest.signal_count for interest in found] == [8, 1, 1]
+
+
+def test_a_merged_interest_tells_of_both_and_counts_their_common_day_once() -> None:
+    light, heavy = axis(0), unit([1, 0, 0, 0, 1, 1])
+    more_of_it = unit([0.8, 0, 0.7, 0, 1, 1])
+    told = [post(1, 0, light), post(2, DAY // 2, heavy), post(3, DAY, more_of_it), post(4, 4 * DAY, axis(1))]
+    both, other = blender(max_interests=2).replay(told).interests
+    assert (both.signal_count, both.text_count, both.day_count) == (3, 3, 2)
+    assert (both.first, both.last) == (0, DAY)
+    assert other.centroid @ axis(1) == pytest.approx(1)
+
+
 def test_opposites_that_cancel_out_leave_a_direction() -> None:
     mixer = blender(max_interests=2)
     profile = mixer.replay([post(1, 0, axis(0)), post(2, 0, axis(1), rating=-1.0), post(3, 0, -axis(0))])
@@ -380,6 +409,26 @@ def test_the_users_word_stands_when_interests_merge() -> None:
     assert muted[0].centroid @ axis(1) > 0.99
 
 
+def test_the_users_word_stands_where_nothing_but_it_is_left_to_merge_with() -> None:
+    mixer = blender(max_interests=2)
+    profile = mixer.replay([post(1, 0, axis(0))])
+    for number in (1, 2):
+        mixer.steer(profile, SteeringEvent(f"s{number}", DAY, axis(number), Steering(muted=True)))
+    assert [interest.steering for interest in profile.interests] == [Steering(muted=True)] * 2
+    assert sorted(interest.signal_count for interest in profile.interests) == [0, 1]
+    # A word has no mass where it is a mute, and yet it does not turn to what it is merged with.
+    for number, interest in enumerate(profile.interests, start=1):
+        assert interest.centroid @ axis(number) > 0.7
+
+
+def test_of_words_alone_the_two_that_are_nearest_merge() -> None:
+    mixer, profile = blender(), Profile()
+    for number, vector in enumerate([axis(0), axis(1), unit(axis(1) + 1.7 * axis(2)), axis(3)]):
+        mixer.steer(profile, SteeringEvent(f"s{number}", number, vector, Steering(bias=1.0)))
+    centres = [interest.centroid for interest in profile.interests]
+    assert [max(float(centre @ axis(lone)) for centre in centres) for lone in (0, 1, 3)] == pytest.approx([1, 1, 1])
+
+
 def test_the_newest_word_stands_among_too_many() -> None:
     mixer = blender()
     profile = Profile()
@@ -389,6 +438,14 @@ def test_the_newest_word_stands_among_too_many() -> None:
         assert profile.find(steered.id) is steered
         assert steered.steering == word
         assert steered.centroid @ axis(number) > 0.7
+    assert len(profile.interests) == MAX_INTERESTS
+
+
+def test_the_newest_word_stands_though_it_lies_nearest_to_another() -> None:
+    mixer, profile = blender(), Profile()
+    for number, vector in enumerate([axis(0), axis(1), axis(2), unit(axis(2) + 1.7 * axis(3))]):
+        steered = mixer.steer(profile, SteeringEvent(f"s{number}", number, vector, Steering(pinned=True)))
+    assert profile.find(steered.id) is steered
     assert len(profile.interests) == MAX_INTERESTS
 
 
@@ -438,6 +495,14 @@ def test_a_topic_means_an_interest_that_it_names_or_lies_well_inside(
     assert meant == (not steered.steered_terms)
 
 
+def test_a_topic_is_named_as_it_was_written_before_its_other_terms() -> None:
+    mixer, profile = blender(), Profile()
+    said = ("green tea", "tea", "green", "leaf")
+    mixer.steer(profile, SteeringEvent("s", 0, axis(0), Steering(bias=1.0), topic="green tea", terms=said))
+    (found,) = view(profile, 0, mixer).interests
+    assert tuple(sorted(found.terms, key=lambda term: -found.terms[term])) == said
+
+
 def test_a_word_taken_back_leaves_nothing_behind() -> None:
     mixer = blender()
     plain = mixer.replay(FOOTBALL)
@@ -482,6 +547,14 @@ def test_the_last_word_on_a_topic_decides() -> None:
     assert (interest.sign, interest.steered_mass, told(interest)) == (1, 1.0, {"Cricket": True})
     (less,) = mixer.replay([*words, about(3, axis(0), "cricket", bias=-1.0)]).interests
     assert (less.sign, less.steered_mass, told(less)) == (-1, 1.0, {"cricket": False})
+
+
+def test_terms_of_the_opening_text_count_as_of_one_at_the_usual_distance() -> None:
+    mixer = blender()
+    (interest,) = mixer.replay(
+        [post(1, 0, axis(0), None, "first"), post(2, 0, unit([2, 1, 0, 0, 0, 0]), None, "second")]
+    ).interests
+    assert interest.terms["second"] > 2 * interest.terms["first"] > 0
 
 
 def test_terms_of_central_texts_count_more_and_are_bounded() -> None:
@@ -595,6 +668,15 @@ def test_every_topic_by_which_it_was_spoken_of_is_kept() -> None:
     mixer.steer(profile, about(6, axis(0), "soccer"))
     (taken_back,) = view(profile, 9, mixer).interests
     assert taken_back.topics == {}
+
+
+def test_less_of_a_topic_is_no_wish_for_more_though_it_is_pinned() -> None:
+    mixer = blender()
+    for bias, more in ((-0.5, False), (0.0, True), (0.5, True)):
+        profile = mixer.replay([post(1, 0, axis(0))])
+        word = Steering(pinned=True, bias=bias)
+        steered = mixer.steer(profile, SteeringEvent("s", 1, axis(0), word, topic="tea", terms=("tea",)))
+        assert steered.topics["tea"].more is more
 
 
 def test_a_word_on_one_topic_leaves_what_was_said_of_another() -> None:

@@ -59,6 +59,29 @@ def test_items_are_added_replaced_and_deleted() -> None:
     assert popularity(found)["c"] == 0
 
 
+def test_an_item_is_in_the_categories_that_it_has_now() -> None:
+    found = catalog()
+    found.upsert(Item("a", categories=("Tea", "Green Tea")), "en", {1: axis(0)})
+    found.upsert(Item("b", categories=("tea",)), "en", {1: axis(1)})
+    a, b = (found.entries[name].row for name in "ab")
+    assert (found.of_category("tea"), found.of_category("green tea")) == ({a, b}, {a})
+    found.upsert(Item("a", categories=("Coffee",)), "en", {1: axis(0)})
+    assert (found.of_category("tea"), found.of_category("green tea"), found.of_category("coffee")) == ({b}, set(), {a})
+    found.delete(["a"])
+    assert found.of_category("coffee") == set()
+
+
+def test_the_place_of_an_item_that_went_holds_nothing_of_it() -> None:
+    found = Catalog({1: DIMENSIONS, 2: DIMENSIONS}, InterestSettings())
+    found.upsert(Item("a"), "en", {1: axis(0), 2: axis(1)})
+    row = found.entries["a"].row
+    found.delete(["a"])
+    # The other space is being built, and lacks the new one as yet.
+    found.upsert(Item("b"), "en", {1: axis(2)})
+    assert found.entries["b"].row == row
+    assert [found.vectors[space][row].tolist() for space in (1, 2)] == [axis(2).tolist(), [0] * DIMENSIONS]
+
+
 def test_it_grows_past_its_first_size() -> None:
     found = catalog()
     for number in range(2500):
@@ -342,6 +365,30 @@ async def test_what_is_said_or_forgotten_while_the_record_is_read_counts_once(
     assert voice(anew, "film") == pytest.approx([1 + half, 0, half, 0], abs=1e-4)
 
 
+async def test_what_is_erased_while_posts_are_read_is_not_heard(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    await live.upsert()
+    await live.write(axis(2), user="eve")
+    await live.follow()
+    anew = Catalog.load(live.record, {1: DIMENSIONS}, InterestSettings())
+    read, loop, reads = anew._read_posts, asyncio.get_running_loop(), []
+
+    async def erase() -> None:
+        await live.writer.submit(lambda ledger: ledger.erase("eve", NOW))
+        for commit in live.commits:
+            anew.apply(commit)
+
+    def interrupted(*of: Any) -> Any:
+        reads.append(read(*of))
+        if len(reads) == 1:
+            asyncio.run_coroutine_threadsafe(erase(), loop).result()
+        return reads[-1]
+
+    monkeypatch.setattr(anew, "_read_posts", interrupted)
+    await anew.listen(live.record, 1)
+    assert len(reads) == 2
+    assert voice(anew, "film") == [1, 0, 0, 0]
+
+
 async def test_words_and_crowd_are_gathered_apart_from_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Catalog({1: DIMENSIONS}, InterestSettings())
     for number in range(200):
@@ -447,6 +494,10 @@ def test_a_replay_hears_all_anew_and_leaves_the_catalogue_alone() -> None:
     assert popularity(again)["b"] == 1
     assert popularity(found)["b"] == 0
     assert len(found.crowd.own(2, NOW).rows) == 0
+    # Nor does it see what becomes of the items meanwhile.
+    row = found.entries["a"].row
+    found.upsert(Item("a", create_time=9, hidden=True), "en", {})
+    assert (again.visible[row], again.created[row]) == (True, 0)
 
 
 def test_a_spread_is_even_visible_and_never_stale() -> None:

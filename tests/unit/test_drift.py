@@ -116,6 +116,33 @@ def test_a_new_topic_is_told_soon_with_its_beginning(seed: int, change: int, aft
     assert (change - 10) * HOUR <= since <= first * HOUR
 
 
+def test_a_change_is_dated_by_its_beginning_and_not_by_when_it_was_told() -> None:
+    earlier = []
+    for seed in range(10):
+        found = told(np.concatenate([texts([0], 50, seed), texts([3], 10, seed + 1000)]))
+        first = next(place for place in range(50, 60) if found[place].detected)
+        earlier.append(first - (found[first].since or 0) / HOUR)
+    assert float(np.median(earlier)) >= 1
+
+
+def test_what_texts_share_with_themselves_is_left_out_to_the_last_digit() -> None:
+    state = DriftState()
+    # Signals that have nothing in common: all that two means share is each signal with itself.
+    for place, vector in enumerate(np.eye(DIMENSIONS, dtype=np.float32)):
+        observe(state, vector, place * HOUR, NOWHERE, RULES)
+        assert state.now is not None
+        assert state.mean is not None
+        shared = [state.now @ state.now, state.mean @ state.mean, state.now @ state.mean]
+        assert shared == pytest.approx([state.now_alone, state.mean_alone, state.both_alone], rel=1e-4)
+
+
+def test_who_changes_slowly_is_not_told_of_drift_however_far_they_get() -> None:
+    angles = np.linspace(0, np.pi / 2, 1500)[:, None]
+    way = np.cos(angles) * np.eye(DIMENSIONS)[0] + np.sin(angles) * np.eye(DIMENSIONS)[3]
+    rows = 0.5 * way + np.random.default_rng(1).standard_normal((1500, DIMENSIONS)) / np.sqrt(DIMENSIONS)
+    assert alarms(np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)) == 0
+
+
 def test_most_changes_are_told_within_five_signals() -> None:
     delays = []
     for seed in range(40):

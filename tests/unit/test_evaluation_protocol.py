@@ -248,6 +248,14 @@ def test_what_was_taken_back_is_no_answer_and_known_until_then() -> None:
     assert len(known[last.known].signals) == last.known
 
 
+def test_each_undo_takes_back_one_action_of_its_own_user() -> None:
+    undo = Action.UNDO
+    signals = [like("u", 0, "i1"), like("v", 0.5, "i1"), like("u", 1, "i1", action=undo)]
+    signals += [like("u", 2, "i1"), like("u", 3, "i1", action=undo), like("u", 4, "i1", action=undo)]
+    log = read(ITEMS, signals)
+    assert log.taken_back.tolist() == [2, len(signals), 2, 4, 4, 5]
+
+
 def test_an_undo_of_the_same_time_takes_back_what_the_engine_takes_back() -> None:
     signals = [like("u", 1, "i1"), like("u", 2, "i2", action=Action.UNDO), like("u", 2, "i2")]
     signals = [replace(signal, id=name) for signal, name in zip(signals, ["first", "a", "b"], strict=True)]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from penchant_pipelines.experiment import Experiment, Report, attribution_token, find, report
 from penchant_pipelines.interests import InterestSettings
@@ -49,10 +50,11 @@ def record(tmp_path: Path) -> Iterator[Record]:
     found.close()
 
 
-def keep(record: Record, rows: Iterable[tuple[int, str, Action, int]]) -> None:
-    """Keep signals: user, space of the list, action, time."""
+def keep(record: Record, rows: Iterable[tuple[int, str, Action, int]], **more: object) -> None:
+    """Keep signals: user, space of the list, action, time; `more` holds for all of them."""
     with record.engine.begin() as connection:
-        for number, (user, space, action, time) in enumerate(rows):
+        held = connection.execute(sa.select(sa.func.count()).select_from(schema.signals)).scalar_one()
+        for number, (user, space, action, time) in enumerate(rows, start=held):
             if connection.execute(schema.users.select().where(schema.users.c.key == user)).first() is None:
                 connection.execute(
                     schema.users.insert().values(
@@ -63,7 +65,7 @@ def keep(record: Record, rows: Iterable[tuple[int, str, Action, int]]) -> None:
                 schema.signals.insert().values(
                     id=f"s-{number}", user_key=user, time=time, digest=b"", action=int(action), item_id="i", text="",
                     given_language="", attribution_token=attribution_token(space, str(number)) if space else "",
-                    context="{}", language="und", terms="[]", awaits_item=False, undone=False,
+                    **{"context": "{}", "language": "und", "terms": "[]", "awaits_item": False, "undone": False} | more,
                 )
             )  # fmt: skip
 
@@ -97,6 +99,36 @@ def test_only_feedback_on_lists_of_either_arm_in_its_time_counts(record: Record)
     assert found.control.positive[1:] == (0, 1)
     assert found.positive[1:] == (-1, 1)
     assert evaluated(record).trial.negative[0] == pytest.approx(1 / 3)
+
+
+def test_what_was_taken_back_and_what_says_nothing_count_for_neither(record: Record) -> None:
+    keep(record, [(1, "new", Action.LIKE, 150), (2, "new", Action.LIKE, 150)])
+    keep(record, [(1, "new", Action.HIDE, 150), (2, "new", Action.SAVE, 150)], undone=True)
+    before = evaluated(record)
+    assert (before.trial.signals, before.trial.positive[0]) == (2, 1)
+    # Seen for no time at all: neither liked nor disliked.
+    keep(record, [(1, "new", Action.VIEW, 150), (2, "old", Action.VIEW, 150)], value=0.0)
+    for arm in (evaluated(record).control, evaluated(record).trial):
+        assert arm.negative_per_user[0] == 0
+        assert arm.negative[0] == 0
+
+
+def test_a_user_counts_in_the_arm_of_their_name_whatever_list_they_answer_to(record: Record) -> None:
+    plan = experiment()
+    trial, control = (next(user for user in range(1, 99) if plan.takes(f"u-{user}") is arm) for arm in (True, False))
+    # Either answers to a list of the other arm: one that they were given before, or as somebody else.
+    keep(record, [(trial, "old", Action.LIKE, 150), (control, "new", Action.HIDE, 150)])
+    found = evaluated(record)
+    assert (found.trial.active_users, found.control.active_users) == (1, 1)
+    assert (found.trial.positive_per_user[0], found.trial.negative_per_user[0]) == (1, 0)
+    assert (found.control.positive_per_user[0], found.control.negative_per_user[0]) == (0, 1)
+
+
+def test_who_came_after_the_end_took_no_part(record: Record) -> None:
+    keep(record, [(1, "", Action.LIKE, 150), (2, "", Action.LIKE, 201)])
+    assert [
+        found.control.active_users + found.trial.active_users for found in (evaluated(record, 200), evaluated(record))
+    ] == [1, 2]
 
 
 def test_signals_of_one_user_do_not_make_the_interval_narrow(record: Record) -> None:

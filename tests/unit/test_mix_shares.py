@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from penchant_pipelines.recommend.mix import FAMILIES, QUERY, Mix, shares
+from penchant_pipelines.recommend.mix import FAMILIES, QUERY, Mix, own_share, shares
 from penchant_pipelines.recommend.sources import SOURCES
 
 HEARD = np.zeros(1, dtype=bool)
@@ -50,3 +50,14 @@ def test_what_nobody_wrote_about_is_recommended_by_its_own_text() -> None:
     mix, said = Mix.of({"text_last3": 1.0, "said_last3": 3.0}), standings(text_last3=1.0, said_last3=1.0)
     assert shares(mix.parts(said, HEARD)[:, 0]) == (("what others say", 0.75), ("text", 0.25))
     assert shares(mix.parts(said, ~HEARD)[:, 0]) == (("text", 1.0),)
+
+
+def test_what_compares_with_the_users_own_is_their_own_share() -> None:
+    parts = np.zeros(len(FAMILIES) + 1)
+    for family, said in (("text", 1.0), ("interests", 0.5), ("popular", 2.0), ("new", -3.0)):
+        parts[FAMILIES.index(family)] = said
+    assert own_share(parts[:-1]) == pytest.approx(1.5 / 3.5)
+    # Query words are a wish of the moment: they have a share in it all.
+    parts[-1] = 1.5
+    assert own_share(parts) == pytest.approx(1.5 / 5)
+    assert own_share(np.zeros(len(FAMILIES))) == 0

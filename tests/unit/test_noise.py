@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +180,49 @@ def test_the_signals_of_a_day_weigh_alike_in_any_order() -> None:
         assert [reason.share for reason in reasons] == pytest.approx([1 / len(reasons)] * len(reasons), rel=0.01)
 
 
+def test_no_day_makes_the_usual_one_much_longer() -> None:
+    author = Author(7)
+    bulk = [post(f"p{number:03}", BEGIN + number, author.text(number % 9)) for number in range(200)]
+    later = [post(f"q{day}", BEGIN + day * DAY, author.text(0)) for day in (1, 2)]
+    # Of the first day twice what is usual at first counts, then a day of one post.
+    usual = [blender().replay([*bulk, *later[:days]]).usual_day for days in (0, 1, 2)]
+    assert usual == pytest.approx([20, 30, 30 - 29 / 3])
+
+
+def test_the_usual_day_follows_how_much_is_usual_of_late() -> None:
+    author = Author(8)
+    calm = [post(f"p{day:03}", BEGIN + day * DAY, author.text(day % 9)) for day in range(200)]
+    busy = [post(f"q{n:03}", BEGIN + (200 + n // 4) * DAY + n, author.text(n % 9)) for n in range(200)]
+    then, now = (blender().replay(events).usual_day for events in (calm, calm + busy))
+    assert then < 2
+    assert now > 2
+
+
+def test_a_signal_of_a_long_day_is_told_to_count_less() -> None:
+    author = Author(9)
+    texts = [unit(author.topics[0] + 0.6 * unit(author.random.standard_normal(DIMENSIONS))) for _ in range(41)]
+    events = [post(f"p{number:02}", BEGIN + number // 40 * DAY, text) for number, text in enumerate(texts)]
+    _, contributions = explain(events, blender(), BEGIN + DAY)
+    [reasons] = contributions.values()
+    shares = {reason.signal_id: reason.share for reason in reasons}
+    # Of the first day a half: 20 of 40.
+    assert shares["p00"] / shares["p40"] == pytest.approx(0.5, rel=0.01)
+
+
+def test_the_centre_of_a_long_day_is_the_same_in_any_order() -> None:
+    author = Author(6)
+    texts = [unit(author.topics[0] + 0.6 * unit(author.random.standard_normal(DIMENSIONS))) for _ in range(120)]
+    # Of a day that counts no more than a sixth, too.
+    forth, back = (
+        blender()
+        .replay([post(f"p{number:02}", BEGIN + number, text) for number, text in enumerate(order)])
+        .interests[0]
+        for order in (texts, texts[::-1])
+    )
+    assert forth.signal_count == back.signal_count == 120
+    assert forth.centroid @ back.centroid > 0.999
+
+
 def test_a_text_said_again_counts_what_has_faded_of_it() -> None:
     author, mixer = Author(2), blender()
     text = author.text(0)
@@ -188,6 +232,15 @@ def test_a_text_said_again_counts_what_has_faded_of_it() -> None:
     shares = {reason.signal_id: reason.share for reason in reasons}
     # Half of the first is left, and a floor of 2 % of what never fades.
     assert shares["b"] / shares["a"] == pytest.approx(0.5 / (0.5 * 0.98 + 0.02), rel=0.01)
+
+
+def test_a_text_said_again_and_again_is_no_change_of_mind() -> None:
+    author = Author(5)
+    text = author.text(9)
+    again = [post(f"n{number:02}", BEGIN + (60 + number) * DAY, author.variation(text)) for number in range(20)]
+    assert not profile([*author.history(60), *again], BEGIN + 80 * DAY).drift.detected
+    meant = [post(f"n{number:02}", BEGIN + (60 + number) * DAY, author.text(9)) for number in range(20)]
+    assert profile([*author.history(60), *meant], BEGIN + 80 * DAY).drift.detected
 
 
 def test_a_text_long_forgotten_is_a_new_one() -> None:
@@ -209,6 +262,10 @@ def test_a_dislike_is_no_repetition_of_a_like() -> None:
     found = profile(acts, BEGIN + MINUTE)
     assert sorted(interest.sign for interest in found.interests) == [-1, 1]
     assert min(interest.weight for interest in found.interests) < -0.5
+    again = [replace(acts[1], id=name) for name in "cd"]
+    assert profile(again, BEGIN + MINUTE).interests[0].mass == pytest.approx(1)
+    turned = blender().replay([again[0], replace(acts[0], id="e", time=BEGIN + 2 * MINUTE)])
+    assert [(interest.sign, interest.text_count) for interest in turned.interests] == [(-1, 1), (1, 1)]
 
 
 SPAM = {

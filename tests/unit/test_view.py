@@ -212,6 +212,12 @@ def test_a_pin_never_fades() -> None:
     assert masses[0] == masses[1] == masses[2] > 1
     later = daily(0, [0]) + daily(1, [3000])
     assert steered(later, Steering(pinned=True), 0, 3000 * DAY)[0].weight > 0.5
+    # Two signals with years between them: three quarters of both, and the word itself.
+    apart = daily(0, [0, 3001])
+    assert steered(apart, Steering(pinned=True), 0, 3001 * DAY)[0].mass == pytest.approx(0.75 * 2 + 1)
+    word = SteeringEvent("steering-1", 3001 * DAY, axis(0), Steering(pinned=True))
+    _, contributions = explain([*apart, word], blender(), 3001 * DAY)
+    assert [part.share for part in next(iter(contributions.values()))] == pytest.approx([0.4, 0.3, 0.3])
 
 
 def test_a_bias_multiplies_for_likes_and_dislikes_alike() -> None:
@@ -235,6 +241,14 @@ def test_a_topic_nobody_wrote_about_becomes_an_interest() -> None:
     assert unwanted[4].sign == -1
     assert unwanted[4].weight < 0
     assert unwanted[0].weight == pytest.approx(1)
+
+
+def test_an_interest_that_a_word_opened_begins_with_its_first_signal() -> None:
+    word = SteeringEvent("steering-1", 0, axis(4), Steering(bias=1.0))
+    (asked,) = read([word], 10 * DAY).interests
+    (told,) = read([word, *daily(4, [10, 12])], 12 * DAY).interests
+    assert (asked.first, asked.last) == (0, 0)
+    assert (told.first, told.last) == (10 * DAY, 12 * DAY)
 
 
 def test_confidence_grows_with_days_and_more_slowly_within_one() -> None:
@@ -281,9 +295,13 @@ def test_languages_follow_use() -> None:
     assert read(events, 9 * DAY).languages == ("zh", "en")
     switched = [*events, *(Evidence(f"x{n}", (400 + n) * DAY, text(0, n), language="en") for n in range(2))]
     assert read(switched, 402 * DAY).languages == ("en", "zh")
+    # What is written in none that is known tells of none.
+    unknown = [Evidence(f"y{n}", (9 + n) * DAY, text(1, n), language="und") for n in range(9)]
+    assert read([*events, *unknown], 18 * DAY).languages == ("zh", "en")
 
 
-@given(st.lists(st.tuples(st.integers(1, 40 * 24), st.sampled_from(["zh", "en"])), min_size=1, max_size=40))
+@law
+@given(st.lists(st.tuples(st.integers(1, 40 * 24), st.sampled_from(["zh", "en"])), min_size=1, max_size=DIMENSIONS))
 def test_languages_weigh_what_was_written_in_them_and_fade_with_it(told: list[tuple[int, str]]) -> None:
     times = np.cumsum([gap for gap, _ in told]) * (DAY // 24)
     events = [
@@ -297,6 +315,23 @@ def test_languages_weigh_what_was_written_in_them_and_fade_with_it(told: list[tu
         faded = mass * 2.0 ** (-(int(times[-1]) - evidence.time) / blender().long_life)
         weight[evidence.language] = weight.get(evidence.language, 0.0) + faded
     assert profile.languages == pytest.approx(weight, rel=1e-9)
+
+
+def test_what_is_known_of_a_user_fades_as_posts_do() -> None:
+    events = daily(0, [0]) + daily(1, [90], Action.DISLIKE)
+    assert [read(events, day * DAY).support for day in (90, 180)] == pytest.approx([1.5, 0.75])
+
+
+def test_the_signals_that_count_as_recent_grow_fewer_though_nothing_comes() -> None:
+    events = daily(0, [0] * 1) + [post(f"more{n}", n, text(1, n)) for n in range(1, 8)]
+    assert [read(events, days * DAY).drift.recent_signal_count for days in (0, 5, 10, 100)] == [8, 4, 2, 0]
+
+
+def test_the_first_day_fades_from_either_horizon_at_its_own_pace() -> None:
+    horizons = blender().replay(daily(0, [0]) + daily(1, [10])).horizons()
+    assert horizons is not None
+    lengths = [horizon @ text(0, 0) - horizon @ text(1, 10) * (text(0, 0) @ text(1, 10)) for horizon in horizons]
+    assert lengths == pytest.approx([2 ** (-10 / 5), 2 ** (-10 / 90)], rel=1e-5)
 
 
 def test_a_profile_without_events_reads_empty() -> None:
@@ -366,10 +401,9 @@ def test_a_signal_named_as_a_steering_event_opens_an_interest_of_its_own() -> No
         SteeringEvent(name, 0, axis(0), Steering(bias=1), topic="tea", terms=("tea",)),
         post(name, DAY, axis(1)),
         *daily(2, range(2, 4)),
-        *daily(3, range(4, 6)),
     ]
-    profile, contributions = explain(events, blender(max_interests=2), 9 * DAY)
-    assert len({interest.id for interest in profile.interests}) == len(profile.interests) == 2
+    profile, contributions = explain(events, blender(), 9 * DAY)
+    assert len({interest.id for interest in profile.interests}) == len(profile.interests) == 3
     assert set(contributions) == {interest.id for interest in profile.interests}
 
 
@@ -398,6 +432,8 @@ def test_what_is_muted_or_wanted_less_of_speaks_against_what_is_near() -> None:
     assert steered(events, Steering(bias=1), 0, 9 * DAY)[0].against == 0
     assert steered(events, Steering(bias=-0.4), 0, 9 * DAY)[0].against == pytest.approx(0.4)
     assert steered(events, Steering(muted=True), 0, 9 * DAY)[0].against == 1
+    # Less of what is disliked leaves it a whole no.
+    assert steered(daily(0, [1], Action.DISLIKE), Steering(bias=-0.4), 0, DAY)[0].against == pytest.approx(1)
 
 
 def test_what_was_asked_for_was_asked_for_then() -> None:
