@@ -319,7 +319,7 @@ def test_a_text_said_again_opens_nothing_though_its_interest_has_moved_on() -> N
     seen = [act(0, 0, Action.VIEW, turned(0)), post(1, DAY, turned(50)), post(2, 2 * DAY, turned(92))]
     again = act(3, 3 * DAY, Action.VIEW, turned(0))
     (interest,) = blender().replay(seen).interests
-    assert interest.centroid @ again.vector < 0.5
+    assert interest.centroid @ turned(0) < 0.5
     (interest,) = blender().replay([*seen, again]).interests
     assert (interest.signal_count, interest.text_count) == (4, 3)
 
