@@ -351,6 +351,15 @@ def test_a_users_own_favours_count_at_once() -> None:
     np.testing.assert_allclose(found.alike_users(3, own, 3, DAY)[-1], [np.sqrt(2)] * 2 + [0])
 
 
+def test_what_similar_people_favour_counts_at_once() -> None:
+    found = crowd([liked(user, row, DAY) for user in (1, 2) for row in (0, 1)])
+    own = found.own(1, DAY)
+    found.add([Favour(2, 2, 2 * DAY, 1.0), Favour(3, 3, 2 * DAY, 1.0)])
+    np.testing.assert_allclose(found.alike_users(1, own, 4, 2 * DAY)[-1], [1, 1, 1, 0])
+    fresh = found.alike_users(1, own, 4, 9 * DAY)[0]
+    assert fresh[2] == pytest.approx(0.5)
+
+
 def test_many_favours_are_taken_into_the_matrix_by_themselves() -> None:
     found = crowd([liked(1, 0, DAY)])
     found.own(1, DAY)

@@ -36,8 +36,8 @@ class BagOfWords:
     def encode(self, texts: Sequence[str]) -> Vectors:
         rows = [np.sum([word_vector(word) for word in text.lower().split() or [""]], axis=0) for text in texts]
         vectors = np.array(rows, dtype=np.float32).reshape(-1, self.dimensions)
-        unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        return unit
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors
 
 
 def test_a_taste_that_had_faded_by_then_yields_to_that_of_then() -> None:

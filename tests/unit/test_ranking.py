@@ -147,6 +147,11 @@ def test_strangers_get_what_is_popular_and_the_known_what_is_theirs() -> None:
     assert pull[0] > 0 > pull[2]
 
 
+def test_of_whom_little_is_known_their_taste_comes_first_and_then_what_is_popular() -> None:
+    found = rate(taste(interest(0, 1.0), support=0.0), [axis(0), axis(1)], popularity=[0, 100])
+    assert found.scores == pytest.approx([1, 0.2], abs=1e-6)
+
+
 def test_fresh_taste_leads_the_more_the_likelier_drift_is() -> None:
     items = [axis(0), axis(1)]
     scores = [
@@ -198,6 +203,8 @@ def test_a_taste_splits_a_profile() -> None:
     # What the user asked for in words counts as evidence at once.
     asked = taste(interest(0, 1.0, signals=0), support=0.0)
     assert asked.support == 1.0
+    for word, more in ((Steering(pinned=True), True), (Steering(bias=0.2), True), (Steering(bias=-0.2), False)):
+        assert taste(replace(interest(0, 1.0), steering=word)).steered is more
 
 
 def test_only_items_of_a_muted_interest_are_muted() -> None:

@@ -358,3 +358,9 @@ def test_no_text_takes_longer_than_a_blink(pieces: list[str], times: int) -> Non
     start = time.thread_time()  # of the processor: a busy machine is no fault of the patterns
     refused("".join(pieces) * times, lambda text: [text])
     assert time.thread_time() - start < 0.5
+
+
+def test_letters_that_are_longer_in_lower_case_shift_nothing() -> None:
+    subject = refused("İ, stop showing me Crypto", TEXT.segment)
+    assert subject is not None
+    assert subject.split()[-1] == "crypto"
