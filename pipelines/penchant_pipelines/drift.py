@@ -63,7 +63,11 @@ class DriftSettings(Section):
     memory_signals: int = Field(
         default=200, ge=20, description="Signals that the mean reaches back, so that slow change passes for none."
     )
-    trust_signals: int = Field(default=20, ge=1, description="Signals for which an alarm stands.")
+    trust_signals: int = Field(
+        default=20,
+        ge=1,
+        description="Signals for which an alarm stands; it is renewed for as long as the change is plain.",
+    )
 
 
 class DriftState(msgspec.Struct):
@@ -91,7 +95,7 @@ class DriftState(msgspec.Struct):
     onset: int | None = None
     """Event time (µs) at which the evidence last began to gather."""
     since: int | None = None
-    """Onset of the change that is being told, None where there is none."""
+    """Onset of the change that was told last; None before the first."""
     remaining: int = 0
     """Signals for which the alarm still stands."""
 
@@ -110,10 +114,7 @@ class DriftReport(NamedTuple):
 
 def observe(state: DriftState, vector: Vector, time: int, middle: Vector, settings: DriftSettings) -> None:
     """Take in one positive signal, a (d,) unit vector, at an event time (µs). `middle` (d,) is that of the space."""
-    if state.remaining:
-        state.remaining -= 1
-        if state.remaining == 0:
-            state.since = None
+    state.remaining = max(0, state.remaining - 1)
     state.count += 1
     share = max(settings.newest_share, 1 / state.count)
     if state.now is None or state.mean is None:
