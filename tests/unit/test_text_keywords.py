@@ -84,6 +84,13 @@ def test_a_part_of_a_term_is_left_out_unless_it_is_used_by_itself(pipeline: Text
     assert "bread" in pipeline.read("rye bread, and more bread, any bread").terms
 
 
+@pytest.mark.parametrize("phrase", ["超甜", "不香", "炒出", "带得"])
+def test_an_adverb_with_its_word_and_a_verb_with_its_ending_are_no_guessed_words(
+    pipeline: TextPipeline, phrase: str
+) -> None:
+    assert pipeline.read(f"{phrase}，西瓜").terms == ("西瓜",)
+
+
 def test_a_single_character_is_a_term_only_where_no_longer_word_is(pipeline: TextPipeline) -> None:
     assert pipeline.read("猫！").terms == ("猫",)
     assert pipeline.read("狗向着我跑了过来").terms == ("狗",)

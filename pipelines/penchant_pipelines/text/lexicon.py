@@ -21,6 +21,9 @@ _PARTS_OF_SPEECH = {
 _TAGGED_AMISS = frozenset("徒步 相机 照相 相声 越剧 随笔 仿真 立体声 异步 从句 婉约 仿古 马步".split())  # noqa: SIM905
 # With these begin words that jieba guesses of an adverb and what follows it: 很香, 没读, 刚看.
 _ADVERBS = "很太没还再又就被刚"
+# So do guessed words of two characters with these, and with those they end as verbs do: 不香, 超甜, 买了, 跑着.
+_DEGREES = "不好超"
+_VERB_ENDINGS = "了着到得起掉进出"
 _PROPER_NAMES = ("nr", "ns", "nt", "nz")
 _THINGS = "njsbtfgx"
 _NAME_BONUS = 0.1
@@ -42,9 +45,14 @@ _KOREAN_VERB = re.compile(r"(?:니다|해요|어요|아요|예요|세요|지만|
 
 def chinese_weight(word: str, known: bool) -> float:
     """0…1 for a word in simplified characters; `known` tells words of the dictionary from guessed ones."""
-    if len(word) < 2 or is_stop_word(word, "zh") or (not known and word[0] in _ADVERBS):
+    if len(word) < 2 or is_stop_word(word, "zh") or (not known and _is_a_phrase(word)):
         return 0.0
     return _chinese_words().get(word, (1.0 if known else _UNKNOWN, 0.0))[0]
+
+
+def _is_a_phrase(guessed: str) -> bool:
+    short = len(guessed) == 2
+    return guessed[0] in _ADVERBS or (short and (guessed[0] in _DEGREES or guessed[1] in _VERB_ENDINGS))
 
 
 def is_thing(character: str) -> bool:
