@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from penchant_pipelines.stance import holds_praise
 
@@ -34,26 +35,42 @@ _PIECES = {
     "WHOLLY": "(?:(?>真心|真的?是?|实在是?|完全|根本|一点[儿也都]*|丝毫|从来|向来|一直|已经|早就|早已|都|就|很|非常"
     "|特别|超级?|最|好|越来越|再也|并|挺|比较|表示))*",
     "AGAIN": "(?:再|总是?|老是?|一直|天天|整天|每天)*",
+    "NO_MORE": "(?:别|不要|请勿|不用|不必|甭)",
     "AFTER": "(?!的|你|您|他|她|自己|别人|人家|我|也|就|还|鬼|吗|么|才怪)",
-    "FEED": "(?:推(?:荐|送|销)?(?![迟开倒脱理动进翻测拿]|广(?!告))|发|刷|弹|展示|显示)",
+    "FEED": "(?:PUSH|发|刷|弹|展示|显示)",
+    # Other verbs begin with 推, and other things than posts are pushed.
+    "PUSH": "推(?:荐|送|销|播)?(?![迟开倒脱理动进翻测拿卸辞敲托诿搡却崇举算断导演选延后出到向上下来去诚陈给]|广(?!告)"
+    r"|[门车人墙我你您他她它]了?\W*$)",
+    "SOMEBODY": "[你您他她人]",
+    "MATTER": "(?:内容|帖子?|文章|视频|影片|新闻|消息|广告|东西|推送|话题|节目)",
 }
 _ENGLISH = (
     # no more of it
     "(?:(?:can|could|would|will) you )?(?:please )?(?:just )?(?:stop|quit) "
-    r"(?:(?:showing|sending|recommending|suggesting|feeding|giving|pushing) (?:me|us)|recommending|suggesting)\b",
-    r"(?:don't|do not|never) (?:ever )?(?:show|send|recommend|suggest|push|feed) (?:me|us)\b(?! the\b)",
+    r"(?:(?:showing|sending|recommending|suggesting|feeding|giving|pushing) (?:me|us)|recommending|suggesting)\b"
+    "(?! around)",
+    r"(?:(?:can|could|would|will) you )?(?:please )?(?:just )?(?:stop|quit) (?:pushing|forcing) THING"
+    r"(?P<subject_pushed_at_me>(?:\w+ ){1,4})(?:on|to|at) (?:me|us)\b",
+    "(?:stop|enough) with (?:the|this|these|those|all the|all this) ",
+    r"(?:hide|block|mute|remove) (?:everything|anything|all posts|all videos) about\b",
+    r"no (?P<subject_asked_away>(?:\w+ ){1,3})please\W*$",
+    r"(?:(?:can|could|would|will) you not|don't|do not|never) (?:ever )?"
+    r"(?:show|send|recommend|suggest|push|feed) (?:me|us)\b(?! the\b)",
     r"(?:get|remove|hide|keep) (?P<subject_kept_out>(?:\w+ ){1,4})(?:off|from|out of) my (?:feed|timeline)\b",
     r"(?:don't|do not) want (?P<subject_unwanted>(?:\w+ ){1,4})(?:in|on) my (?:feed|timeline)\b",
     r"(?:show|send|give) (?:me|us) (?:less|fewer|no)\b",
-    r"(?:enough|no more|less|fewer)\bSTUFF",
+    r"(?:enough|no more|less|fewer)\bSTUFF|(?<=please )no more THING",
     r"unsubscribe(?=\W*$| me\b)|(?:unsubscrib|unfollow|mut|block)(?:ed|ing) (?:from )?(?:all|every|any)\b",
     r"VERY(?:don't|do not|never) VERY(?:want|need) to (?:see|hear|read|get) "
     r"(?:any|anything|another|more|about|this|these)\b",
+    "VERY(?:don't|do not) VERYwant to (?:see|hear about|read about) THING",
+    r"never want to (?:see|hear|read) (?:about )?THING(?=.{1,40} (?:ever )?again\b)",
     # no interest in it
     r"(?:am |are |was )?VERY(?:not|no longer) VERY(?:(?:interested in|into|keen on) THING|interested\W*$)",
     r"(?:(?P<subject_not_mine>.{1,40}) (?:is not|isn't|are not|aren't)|not) (?:really )?"
     r"(?:my (?:thing|cup of tea|jam)|for me)\W*$",
     "(?:have |had |got )?VERY(?:no|zero) interest in THING",
+    r"(?P<subject_of_little_interest>.{1,40}) (?:does not|doesn't|do not|don't) (?:really )?interest (?:me|us)\W*$",
     "(?:have )?VERYlost (?:all )?interest in THING",
     "VERY(?:(?:couldn't|could not) care less about|(?:don't|do not) care (?:about|for)) THING",
     # too much of it
@@ -74,12 +91,21 @@ _ENGLISH = (
 _CHINESE = (
     # no more of it
     "(?:别|不要|请勿|停止|少)AGAIN(?:给|向|跟|对)(?:我们?|俺)FEED",
-    "(?:别|不要|请勿)AGAIN推(?:荐|送)?(?:了|这|任何|有?关)",
+    "(?:别|不要|请勿)AGAIN让我(?:看|刷|听)(?:到|见)?(?!.{0,8}SOMEBODY)",
+    "(?:别|不要|少)AGAIN给我看点?(?!.{0,8}SOMEBODY)",
+    "少推(?:荐|送|播)?(?:一?点|一?些)",
+    "NO_MOREAGAIN推(?:荐|送|播)?(?:了|这|任何|有?关)",
     "(?:别|不要|请勿)AGAIN(?:发|推)给我",
-    "(?:别再|不要再|停止)(?:推荐|推送)(?!给(?!我))",
+    r"(?:别|不要|请勿)AGAINPUSH(?P<subject_pushed>[^，。！？给]{1,12})(?:给我们?(?!的)|[了吗吧]+[\W_]*$)",
+    "(?:别再|不要再|停止)推(?:荐|送|播)(?!给(?!我))",
     "WHOLLY不想再?(?:看|听|刷|见|收|接)(?:到|见)?(?:任何|这[种类些个]|有?关|跟|和)",
-    "WHOLLY不想再(?:看|听|刷|见|收|接)(?:到|见)?(?![完一])",
+    "WHOLLY不想再(?:看|听|刷|见|收|接)(?:到|见)?(?![完一]|.{0,8}SOMEBODY)",
+    "再也不想(?:看|听|刷|见)(?:到|见)?(?![完一]|.{0,8}SOMEBODY)",
+    r"WHOLLY不想(?:看|听|刷)(?:到|见)?(?=[^，。！？]{1,12}MATTER了?\W*$)(?!.{0,8}SOMEBODY)",
+    r"WHOLLY不想(?:看|刷)(?P<subject_tired_of>(?!书|电视|手机|电脑|下去|[到见])[^，。！？你您他她人]{2,10})了\W*$",
     "(?:果断|直接|一键|全部)?(?:取关|取消关注|拉黑|屏蔽|退订)(?:了|所有|一切|任何|全部|$)",
+    # no interest in it
+    r"(?:不感兴趣|没兴趣|没有兴趣|无感)[了啊的]?\W*$",
     # too much of it
     "WHOLLY(?:受够了?|看腻了?|听腻了?|刷腻了?|看烦了?|听烦了?|看吐了|厌倦了?)AFTER",
     "WHOLLY(?:烦死|烦透)(?:人|个人)?了?(?=.{2})AFTER",
@@ -87,6 +113,7 @@ _CHINESE = (
 # These are the author's own only where nobody else stands before them.
 _CHINESE_FEELINGS = (
     "(?:对(?P<subject_of_no_interest>[^也]{1,20}?))?WHOLLY(?:不感兴趣|不感冒|没兴趣|没有兴趣|没啥兴趣|没什么兴趣|毫无兴趣|提不起兴趣|无感(?!觉))AFTER",
+    "(?:对(?P<subject_of_not_a_bit>[^也]{1,20}?))?(?:一点|半点|一丝)儿?兴趣[都也]?没有AFTER",
     "WHOLLY不关心AFTER",
     "WHOLLY(?:讨厌|厌恶|反感)AFTER",
     "WHOLLY(?:不喜欢|不爱看|不爱听|不爱吃|不待见|欣赏不来|喜欢不起来)AFTER",
@@ -95,7 +122,8 @@ _ENGLISH_START = (
     "(?:(?:ugh|argh|meh|please|pls|honestly|seriously|frankly|sorry|ok|okay|no|omg|hey|guys|and|just) )*(?:i |we )?"
 )
 _CHINESE_START = (
-    "(?:(?>请|求求?你?们?了?|拜托|麻烦|能不能|可不可以|可以|你们|系统|平台|啊|唉|哎|呃|说真的|说实话|老实说|讲真))*"
+    "(?:(?>请|以后|今后|求求?你?们?了?|拜托|麻烦|能不能|能(?=[别不])|可不可以|可以|你们|系统|平台"
+    "|啊|唉|哎|呃|说真的|说实话|老实说|讲真))*"
 )
 # What it is about may come first, but nobody else, and nothing that turns it round.
 _ABOUT = "(?:(?!谁|没|不|非|即使|就算|他|她|人|大家|孩子|朋友|妈|爸|老|怎么|被|让|令|会|对|：).){1,14}?"
@@ -109,10 +137,28 @@ _TAKEN_BACK = re.compile(
 # What is qualified is a part of a subject: 不喜欢人多的路线.
 _QUALIFIED = re.compile(r"(?<!真)的(?=[\u4e00-\u9fff])(?!内容|帖|文章|视频|新闻|消息|广告|东西|推送|话题)")
 _REQUEST = re.compile("(?:can|could|would|will) you|please|能不能|可不可以|可以|请|求")
-_WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]{1,2}|[^\W_\u3400-\u4dbf\u4e00-\u9fff]+")
+_WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]{1,2}|[^\W_\u3400-\u4dbf\u4e00-\u9fff]+(?:'[a-z]+)?")
 _CLAUSE = re.compile(r"[^.!?,;~…。！？，、；～—]+[.!?,;~…。！？，、；～—]*")
 _SPACE = re.compile(r"(?<=[\u3400-\u4dbf\u4e00-\u9fff]) (?=[\u3400-\u4dbf\u4e00-\u9fff])")
 """Between Chinese characters it stands for a comma."""
+_PLEASE = re.compile(r", please(?=\W*$)", re.IGNORECASE)
+"""Elsewhere it begins what is asked for: "I am vegetarian, please …"."""
+_OFFERED = re.compile(
+    r"(?!(?:want|need|any\w*|some\w*|more|another|you|would|do|does|is|are|can|could|shall|should|what|who|how|why|help)\b)"
+    r"(?P<subject>\w+(?: \w+){0,2})\? no,? (?:thanks|thank you)\W*"
+)
+"""A whole text: "Golf? No thanks."."""
+_ASKED_AGAIN = re.compile(
+    r"(?:please )?\b(?:stop|quit|don't|do not) (?:recommend|suggest)\w*(?: (?:it|this|that|them)\b)?"
+    "|请?(?:别|不要)再?推荐?了?",
+    re.IGNORECASE,
+)
+"""What follows a refusal, and is neither a part of its subject nor praise."""
+_SAYS_NOTHING = re.compile(
+    r"\b(?:it|this|that|them|these|those|please|again|any ?more|now|already|i|we|me|us|\w+ posts)\b"
+    "|请|麻烦|拜托|这[种类些个样]?|那[种类些个]?|它们?|我们?|[了的吧啊呢吗]|内容|东西"
+)
+_ADDRESS = re.compile(rf"{_CHINESE_START}(?:我们?(?![\u4e00-\u9fff]))?")
 _CONTRACTIONS = {
     "’": "'",
     "i'm ": "i am ",
@@ -120,7 +166,6 @@ _CONTRACTIONS = {
     "i've ": "i have ",
     "dont ": "don't ",
     "cant ": "can't ",
-    ", please": " please",
 }
 
 
@@ -132,45 +177,67 @@ def refused(text: str, segment: Callable[[str], Sequence[str]]) -> str | None:
     written = _SPACE.sub("，", text)
     for contraction, spelt_out in _CONTRACTIONS.items():
         written = re.sub(re.escape(contraction), spelt_out, written, flags=re.IGNORECASE)
+    written = _PLEASE.sub(" please", written)
     plain = written.lower()
     if len(text) > 10 * LONGEST or len(_WORD.findall(plain)) > LONGEST or _TAKEN_BACK.search(plain):
         return None
-    phrase, subject = _refusal(plain)
-    if not phrase or _QUALIFIED.search(plain.partition(phrase)[2]):
-        return None
-    if holds_praise(segment(plain.replace(phrase, " . "))):
-        return None
     # Some letters are longer in lower case.
     whole = written if len(written) == len(plain) else plain
-    begin = plain.index(phrase)
-    inside = begin + phrase.index(subject)
-    told = whole[inside : inside + len(subject)]
-    return f"{whole[:begin]} {told} {whole[begin + len(phrase) :]}".strip()
+    if offered := _OFFERED.fullmatch(plain):
+        return whole[: offered.end("subject")]
+    refusal = _refusal(plain)
+    if refusal is None:
+        return None
+    after = plain[refusal.end :]
+    if _QUALIFIED.search(after) or holds_praise(segment(f"{plain[: refusal.begin]} . {_ASKED_AGAIN.sub(' ', after)}")):
+        return None
+    told = whole[refusal.subject]
+    own = f"{whole[refusal.clause : refusal.begin]} {told} {whole[refusal.end : refusal.clause_end]}"
+    # A remark that stands before is about something else, if the sentence says what it refuses: "I am vegetarian, …".
+    before = "" if _WORD.search(_SAYS_NOTHING.sub(" ", own)) else whole[: refusal.clause]
+    rest = _ASKED_AGAIN.sub(" ", whole[refusal.clause_end :])
+    return _ADDRESS.sub("", f"{before}{own}{rest}".strip()).strip()
 
 
-def _refusal(text: str) -> tuple[str, str]:
-    """Find the phrase that refuses: in the first clause that is more than a remark, or later one that says "it".
+class _Refusal(NamedTuple):
+    """Where a phrase that refuses stands in a text, and the clause that it stands in."""
 
-    Second value: what the phrase itself says it is about, if it does.
-    """
+    clause: int
+    begin: int
+    end: int
+    clause_end: int
+    subject: slice
+    """What the phrase itself says it is about; empty if it does not."""
+
+
+def _refusal(text: str) -> _Refusal | None:
+    """Find the phrase that refuses: in the first clause that is more than a remark, or later one that says "it"."""
     opening = True
-    for clause in _CLAUSE.findall(text):
-        said = clause.strip(" \"'*()")
-        asked = clause.rstrip().endswith(("?", "？"))
+    for clause in _CLAUSE.finditer(text):
+        said = clause.group().strip(" \"'*()")
+        start = clause.start() + clause.group().index(said)
+        asked = clause.group().rstrip().endswith(("?", "？"))
         if not asked or _REQUEST.match(said):
             for pattern in _patterns(opening):
                 if found := pattern.match(said):
-                    subjects = (text for name, text in found.groupdict().items() if name.startswith("subject"))
-                    return found["phrase"], next(filter(None, subjects), "")
+                    spans = [found.span(name) for name in found.groupdict() if name.startswith("subject")]
+                    begin, end = max(spans, default=(-1, -1))
+                    return _Refusal(
+                        clause.start(),
+                        start + found.start("phrase"),
+                        start + found.end("phrase"),
+                        clause.end(),
+                        slice(start + begin, start + end) if begin >= 0 else slice(0, 0),
+                    )
         opening = opening and len(_WORD.findall(said)) <= REMARK
-    return "", ""
+    return None
 
 
 @functools.cache
 def _patterns(opening: bool) -> list[re.Pattern[str]]:
     """Patterns of a clause; after the opening what is refused must have been named before."""
     pieces = _PIECES if opening else {**_PIECES, "THING": "(?:it|this|that|them)"}
-    about = f"(?:{_ABOUT})?" if opening else ""
+    about = f"(?:{_ABOUT})??" if opening else ""
     about_own = f"(?:{_ABOUT}我们?)?" if opening else ""
     end = "" if opening else r"(?:了|的|啊|啦|吧| anymore| any more| already| now|\W)*$"
     patterns = []

@@ -503,6 +503,43 @@ def test_a_topic_is_named_as_it_was_written_before_its_other_terms() -> None:
     assert tuple(sorted(found.terms, key=lambda term: -found.terms[term])) == said
 
 
+BIKE = [("winter tyres", "mudguards"), ("tyre", "sealant"), ("tuba", "neighbour")]
+"""What three posts on one thing speak of."""
+
+
+@pytest.mark.parametrize(
+    ("said", "topic", "meant"),
+    [
+        (BIKE, "tuba", False),
+        (BIKE, "tyre", True),
+        (BIKE[1:], "tuba", True),  # none was said twice: any may be its name
+        ([*BIKE[1:], ("tuba",)], "tuba", True),
+    ],
+)
+def test_what_one_text_said_names_no_interest_in_which_other_words_recur(
+    said: list[tuple[str, ...]], topic: str, meant: bool
+) -> None:
+    mixer = blender()
+    posts = [post(n, n, near(0, n), None, *terms) for n, terms in enumerate(said)]
+    profile = mixer.replay(posts)
+    [interest] = profile.interests
+    vector = unit(
+        NEARLY * interest.centroid + np.sqrt(1 - NEARLY**2) * unit(axis(1) - interest.centroid[1] * interest.centroid)
+    )
+    assert (mixer.steer(profile, about(9, vector, topic, muted=True)) is interest) is meant
+    again = mixer.replay([*posts, *(replace(one, id=f"again-{one.id}", time=one.time + 5) for one in posts)])
+    assert (
+        again.interests[0].recurrent == mixer.replay(posts).interests[0].recurrent
+    )  # no text is another for coming twice
+
+
+def test_a_word_of_two_interests_recurs_in_what_they_merge_into() -> None:
+    mixer = blender()
+    posts = [post(n, n, axis(n), None, "bread" if n < 2 else "word", f"other {n}") for n in range(MAX_INTERESTS + 1)]
+    profile = mixer.replay(posts)
+    assert [interest.recurrent for interest in profile.interests if interest.recurrent] in ([["bread"]], [["word"]])
+
+
 def test_a_word_taken_back_leaves_nothing_behind() -> None:
     mixer = blender()
     plain = mixer.replay(FOOTBALL)

@@ -122,6 +122,33 @@ I never want to see another reality show
 不要给我推荐比特币
 已取关
 股票的帖子别发给我了
+I am vegetarian, please stop recommending steakhouses
+We don't eat meat, stop recommending burger places
+Golf? No thanks.
+stop pushing golf on me
+Could you not show me poker?
+I don't want to see celebrity gossip
+I never want to see reality shows again
+Enough with the diet tips
+hide everything about astrology
+no country music please
+please no more crypto
+Baseball does not interest me
+I don't like sushi, stop recommending it
+别推综艺给我了
+不要再推足球了
+能不能别推宠物了
+拜託不要再推直銷給我了
+請停止推播房地產廣告
+汽车就不用推了
+足球没兴趣
+我对星座一点兴趣都没有
+不想看足球了
+再也不想看到直播带货了
+我不想看到賭博的東西
+少推点美食
+以后别给我看育儿的内容
+別再讓我看到政治新聞
 """.strip().splitlines()
 
 OTHERS = """
@@ -267,6 +294,21 @@ I hate to leave Kyoto
 拉黑了所有说猫坏话的人
 不想看到三体结束
 没兴趣加班，去爬山
+stop pushing me around
+My boss keeps pushing deadlines on me
+More coffee? No thanks.
+Would you like tea? No thanks.
+No thanks to the rain we stayed in
+I don't want to see the summer end
+I don't want to see him cry
+别推我
+别再推卸责任了
+不要再推车了
+不想再看到你
+不想看书了
+不想看他哭
+他没兴趣
+要不要推塔
 """.strip().splitlines()
 
 
@@ -320,6 +362,13 @@ def test_the_authors_own_rating_is_never_overruled(text: str) -> None:
         ("咖啡我真的不感冒", "咖啡"),
         ("Opera is not my thing, sorry!", "Opera"),
         ("I don't want politics in my feed, please", "politics"),
+        ("I am vegetarian, please stop recommending steakhouses", "steakhouses"),
+        ("Golf? No thanks.", "Golf"),
+        ("Please stop pushing golf on me", "golf"),
+        ("I don't like sushi, stop recommending it", "sushi"),
+        ("别推综艺给我了", "综艺"),
+        ("麻烦停止推送理财广告", "理财"),
+        ("我不喜欢榴莲，别推荐了", "榴莲"),
         ("Keep Politics out of my feed, thanks", "Politics"),
     ],
 )

@@ -42,6 +42,8 @@ def test_hashtags_come_first_in_the_users_script(pipeline: TextPipeline) -> None
     ("text", "quoted"),
     [
         ("same", "“same”"),
+        ("Good morning! Sooo tired, hehehe", "“Good morning! Sooo…”"),
+        ("晚安，哈哈哈哈哈", "“晚安，哈哈哈”"),
         ("他 她 it 😂", "“他 她 it”"),
         ("我觉得这个真的非常好，你们可以试试", "“我觉得这个真的非常好，你…”"),
         ("I really think that this is the best thing ever", "“I really think that…”"),
@@ -80,6 +82,19 @@ def test_chinese_words_are_found_whole(pipeline: TextPipeline, text: str, terms:
 def test_a_part_of_a_term_is_left_out_unless_it_is_used_by_itself(pipeline: TextPipeline) -> None:
     assert pipeline.read("rye bread").terms == ("rye bread",)
     assert "bread" in pipeline.read("rye bread, and more bread, any bread").terms
+
+
+@pytest.mark.parametrize("phrase", ["超甜", "不香", "炒出", "带得"])
+def test_an_adverb_with_its_word_and_a_verb_with_its_ending_are_no_guessed_words(
+    pipeline: TextPipeline, phrase: str
+) -> None:
+    assert pipeline.read(f"{phrase}，西瓜").terms == ("西瓜",)
+
+
+def test_a_single_character_is_a_term_only_where_no_longer_word_is(pipeline: TextPipeline) -> None:
+    assert pipeline.read("猫！").terms == ("猫",)
+    assert pipeline.read("狗向着我跑了过来").terms == ("狗",)
+    assert pipeline.read("猫和咖啡").terms == ("咖啡",)
 
 
 def test_capitals_do_not_make_acronyms_of_a_shouted_text(pipeline: TextPipeline) -> None:

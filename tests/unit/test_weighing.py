@@ -11,8 +11,10 @@ from pydantic import ValidationError
 from penchant_pipelines.interests import Evidence, InterestSettings
 from penchant_pipelines.interests.evidence import weighing
 from penchant_pipelines.model import Action
+from penchant_pipelines.text import TextPipeline, TextSettings
 
 SETTINGS = InterestSettings()
+TEXT = TextPipeline(TextSettings())
 VECTOR = np.ones(1, dtype=np.float32)
 LIKED = [action for action in Action if action is not Action.UNDO and SETTINGS.actions[action.name.lower()].weight > 0]
 DISLIKED = [action for action in Action if action is not Action.UNDO and action not in LIKED]
@@ -37,6 +39,24 @@ def test_ratings_are_monotone_around_the_neutral_one(one: float, two: float, neu
     low, high = sorted((one, two))
     assert -1 <= weight(settings=settings, rating=low) <= weight(settings=settings, rating=high) <= 1
     assert (weight(settings=settings, rating=one) < 0) == (one < neutral)
+
+
+@pytest.mark.parametrize("text", ["lol", "im so tired", "happy birthday!", "早安", "今天天气真好", "What a day 😂"])
+def test_a_post_that_names_nothing_is_no_evidence_unless_it_is_about_an_item(text: str) -> None:
+    document = TEXT.read(text)
+    said: dict[str, Any] = {"terms": document.terms, "language": document.language}
+    assert weight(**said) == 0
+    assert weight(**said, rating=-1.0) == 0
+    assert weight(**said, item_id="i") == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Tea!", "猫", "狗向着我跑了过来", "Kendrick", "#same", "Привет", "Ты где", "好き", "ねこ", "안녕하세요", "Ramen"],
+)
+def test_a_short_post_that_names_something_counts(text: str) -> None:
+    document = TEXT.read(text)
+    assert weight(terms=document.terms, language=document.language) == 1
 
 
 @pytest.mark.parametrize(("seconds", "share"), [(0.0, 0.0), (30.0, 0.5), (90.0, 0.75), (1e300, 1.0), (-5.0, 0.0)])

@@ -30,7 +30,7 @@ from penchant_pipelines.interests.state import (
     half_lives,
     total_mass,
 )
-from penchant_pipelines.interests.terms import are_named
+from penchant_pipelines.interests.terms import are_named, recurring
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Steering
 
 MAX_TERMS = 40
@@ -136,6 +136,8 @@ class Blender:
             nearest, cosine = self._opened(key, sign, vector, evidence.time), 1.0
             profile.interests.append(nearest)
         nearest.text_count += not repeated
+        if not repeated and (again := recurring(nearest.terms, evidence.terms)):
+            nearest.recurrent = sorted(again.union(nearest.recurrent))
         column = self._columns[rule.half_life_days * MICROS_PER_DAY]
         self._join(nearest, vector, mass, profile.day_share, column, cosine, evidence)
         taken_by = nearest.id
@@ -200,7 +202,7 @@ class Blender:
             # Single words lie near each other whatever they mean.
             written = [interest for interest in profile.interests if interest.signal_count]
             words = event.terms[1:] or event.terms
-            named_so = [interest for interest in written if are_named(interest.terms, said, words)]
+            named_so = [interest for interest in written if are_named(interest.terms, interest.recurrent, said, words)]
             sure = self.calibration.similarity + SURE * (1 - self.calibration.similarity)
             levels = [(named_so, self.calibration.similarity), (written, sure)]
             # A short refusal lies nearest to a bare topic, but it is what the user likes that is to be more, less or
@@ -321,6 +323,7 @@ class Blender:
         if len(interest.terms) > MAX_TERMS:
             best = sorted(interest.terms.items(), key=lambda pair: (-pair[1], pair[0]))[: MAX_TERMS // 2]
             interest.terms = dict(best)
+            interest.recurrent = [term for term in interest.recurrent if term in interest.terms]
 
     def _merge_nearest(self, profile: Profile, trace: Trace | None, newest: Interest | None = None) -> tuple[str, str]:
         """Merge the cheapest pair of one sign, sparing what the user steered. Returns (kept, gone).
@@ -376,6 +379,7 @@ class Blender:
         kept.first, kept.last = min(kept.first, gone.first), max(kept.last, gone.last)
         kept.signal_count += gone.signal_count
         kept.agreement += gone.agreement
+        kept.recurrent = sorted({*kept.recurrent, *gone.recurrent, *recurring(kept.terms, gone.terms)})
         for term, score in gone.terms.items():
             kept.terms[term] = kept.terms.get(term, 0.0) + score
 

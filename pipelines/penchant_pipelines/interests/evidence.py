@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 
 from penchant_pipelines.interests.settings import InterestSettings
 from penchant_pipelines.model import Action, Steering
+from penchant_pipelines.text.keywords import is_beginning
 
 Vector = NDArray[np.float32]
+WELL_KNOWN = ("zh", "en", "und")
+"""Languages whose every word is looked up; in others what names something may be taken for no word."""
 STEERING = "steering-"
 """What ids of steering events begin with."""
 
@@ -58,14 +61,22 @@ class Weight(NamedTuple):
 
 
 def weighing(evidence: Evidence, settings: InterestSettings) -> Weight:
-    """Signed mass and half-life of a signal: kind, then rating or value."""
+    """Signed mass and half-life of a signal: kind, then rating or value; nothing for a post that names nothing."""
     if evidence.action is None:
         rule = settings.post
+        if _names_nothing(evidence):
+            return Weight(0.0, rule.half_life_days)
         factor = 1.0 if evidence.rating is None else _signed(evidence.rating, settings.neutral_rating)
     else:
         rule = settings.actions[evidence.action.name.lower()]
         factor = _strength(evidence.action, evidence.value, rule.weight, settings)
     return Weight(rule.weight * factor, rule.half_life_days)
+
+
+def _names_nothing(post: Evidence) -> bool:
+    """Whether no word of a post tells what it is about, nor an item does: "lol", "早安", "what a day"."""
+    unnamed = bool(post.terms) and all(map(is_beginning, post.terms))
+    return unnamed and not post.item_id and post.language in WELL_KNOWN
 
 
 def _signed(rating: float, neutral: float) -> float:

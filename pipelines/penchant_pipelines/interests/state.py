@@ -67,6 +67,8 @@ class Interest(msgspec.Struct):
     """Sum over signals of cos(signal, centroid before the blend)."""
     terms: dict[str, float] = {}
     """Of the signals, each with its support."""
+    recurrent: list[str] = []
+    """Those that more than one text spoke of, sorted."""
     steering: Steering | None = None
     steered_time: int = 0
     """When that was last said."""

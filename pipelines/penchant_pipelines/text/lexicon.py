@@ -21,12 +21,21 @@ _PARTS_OF_SPEECH = {
 _TAGGED_AMISS = frozenset("徒步 相机 照相 相声 越剧 随笔 仿真 立体声 异步 从句 婉约 仿古 马步".split())  # noqa: SIM905 - words read easier so
 # With these begin words that jieba guesses of an adverb and what follows it: 很香, 没读, 刚看.
 _ADVERBS = "很太没还再又就被刚"
+# So do guessed words of two characters with these, and with those they end as verbs do: 不香, 超甜, 买了, 跑着.
+_DEGREES = "不好超"
+_VERB_ENDINGS = "了着到得起掉进出"
 _PROPER_NAMES = ("nr", "ns", "nt", "nz")
 _THINGS = "njsbtfgx"
 _NAME_BONUS = 0.1
 _NO_THING_MALUS = -0.2
 _BREVITY_MALUS = 0.1
 _LONG_ENOUGH = 4
+# Things among the characters that jieba's dictionary has otherwise.
+_THINGS_AMISS = frozenset("车鸟糖花舞")
+_SOUNDS = re.compile(
+    r"[ah]{3,}|(?:ha|he|hi){2,}h?|l+o+l+|l+m+a+o+|h+m+|a+w+|a+h+|o+h+|z{3,}|y+a+y+|w+o+w+|n+o+|s+o+|u+g+h+|e+w+"
+    "|[哈呵嘿嘻嗯啊哦噢呜嘤唉哎呀哇]+"
+)
 _CONTRACTION = re.compile(r"(?:n't|'(?:m|re|ve|ll|d|t))$")
 # In languages without a list of stop words their shortness gives them away.
 _SHORTEST_CONTENT_WORD = {"ko": 2, "ar": 4, "he": 3}
@@ -36,9 +45,19 @@ _KOREAN_VERB = re.compile(r"(?:니다|해요|어요|아요|예요|세요|지만|
 
 def chinese_weight(word: str, known: bool) -> float:
     """0…1 for a word in simplified characters; `known` tells words of the dictionary from guessed ones."""
-    if len(word) < 2 or word in _stop_words("zh") or (not known and word[0] in _ADVERBS):
+    if len(word) < 2 or is_stop_word(word, "zh") or (not known and _is_a_phrase(word)):
         return 0.0
     return _chinese_words().get(word, (1.0 if known else _UNKNOWN, 0.0))[0]
+
+
+def _is_a_phrase(guessed: str) -> bool:
+    short = len(guessed) == 2
+    return guessed[0] in _ADVERBS or (short and (guessed[0] in _DEGREES or guessed[1] in _VERB_ENDINGS))
+
+
+def is_thing(character: str) -> bool:
+    """Whether a single simplified character names a thing: 猫, 茶."""
+    return len(character) == 1 and character in _chinese_words() and not is_stop_word(character, "zh")
 
 
 def chinese_fitness(word: str) -> float:
@@ -50,7 +69,7 @@ def spaced_weight(word: str, language: str) -> float:
     """0…1 for a case-folded word of a language that is written with spaces."""
     # A Latin word in an East Asian text is an English one more often than not.
     english = language in {"en", "zh", "ja", "und"} or (language == "ko" and word.isascii())
-    if len(word) < 2 or word in _stop_words("en" if english else language) or _CONTRACTION.search(word):
+    if len(word) < 2 or is_stop_word(word, "en" if english else language) or _CONTRACTION.search(word):
         return 0.0
     if english:
         return _english_weight(word)
@@ -85,6 +104,11 @@ def _english_ranks() -> dict[str, float]:
     return {word: math.log1p(i) / math.log1p(len(words)) for i, word in enumerate(words) if len(word) > 1}
 
 
+def is_stop_word(word: str, language: str) -> bool:
+    """Whether a word in lower case says nothing, in a language of which there is a list, or is a mere sound."""
+    return word in _stop_words(language) or _SOUNDS.fullmatch(word) is not None
+
+
 @functools.cache
 def _stop_words(language: str) -> frozenset[str]:
     lists = resources.files(__package__) / "stopwords"
@@ -96,7 +120,7 @@ def _stop_words(language: str) -> frozenset[str]:
 def _chinese_words() -> dict[str, tuple[float, float]]:
     """Weights of jieba's words, by document frequency and part of speech, and what the latter says of them as names.
 
-    Words of weight 1 of which nothing is to be said are left out.
+    Words of weight 1 of which nothing is to be said are left out. Of single characters there are those that are things.
     """
     jieba = Path(str(resources.files("jieba")))
     rarity = {
@@ -107,11 +131,11 @@ def _chinese_words() -> dict[str, tuple[float, float]]:
     shared: dict[tuple[float, float], tuple[float, float]] = {}  # one object for equal pairs: there are 200,000
     for line in (jieba / "dict.txt").read_text("utf-8").splitlines():
         word, _, listed = line.split(" ")
-        if len(word) > 1:
+        if len(word) > 1 or listed.startswith("n") or word in _THINGS_AMISS:
             tag = "n" if word in _TAGGED_AMISS else listed
             speech = _PARTS_OF_SPEECH.get(tag[:2], _PARTS_OF_SPEECH.get(tag[:1], 0.0))
             pair = (round(rarity.get(word, 1.0) * speech, 2), _fitness(tag))
-            if pair != (1.0, 0.0):
+            if pair != (1.0, 0.0) or len(word) == 1:
                 words[word] = shared.setdefault(pair, pair)
     return words
 
