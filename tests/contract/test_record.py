@@ -487,6 +487,12 @@ async def test_an_undo_marks_what_it_took_back(store: Store) -> None:
     assert store.stored().interests == []
     assert store.profiles.seen(store.profiles.get("ann").key) == set()
     assert store.true()
+    # What comes later still, of a time before the undo, is what that takes back: the save stands again.
+    await store.capture(act("late", Action.LIKE, day=2.5))
+    with store.record.read() as connection:
+        assert set(connection.execute(query).scalars()) == {"like", "late"}
+    assert store.profiles.seen(store.profiles.get("ann").key) == {"film"}
+    assert store.true()
 
 
 async def test_a_signal_waits_for_its_item(store: Store) -> None:

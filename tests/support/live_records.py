@@ -34,7 +34,7 @@ def axis(index: int) -> NDArray[np.float32]:
 
 @dataclass(eq=False)
 class KeptSpace:
-    """The only space of the record."""
+    """A space of the record."""
 
     key: int
     space_id: str
@@ -52,11 +52,14 @@ class Live:
         self.commits: list[Commit] = []
         self.blender = Blender(Recipe(InterestSettings(), Calibration(0.5, np.zeros(DIMENSIONS, np.float32)), "space"))
         space = KeptSpace(SPACE, "space", self.blender)
+        self.spaces = [space]
         cache: ProfileCache = ProfileCache(maxsize=10)
         numbers = self.record.numbers()
         self.writer: Writer[Ledger] = Writer(
             self.record.engine,
-            lambda connection: Ledger(connection, [space], lambda _: space, cache, b"s", numbers, self.commits.append),
+            lambda connection: Ledger(
+                connection, self.spaces, lambda _: space, cache, b"s", numbers, self.commits.append
+            ),
         )
         self.number = 0
         self._users: set[int] = set()

@@ -1,0 +1,120 @@
+"""Bringing a record into a further space while it changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from live_records import DIMENSIONS, NOW, SPACE, KeptSpace, Live, axis
+from numpy.typing import NDArray
+
+from penchant_pipelines.capture import Reader
+from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Profile, Recipe, pack
+from penchant_pipelines.jobs import no_progress
+from penchant_pipelines.model import Action, Item, Steering
+from penchant_pipelines.record import rows, schema
+from penchant_pipelines.record.ledger import Ledger
+from penchant_pipelines.record.reading import Reading
+from penchant_pipelines.reembed import Origin, Reembedding
+from penchant_pipelines.text import TextPipeline, TextSettings
+
+OTHER = 2
+
+
+class Further(KeptSpace):
+    """The space that is filled. Its encoder is held up by what happens `meanwhile`, by what is encoded first."""
+
+    def __init__(self) -> None:
+        calibration = Calibration(0.5, np.zeros(DIMENSIONS, np.float32))
+        super().__init__(OTHER, "other", Blender(Recipe(InterestSettings(), calibration, "other")), False)
+        self.encoder = SimpleNamespace(encoder=self)
+        self.meanwhile: dict[str, Callable[[], Awaitable[object]]] = {}
+        self._loop = asyncio.get_running_loop()
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        """Vectors of texts by their length."""
+
+        async def happen() -> None:
+            if texts[0] in self.meanwhile:
+                await self.meanwhile.pop(texts[0])()
+
+        asyncio.run_coroutine_threadsafe(happen(), self._loop).result()
+        return [axis(len(text)) for text in texts]
+
+
+@pytest.fixture
+async def live(tmp_path: Path) -> AsyncIterator[Live]:
+    found = Live(tmp_path)
+    yield found
+    await found.close()
+
+
+async def fill(live: Live, space: Further) -> None:
+    """Bring all into the space, which is kept from now on."""
+    live.spaces.append(space)
+    shared: Any = SimpleNamespace(
+        record=live.record, writer=live.writer, reader=Reader(TextPipeline(TextSettings())), encoder=None
+    )
+    filled: Any = space
+    await Reembedding(filled, Origin(SPACE, live.blender), shared, no_progress).run()
+
+
+def check_whole(live: Live, space: Further) -> set[str]:
+    """Check that the space has a profile of each user as a replay makes it; gives the ids of its items."""
+    held = schema.item_vectors
+    with live.record.read() as connection:
+        users = connection.execute(sa.select(schema.users.c.key)).scalars().all()
+        kept = sa.select(schema.profiles.c.user_key, schema.profiles.c.profile).where(schema.profiles.c.space == OTHER)
+        profiles = {row.user_key: row.profile for row in connection.execute(kept)}
+        assert profiles == {
+            user: pack(space.blender.replay(rows.user_events(connection, OTHER, user))) for user in users
+        }
+        return set(connection.execute(sa.select(held.c.item_id).where(held.c.space == OTHER)).scalars())
+
+
+async def test_what_goes_while_it_is_encoded_holds_nothing_up(live: Live) -> None:
+    for item_id in ("bread", "film"):
+        await live.upsert(Item(item_id, title=item_id))
+    for user in ("ann", "bob"):
+        await live.write(axis(1), user=user)
+        await live.act(Action.LIKE, "bread", user=user)
+    said = partial(Ledger.steer, time=NOW, steering=Steering(bias=1), interest_id="", topic="chess")
+    for user in ("ann", "cat"):
+        await live.writer.submit(partial(said, user_id=user, reading=Reading({SPACE: axis(2)}, "en", ("chess",))))
+    space = Further()
+    space.meanwhile = {
+        "bread": lambda: live.delete("bread"),
+        "words": lambda: live.writer.submit(lambda ledger: ledger.erase("bob", NOW)),
+        "chess": lambda: live.writer.submit(lambda ledger: ledger.erase("cat", NOW)),
+    }
+    await fill(live, space)
+    assert not space.meanwhile
+    assert space.keeps_profiles
+    assert check_whole(live, space) == {"film"}
+
+
+async def test_profiles_from_before_an_interruption_are_made_anew(live: Live) -> None:
+    await live.upsert(Item("film", title="film"))
+    await live.act(Action.LIKE)
+    space = Further()
+    with live.record.read() as connection:
+        user = connection.execute(sa.select(schema.users.c.key)).scalar_one()
+    outdated = pack(Profile())
+
+    def leave(ledger: Ledger) -> Callable[[], None]:
+        ledger.users.put_profile(space, user, outdated)
+        return lambda: None
+
+    await live.writer.submit(leave)
+    await fill(live, space)
+    assert check_whole(live, space) == {"film"}
+    with live.record.read() as connection:
+        kept = sa.select(schema.profiles.c.profile).where(schema.profiles.c.space == OTHER)
+        assert connection.execute(kept).scalar_one() != outdated
