@@ -32,6 +32,16 @@ async def test_the_same_request_gives_the_same_answer(shop: Server) -> None:
         assert await shop.rpc("Recommend")(request) == first
 
 
+async def test_a_list_for_a_changed_profile_has_a_token_of_its_own(shop: Server) -> None:
+    async def token() -> str:
+        return (await shop.client.rerank("hiker", ["jazz-1"])).attribution_token
+
+    first = await token()
+    assert await token() == first
+    await shop.client.capture(user_id="hiker", text="Jazz piano in the evening")
+    assert await token() != first
+
+
 async def test_what_was_seen_is_left_out_unless_asked_for(shop: Server) -> None:
     best = (await shop.recommended("hiker"))[0]
     await shop.client.behave(user_id="hiker", item_id=best, action="view")
