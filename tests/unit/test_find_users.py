@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 from live_records import SPACE, Live, axis
 from numpy.typing import NDArray
 
+from penchant_pipelines.index import Hit
 from penchant_pipelines.model import Action, Steering, now
 from penchant_pipelines.profiles import Profiles
 from penchant_pipelines.recommend.recommender import Recommender
@@ -33,11 +34,13 @@ def between(degrees: float) -> NDArray[np.float32]:
     return row
 
 
-async def found(live: Live, target: NDArray[np.float32]) -> dict[str, float]:
-    """Users by id, with how near they are; the index knows nothing, so that all are looked at."""
+async def found(
+    live: Live, target: NDArray[np.float32], hits: Sequence[Hit] | None = None, limit: int = 10
+) -> dict[str, float]:
+    """Users by id, with how near they are, by what the index finds; where it finds nothing all are looked at."""
 
-    async def query(*_: object) -> None:
-        return None
+    async def query(kind: str, targets: object, most: int) -> list[Sequence[Hit]] | None:
+        return None if hits is None else [hits[:most]]
 
     candidates: Any = None
     relay: Any = SimpleNamespace(query=query)
@@ -46,8 +49,8 @@ async def found(live: Live, target: NDArray[np.float32]) -> dict[str, float]:
     recommender = Recommender(
         live.catalog, SPACE, candidates, relay, profiles, calibration, RecommendSettings(), lambda: None
     )
-    matches, degraded = await recommender.find_users(target, 10, -1)
-    assert degraded
+    matches, degraded = await recommender.find_users(target, limit, -1)
+    assert bool(degraded) == (hits is None)
     return {match.user_id: round(match.similarity, 3) for match in matches}
 
 
@@ -68,3 +71,13 @@ async def test_who_muted_what_a_thing_is_plainly_about_is_not_found_by_what_is_n
     await live.writer.submit(lambda ledger: ledger.steer("bob", now(), Steering(muted=True), "", "chess", reading))
     assert await found(live, between(34)) == {"ann": 0.829}
     assert await found(live, between(0)) == {"ann": 1, "bob": 1}
+
+
+async def test_whoever_is_farther_is_found_where_the_nearest_are_left_out(live: Live) -> None:
+    for user in ("ann", "bob"):
+        await live.write(axis(0), item_id="", user=user, time=now())
+    reading = Reading({SPACE: axis(0)}, "en", ("chess",))
+    await live.writer.submit(lambda ledger: ledger.steer("bob", now(), Steering(muted=True), "", "chess", reading))
+    keys = {user: Profiles(live.record, SPACE, live.blender).get(user).key for user in ("ann", "bob")}
+    hits = [*(Hit(f"{keys['bob']}:{number}", 1.0) for number in range(100)), Hit(f"{keys['ann']}:0", 1.0)]
+    assert await found(live, axis(0), hits, limit=1) == {"ann": 1}
