@@ -112,6 +112,13 @@ async def test_exploration_goes_beyond_known_tastes(shop: Server) -> None:
     assert len(everything) == 4
 
 
+async def test_exploration_leaves_out_what_is_disliked(shop: Server) -> None:
+    for number in range(3):
+        await shop.client.behave(user_id="hiker", item_id=f"jazz-{number}", action="dislike")
+    explored = topics(await shop.recommended("hiker", page_size=8, exploration=1, include_seen=True))
+    assert set(explored) == {"astronomy", "baking"}
+
+
 async def test_a_stranger_gets_what_is_popular_and_is_told_so(shop: Server) -> None:
     for number in range(3):
         await shop.client.behave(user_id=f"fan-{number}", item_id="jazz-2", action="like")
