@@ -32,6 +32,16 @@ async def test_the_same_request_gives_the_same_answer(shop: Server) -> None:
         assert await shop.rpc("Recommend")(request) == first
 
 
+async def test_a_list_for_a_changed_profile_has_a_token_of_its_own(shop: Server) -> None:
+    async def token() -> str:
+        return (await shop.client.rerank("hiker", ["jazz-1"])).attribution_token
+
+    first = await token()
+    assert await token() == first
+    await shop.client.capture(user_id="hiker", text="Jazz piano in the evening")
+    assert await token() != first
+
+
 async def test_what_was_seen_is_left_out_unless_asked_for(shop: Server) -> None:
     best = (await shop.recommended("hiker"))[0]
     await shop.client.behave(user_id="hiker", item_id=best, action="view")
@@ -100,6 +110,13 @@ async def test_exploration_goes_beyond_known_tastes(shop: Server) -> None:
     everything = topics(await shop.recommended("hiker", page_size=4, exploration=1))
     assert "hiking" not in everything
     assert len(everything) == 4
+
+
+async def test_exploration_leaves_out_what_is_disliked(shop: Server) -> None:
+    for number in range(3):
+        await shop.client.behave(user_id="hiker", item_id=f"jazz-{number}", action="dislike")
+    explored = topics(await shop.recommended("hiker", page_size=8, exploration=1, include_seen=True))
+    assert set(explored) == {"astronomy", "baking"}
 
 
 async def test_a_stranger_gets_what_is_popular_and_is_told_so(shop: Server) -> None:

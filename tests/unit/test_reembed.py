@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from penchant_pipelines.capture import Reader
 from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Profile, Recipe, pack
 from penchant_pipelines.jobs import no_progress
-from penchant_pipelines.model import Action, Item, Steering
+from penchant_pipelines.model import Action, Item, Post, Signal, Steering
 from penchant_pipelines.record import rows, schema
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.reading import Reading
 from penchant_pipelines.reembed import Origin, Reembedding
+from penchant_pipelines.refusals import RATING
 from penchant_pipelines.text import TextPipeline, TextSettings
 
 OTHER = 2
@@ -35,6 +36,7 @@ class Further(KeptSpace):
         calibration = Calibration(0.5, np.zeros(DIMENSIONS, np.float32))
         super().__init__(OTHER, "other", Blender(Recipe(InterestSettings(), calibration, "other")), False)
         self.encoder = SimpleNamespace(encoder=self)
+        self.encoded: list[str] = []
         self.meanwhile: dict[str, Callable[[], Awaitable[object]]] = {}
         self._loop = asyncio.get_running_loop()
 
@@ -45,6 +47,7 @@ class Further(KeptSpace):
             if texts[0] in self.meanwhile:
                 await self.meanwhile.pop(texts[0])()
 
+        self.encoded += texts
         asyncio.run_coroutine_threadsafe(happen(), self._loop).result()
         return [axis(len(text)) for text in texts]
 
@@ -118,3 +121,11 @@ async def test_profiles_from_before_an_interruption_are_made_anew(live: Live) ->
     with live.record.read() as connection:
         kept = sa.select(schema.profiles.c.profile).where(schema.profiles.c.space == OTHER)
         assert connection.execute(kept).scalar_one() != outdated
+
+
+async def test_a_refusal_is_read_by_what_it_refuses(live: Live) -> None:
+    refusal = Signal("refusal", "ann", Post("Please stop showing me jazz", inferred_rating=RATING), NOW)
+    await live.writer.submit(lambda ledger: ledger.capture(refusal, NOW, Reading({SPACE: axis(1)}, "en")))
+    space = Further()
+    await fill(live, space)
+    assert space.encoded == ["jazz"]
