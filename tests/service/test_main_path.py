@@ -326,10 +326,18 @@ async def test_a_post_that_damns_its_subject_is_no_praise_of_it(server: Server) 
 
 
 async def test_no_interest_is_without_a_name(server: Server) -> None:
-    names = {"hello world": "“hello world”", "same": "“same”", "好累": "“好累”", "徒步十二公里,腿都断了": "徒步"}
+    names = {"ねこ": "“ねこ”", "猫": "猫", "徒步十二公里,腿都断了": "徒步"}
     for text, name in names.items():
         await server.client.capture(user_id=text, text=text)
         assert [interest.label for interest in (await server.client.profile(text)).interests] == [name]
+
+
+async def test_what_names_nothing_is_kept_and_is_no_interest(server: Server) -> None:
+    for text in ("hello world", "same", "好累", "Jazz piano all night long", "lol"):
+        await server.client.capture(user_id="u", text=text)
+    [interest] = (await server.client.profile("u")).interests
+    assert interest.signal_count == 1
+    assert len([signal async for signal in server.client.signals("u")]) == 5
 
 
 @pytest.mark.parametrize("text", ["Please stop showing me jazz", "别再给我推爵士乐了"])
