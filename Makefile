@@ -31,7 +31,7 @@ serve: $(BIN)/.ready ## run the server on 127.0.0.1:50051, its data in ./penchan
 	@$(BIN)/penchant serve
 
 test: $(BIN)/.ready-dev ## run every test
-	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-fast: $(BIN)/.ready-dev ## run the tests that take no more than a few seconds each
 	@$(BIN)/python -m pytest -m "not slow"
