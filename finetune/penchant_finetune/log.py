@@ -125,7 +125,7 @@ def live_encoder(folder: Path, settings: EncoderSettings) -> tuple[EncoderSettin
         live = connection.execute(query).one_or_none()
     if live is None or not live.adapter_id:
         return settings, live and live.space_id
-    adapter = (settings.adapters or folder / "adapters") / live.adapter_id
+    adapter = settings.adapter_folder(folder) / live.adapter_id
     return settings.model_copy(update={"adapter": adapter}), live.space_id
 
 

@@ -126,7 +126,9 @@ class Engine:
             settings.recommend,
             self.mixes,
         )
-        self.adapters = Adapters(stock, shared, self.jobs, _adapter_folder(settings, record.folder), self._heal_index)
+        self.adapters = Adapters(
+            stock, shared, self.jobs, settings.encoder.adapter_folder(record.folder), self._heal_index
+        )
         self.serve = self.adapters.serve
         self.summaries = Summaries(record, self.writer, model, settings.summaries.every_signals, self.serve)
         self._capture = Capture(self._reader, record, self.writer, lambda: self.adapters.serving.kept)
@@ -156,7 +158,7 @@ class Engine:
         try:
             with _readable(folder):
                 home = await asyncio.to_thread(open_encoder, settings.encoder) if encoder is None else encoder
-                adapters = _adapter_folder(settings, folder)
+                adapters = settings.encoder.adapter_folder(folder)
                 stock = await asyncio.to_thread(take_stock, record, settings.encoder, adapters, home)
                 dimensions = {row.key: row.dimensions for row in stock.rows}
                 catalog = await asyncio.to_thread(Catalog.load, record, dimensions, settings.interests)
@@ -530,10 +532,6 @@ def _readable(folder: Path) -> Iterator[None]:
         raise WrongState(
             "RECORD_UNREADABLE", f"the record {str(folder / FILE)!r} can't be read ({cause}): {todo}"
         ) from error
-
-
-def _adapter_folder(settings: EngineSettings, data: Path) -> Path:
-    return settings.encoder.adapters or data / "adapters"
 
 
 def _write_nothing_new(ledger: Ledger) -> Callable[[], None]:

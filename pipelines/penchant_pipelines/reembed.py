@@ -100,7 +100,6 @@ class Reembedding:
         while found := await self._read(
             sa.select(
                 signals.c.seq,
-                signals.c.id,
                 signals.c.text,
                 signals.c.given_language,
                 signals.c.item_id,
@@ -122,10 +121,7 @@ class Reembedding:
     def _put_signals(self, ledger: Ledger, pairs: Sequence[tuple[sa.Row[Any], Vector | None]]) -> Callable[[], None]:
         signals, held = schema.signals, schema.signal_vectors
         for read, own in pairs:
-            # Numbers are given again once the newest signal is erased: it is the content that tells.
-            query = sa.select(signals.c.awaits_item).where(
-                signals.c.seq == read.seq, signals.c.id == read.id, signals.c.text == read.text
-            )
+            query = sa.select(signals.c.awaits_item).where(signals.c.seq == read.seq)
             present = ledger.connection.execute(query).first()
             there = (held.c.seq == read.seq) & (held.c.space == self._space.key)
             if present is None or ledger.connection.execute(sa.select(held.c.seq).where(there)).first() is not None:

@@ -9,6 +9,9 @@ from pydantic import Field
 
 from penchant_pipelines.settings import Section
 
+ADAPTERS = "adapters"
+"""Folder of adapters within a data folder."""
+
 
 class EncoderSettings(Section):
     """Which model makes the vectors, where it runs, and how much may wait for it."""
@@ -62,3 +65,7 @@ class EncoderSettings(Section):
             "what would wait longer is refused, to be sent later."
         ),
     )
+
+    def adapter_folder(self, data: Path) -> Path:
+        """Where the adapters lie that a server of this data folder can load."""
+        return self.adapters or data / ADAPTERS

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from penchant_pipelines.encoder.settings import ADAPTERS
 from penchant_pipelines.errors import Conflict, Unavailable, WrongState
 from penchant_pipelines.record.record import FILE, is_damage, reading_uri
-
-ADAPTERS = "adapters"
 
 
 @dataclass(frozen=True, slots=True)
