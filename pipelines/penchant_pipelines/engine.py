@@ -31,7 +31,7 @@ from penchant_pipelines.errors import InvalidInput, NotFound, Unavailable, Wrong
 from penchant_pipelines.experiment import Experiment, Report
 from penchant_pipelines.index import IndexSettings, IndexStore, open_index_store
 from penchant_pipelines.interests import InterestSettings, ProfileView, SteeringEvent
-from penchant_pipelines.interests.labels import Label, name_interests
+from penchant_pipelines.interests.labels import Label, name_interests, shown_as
 from penchant_pipelines.jobs import Job, Jobs, Progress, no_progress
 from penchant_pipelines.mixes import Mixes
 from penchant_pipelines.model import Item, Steering, now
@@ -245,11 +245,21 @@ class Engine:
             # The user's own words are the best name there is.
             terms = tuple(dict.fromkeys([topic.strip(), *document.terms]))
             document = Document(document.text, document.language, terms)
-        elsewhere = await asyncio.to_thread(self._elsewhere, user_id, interest_id, now()) if interest_id else {}
+            interest_id = await self._shown_as(user_id, topic.strip(), steering)
+        about_interest = interest_id and not topic
+        elsewhere = await asyncio.to_thread(self._elsewhere, user_id, interest_id, now()) if about_interest else {}
         return await self._capture.write(
             [document],
             lambda ledger, readings: ledger.steer(user_id, now(), steering, interest_id, topic, readings[0], elsewhere),
         )
+
+    async def _shown_as(self, user_id: str, topic: str, steering: Steering) -> str:
+        """Id of the interest that the user's profile shows under this very name; empty where it shows none."""
+        with self.serve(user_id) as space:
+            stored = await asyncio.to_thread(space.profiles.find, user_id)
+            if stored is None:
+                return ""
+            return shown_as(stored.view.interests, await space.labels(stored.view), topic, steering.for_more)
 
     def _elsewhere(self, user_id: str, interest_id: str, time: int) -> dict[int, Vector | None]:
         """Where an interest lies in the spaces that don't serve its user, by space; blocks for a replay each."""

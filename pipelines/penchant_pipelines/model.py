@@ -101,3 +101,8 @@ class Steering:
     muted: bool = False
     pinned: bool = False
     bias: float = 0.0
+
+    @property
+    def for_more(self) -> bool:
+        """Whether it asks for more of something."""
+        return self.bias > 0 or (self.pinned and self.bias == 0)

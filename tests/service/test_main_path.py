@@ -397,6 +397,20 @@ async def test_a_topic_steers_the_interest_that_it_means_and_no_neighbour(server
         assert [i.weight for i in after] == pytest.approx([i.weight for i in before], abs=1e-5)
 
 
+async def test_the_label_that_is_shown_means_its_interest(server: Server) -> None:
+    for text in FAN:
+        await server.client.capture(user_id="fan", text=text)
+    shown = (await server.client.profile("fan")).interests
+    for interest in shown:
+        for topic in (f" {interest.label.upper()} ", interest.label):
+            told = await server.client.steer("fan", topic=topic, muted=topic == interest.label)
+            assert (told.id, told.steering.muted) == (interest.id, topic == interest.label)
+    records = [record async for record in server.client.export_user("fan")]
+    words = [record.steered for record in records if record.HasField("steered")]
+    assert [word.interest_id for word in words] == [interest.id for interest in shown for _ in range(2)]
+    assert [word.topic.strip().casefold() for word in words[::2]] == [interest.label.casefold() for interest in shown]
+
+
 async def test_a_muted_topic_keeps_away_what_its_category_names(server: Server) -> None:
     await server.client.upsert_items(
         [

@@ -731,3 +731,17 @@ def test_a_like_that_is_surely_meant_comes_before_a_dislike_of_that_very_name() 
     liked = [post(1, 0, axis(0), None, "kickoff"), post(2, 1, axis(0), None, "kickoff")]
     profile = mixer.replay([*liked, REFUSED, about(4, axis(0), "football", muted=True)])
     assert {i.sign: i.steering for i in profile.interests} == {1: Steering(muted=True), -1: None}
+
+
+def test_a_topic_under_which_an_interest_was_shown_means_that_one() -> None:
+    mixer = blender()
+    other = post(9, 3, axis(1), None, "tea")
+    profile = mixer.replay([*FOOTBALL, other])
+    football, tea = profile.interests
+    word = replace(about(10, axis(1), "tea", muted=True), interest_id=football.id)
+    assert mixer.steer(profile, word) is football
+    assert (list(football.topics), tea.steering) == (["tea"], None)
+    assert mixer.replay([*FOOTBALL, other, word]).interests[0].steering == Steering(muted=True)
+    # Where that is no more, words decide as ever.
+    (alone,) = mixer.replay([other, word]).interests
+    assert alone.steering == Steering(muted=True)

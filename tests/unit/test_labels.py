@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from penchant_pipelines.interests import InterestView, Trend
-from penchant_pipelines.interests.labels import MAX_KEYWORDS, candidates, name_interests
+from penchant_pipelines.interests.labels import MAX_KEYWORDS, Label, candidates, name_interests, shown_as
 from penchant_pipelines.interests.terms import CANDIDATES
 from penchant_pipelines.model import Steering
 
@@ -43,6 +45,24 @@ def test_the_word_nearest_to_the_centre_names_an_interest() -> None:
     found = name_interests([interest({"coffee": 1.0, "espresso": 0.9})], vectors.get)
     assert found[0].label == "espresso"
     assert found[0].keywords == ("espresso", "coffee")
+
+
+def test_what_recurs_names_an_interest_before_an_oddity_in_it() -> None:
+    terms, vectors = {"bicycle": 1.0, "tuba": 1.0, "tyre": 0.4}, {"tuba": axis(0) * 0.15}
+    assert name_interests([interest(terms)], vectors.get)[0].label == "tuba"
+    recurring = replace(interest(terms), recurrent=frozenset({"bicycle", "tyre"}))
+    assert name_interests([recurring], vectors.get)[0].keywords == ("bicycle", "tuba", "tyre")
+
+
+def test_a_topic_is_what_is_shown_under_that_very_label() -> None:
+    shown = [replace(interest({}), id=name, sign=sign) for name, sign in (("a", 1), ("b", 1), ("c", -1))]
+    labels = [Label(name, (name, "coffee")) for name in ("tea", "Caf\u00e9", "cars")]
+    assert [shown_as(shown, labels, topic, False) for topic in ("Tea", "cafe\u0301", "CARS")] == ["a", "b", "c"]
+    assert [shown_as(shown, labels, topic, True) for topic in ("tea", "cars")] == ["a", ""]
+    assert shown_as(shown, labels, "coffee", False) == ""
+    # The user's earlier word on it is found by that.
+    named = replace(shown[1], topics={"TEA": axis(0)})
+    assert shown_as([shown[0], named], labels[:2], "tea", False) == ""
 
 
 def test_support_names_it_where_no_vector_is_known() -> None:

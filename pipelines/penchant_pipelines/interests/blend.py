@@ -8,7 +8,6 @@ What repeats itself counts once (`repeats.py`), and no day more than a usual one
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -30,7 +29,7 @@ from penchant_pipelines.interests.state import (
     half_lives,
     total_mass,
 )
-from penchant_pipelines.interests.terms import are_named, recurring
+from penchant_pipelines.interests.terms import are_named, is_same, recurring
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Steering
 
 MAX_TERMS = 40
@@ -173,11 +172,11 @@ class Blender:
             said = event.topic.strip()
             for other in list(profile.interests):
                 # What was said of it before holds no more.
-                left = {known: topic for known, topic in other.topics.items() if not _same(known, said)}
+                left = {known: topic for known, topic in other.topics.items() if not is_same(known, said)}
                 if other is not steered and other.topics and not left:
                     self._take_back(profile, other)
                 other.topics = left
-            steered.topics[said] = Topic(_more(event), event.vector)
+            steered.topics[said] = Topic(event.steering.for_more, event.vector)
         if len(profile.interests) > self.settings.max_interests:
             self._merge_nearest(profile, trace, newest=steered)
         return steered
@@ -197,7 +196,9 @@ class Blender:
         if event.topic:
             said = event.topic.strip()
             for interest in profile.interests:
-                if any(_same(known, said) for known in interest.topics) and not (_more(event) and _is_no(interest)):
+                if any(is_same(known, said) for known in interest.topics) and not (
+                    event.steering.for_more and _is_no(interest)
+                ):
                     return interest
             # Single words lie near each other whatever they mean.
             written = [interest for interest in profile.interests if interest.signal_count]
@@ -207,7 +208,7 @@ class Blender:
             levels = [(named_so, self.calibration.similarity), (written, sure)]
             # A short refusal lies nearest to a bare topic, but it is what the user likes that is to be more, less or
             # silent; and more of it is not said of a dislike.
-            signs = (1,) if _more(event) else (1, -1)
+            signs = (1,) if event.steering.for_more else (1, -1)
         for sign in signs:
             for interests, level in levels:
                 nearest, cosine = self.nearest(interests, event.vector, sign)
@@ -405,19 +406,9 @@ def _wanted(event: SteeringEvent) -> int:
     return -1 if event.steering.bias < 0 else 1
 
 
-def _more(event: SteeringEvent) -> bool:
-    """Whether the user asks for more of something."""
-    return event.steering.bias > 0 or (event.steering.pinned and event.steering.bias == 0)
-
-
 def _is_no(interest: Interest) -> bool:
     """Whether signals say that the user does not want it; what the user's word alone opened turns with the next."""
     return interest.sign < 0 and interest.signal_count > 0
-
-
-def _same(one: str, other: str) -> bool:
-    # Some keyboards write an accent as a character of its own.
-    return unicodedata.normalize("NFC", one).casefold() == unicodedata.normalize("NFC", other).casefold()
 
 
 def _common_days(one: Interest, other: Interest) -> int:

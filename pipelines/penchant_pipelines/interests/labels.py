@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from penchant_pipelines.interests.terms import best_supported, support
+from penchant_pipelines.interests.terms import best_supported, is_same, naming, support
 from penchant_pipelines.interests.view import InterestView
 from penchant_pipelines.text.chinese import to_simplified
 from penchant_pipelines.text.keywords import is_beginning
@@ -22,6 +22,8 @@ from penchant_pipelines.text.lexicon import chinese_fitness
 MAX_KEYWORDS = 6
 SUPPORT_SHARE = 0.4
 """What the best support adds to a word's closeness."""
+NAMING_BONUS = 0.2
+"""And what it adds that a topic of this name would be taken for the interest."""
 
 LONGEST = 60
 """Characters of a label: the user may give a topic in a thousand, and on several lines."""
@@ -64,6 +66,19 @@ def name_interests(interests: Sequence[InterestView], lookup: Lookup) -> list[La
     return labels
 
 
+def shown_as(interests: Sequence[InterestView], labels: Sequence[Label], topic: str, more: bool) -> str:
+    """Id of the interest that is shown under this very name; empty where none is.
+
+    What the user called by this topic before goes first, and is no matter of labels; `more` is not said of a dislike.
+    """
+    if any(is_same(topic, said) for interest in interests for said in interest.topics):
+        return ""
+    for interest, label in zip(interests, labels, strict=True):
+        if is_same(topic, label.label) and (interest.sign > 0 or not more):
+            return interest.id
+    return ""
+
+
 def _on_a_line(word: str) -> str:
     printable = "".join(char for char in word if char.isspace() or unicodedata.category(char) != "Cc")
     line = " ".join(printable.split())
@@ -75,11 +90,13 @@ def _ranked(interest: InterestView, lookup: Lookup) -> list[str]:
     if not words:
         return []
     most = support(interest.terms, words[0]) or 1.0
+    names = naming({word: interest.terms[word] for word in words}, interest.recurrent)
     scores: dict[str, float] = {}
     for word in words:
         vector = lookup(word)
         closeness = float(vector @ interest.vector) if vector is not None else 0.0
-        scores[word] = closeness + SUPPORT_SHARE * support(interest.terms, word) / most + _fitness(word)
+        known_by = SUPPORT_SHARE * support(interest.terms, word) / most + NAMING_BONUS * (word in names)
+        scores[word] = closeness + known_by + _fitness(word)
     best: dict[str, str] = {}
     for word in sorted(words, key=lambda word: (-scores[word], word)):
         folded = word.casefold()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 
 CANDIDATES = 12
@@ -37,16 +38,27 @@ def _within(parts: Iterable[str], wholes: Collection[str]) -> Iterator[str]:
             yield from (whole for whole in wholes if folded in whole.casefold())
 
 
-def are_named(terms: Mapping[str, float], recurrent: Container[str], topic: str, words: Iterable[str]) -> bool:
-    """Whether a topic, or all the words that are terms of it, are among those that name an interest of these terms.
+def naming(terms: Mapping[str, float], recurrent: Container[str]) -> list[str]:
+    """Terms that name an interest, best supported first.
 
     Where some of the best are `recurrent`, what only one text said is an oddity in it, and no name.
     """
     best = best_supported(terms)
     supported = [term for term in best if support(terms, term) >= NAMING_SUPPORT * support(terms, best[0])]
-    names = [term.casefold() for term in [term for term in supported if term in recurrent] or supported]
+    return [term for term in supported if term in recurrent] or supported
+
+
+def are_named(terms: Mapping[str, float], recurrent: Container[str], topic: str, words: Iterable[str]) -> bool:
+    """Whether a topic, or all the words that are terms of it, are among those that name an interest of these terms."""
+    names = [term.casefold() for term in naming(terms, recurrent)]
     asked = _words(words)
     return topic.casefold() in names or (bool(asked) and asked <= _words(names))
+
+
+def is_same(one: str, other: str) -> bool:
+    """Whether two topics are the same but for letter case, and for how accents are written."""
+    # Some keyboards write an accent as a character of its own.
+    return unicodedata.normalize("NFC", one).casefold() == unicodedata.normalize("NFC", other).casefold()
 
 
 def _words(terms: Iterable[str]) -> set[str]:

@@ -55,6 +55,8 @@ class InterestView:
     """0…1: how much of what is near to it the user does not want; of a mute all."""
     topics: dict[str, Vector] = field(default_factory=dict, repr=False)
     """Topics by which the user spoke of it, (d,) each."""
+    recurrent: frozenset[str] = field(default=frozenset(), repr=False)
+    """Terms that more than one text spoke of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +184,7 @@ def unweighed_view(interest: Interest) -> InterestView:
         terms=_all_terms(interest),
         sign=interest.sign,
         topics={name: topic.vector for name, topic in interest.topics.items()},
+        recurrent=frozenset(interest.recurrent),
     )
 
 

@@ -182,19 +182,20 @@ class Ledger:
         reading: Reading,
         elsewhere: Mapping[int, Vector | None] | None = None,
     ) -> Callable[[], Steered]:
-        """Record the user's word about an interest (by id) or a topic (by its reading).
+        """Record the user's word about an interest (by id) or a topic (by its reading, and the id it may mean).
 
         `elsewhere` is where `carried` puts a word about an interest in other spaces; one that it lacks is looked for
         here, which holds up all who write for as long as a replay takes. Raises NotFound for an interest that is not
         there, and where there is nothing of a topic to take back.
         """
         taken_back = steering == Steering()
-        state = self.users.get(user_id, create=not interest_id and not taken_back)
+        by_id = not topic
+        state = self.users.get(user_id, create=not by_id and not taken_back)
         serving = self._serving(user_id)
         if taken_back:
             self.users.freshen(state)  # to find what is meant among what came late, too
         vectors: dict[int, Vector | None] = dict(reading.vectors)
-        if interest_id:
+        if by_id:
             interest = state.profiles[serving.key].find(interest_id)
             if interest is None:
                 raise NotFound("interest", interest_id)
@@ -218,7 +219,7 @@ class Ledger:
         )
         seq = inserted.inserted_primary_key[0]  # type: ignore[index]
         event = replace(event, id=rows.steering_event_id(seq))
-        if interest_id:
+        if by_id:
             for space in self.users.with_profiles():
                 if space.key == serving.key:
                     continue

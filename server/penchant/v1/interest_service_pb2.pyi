@@ -672,8 +672,9 @@ class SteerInterestRequest(_message.Message):
     interest_id: _builtins.str
     """Either an interest that the profile has …"""
     topic: _builtins.str
-    """… or words for one that it may not have yet. They steer an interest that has signals only if they surely mean it, not
-    a neighbour; else the topic gets an entry of its own, which goes when it is steered back to neutral.
+    """… or words for one that it may not have yet. They steer an interest that has signals only if it is shown under this
+    very label or they surely mean it, not a neighbour; else the topic gets an entry of its own, which goes when it is
+    steered back to neutral.
     """
     @_builtins.property
     def steering(self) -> Global___Steering: ...
@@ -830,7 +831,7 @@ class Steered(_message.Message):
     TOPIC_FIELD_NUMBER: _builtins.int
     STEERING_FIELD_NUMBER: _builtins.int
     interest_id: _builtins.str
-    """What it was about: an interest, or a topic in words."""
+    """What it was about: an interest, a topic in words, or both where an interest was shown under that name."""
     topic: _builtins.str
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
