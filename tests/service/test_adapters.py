@@ -265,6 +265,11 @@ async def test_a_server_that_is_killed_in_mid_activation_goes_on_by_itself(
             process.kill()
     with own_process(data, tmp_path / "log-last") as process:
         async with connected(process.address, data) as server:
+
+            async def counted(server: Server = server) -> bool:
+                return (await server.client.job(job_id)).total_count > 0
+
+            await until(counted, seconds=60)
             job = await server.client.job(job_id)
             assert job.done_count >= done // 2  # what was done is not done again
             job = await server.client.wait_for_job(job_id)
