@@ -290,6 +290,34 @@ def test_trends(action: Action | None) -> None:
     assert trend(range(0, 400, 40), 385) is Trend.STEADY
 
 
+def weekly(subjects: Sequence[int], begin: int = 0) -> list[Evidence]:
+    """Twice a week, on one of these subjects each time."""
+    days = range(begin, begin + len(subjects) * 7 // 2, 3)
+    return [post(f"w{day:04}", day * DAY, text(subject, day)) for day, subject in zip(days, subjects, strict=False)]
+
+
+def test_trends_of_who_posts_twice_a_week() -> None:
+    def trends(subjects: Sequence[int]) -> dict[int, Trend]:
+        events = weekly(subjects)
+        found = read(events, events[-1].time + DAY).interests
+        return {subject: i.trend for subject in (0, 1) for i in found if i.vector[subject] > 0.7}
+
+    usual = [0, 0, 1, 0] * 8
+    assert trends(usual) == {0: Trend.STEADY, 1: Trend.STEADY}
+    assert trends([*usual, 0, 0, 0, 0]) == {0: Trend.STEADY, 1: Trend.STEADY}
+    assert trends([*usual, *[1, 1, 0, 1] * 3]) == {0: Trend.STEADY, 1: Trend.RISING}
+    assert trends([*usual, *[0] * 20]) == {0: Trend.STEADY, 1: Trend.FADING}
+
+
+def test_one_day_of_many_signals_is_no_rise() -> None:
+    events = weekly([0, 1] * 12)
+    day = events[-1].time // DAY + 3
+    bulk = [post(f"x{n:03}", day * DAY + n * 60_000_000, text(1, 200 + n)) for n in range(40)]
+    after = weekly([0], begin=day + 3)
+    trends = {i.trend for i in read([*events, *bulk, *after], after[-1].time).interests}
+    assert trends == {Trend.STEADY}
+
+
 def test_languages_follow_use() -> None:
     events = [Evidence(f"{n:02}", n * DAY, text(0, n), language="zh" if n % 3 else "en") for n in range(9)]
     assert read(events, 9 * DAY).languages == ("zh", "en")

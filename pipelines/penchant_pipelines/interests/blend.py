@@ -43,7 +43,7 @@ LEAST_PAST = 1e-6
 SURE = 1 / 3
 """How far from θ to 1 the cosine of a topic with an interest must be for the one to mean the other."""
 
-FORMAT = 9
+FORMAT = 10
 """Of stored profiles, and of all that goes into them besides the settings: a change makes them anew."""
 
 Event = Evidence | SteeringEvent
@@ -137,6 +137,10 @@ class Blender:
         nearest.text_count += not repeated
         if not repeated and (again := recurring(nearest.terms, evidence.terms)):
             nearest.recurrent = sorted(again.union(nearest.recurrent))
+        # What a day brings beyond a usual one is no habit yet.
+        counted = min(profile.day_mass, profile.usual_day) - min(profile.day_mass - mass, profile.usual_day)
+        profile.pace.add(counted, profile.pace.clock + counted)
+        nearest.pace.add(counted, profile.pace.clock)
         column = self._columns[rule.half_life_days * MICROS_PER_DAY]
         self._join(nearest, vector, mass, profile.day_share, column, cosine, evidence)
         taken_by = nearest.id
@@ -380,6 +384,7 @@ class Blender:
         kept.first, kept.last = min(kept.first, gone.first), max(kept.last, gone.last)
         kept.signal_count += gone.signal_count
         kept.agreement += gone.agreement
+        kept.pace.absorb(gone.pace)
         kept.recurrent = sorted({*kept.recurrent, *gone.recurrent, *recurring(kept.terms, gone.terms)})
         for term, score in gone.terms.items():
             kept.terms[term] = kept.terms.get(term, 0.0) + score

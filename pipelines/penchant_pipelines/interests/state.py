@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from penchant_pipelines.drift import DriftState
 from penchant_pipelines.interests.horizons import HORIZONS
+from penchant_pipelines.interests.pace import Pace, WholePace
 from penchant_pipelines.interests.repeats import Repeats
 from penchant_pipelines.interests.settings import InterestSettings
 from penchant_pipelines.model import MICROS_PER_DAY, Steering
@@ -58,6 +59,7 @@ class Interest(msgspec.Struct):
     last: int
     today: NDArray[np.float64] = msgspec.field(default_factory=lambda: np.empty(0))
     """Like `mass`, of the profile's newest day as if it counted whole. Empty in profiles that wait for a replay."""
+    pace: Pace = msgspec.field(default_factory=Pace)
     signal_count: int = 0
     text_count: int = 0
     """Distinct texts: near-duplicates of late are one."""
@@ -109,6 +111,7 @@ class Profile(msgspec.Struct):
     support: float = 0.0
     """Decayed absolute mass of all signals at the long half-life: how much is known."""
     languages: dict[str, float] = {}
+    pace: WholePace = msgspec.field(default_factory=WholePace)
     drift: DriftState = msgspec.field(default_factory=DriftState)
 
     def find(self, interest_id: str) -> Interest | None:

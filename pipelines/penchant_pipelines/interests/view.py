@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from penchant_pipelines import drift
 from penchant_pipelines.drift import DriftReport
+from penchant_pipelines.interests import pace
 from penchant_pipelines.interests.blend import Blender, Event, Trace
 from penchant_pipelines.interests.calibration import Calibration
 from penchant_pipelines.interests.evidence import Evidence, Vector, weighing
@@ -22,6 +23,8 @@ BIAS_FACTOR = 4.0
 """A full steer multiplies or divides an interest's mass by this."""
 SUPPORT_HALF = 3.0
 """Independent days of support at which confidence reaches half of the agreement."""
+LONG_SILENCE = 5.0
+"""A silence so many times the usual one is a farewell."""
 NEW_HALF_LIVES = 3.0
 """An interest is new for this many short half-lives after its first signal."""
 
@@ -164,7 +167,7 @@ def _interest_view(
         unweighed_view(interest),
         weight=interest.sign * mass / whole,
         confidence=confidence(interest),
-        trend=trend(interest, profile.mass_of(interest), since, as_of, blender),
+        trend=trend(profile, interest, since, as_of, blender),
         mass=mass,
     )
 
@@ -226,33 +229,34 @@ def confidence(interest: Interest) -> float:
     return min(1.0, math.sqrt(agreement) * support / (support + SUPPORT_HALF))
 
 
-def trend(interest: Interest, masses: NDArray[np.float64], since: int, as_of: int, blender: Blender) -> Trend:
-    """Compare the rate of signals at the short horizon with that since the user's first signal (µs).
+def trend(profile: Profile, interest: Interest, since: int, as_of: int, blender: Blender) -> Trend:
+    """Compare an interest's share of signals, and their rate at the short horizon, with those before.
 
-    `masses` are those of the interest, (h + 2,), as of its `updated`.
+    `since` (µs) is when the user's first signal came. A silence that is long for the interest is a farewell, too.
     """
     short_life = float(blender.lives[SHORT])
     age = max(as_of - since, 1)
     if as_of - interest.first <= NEW_HALF_LIVES * short_life:
         return Trend.NEW
+    masses = profile.mass_of(interest)
     faded = masses * decay(as_of - interest.updated, blender.lives)
     # A window that began with the user has seen only 1 − 2^(−age/h) of its full length.
     windows = blender.lives[:FOREVER] * (1 - np.exp2(-age / blender.lives[:FOREVER]))
     rates = faded[:FOREVER] / windows
     short_rate, long_rate = float(rates[-1]), float(rates[:-1].sum())
-    # One signal more than usual is chance: of a monthly habit, each would look like a rise.
-    chance = float(masses[FOREVER]) / max(interest.signal_count, 1) / float(windows[-1])
-    if short_rate > 1.5 * long_rate + chance:
+    # One signal or day more than usual is chance: of a monthly habit, each would look like a rise.
+    signal = float(masses[FOREVER]) / max(interest.signal_count, 1)
+    day = sum(float(profile.mass_of(each)[FOREVER]) for each in profile.interests) / (profile.days + 1)
+    chance = max(signal, day) / float(windows[-1])
+    heading = pace.heading(interest.pace, profile.pace)
+    if heading > 0 or short_rate > 1.5 * long_rate + chance:
         return Trend.RISING
-    quiet = as_of - interest.last
-    if short_rate < 0.5 * long_rate and quiet > 2 * max(short_life, _usual_gap(interest)):
+    usual_gap = (interest.last - interest.first) / max(interest.signal_count - 1, 1)
+    silent = as_of - interest.last > max(2 * short_life, LONG_SILENCE * usual_gap)
+    # A share falls, too, while the user only does more of something else.
+    if (heading < 0 or silent) and short_rate < 0.5 * long_rate:
         return Trend.FADING
     return Trend.STEADY
-
-
-def _usual_gap(interest: Interest) -> float:
-    """Mean time between the interest's signals in µs: silence is measured against it."""
-    return (interest.last - interest.first) / max(interest.signal_count - 1, 1)
 
 
 def explain(events: Sequence[Event], blender: Blender, as_of: int) -> tuple[Profile, dict[str, list[Contribution]]]:

@@ -1,0 +1,72 @@
+"""Shares of late and before: sums that fade with every signal, and what is surely a change."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penchant_pipelines.interests.pace import BEFORE, OF_LATE, Pace, WholePace, heading
+
+signals = st.lists(st.tuples(st.integers(0, 2), st.floats(0.01, 3)), min_size=1, max_size=40)
+
+
+def paced(history: list[tuple[int, float]]) -> tuple[WholePace, list[Pace]]:
+    """That of all, and of each of three interests, after signals of so much mass each."""
+    whole, parts = WholePace(), [Pace() for _ in range(3)]
+    for interest, mass in history:
+        whole.add(mass, whole.clock + mass)
+        parts[interest].add(mass, whole.clock)
+    return whole, parts
+
+
+def taken(interest: int, times: int) -> list[tuple[int, float]]:
+    return [(interest, 1.0)] * times
+
+
+@given(signals)
+def test_sums_fade_by_what_came_after(history: list[tuple[int, float]]) -> None:
+    whole, parts = paced(history)
+    later, late, before, squares = 0.0, 0.0, 0.0, 0.0
+    for _, mass in reversed(history):
+        late += mass * 2 ** (-later / OF_LATE)
+        before += mass * 2 ** (-later / BEFORE)
+        squares += mass**2 * 2 ** (-2 * later / BEFORE)
+        later += mass
+    assert (whole.late, whole.before, whole.before_squares) == pytest.approx((late, before, squares))
+    for part in parts:
+        part.add(0.0, whole.clock)
+    assert sum(part.late for part in parts) == pytest.approx(whole.late)
+    assert sum(part.before for part in parts) == pytest.approx(whole.before)
+
+
+@given(signals)
+def test_what_is_merged_is_as_if_it_had_been_one(history: list[tuple[int, float]]) -> None:
+    whole, parts = paced(history)
+    _, (together, *_) = paced([(0 if interest == 1 else interest, mass) for interest, mass in history])
+    for kept, gone in ((0, 1), (1, 0)):
+        merged = copy.copy(parts[kept])
+        merged.absorb(copy.copy(parts[gone]))
+        merged.add(0.0, whole.clock)
+        together.add(0.0, whole.clock)
+        assert (merged.late, merged.before) == pytest.approx((together.late, together.before))
+
+
+def test_a_share_that_changes_is_told_once_it_is_no_chance() -> None:
+    half = (taken(0, 1) + taken(1, 1)) * 20
+    assert [heading(part, paced(half)[0]) for part in paced(half)[1][:2]] == [0, 0]
+    for more, told in ((2, [0, 0]), (10, [1, -1])):
+        whole, parts = paced(half + taken(0, more))
+        assert [heading(part, whole) for part in parts[:2]] == told
+    # What comes rarely is missed no sooner than its rarity allows.
+    whole, parts = paced((taken(0, 9) + taken(1, 1)) * 5 + taken(0, 12))
+    assert heading(parts[1], whole) == 0
+
+
+def test_of_a_beginner_nothing_is_said() -> None:
+    assert heading(Pace(), WholePace()) == 0
+    for history in (taken(0, 1), taken(0, 5), taken(0, 1) + taken(1, 1), taken(0, 2) + taken(1, 1)):
+        whole, parts = paced(history)
+        assert [heading(part, whole) for part in parts] == [0, 0, 0]
