@@ -33,7 +33,9 @@ class EncoderSettings(Section):
         description="Length that vectors are cut to, for models that were trained for it (Matryoshka). 0: the whole.",
     )
     adapter: Path | None = Field(
-        default=None, description="Folder of an adapter made for the model, its manifest included."
+        default=None,
+        description="Folder of an adapter made for the model, its manifest included. While it is set, no other can be "
+        "loaded at runtime.",
     )
     adapters: Path | None = Field(
         default=None,
@@ -61,8 +63,8 @@ class EncoderSettings(Section):
         gt=0,
         allow_inf_nan=False,
         description=(
-            "How long texts may have to wait for others, beside as long as they take themselves; "
-            "what would wait longer is refused, to be sent later."
+            "How long a request's texts may have to wait for those of others; one that would wait longer is refused at "
+            "once, with the time to come back."
         ),
     )
 

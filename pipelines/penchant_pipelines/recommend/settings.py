@@ -8,7 +8,11 @@ from penchant_pipelines.settings import Section
 
 
 class RecommendSettings(Section):
-    """How interests become a ranking. Scores are made of cosines, so weights compare with those."""
+    """How interests become a ranking.
+
+    While no mix is live, scores are made of cosines, and weights compare with those. Once one is, it has weights of its
+    own for what is fresh, new or popular; dislike_weight and query_weight then compare with its standard deviations.
+    """
 
     temperature: float = Field(
         default=0.05, gt=0, description="How sharply the interest nearest to an item outweighs the others."
@@ -34,7 +38,10 @@ class RecommendSettings(Section):
         description="Weight of popularity for a known user; below 0, crowding is damped.",
     )
     cold_support: float = Field(
-        default=3.0, ge=0, description="Mass of signals at which popularity and interests lead alike."
+        default=3.0,
+        ge=0,
+        description="Mass of signals at which the weight of popularity is half-way from that for a new user, 0.2, to "
+        "popularity_weight.",
     )
     diversity: float = Field(default=0.05, ge=0, le=1, description="Diversity where Recommend names none.")
     exploration: float = Field(default=0.0, ge=0, le=1, description="Exploration where a request names none.")

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """For operators: encoders, adapters, mixes, index and long jobs. Needs the admin scope where auth is on.
+    """For operators: encoders, adapters, mixes, index and long jobs. There is no authentication: keep it to them by a proxy.
     """
 
     def __init__(self, channel):
@@ -113,7 +113,7 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """For operators: encoders, adapters, mixes, index and long jobs. Needs the admin scope where auth is on.
+    """For operators: encoders, adapters, mixes, index and long jobs. There is no authentication: keep it to them by a proxy.
     """
 
     def GetServerInfo(self, request, context):
@@ -145,8 +145,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UnloadAdapter(self, request, context):
-        """Drops the adapter's space: its vectors, profiles, index and weights. Refused while it is live, being built or
-        in an experiment.
+        """Drops the adapter's space: its vectors, profiles, index and weights. Refused while it is live or in an
+        experiment, and while any space is being built.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -307,7 +307,7 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """For operators: encoders, adapters, mixes, index and long jobs. Needs the admin scope where auth is on.
+    """For operators: encoders, adapters, mixes, index and long jobs. There is no authentication: keep it to them by a proxy.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """For operators: encoders, adapters, mixes, index and long jobs. Needs the admin scope where auth is on."""
+    """For operators: encoders, adapters, mixes, index and long jobs. There is no authentication: keep it to them by a proxy."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -43,8 +43,8 @@ class AdminServiceStub:
     current, so that activating it again switches at once; the job has ended by the time of the answer.
     """
     UnloadAdapter: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UnloadAdapterRequest, _admin_service_pb2.UnloadAdapterResponse]
-    """Drops the adapter's space: its vectors, profiles, index and weights. Refused while it is live, being built or
-    in an experiment.
+    """Drops the adapter's space: its vectors, profiles, index and weights. Refused while it is live or in an
+    experiment, and while any space is being built.
     """
     StartExperiment: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.StartExperimentRequest, _admin_service_pb2.StartExperimentResponse]
     """Serves a share of the users from the space of a standby adapter. One experiment runs at a time; a switch of
@@ -69,7 +69,7 @@ class AdminServiceStub:
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
-    """For operators: encoders, adapters, mixes, index and long jobs. Needs the admin scope where auth is on."""
+    """For operators: encoders, adapters, mixes, index and long jobs. There is no authentication: keep it to them by a proxy."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetServerInfoRequest, _admin_service_pb2.GetServerInfoResponse]  # type: ignore[assignment]
@@ -82,8 +82,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     current, so that activating it again switches at once; the job has ended by the time of the answer.
     """
     UnloadAdapter: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UnloadAdapterRequest, _admin_service_pb2.UnloadAdapterResponse]  # type: ignore[assignment]
-    """Drops the adapter's space: its vectors, profiles, index and weights. Refused while it is live, being built or
-    in an experiment.
+    """Drops the adapter's space: its vectors, profiles, index and weights. Refused while it is live or in an
+    experiment, and while any space is being built.
     """
     StartExperiment: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.StartExperimentRequest, _admin_service_pb2.StartExperimentResponse]  # type: ignore[assignment]
     """Serves a share of the users from the space of a standby adapter. One experiment runs at a time; a switch of
@@ -107,7 +107,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     CancelJob: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CancelJobRequest, _admin_service_pb2.CancelJobResponse]  # type: ignore[assignment]
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """For operators: encoders, adapters, mixes, index and long jobs. Needs the admin scope where auth is on."""
+    """For operators: encoders, adapters, mixes, index and long jobs. There is no authentication: keep it to them by a proxy."""
 
     @_abc_1.abstractmethod
     def GetServerInfo(
@@ -148,8 +148,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.UnloadAdapterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.UnloadAdapterResponse, _abc.Awaitable[_admin_service_pb2.UnloadAdapterResponse]]:
-        """Drops the adapter's space: its vectors, profiles, index and weights. Refused while it is live, being built or
-        in an experiment.
+        """Drops the adapter's space: its vectors, profiles, index and weights. Refused while it is live or in an
+        experiment, and while any space is being built.
         """
 
     @_abc_1.abstractmethod

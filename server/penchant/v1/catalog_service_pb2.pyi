@@ -22,6 +22,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Item(_message.Message):
+    """Read are title and text; categories only where there is no text. One of the three must hold something."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -59,9 +61,13 @@ class Item(_message.Message):
     @_builtins.property
     def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """Unset: it never counts as new."""
+
     @_builtins.property
-    def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """For filters. `language` (BCP-47) is that of title and text; detected where it is missing."""
+
     def __init__(
         self,
         *,

@@ -400,7 +400,7 @@ class Drift(_message.Message):
     magnitude: _builtins.float
     """0…1: distance between the short-term and the long-term profile."""
     enough_evidence: _builtins.bool
-    """How much evidence the answer rests on; false = too thin to judge."""
+    """Whether there are enough signals to judge."""
     recent_signal_count: _builtins.int
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp: ...
@@ -539,7 +539,7 @@ class WatchProfilesRequest(_message.Message):
     """Only changes where drift was detected."""
     @_builtins.property
     def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Empty = every user of the tenant."""
+        """Empty = every user."""
 
     def __init__(
         self,

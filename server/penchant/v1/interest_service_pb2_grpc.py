@@ -124,8 +124,9 @@ class InterestServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchProfiles(self, request, context):
-        """One message now, then one for each change that passes the filter, until the caller hangs up. A profile of version 0
-        without interests tells that a user is not known, or not any more: erased, or merged into another. That passes
+        """At once one message for each user that is named, whatever the filter; where none is, one without a user_id that only
+        says that watching has begun. Then one for each change that passes the filter, until the caller hangs up. A profile
+        of version 0 without interests tells that a user is not known, or not any more: erased, or merged into another. That passes
         every filter: who keeps copies of profiles must drop theirs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

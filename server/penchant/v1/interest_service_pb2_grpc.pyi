@@ -41,8 +41,9 @@ class InterestServiceStub:
     """For bulk feeds. Every sequence is acknowledged, refused, or asked to come back later."""
     GetProfile: _grpc.UnaryUnaryMultiCallable[_interest_service_pb2.GetProfileRequest, _interest_service_pb2.GetProfileResponse]
     WatchProfiles: _grpc.UnaryStreamMultiCallable[_interest_service_pb2.WatchProfilesRequest, _interest_service_pb2.WatchProfilesResponse]
-    """One message now, then one for each change that passes the filter, until the caller hangs up. A profile of version 0
-    without interests tells that a user is not known, or not any more: erased, or merged into another. That passes
+    """At once one message for each user that is named, whatever the filter; where none is, one without a user_id that only
+    says that watching has begun. Then one for each change that passes the filter, until the caller hangs up. A profile
+    of version 0 without interests tells that a user is not known, or not any more: erased, or merged into another. That passes
     every filter: who keeps copies of profiles must drop theirs.
     """
     ExplainInterest: _grpc.UnaryUnaryMultiCallable[_interest_service_pb2.ExplainInterestRequest, _interest_service_pb2.ExplainInterestResponse]
@@ -72,8 +73,9 @@ class InterestServiceAsyncStub(InterestServiceStub):
     """For bulk feeds. Every sequence is acknowledged, refused, or asked to come back later."""
     GetProfile: _aio.UnaryUnaryMultiCallable[_interest_service_pb2.GetProfileRequest, _interest_service_pb2.GetProfileResponse]  # type: ignore[assignment]
     WatchProfiles: _aio.UnaryStreamMultiCallable[_interest_service_pb2.WatchProfilesRequest, _interest_service_pb2.WatchProfilesResponse]  # type: ignore[assignment]
-    """One message now, then one for each change that passes the filter, until the caller hangs up. A profile of version 0
-    without interests tells that a user is not known, or not any more: erased, or merged into another. That passes
+    """At once one message for each user that is named, whatever the filter; where none is, one without a user_id that only
+    says that watching has begun. Then one for each change that passes the filter, until the caller hangs up. A profile
+    of version 0 without interests tells that a user is not known, or not any more: erased, or merged into another. That passes
     every filter: who keeps copies of profiles must drop theirs.
     """
     ExplainInterest: _aio.UnaryUnaryMultiCallable[_interest_service_pb2.ExplainInterestRequest, _interest_service_pb2.ExplainInterestResponse]  # type: ignore[assignment]
@@ -130,8 +132,9 @@ class InterestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _interest_service_pb2.WatchProfilesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_interest_service_pb2.WatchProfilesResponse], _abc.AsyncIterator[_interest_service_pb2.WatchProfilesResponse]]:
-        """One message now, then one for each change that passes the filter, until the caller hangs up. A profile of version 0
-        without interests tells that a user is not known, or not any more: erased, or merged into another. That passes
+        """At once one message for each user that is named, whatever the filter; where none is, one without a user_id that only
+        says that watching has begun. Then one for each change that passes the filter, until the caller hangs up. A profile
+        of version 0 without interests tells that a user is not known, or not any more: erased, or merged into another. That passes
         every filter: who keeps copies of profiles must drop theirs.
         """
 

@@ -123,13 +123,13 @@ class Recommendation(_message.Message):
     item_id: _builtins.str
     score: _builtins.float
     interest_id: _builtins.str
-    """The interest that brought it in; empty where the user's own interests and words had less than a fifth of all that
+    """The interest that brought it in; empty where the sources told of under `evidence` had less than a fifth of all that
     spoke for it.
     """
     chance: _builtins.float
     """How likely the user takes to it on the next day on which they take to anything new, 0…1: read from the record's
     latest such days, when the live mix was learnt. That there will be such a day, it does not tell. Absent without a
-    mix, with query words, for users who asked for more of something, and for an item that was drawn to explore.
+    mix, for strangers, with query words, for users who asked for more of something, and for an item that was drawn to explore.
     """
     candidate_index: _builtins.int
     """In Rerank's answer: which of the request's candidates this is, counted from 0. It is what tells candidates apart
@@ -189,7 +189,9 @@ class RecommendResponse(_message.Message):
     def recommendations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Recommendation]: ...
     @_builtins.property
     def degraded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Why the answer is less than it could be (cold user, index rebuilding…); empty when it is not."""
+        """Why the answer is less than it could be; empty when it is not. "cold_user": nothing is known that the user likes, so
+        that popular items come unless query words lead; "empty_catalog"; "index_unavailable": exact search answered.
+        """
 
     def __init__(
         self,
@@ -236,6 +238,8 @@ Global___Candidate: _TypeAlias = Candidate  # noqa: Y015
 
 @_typing.final
 class RerankRequest(_message.Message):
+    """Candidates that the user muted are not left out: they come last."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_ID_FIELD_NUMBER: _builtins.int
@@ -247,8 +251,9 @@ class RerankRequest(_message.Message):
     EXPLAIN_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     top_n: _builtins.int
+    """0 = all."""
     prior_weight: _builtins.float
-    """0 = interests alone … 1 = the caller's order alone."""
+    """0 = the server's own score alone … 1 = the caller's order alone."""
     diversity: _builtins.float
     """0 (also where unset) = by score alone … 1 = as varied as can be."""
     query: _builtins.str
@@ -324,8 +329,8 @@ class FindUsersRequest(_message.Message):
     item_id: _builtins.str
     page_size: _builtins.int
     min_similarity: _builtins.float
-    """Least Match.similarity. GetServerInfoResponse.similarity asks for users to whom it is the same thing; 0, or unset,
-    for all whose interests have more in common with it than any two texts have; -1 for all.
+    """Least Match.similarity. For users who care for this very thing pass GetServerInfoResponse.similarity. 0 or unset
+    leaves out only those whose interests have no more in common with it than any two texts have; -1 nobody.
     """
     def __init__(
         self,

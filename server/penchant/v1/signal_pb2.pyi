@@ -100,13 +100,14 @@ class Signal(_message.Message):
     BEHAVIOR_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Caller-chosen idempotency key, unique per tenant. The same id is captured once, however often it is sent;
-    the same id with different content is ALREADY_EXISTS. Empty: the server assigns one and returns it.
+    """Caller-chosen idempotency key, unique in the server. The same id is captured once, however often it is sent;
+    the same id with different content is ALREADY_EXISTS. Empty: the server assigns one and returns it; sent again
+    without an id, it is another signal.
     """
     user_id: _builtins.str
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When it happened, not when it was sent. Unset: on arrival. Late and out-of-order signals end in the same profile."""
+        """When it happened, not when it was sent; from 1900 to one day ahead of the server. Unset: on arrival. Late and out-of-order signals end in the same profile."""
 
     @_builtins.property
     def post(self) -> Global___Post: ...
