@@ -8,11 +8,7 @@ from penchant_pipelines.settings import Section
 
 
 class RecommendSettings(Section):
-    """How interests become a ranking.
-
-    While no mix is live, scores are made of cosines, and weights compare with those. Once one is, it has weights of its
-    own for what is fresh, new or popular; dislike_weight and query_weight then compare with its standard deviations.
-    """
+    """How interests rank: by cosines, with these weights. A live mix has its own for what is fresh, new or popular."""
 
     temperature: float = Field(
         default=0.05, gt=0, description="How sharply the interest nearest to an item outweighs the others."
@@ -28,7 +24,12 @@ class RecommendSettings(Section):
         description="Share of what the adapter's sequence model expects next, among candidates and, while no mix is "
         "live, in the score; a mix learns what it is worth. 0: it is not asked.",
     )
-    dislike_weight: float = Field(default=0.5, ge=0, description="Penalty for nearness to what the user wants less of.")
+    dislike_weight: float = Field(
+        default=0.5,
+        ge=0,
+        description="Penalty for nearness to what the user wants less of, in cosines; under a mix in its standard "
+        "deviations.",
+    )
     recency_weight: float = Field(default=0.1, ge=0, description="Bonus of a brand-new item.")
     recency_half_life_days: float = Field(default=30.0, gt=0, description="Days in which that bonus halves.")
     popularity_weight: float = Field(
