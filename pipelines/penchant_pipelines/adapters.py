@@ -256,13 +256,18 @@ class Adapters:
 
     async def stop_experiment(self) -> Experiment:
         """Serve everybody from the live space again. Raises WrongState if no experiment runs."""
-        running = self.serving.experiment
-        if running is None:
-            raise WrongState("NO_EXPERIMENT", "no experiment runs")
-        self.serving = replace(self.serving, experiment=None, trial=None)
-        await to_the_end(self._shared.writer.submit(_end_experiments))
-        found = await asyncio.to_thread(experiments.find, self._shared.record, running.name)
-        return found or running
+
+        async def stop() -> Experiment:
+            async with self._changing:
+                running = self.serving.experiment
+                if running is None:
+                    raise WrongState("NO_EXPERIMENT", "no experiment runs")
+                await self._shared.writer.submit(_end_experiments)
+                self.serving = replace(self.serving, experiment=None, trial=None)
+            found = await asyncio.to_thread(experiments.find, self._shared.record, running.name)
+            return found or running
+
+        return await to_the_end(stop())
 
     # -- start and stop --------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from penchant.v1.admin_service_pb2 import (
     JobState,
     LoadAdapterRequest,
     StartExperimentRequest,
+    StopExperimentRequest,
     UnloadAdapterRequest,
 )
 from penchant.v1.catalog_service_pb2 import Item
@@ -37,8 +38,10 @@ from penchant.v1.interest_service_pb2 import Interest
 from penchant.v1.recommendation_service_pb2 import FindUsersRequest
 from penchant.v1.signal_pb2 import Post, Signal
 from penchant_finetune.log import live_encoder
+from penchant_pipelines import adapters
 from penchant_pipelines.encoder import Encoder, EncoderSettings, Vectors
 from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter
+from penchant_pipelines.errors import Unavailable
 from penchant_pipelines.experiment import Experiment
 from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Recipe, calibrate, pack
 from penchant_pipelines.record import Record, rows, schema
@@ -637,6 +640,24 @@ async def test_an_experiment_serves_a_share_of_the_users_and_is_evaluated(
         await activated(server, "books")
         assert (await server.client.experiment("second")).experiment.HasField("end_time")
         assert (await server.client.experiment("books-1")).trial.signal_count == report.trial.signal_count
+
+
+async def test_an_experiment_that_could_not_be_stopped_goes_on_and_can_be(
+    start: StartServer, shelf: Path, adapted: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unwritable(ledger: object) -> None:
+        raise Unavailable("RECORD_UNWRITABLE", "the disk is full")
+
+    async with start() as server:
+        await seed(server, items=5, signals=10)
+        await server.client.load_adapter("books")
+        await activated(server, "books", standby=True)
+        await server.client.start_experiment("all", "books", 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(adapters, "_end_experiments", unwritable)
+            assert (await refused(server.rpc("StopExperiment")(StopExperimentRequest()))).reason == "RECORD_UNWRITABLE"
+        assert set((await self_consistent(server, ["u-1"])).values()) == {adapted.space_id}
+        assert (await server.client.stop_experiment()).HasField("end_time")
 
 
 async def self_consistent(server: Server, users: Iterable[str]) -> dict[str, str]:
