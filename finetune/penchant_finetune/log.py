@@ -21,6 +21,7 @@ from penchant_pipelines.record import schema
 from penchant_pipelines.record.rows import to_item, to_signal
 from penchant_pipelines.text import TextPipeline, TextSettings
 from penchant_pipelines.text.clean import clean
+from penchant_pipelines.text.pipeline import encoder_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ class LoggedSignal:
     time: int
     item_id: str
     text: str
-    hashtags: tuple[str, ...]
+    hashtags: tuple[tuple[str, str], ...]
+    """Each hashtag of a text, and the text without it."""
     language: str
     action: Action | None
     value: float | None
@@ -165,7 +167,7 @@ def _read(signal: Signal, user: int, reader: Reader) -> LoggedSignal:
         time=_time(signal),
         item_id=signal.item_id,
         text=document.text,
-        hashtags=clean(post.text).hashtags if post else (),
+        hashtags=tuple(_hashtags(post.text, document.language)) if post else (),
         language=document.language,
         action=behavior.action if behavior else None,
         value=behavior.value if behavior else None,
@@ -173,3 +175,8 @@ def _read(signal: Signal, user: int, reader: Reader) -> LoggedSignal:
         surface=signal.context.get("surface", ""),
         device=signal.context.get("device", ""),
     )
+
+
+def _hashtags(text: str, language: str) -> Iterator[tuple[str, str]]:
+    for tag in clean(text).hashtags:
+        yield encoder_text(tag, language), encoder_text(clean(text, without=tag).text, language)
