@@ -11,10 +11,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -115,15 +115,20 @@ def begun(folder: Path, settings: TrainSettings, prepared: Prepared) -> Begun | 
             "OTHER_RUN", f"{str(folder)!r} holds a run of another version; choose another folder"
         ) from error
     check_prepared(found, prepared, folder)
-    then, now = found.settings.model_dump(), settings.model_dump(exclude={"threads"})
-    differ = [name for name in now if now[name] != then[name] and not (name == "bf16" and settings.bf16 is None)]
+    free = {"threads"} if settings.bf16 is not None else {"threads", "bf16"}
+    check_settings(found.settings.model_dump(), settings.model_dump(exclude=free), folder)
+    return found
+
+
+def check_settings(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """Raise WrongState where a run was begun with others of these settings."""
+    differ = [name for name in now if now[name] != then[name]]
     if differ:
         named = ", ".join(f"{name.replace('_', '-')} was {then[name]}, is {now[name]}" for name in differ)
         raise WrongState(
             "OTHER_RUN",
             f"{str(folder)!r} holds a run of other settings ({named}); give the same or choose another folder",
         )
-    return found
 
 
 def write(state: Begun, folder: Path) -> None:

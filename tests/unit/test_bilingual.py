@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from penchant_finetune.bilingual import training
+from penchant_finetune.bilingual.__main__ import main
 from penchant_finetune.bilingual.corpus import Corpus, Graded, Topical, share
 from penchant_finetune.bilingual.export import export
 from penchant_finetune.bilingual.measures import retrieval, topic_accuracy
 from penchant_finetune.bilingual.rewriting import chinese_words, rewritten
 from penchant_finetune.bilingual.second_teacher import Bridge, lessons, open_multilingual, word_meanings
 from penchant_finetune.bilingual.training import (
+    CHECKPOINT,
     Led,
     Recipe,
     Student,
@@ -34,7 +37,7 @@ from penchant_pipelines.encoder.adapter import open_adapter, write_manifest
 from penchant_pipelines.encoder.sentence import embedded_model
 from penchant_pipelines.encoder.tokenizer import add_words
 from penchant_pipelines.encoder.words import WordVocabulary, word_embedding
-from penchant_pipelines.errors import Unsupported
+from penchant_pipelines.errors import Unsupported, WrongState
 
 GLOSSES = {
     "苹果": ["apple"],
@@ -121,6 +124,27 @@ def test_an_interrupted_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
     second = a_run(broken)
     second.run(lambda: {"score": 1.0})
     assert torch.allclose(rows_of(first), rows_of(second), atol=1e-5)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_run_goes_on_by_the_recipe_that_it_was_begun_with_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(tmp_path)
+    run.run(lambda: {"score": 1.0})
+    with pytest.raises(WrongState, match=r"other settings \(seed was 7, is 8\)"):
+        a_run(tmp_path, replace(RECIPE, seed=8)).run(lambda: {"score": 1.0})
+    # The command says so at once, before it reads or writes anything.
+    written = (tmp_path / "run.json").read_bytes()
+    monkeypatch.setattr(sys, "argv", ["bilingual", "--data", str(tmp_path / "none"), "--run", str(tmp_path)])
+    with pytest.raises(WrongState, match="steps was 24, is 4500"):
+        main()
+    assert (tmp_path / "run.json").read_bytes() == written
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    del state["recipe"]
+    torch.save(state, tmp_path / CHECKPOINT)
+    with pytest.raises(WrongState, match="another version"):
+        main()
 
 
 @pytest.mark.usefixtures("small")
