@@ -156,7 +156,12 @@ def test_a_larger_batch_takes_more_of_what_there_is_enough_of(tmp_path: Path) ->
 
 @pytest.mark.usefixtures("small")
 def test_it_stops_where_nothing_gets_better(tmp_path: Path) -> None:
-    assert a_run(tmp_path, Recipe(steps=60, foreign_negatives=4, evaluate_every=2)).run(lambda: {"score": 1.0}) == 8
+    recipe = Recipe(steps=60, foreign_negatives=4, evaluate_every=2)
+    assert a_run(tmp_path, recipe).run(lambda: {"score": 1.0}) == 8
+    # Finished: nothing is learnt any more, however often it is called.
+    again = a_run(tmp_path, recipe)
+    assert again.run(lambda: {"score": 2.0}) == 8
+    assert torch.equal(rows_of(again), torch.load(tmp_path / CHECKPOINT, weights_only=True)["words"])
 
 
 @pytest.mark.usefixtures("small")

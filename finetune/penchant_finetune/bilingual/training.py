@@ -267,7 +267,7 @@ class Training:
         step = self._resume()
         started, tokens_before = time.monotonic(), 0
         running: dict[str, list[float]] = {}
-        while step < recipe.steps:
+        while step < recipe.steps and self._worse < recipe.patience:
             name = self._schedule[step]
             # By step, so that a resumed run draws what an uninterrupted one would have drawn.
             self._foreign.seed(f"{recipe.seed} {step}")
@@ -306,7 +306,6 @@ class Training:
                 self._save(step, (CHECKPOINT, BEST) if improved else (CHECKPOINT,))
                 if self._worse >= recipe.patience:
                     print("no better for a while: stopping early", flush=True)
-                    break
         return step
 
     def loss(self, name: str, batch: Sequence[Any]) -> Tensor:
