@@ -20,6 +20,7 @@ from penchant_finetune.bilingual.measures import retrieval, topic_accuracy
 from penchant_finetune.bilingual.rewriting import chinese_words, rewritten
 from penchant_finetune.bilingual.second_teacher import Bridge, lessons, open_multilingual, word_meanings
 from penchant_finetune.bilingual.training import (
+    BEST,
     CHECKPOINT,
     Led,
     Recipe,
@@ -124,6 +125,26 @@ def test_an_interrupted_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
     second = a_run(broken)
     second.run(lambda: {"score": 1.0})
     assert torch.allclose(rows_of(first), rows_of(second), atol=1e-5)
+
+
+@pytest.mark.usefixtures("small")
+def test_the_best_state_outlives_an_interruption_while_it_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = torch.save
+    calls = iter(range(2))
+
+    def stop_at_the_second(state: object, file: Path) -> None:
+        if next(calls):
+            raise KeyboardInterrupt
+        saved(state, file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", stop_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            a_run(tmp_path).run(lambda: {"score": 1.0})
+    a_run(tmp_path).run(lambda: {"score": 1.0})
+    assert torch.load(tmp_path / BEST, weights_only=True)["step"] == 8
 
 
 @pytest.mark.usefixtures("small")

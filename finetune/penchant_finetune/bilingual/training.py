@@ -303,7 +303,8 @@ class Training:
                 score = float(np.mean(list(figures.values())))
                 improved = score > self._best
                 self._best, self._worse = (score, 0) if improved else (self._best, self._worse + 1)
-                self._save(step, (CHECKPOINT, BEST) if improved else (CHECKPOINT,))
+                # The checkpoint knows the best score: it must not say so of a state that was not kept.
+                self._save(step, (BEST, CHECKPOINT) if improved else (CHECKPOINT,))
                 if self._worse >= recipe.patience:
                     print("no better for a while: stopping early", flush=True)
         return step
