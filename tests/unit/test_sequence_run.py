@@ -95,6 +95,23 @@ def test_a_run_tells_how_its_sequence_model_was_made(prepared: Prepared, trained
     assert {"sequence/loss", "sequence/ndcg@10"} <= set(events.Tags()["scalars"])
 
 
+def test_a_sequence_model_that_is_there_is_not_trained_anew(
+    prepared: Prepared, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    monkeypatch.setattr("penchant_finetune.sequence_run.SequenceSettings", SHORT)
+    written = (run / FILE).stat().st_mtime_ns
+    train_run_sequence(prepared, run, seed=3, threads=1)
+    assert (run / FILE).stat().st_mtime_ns == written
+    train_run_sequence(prepared, run, seed=4, threads=1)
+    assert (run / FILE).read_bytes() != (trained / FILE).read_bytes()
+    assert json.loads((run / ABOUT).read_text())["settings"]["seed"] == 4
+    # Interrupted between the model and what tells of it.
+    (run / ABOUT).unlink()
+    train_run_sequence(prepared, run, seed=4, threads=1)
+    assert (run / ABOUT).is_file()
+
+
 def test_the_log_of_a_part_holds_that_part_with_its_contexts(prepared: Prepared, trained: Path) -> None:
     parts = np.array(prepared.signals["part"])
     rows = np.flatnonzero(parts != TEST)
