@@ -56,13 +56,14 @@ class Begun(BaseModel):
     settings: TrainSettings
     prepared: str
     """Sha256 of the manifest of the prepared folder."""
+    processes: int
+    """How many train together: a batch is as many times as large."""
 
 
 class Run(Begun):
     """What a finished run was, for whoever evaluates, exports or repeats it."""
 
     base: str
-    processes: int
     steps: int
     best_step: int
     """The step whose weights were kept; 0: none was better than the untuned encoder, which was kept."""
@@ -101,7 +102,7 @@ def begun(folder: Path, settings: TrainSettings, prepared: Prepared) -> Begun | 
     """What a folder holds: a `Run` where it is finished, None where nothing was begun.
 
     Raises WrongState where it was begun with other settings (threads and an unset bf16 aside), from another prepared
-    folder, or can't be read.
+    folder, or can't be read; or isn't finished and was begun by another number of processes.
     """
     try:
         if (folder / RUN).is_file():
@@ -116,7 +117,10 @@ def begun(folder: Path, settings: TrainSettings, prepared: Prepared) -> Begun | 
         ) from error
     check_prepared(found, prepared, folder)
     free = {"threads"} if settings.bf16 is not None else {"threads", "bf16"}
-    check_settings(found.settings.model_dump(), settings.model_dump(exclude=free), folder)
+    then, now = found.settings.model_dump(), settings.model_dump(exclude=free)
+    if not isinstance(found, Run):
+        then, now = then | {"processes": found.processes}, now | {"processes": processes()}
+    check_settings(then, now, folder)
     return found
 
 
@@ -160,6 +164,11 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def processes() -> int:
+    """How many processes train together: `accelerate launch` and torchrun tell each."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_first() -> bool:
