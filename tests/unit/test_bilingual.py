@@ -12,7 +12,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from penchant_finetune.bilingual import training
+from penchant_finetune.bilingual import evaluate, training
 from penchant_finetune.bilingual.__main__ import main
 from penchant_finetune.bilingual.corpus import Corpus, Graded, Topical, share
 from penchant_finetune.bilingual.export import export
@@ -285,6 +285,18 @@ def test_the_rate_rises_then_falls_and_the_schedule_is_the_seeds() -> None:
     assert schedule(recipe, kinds) == schedule(recipe, kinds) != schedule(Recipe(steps=200, seed=8), kinds)
     assert set(schedule(recipe, kinds)) == set(kinds)
     assert schedule(recipe, kinds)[:50].count("glosses") > schedule(recipe, kinds)[-50:].count("glosses")
+
+
+@pytest.mark.parametrize("options", [[], ["--adapter", "{folder}", "--part", "development"]])
+def test_a_card_is_written_of_an_adapter_and_the_test_part_alone(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [option.format(folder=tmp_path) for option in options]
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--data", str(tmp_path), "--describe", *given])
+    with pytest.raises(SystemExit, match="2"):
+        evaluate.main()
+    assert "--describe writes the test part's figures" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_topics_are_told_by_neighbours() -> None:
