@@ -30,7 +30,6 @@ class LoggedItem:
 
     id: str
     text: str
-    language: str
     created: int
 
 
@@ -87,8 +86,7 @@ def read_log(items: Iterable[Item], signals: Iterable[Signal], text: TextPipelin
     reader = Reader(text)
     catalogue: dict[str, LoggedItem] = {}
     for item in items:
-        document = item_document(item, reader)
-        catalogue[item.id] = LoggedItem(item.id, document.text, document.language, item.create_time or 0)
+        catalogue[item.id] = LoggedItem(item.id, item_document(item, reader).text, item.create_time or 0)
     known = {signal.id: signal for signal in signals}
     ordered = sorted(known.values(), key=lambda signal: (_time(signal), signal.id))
     users = {user: number for number, user in enumerate(sorted({signal.user_id for signal in ordered}))}
