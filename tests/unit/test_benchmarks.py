@@ -12,6 +12,7 @@ import drift
 import labels
 import numpy as np
 import pytest
+import serving
 
 from penchant_pipelines.text import TextPipeline, TextSettings
 
@@ -55,3 +56,12 @@ def test_invented_users_write_each_of_their_titles_once(titles: Path) -> None:
         topics = Counter(text.split()[0] for text in written)
         assert len(topics) in labels.TOPICS
         assert set(topics.values()) == {labels.TITLES_OF_A_TOPIC}
+
+
+def test_the_encoder_alone_has_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "cores", lambda: 3)
+    parts: list[list[str]] = []
+    serving.raw_rate(parts.append, [str(number) for number in range(9)])
+    warming_up, *timed = parts
+    assert sorted(warming_up) == sorted(text for part in timed for text in part)
+    assert [len(part) for part in timed] == [3, 3, 3]
