@@ -152,7 +152,9 @@ def test_an_export_that_is_no_worse_is_loaded_under_any_name(prepared: Prepared,
     assert adapter.sequence.dimensions == adapter.encoder.dimensions
     manifest = read_manifest(tmp_path / "shelf" / "films")
     assert manifest.metrics["recall@50 gained by sequence"] == 0
-    assert "## Sequence model" in (tmp_path / "shelf" / "films" / "README.md").read_text()
+    figures, of_sequence = (tmp_path / "shelf" / "films" / "README.md").read_text().split("## Sequence model")
+    assert "each looked for by itself: recall is the share of them that is found" in figures
+    assert "looked for together here: recall is the share of as many as the list has room for" in of_sequence
 
 
 def test_one_that_is_worse_is_left_out(prepared: Prepared, run: Path, report: dict[str, Any], tmp_path: Path) -> None:
