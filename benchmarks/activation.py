@@ -28,21 +28,17 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+from serving import WORDS
 
 import penchant
 from penchant.demo.server import ServerProcess
 from penchant.v1.admin_service_pb2 import JOB_STATE_RUNNING, JOB_STATE_SUCCEEDED
 from penchant.v1.catalog_service_pb2 import Item
-from penchant.v1.signal_pb2 import Behavior, Post, Signal
+from penchant.v1.signal_pb2 import ACTION_LIKE, Behavior, Post, Signal
 from penchant_pipelines.encoder import EncoderSettings, open_encoder
 from penchant_pipelines.encoder.adapter import write_manifest
 from penchant_pipelines.record import Record, schema
 
-WORDS = (
-    "trail running shoes mud winter espresso grinder dial recipe sourdough starter crust telescope planet night "
-    "chess board game rules expansion monstera leaf light repot guitar jazz record sleeve solo bond market index "
-    "fund python rust compiler borrow cat vet kitten climb boulder finger hike ridge train museum tram noodle broth"
-)
 CALLERS = 4
 """Of each kind: as many capture as ask for recommendations."""
 
@@ -196,7 +192,7 @@ def fill(address: str, options: argparse.Namespace) -> None:
             if number % 3:
                 yield Signal(id=f"s-{number}", user_id=user, post=Post(text=text(chooser)))
             else:
-                liked = Behavior(item_id=f"i-{chooser.randrange(options.items)}", action="ACTION_LIKE")
+                liked = Behavior(item_id=f"i-{chooser.randrange(options.items)}", action=ACTION_LIKE)
                 yield Signal(id=f"s-{number}", user_id=user, behavior=liked)
 
     with penchant.Client(address, timeout=120) as client:

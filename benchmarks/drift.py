@@ -106,15 +106,15 @@ def main() -> int:
     loaded = [*map(read_topics, options.topics), *map(read_authors, options.authors)]
     found: dict[str, dict[str, Any]] = {half: {} for half in options.half or HALVES}
     for texts in loaded:
-        for number, half in enumerate(HALVES):
-            if half in found:
-                source, vectors = encoded(texts, number, pipeline, encoder)
+        for number, name in enumerate(HALVES):
+            if name in found:
+                source, vectors = encoded(texts, name, pipeline, encoder)
                 dice = np.random.default_rng([options.seed, number])
-                found[half][texts.name] = bench.measure(source, vectors, options.streams, dice)
-    for half, by_source in found.items():
-        found[half] = {name: figures(seen, options.seed) for name, seen in by_source.items()}
+                found[name][texts.name] = bench.measure(source, vectors, options.streams, dice)
+    for name, by_source in found.items():
+        found[name] = {source: figures(seen, options.seed) for source, seen in by_source.items()}
         if len(by_source) > 1:
-            found[half]["all"] = figures([one for seen in by_source.values() for one in seen], options.seed)
+            found[name]["all"] = figures([one for seen in by_source.values() for one in seen], options.seed)
     show(found)
     print(json.dumps({"space_id": encoder.space_id, "similarity": recipe.calibration.similarity, **found}, indent=1))
     encoder.close()
@@ -153,17 +153,17 @@ def read_authors(path: Path) -> Texts:
     )
 
 
-def encoded(texts: Texts, half: int, pipeline: TextPipeline, encoder: Encoder) -> tuple[Source, Vectors]:
+def encoded(texts: Texts, wanted: str, pipeline: TextPipeline, encoder: Encoder) -> tuple[Source, Vectors]:
     """Take one half, authors by name and topics' texts one by one, as the encoder reads them."""
     kept: list[str] = []
     gaps: list[int] = []
     groups: dict[str, NDArray[np.intp]] = {}
     for name, own in texts.groups.items():
-        if texts.times is not None and digest(name)[0] % 2 != half:
+        if texts.times is not None and half(name) != wanted:
             continue
         rows, before = [], None
         for place, text in enumerate(own):
-            if texts.times is None and digest(text)[0] % 2 != half:
+            if texts.times is None and half(text) != wanted:
                 continue
             try:
                 clean = pipeline.read(text).text
@@ -178,6 +178,11 @@ def encoded(texts: Texts, half: int, pipeline: TextPipeline, encoder: Encoder) -
         groups[name] = np.array(rows, dtype=np.intp)
     timed = None if texts.times is None else np.array(gaps, dtype=np.int64)
     return Source(texts.name, groups, timed), encoder.encode(kept)
+
+
+def half(name: str) -> str:
+    """The half that a text, or an author by name, falls into: the same in all benchmarks."""
+    return HALVES[digest(name)[0] % 2]
 
 
 def digest(text: str) -> bytes:
@@ -311,12 +316,12 @@ def show(found: dict[str, dict[str, Any]]) -> None:
     table = Table("half", "source", "missed: abrupt", "gradual", "recurring", "back", "delay", "median", "false/500")
     for name in ("recall", "chance", "of oracle's", "no detector's", "precision", "oracle's", "chance", "thin told"):
         table.add_column(name)
-    for half, by_source in found.items():
-        for name, row in by_source.items():
+    for name, by_source in found.items():
+        for source, row in by_source.items():
             kinds = ("abrupt", "gradual", "recurring", "recurring_back")
             table.add_row(
-                half,
                 name,
+                source,
                 *(_cell(row[kind]["missed"]) for kind in kinds),
                 _cell(row["abrupt"]["delay"]),
                 f"{row['abrupt']['median_delay']}",

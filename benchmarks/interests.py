@@ -52,7 +52,7 @@ def main() -> int:
     pipeline = TextPipeline(TextSettings(), options.cache)
     table = Table("set", "subjects", "interests", "adjusted Rand", "homogeneity", "completeness")
     for texts in (*map(read_topics, options.topics), *map(read_authors, options.authors)):
-        source, vectors = encoded(texts, HALVES.index(options.half), pipeline, encoder)
+        source, vectors = encoded(texts, options.half, pipeline, encoder)
         dice = np.random.default_rng(options.seed)
         found = np.array([figures(*user(source, dice), vectors, blender) for _ in range(options.users)])
         draws = Bootstrap(len(found), options.seed)

@@ -5,17 +5,16 @@
 POSTS are signals whose `context` holds the author's tags, separated by commas, under `tags`. TITLES are lines with
 `text`, `topic` and `keywords`; of them, invented users with two to four topics and ten titles on each are made. The
 tags and keywords are the reference: they are hidden from what reads the texts. Users fall into halves by a hash of
-their ids, titles by a hash of themselves. Prints for each set the share of interests whose label, or whose label or a
-keyword, meets one of the user's own tags: equal, or one within the other, letter case aside (95 % by bootstrap over
-users); the share of labels that no other interest of the user has, and of those in Chinese characters; their mean
-length in characters.
+their ids, titles by a hash of themselves, as in `drift.py`. Prints for each set the share of interests whose label,
+or whose label or a keyword, meets one of the user's own tags: equal, or one within the other, letter case aside (95 %
+by bootstrap over users); the share of labels that no other interest of the user has, and of those in Chinese
+characters; their mean length in characters.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
-import hashlib
 import json
 import re
 from collections import defaultdict
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from drift import HALVES, half
 from rich.console import Console
 from rich.table import Table
 
@@ -58,7 +58,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--posts", type=Path, help="JSON Lines of signals with tags in their context")
     parser.add_argument("--keywords", type=Path, help="JSON Lines of titles with topic and keywords")
-    parser.add_argument("--half", choices=["tuning", "reporting"], default="tuning")
+    parser.add_argument("--half", choices=HALVES, default=HALVES[0])
     parser.add_argument("--cache", type=Path, default=Path("var/vectors"), help="folder that keeps vectors")
     parser.add_argument("--show", type=int, default=0, metavar="USERS", help="print the labels of so many users")
     options = parser.parse_args()
@@ -81,27 +81,31 @@ def main() -> int:
     return 0
 
 
-def authors(file: Path, half: str) -> Iterator[User]:
+def authors(file: Path, wanted: str) -> Iterator[User]:
     """Authors of one half, from signals."""
     signals = defaultdict(list)
     for line in _lines(file):
         signals[line["user_id"]].append(line)
     for user_id, lines in sorted(signals.items()):
-        if _half(user_id) == half:
+        if half(user_id) == wanted:
             texts = [(line["id"], _micros(line["time"]), line["post"]["text"]) for line in lines]
             yield User(texts, _tags(line["context"].get("tags", "") for line in lines))
 
 
-def invented(file: Path, half: str) -> Iterator[User]:
+def invented(file: Path, wanted: str) -> Iterator[User]:
     """Users made of titles of one half, the same at each run."""
     topics = defaultdict(list)
     for line in _lines(file):
-        if line["keywords"] and _half(line["text"]) == half:
+        if line["keywords"] and half(line["text"]) == wanted:
             topics[line["topic"]].append(line)
     random = np.random.default_rng(0)
     for _ in range(USERS):
         chosen = random.choice(sorted(topics), random.choice(TOPICS), replace=False)
-        lines = [topics[topic][row] for topic in chosen for row in random.choice(len(topics[topic]), TITLES_OF_A_TOPIC)]
+        lines = [
+            topics[topic][row]
+            for topic in chosen
+            for row in random.choice(len(topics[topic]), TITLES_OF_A_TOPIC, replace=False)
+        ]
         random.shuffle(lines)
         texts = [(f"{day:03}", day * MICROS_PER_DAY, line["text"]) for day, line in enumerate(lines)]
         yield User(texts, _tags(line["keywords"] for line in lines))
@@ -148,10 +152,6 @@ def meets(words: Sequence[str], tags: frozenset[str]) -> bool:
 def _tags(fields: Iterable[str]) -> frozenset[str]:
     tags = (tag.strip().casefold() for field in fields for tag in _SEPARATORS.split(field))
     return frozenset(tag for tag in tags if len(tag) > 1)
-
-
-def _half(name: str) -> str:
-    return "tuning" if hashlib.sha256(name.encode()).digest()[0] % 2 else "reporting"
 
 
 def _micros(time: str) -> int:

@@ -23,8 +23,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from penchant.cli.evaluate import read_settings
-from penchant.cli.files import Refusals, read_files
+from penchant.cli.files import Refusals, read_files, read_settings
 from penchant_pipelines.engine import Engine, EngineSettings
 from penchant_pipelines.evaluation.lineup import open_cached
 from penchant_pipelines.index import ExactStore
@@ -102,15 +101,18 @@ def _reliability(lessons: Sequence[Lesson]) -> list[dict[str, float]]:
     """By fifths of the chances that were told of the first ten, as time goes by: what was told, and what came."""
     chances, came, begin = [], [], FIRST
     while begin < len(lessons):
-        known, end = lessons[max(0, begin - MOST_LESSONS) : begin], int(begin * GROWTH)
+        end = int(begin * GROWTH)
+        known, asked = lessons[max(0, begin - MOST_LESSONS) : begin], lessons[begin:end]
         cut = int((1 - JUDGING_SHARE) * len(known))
         mix, curve = learn(known), chance(known[cut:], learn(known[:cut]))
-        for lesson in lessons[begin:end] if curve else ():
+        begin = end
+        if curve is None:
+            continue
+        for lesson in asked:
             scores = mix.scores(lesson.scores.astype(np.float64))
             best = np.argsort(-scores, kind="stable")[:PLACES]
             chances.append(curve.of(scores[best]))
             came.append(lesson.taken[best])
-        begin = end
     told, taken = np.concatenate(chances), np.concatenate(came)
     fifths = np.array_split(np.argsort(told, kind="stable"), 5)
     return [{"told": float(told[part].mean()), "came": float(taken[part].mean())} for part in fifths]

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import random
 import resource
 import tempfile
@@ -37,6 +36,7 @@ from penchant.demo.server import ServerProcess
 from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.signal_pb2 import Signal
 from penchant_pipelines.encoder import EncoderSettings, open_encoder
+from penchant_pipelines.encoder.batching import cores
 from penchant_pipelines.encoder.sentence import open_model
 
 M = TypeVar("M", bound=Message)
@@ -140,9 +140,9 @@ def make_texts(count: int, seed: int) -> list[str]:
 def raw_rate(encode: Callable[[list[str]], object], texts: list[str]) -> float:
     """Texts a second of the encoder alone, on as many threads as there are cores."""
     encode(texts[:16])
-    halves = [texts[0::2], texts[1::2]]
+    parts = [texts[core :: cores()] for core in range(cores())]
     start = time.perf_counter()
-    threads = [threading.Thread(target=encode, args=(half,)) for half in halves]
+    threads = [threading.Thread(target=encode, args=(part,)) for part in parts]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -154,7 +154,7 @@ def library_rate(texts: list[str]) -> float:
     """Texts a second of the same model as its library encodes them, on all cores."""
     model, _, _ = open_model(EncoderSettings())
     threads = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(cores())
     try:
         model.encode(texts[:16], show_progress_bar=False)
         start = time.perf_counter()

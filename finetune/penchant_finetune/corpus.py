@@ -41,7 +41,8 @@ class Corpus:
     texts_of: Ints
     grades: Floats
     parts: NDArray[np.int8]
-    hashtags: list[tuple[str, ...]]
+    hashtags: list[tuple[tuple[str, str], ...]]
+    """Of each signal, as `LoggedSignal` has them."""
     split: Split
 
     @property

@@ -45,10 +45,11 @@ def evaluate(prepared: Prepared, runs: Sequence[Path]) -> tuple[list[Report], li
     """Measure runs against the live encoder, paired by user; writes evaluation.json into each run's folder.
 
     Figures are [mean, low, high] with 95 % intervals by bootstrap over users, [mean] of one user; a user's figure is
-    the mean over what was asked. Where a run has a sequence model, `sequence` holds what that adds to the adapter's
-    figures, and how it does against the mean of the last signals. Where a run was trained for shorter vectors, too,
-    `shorter` holds its figures by length. Second value: runs of several seeds taken together,
-    each user's figure being the mean over them.
+    the mean over the items asked for, each looked for by itself. Where a run has a sequence model, `sequence` holds
+    what that adds to the adapter's figures, and under `next items` how it does against the mean of the last signals:
+    there recall and NDCG are of a day's items together, as `penchant_pipelines.metrics` has them. Where a run was
+    trained for shorter vectors, too, `shorter` holds its figures by length. Second value: runs of several seeds taken
+    together, each user's figure being the mean over them.
     Raises WrongState where a run was not trained from this prepared folder, the live adapter was changed since that was
     made, or nothing can be asked.
     """

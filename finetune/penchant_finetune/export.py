@@ -134,7 +134,8 @@ Settings: `{settings}`. Made with {versions}.
 ## Figures
 
 {protocol["users"]} users, {protocol["days"]} days, {protocol["items asked for"]} items asked for among \
-{protocol["catalogue"]:,}; mean and 95 % interval by bootstrap over users{few}.
+{protocol["catalogue"]:,}, each looked for by itself: recall is the share of them that is found. Mean and 95 % \
+interval by bootstrap over users{few}.
 
 | | live | tuned | difference |
 |---|---|---|---|
@@ -186,8 +187,8 @@ source of candidates:
 {rows}
 
 By itself, against the mean of the last {alone["mean_length"]} signals: one question a user and day \
-({alone["queries"]} of {alone["users"]} users), the whole catalogue ranked, recall being the share of what could be \
-found.
+({alone["queries"]} of {alone["users"]} users), the whole catalogue ranked. A day's items are looked for together \
+here: recall is the share of as many as the list has room for.
 
 | | mean | sequence model | difference |
 |---|---|---|---|

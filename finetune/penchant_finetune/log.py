@@ -21,6 +21,7 @@ from penchant_pipelines.record import schema
 from penchant_pipelines.record.rows import to_item, to_signal
 from penchant_pipelines.text import TextPipeline, TextSettings
 from penchant_pipelines.text.clean import clean
+from penchant_pipelines.text.pipeline import encoder_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,6 @@ class LoggedItem:
 
     id: str
     text: str
-    language: str
     created: int
 
 
@@ -45,7 +45,8 @@ class LoggedSignal:
     time: int
     item_id: str
     text: str
-    hashtags: tuple[str, ...]
+    hashtags: tuple[tuple[str, str], ...]
+    """Each hashtag of a text, and the text without it."""
     language: str
     action: Action | None
     value: float | None
@@ -85,8 +86,7 @@ def read_log(items: Iterable[Item], signals: Iterable[Signal], text: TextPipelin
     reader = Reader(text)
     catalogue: dict[str, LoggedItem] = {}
     for item in items:
-        document = item_document(item, reader)
-        catalogue[item.id] = LoggedItem(item.id, document.text, document.language, item.create_time or 0)
+        catalogue[item.id] = LoggedItem(item.id, item_document(item, reader).text, item.create_time or 0)
     known = {signal.id: signal for signal in signals}
     ordered = sorted(known.values(), key=lambda signal: (_time(signal), signal.id))
     users = {user: number for number, user in enumerate(sorted({signal.user_id for signal in ordered}))}
@@ -165,7 +165,7 @@ def _read(signal: Signal, user: int, reader: Reader) -> LoggedSignal:
         time=_time(signal),
         item_id=signal.item_id,
         text=document.text,
-        hashtags=clean(post.text).hashtags if post else (),
+        hashtags=tuple(_hashtags(post.text, document.language)) if post else (),
         language=document.language,
         action=behavior.action if behavior else None,
         value=behavior.value if behavior else None,
@@ -173,3 +173,8 @@ def _read(signal: Signal, user: int, reader: Reader) -> LoggedSignal:
         surface=signal.context.get("surface", ""),
         device=signal.context.get("device", ""),
     )
+
+
+def _hashtags(text: str, language: str) -> Iterator[tuple[str, str]]:
+    for tag in clean(text).hashtags:
+        yield encoder_text(tag, language), encoder_text(clean(text, without=tag).text, language)

@@ -73,10 +73,6 @@ class BoundedLoss(CachedLossMixin, nn.Module):
         """Loss of the columns' embeddings, (b, d) each: the mean over the lengths."""
         raise NotImplementedError
 
-    def get_config_dict(self) -> dict[str, Any]:
-        """What sentence-transformers writes into logs."""
-        return {"tokens_in_memory": self.tokens_in_memory}
-
 
 class GradedLoss(BoundedLoss):
     """CoSENT (Huang et al. 2024): of two pairs the one graded higher shall be the nearer.
@@ -176,10 +172,6 @@ class UserAwareRankingLoss(BoundedLoss):
     def _among(self, left: Tensor, right: Tensor, codes: Tensor) -> Tensor:
         found: Tensor = torch.isin(left * self.text_count + right, codes)
         return found
-
-    def get_config_dict(self) -> dict[str, Any]:
-        """What sentence-transformers writes into logs."""
-        return {"temperature": self.temperature, **super().get_config_dict()}
 
 
 def _sorted(value: Any, order: Tensor) -> Any:

@@ -24,6 +24,11 @@ from penchant_pipelines.recommend.ranking import Taste, score
 from penchant_pipelines.recommend.settings import RecommendSettings
 
 METRICS = ("recall@10", "recall@50", "ndcg@10", "mrr")
+"""Each item asked for is looked for by itself, as the only right one: recall is the share of them that is found.
+
+`metrics.recall`, by which a sequence model is told by itself, is of one list with all of a day's items in it, and
+divides by as many as the list has room for.
+"""
 MOST_A_DAY = 20
 """Most new items of one user and day that are looked for."""
 

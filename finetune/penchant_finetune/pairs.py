@@ -167,9 +167,8 @@ def _neighbours(corpus: Corpus, vectors: Vectors, calibration: Calibration) -> I
 def _hashtags(corpus: Corpus, text_row: Callable[[str], int]) -> Iterator[_Pair]:
     """A hashtag and the post it stands in, the tag itself taken out."""
     for row, tags in enumerate(corpus.hashtags):
-        for tag in tags:
-            rest = " ".join(corpus.texts[corpus.texts_of[row]].replace(tag, " ").split())
-            if corpus.texts_of[row] >= 0 and corpus.grades[row] > 0 and any(map(str.isalnum, rest)):
+        for tag, rest in tags:
+            if corpus.texts_of[row] >= 0 and corpus.grades[row] > 0 and rest:
                 yield text_row(tag), text_row(rest), int(corpus.users[row]), int(corpus.parts[row])
 
 

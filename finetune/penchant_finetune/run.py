@@ -11,10 +11,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -56,13 +56,14 @@ class Begun(BaseModel):
     settings: TrainSettings
     prepared: str
     """Sha256 of the manifest of the prepared folder."""
+    processes: int
+    """How many train together: a batch is as many times as large."""
 
 
 class Run(Begun):
     """What a finished run was, for whoever evaluates, exports or repeats it."""
 
     base: str
-    processes: int
     steps: int
     best_step: int
     """The step whose weights were kept; 0: none was better than the untuned encoder, which was kept."""
@@ -101,7 +102,7 @@ def begun(folder: Path, settings: TrainSettings, prepared: Prepared) -> Begun | 
     """What a folder holds: a `Run` where it is finished, None where nothing was begun.
 
     Raises WrongState where it was begun with other settings (threads and an unset bf16 aside), from another prepared
-    folder, or can't be read.
+    folder, or can't be read; or isn't finished and was begun by another number of processes.
     """
     try:
         if (folder / RUN).is_file():
@@ -115,15 +116,23 @@ def begun(folder: Path, settings: TrainSettings, prepared: Prepared) -> Begun | 
             "OTHER_RUN", f"{str(folder)!r} holds a run of another version; choose another folder"
         ) from error
     check_prepared(found, prepared, folder)
-    then, now = found.settings.model_dump(), settings.model_dump(exclude={"threads"})
-    differ = [name for name in now if now[name] != then[name] and not (name == "bf16" and settings.bf16 is None)]
+    free = {"threads"} if settings.bf16 is not None else {"threads", "bf16"}
+    then, now = found.settings.model_dump(), settings.model_dump(exclude=free)
+    if not isinstance(found, Run):
+        then, now = then | {"processes": found.processes}, now | {"processes": processes()}
+    check_settings(then, now, folder)
+    return found
+
+
+def check_settings(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """Raise WrongState where a run was begun with others of these settings."""
+    differ = [name for name in now if now[name] != then[name]]
     if differ:
         named = ", ".join(f"{name.replace('_', '-')} was {then[name]}, is {now[name]}" for name in differ)
         raise WrongState(
             "OTHER_RUN",
             f"{str(folder)!r} holds a run of other settings ({named}); give the same or choose another folder",
         )
-    return found
 
 
 def write(state: Begun, folder: Path) -> None:
@@ -155,6 +164,11 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def processes() -> int:
+    """How many processes train together: `accelerate launch` and torchrun tell each."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_first() -> bool:

@@ -19,6 +19,7 @@ from penchant_finetune.run import held, run_of
 from penchant_finetune.sequence import SequenceSettings, train_sequence
 from penchant_finetune.sequence_data import prepared_log
 from penchant_pipelines.encoder.batching import cores
+from penchant_pipelines.recommend.sequence import FILE
 
 ABOUT = "sequence.json"
 
@@ -26,8 +27,9 @@ ABOUT = "sequence.json"
 def train_run_sequence(prepared: Prepared, folder: Path, seed: int = 0, threads: int = 0) -> None:
     """Train on all but the test part and write sequence.safetensors and sequence.json into the run's folder.
 
-    The validation part says when to stop. Raises WrongState where the folder holds no run of this prepared folder,
-    or another `train` works on it, InvalidInput where the log is too short.
+    The validation part says when to stop; a model that is there by the same settings is not trained anew. Raises
+    WrongState where the folder holds no run of this prepared folder, or another `train` works on it, InvalidInput where
+    the log is too short.
     """
     with held(folder):
         _train_run_sequence(prepared, folder, seed, threads)
@@ -37,10 +39,15 @@ def _train_run_sequence(prepared: Prepared, folder: Path, seed: int, threads: in
     started = time.monotonic()
     run_of(prepared, folder)
     encoder = open_tuned(prepared, folder)
-    rows = np.flatnonzero(np.array(prepared.signals["part"]) != TEST)
-    log = prepared_log(prepared, encode_signals(prepared, rows, encoder), rows)
     chosen = prepared.manifest.settings
     settings = SequenceSettings(seed=seed, validation_share=1 - chosen.validation_from / chosen.test_from)
+    asked = {"settings": asdict(settings), "space_id": encoder.space_id}
+    if (folder / FILE).is_file() and (folder / ABOUT).is_file():
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        if all(about[name] == value for name, value in asked.items()):
+            return
+    rows = np.flatnonzero(np.array(prepared.signals["part"]) != TEST)
+    log = prepared_log(prepared, encode_signals(prepared, rows, encoder), rows)
     torch.set_num_threads(threads or cores())
     with SummaryWriter(str(folder / "tensorboard")) as writer:
 
@@ -49,10 +56,7 @@ def _train_run_sequence(prepared: Prepared, folder: Path, seed: int, threads: in
                 writer.add_scalar(f"sequence/{name}", value, step)
 
         train_sequence(log, encoder.space_id, folder, settings, report)
-    about = {
-        "settings": asdict(settings),
-        "space_id": encoder.space_id,
-        "users": len(log.users),
-        "seconds": round(time.monotonic() - started, 1),
-    }
-    (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    about = {**asked, "users": len(log.users), "seconds": round(time.monotonic() - started, 1)}
+    whole = folder / f"{ABOUT}.new"
+    whole.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    whole.replace(folder / ABOUT)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import shutil
 import time
 from dataclasses import replace
@@ -27,7 +26,7 @@ from penchant_finetune.losses import GradedLoss, UserAwareRankingLoss
 from penchant_finetune.pairs import Pairs
 from penchant_finetune.precision import has_bfloat16
 from penchant_finetune.prepare import MANIFEST, Prepared
-from penchant_finetune.run import ADAPTER, Begun, Run, TrainSettings, begun, held, is_first, write
+from penchant_finetune.run import ADAPTER, Begun, Run, TrainSettings, begun, held, is_first, processes, write
 from penchant_finetune.validation import CHOICE, METRIC, NextItems
 from penchant_pipelines.encoder.adapter import WEIGHTS
 from penchant_pipelines.encoder.batching import cores
@@ -50,8 +49,8 @@ _METRIC, _CHOICE = f"eval_{METRIC}", f"eval_{CHOICE}"
 def train(prepared: Prepared, settings: TrainSettings, folder: Path) -> Run:
     """Train an adapter; an interrupted run goes on from its last checkpoint, of a finished one nothing is done anew.
 
-    Raises WrongState where the folder holds a run of other settings or of another prepared folder, another `train`
-    works on it, or the base encoder is not the one prepared for.
+    Raises WrongState where the folder holds a run of other settings or of another prepared folder, or one that another
+    number of processes began, another `train` works on it, or the base encoder is not the one prepared for.
     """
     with held(folder):
         found = begun(folder, settings, prepared)
@@ -72,7 +71,7 @@ def _train(prepared: Prepared, settings: TrainSettings, folder: Path, found: Beg
     if settings.bf16 is None:
         bf16 = found.settings.bf16 if found else has_bfloat16(model.device.type)
         settings = settings.model_copy(update={"bf16": bf16})
-    begins = Begun(settings=settings, prepared=file_sha256(prepared.folder / MANIFEST))
+    begins = Begun(settings=settings, prepared=file_sha256(prepared.folder / MANIFEST), processes=processes())
     if is_first() and found is None:
         write(begins, folder)
     # The encoder set one thread for short passes that run side by side; here one long pass has all cores.
@@ -94,7 +93,6 @@ def _train(prepared: Prepared, settings: TrainSettings, folder: Path, found: Beg
     run = Run(
         **dict(begins),
         base=encoder.space_id,
-        processes=trainer.args.world_size,
         steps=state.global_step,
         best_step=best,
         untuned_recall=asked[0][_METRIC],
@@ -199,7 +197,7 @@ def _trainer(
     if settings.control is None:
         data["graded"] = _graded_data(prepared)
     data = {name: part for name, part in data.items() if len(part)}
-    together = settings.batch_size * _processes()
+    together = settings.batch_size * processes()
     steps = sum(-(-len(part) // together) for part in data.values()) * settings.epochs
     every = max(1, int(steps / EVALUATIONS))
     trainer = AdapterTrainer(
@@ -216,11 +214,6 @@ def _trainer(
         writer = SummaryWriter(str(folder / "tensorboard"))
         trainer.add_callback(TensorBoardCallback(writer))  # type: ignore[no-untyped-call]
     return trainer
-
-
-def _processes() -> int:
-    """How many processes train together: `accelerate launch` and torchrun tell each."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _forget(model: SentenceTransformer) -> None:
@@ -245,7 +238,7 @@ def _arguments(
         warmup_steps=0.1,
         bf16=bool(settings.bf16),
         use_cpu=on_cpu,
-        ddp_backend="gloo" if on_cpu and _processes() > 1 else None,
+        ddp_backend="gloo" if on_cpu and processes() > 1 else None,
         seed=settings.seed,
         eval_strategy="steps",
         eval_steps=every,

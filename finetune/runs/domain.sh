@@ -6,7 +6,8 @@
 # ITEMS and SIGNALS are JSON Lines or Parquet. Trains once a seed (default 0 1 2), and once more on pairs shuffled at
 # random, which must not help; measures all against the live encoder on the later part of the log; exports the
 # adapters that are no worse into OUT/adapter-SEED. An interrupted run goes on where it was.
-# PREPARE and TRAIN hold further options of `penchant finetune prepare` and `train`, such as TRAIN="--epochs 5".
+# PREPARE and TRAIN hold further options of `penchant finetune prepare` and `train`, such as TRAIN="--epochs 5"; for
+# others, and for other files, take another OUT.
 set -euo pipefail
 
 if (($# < 3)); then
@@ -22,7 +23,15 @@ penchant=("$(dirname "$0")/../../.venv/bin/penchant" finetune)
 read -ra prepare_options <<<"${PREPARE:-}"
 read -ra train_options <<<"${TRAIN:-}"
 
-if [[ ! -e $out/prepared/prepare.json ]]; then
+asked=$(cksum <"$items" && cksum <"$signals" && echo "${PREPARE:-}")
+if [[ -e $out/prepared/prepare.json ]]; then
+  if [[ $asked != "$(cat "$out/asked.txt")" ]]; then
+    echo "$out was prepared from other files or with another PREPARE: give the same or another OUT" >&2
+    exit 1
+  fi
+else
+  mkdir -p "$out"
+  echo "$asked" >"$out/asked.txt"
   echo "── prepare ($SECONDS s)"
   "${penchant[@]}" prepare "$out/prepared" --items "$items" --signals "$signals" ${prepare_options[@]+"${prepare_options[@]}"}
 fi
@@ -32,7 +41,6 @@ train() {
   local run=$out/$1
   shift
   runs+=("$run")
-  [[ -e $run/run.json ]] && return
   echo "── train ${run##*/} ($SECONDS s)"
   "${penchant[@]}" train "$out/prepared" "$run" "$@" ${train_options[@]+"${train_options[@]}"}
 }
@@ -47,7 +55,10 @@ echo "── evaluate ($SECONDS s)"
 echo "── export ($SECONDS s)"
 exported=0
 for seed in "${seeds[@]}"; do
-  [[ -e $out/adapter-$seed ]] || "${penchant[@]}" export "$out/prepared" "$out/seed-$seed" "$out/adapter-$seed" || continue
+  # What is written last, and after a sequence model that TRAIN asked for later.
+  [[ $out/adapter-$seed/penchant.json -nt $out/seed-$seed/sequence.json ]] ||
+    "${penchant[@]}" export "$out/prepared" "$out/seed-$seed" "$out/adapter-$seed" ||
+    continue
   exported=$((exported + 1))
 done
 echo "── $exported of ${#seeds[@]} exported ($SECONDS s)"

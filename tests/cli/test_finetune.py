@@ -133,6 +133,9 @@ def test_recipes_run_what_is_installed_in_the_clone_or_else_on_the_path(name: st
     runs = tmp_path / "finetune" / "runs"
     runs.mkdir(parents=True)
     recipe = Path(shutil.copy(ROOT / f"finetune/runs/{name}.sh", runs))
+    log = [tmp_path / "items.jsonl", tmp_path / "signals.jsonl"]
+    for file in log:
+        file.touch()
     for where in ("path", ".venv/bin"):
         folder = tmp_path / where
         folder.mkdir(parents=True)
@@ -142,7 +145,7 @@ def test_recipes_run_what_is_installed_in_the_clone_or_else_on_the_path(name: st
         out = tmp_path / f"out of {where}"
         arguments: dict[str, list[str | Path]] = {
             "bilingual": ["data", out],
-            "domain": ["items.jsonl", "signals.jsonl", out],
+            "domain": [*log, out],
             "stance": [out, "reviews.jsonl"],
         }
         environment = os.environ | {"PATH": f"{tmp_path / 'path'}:{os.environ['PATH']}", "OUT": str(out)}
@@ -153,6 +156,53 @@ def test_recipes_run_what_is_installed_in_the_clone_or_else_on_the_path(name: st
     asked = subprocess.run([recipe], capture_output=True, text=True, timeout=30)
     assert asked.returncode == 2
     assert f"finetune/runs/{name}.sh" in asked.stderr
+
+
+def test_the_recipe_leaves_out_only_what_was_done(tmp_path: Path) -> None:
+    """With a command that only notes what it is asked for, and makes what tells that a step is done."""
+    recipe = tmp_path / "finetune" / "runs" / "domain.sh"
+    recipe.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "finetune/runs/domain.sh", recipe)
+    command = tmp_path / "penchant"
+    command.write_text(
+        """#!/bin/sh
+        echo "$2 ${3##*/} ${4##*/}" >>"$CALLED"
+        case $2 in
+          prepare) mkdir "$3" && touch "$3/prepare.json" ;;
+          train) mkdir -p "$4" && touch "$4/run.json" ;;
+          export) mkdir -p "$5" && touch "$5/penchant.json" ;;
+        esac
+        """
+    )
+    command.chmod(0o755)
+    items, signals, out = tmp_path / "items.jsonl", tmp_path / "signals.jsonl", tmp_path / "out"
+    items.write_text("items")
+    signals.write_text("signals")
+    called = tmp_path / "called"
+
+    def play(**options: str) -> tuple[int, list[str], str]:
+        environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLED": str(called)} | options
+        called.write_text("")
+        done = subprocess.run(
+            [recipe, items, signals, out, "5"], env=environment, capture_output=True, text=True, timeout=30
+        )
+        return done.returncode, called.read_text().splitlines(), done.stderr
+
+    trained = ["train prepared seed-5", "train prepared control-5", "evaluate prepared seed-5"]
+    assert play() == (0, ["prepare prepared --items", *trained, "export prepared seed-5"], "")
+    # Whether a run is finished, and by the same options, is for `train` to tell.
+    assert play() == (0, trained, "")
+    (out / "adapter-5" / "penchant.json").unlink()
+    assert play() == (0, [*trained, "export prepared seed-5"], "")
+    (out / "seed-5" / "sequence.json").touch()
+    assert play() == (0, [*trained, "export prepared seed-5"], "")
+    code, calls, said = play(PREPARE="--negatives")
+    assert (code, calls) == (1, [])
+    assert "another PREPARE" in said
+    signals.write_text("other signals")
+    code, calls, said = play()
+    assert (code, calls) == (1, [])
+    assert "other files" in said
 
 
 @pytest.mark.slow

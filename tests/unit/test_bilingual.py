@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from penchant_finetune.bilingual import training
+from penchant_finetune.bilingual import evaluate, training
+from penchant_finetune.bilingual.__main__ import main
 from penchant_finetune.bilingual.corpus import Corpus, Graded, Topical, share
 from penchant_finetune.bilingual.export import export
 from penchant_finetune.bilingual.measures import retrieval, topic_accuracy
 from penchant_finetune.bilingual.rewriting import chinese_words, rewritten
 from penchant_finetune.bilingual.second_teacher import Bridge, lessons, open_multilingual, word_meanings
 from penchant_finetune.bilingual.training import (
+    BEST,
+    CHECKPOINT,
     Led,
     Recipe,
     Student,
@@ -34,7 +38,7 @@ from penchant_pipelines.encoder.adapter import open_adapter, write_manifest
 from penchant_pipelines.encoder.sentence import embedded_model
 from penchant_pipelines.encoder.tokenizer import add_words
 from penchant_pipelines.encoder.words import WordVocabulary, word_embedding
-from penchant_pipelines.errors import Unsupported
+from penchant_pipelines.errors import Unsupported, WrongState
 
 GLOSSES = {
     "苹果": ["apple"],
@@ -124,6 +128,47 @@ def test_an_interrupted_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
+def test_the_best_state_outlives_an_interruption_while_it_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = torch.save
+    calls = iter(range(2))
+
+    def stop_at_the_second(state: object, file: Path) -> None:
+        if next(calls):
+            raise KeyboardInterrupt
+        saved(state, file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", stop_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            a_run(tmp_path).run(lambda: {"score": 1.0})
+    a_run(tmp_path).run(lambda: {"score": 1.0})
+    assert torch.load(tmp_path / BEST, weights_only=True)["step"] == 8
+
+
+@pytest.mark.usefixtures("small")
+def test_a_run_goes_on_by_the_recipe_that_it_was_begun_with_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(tmp_path)
+    run.run(lambda: {"score": 1.0})
+    with pytest.raises(WrongState, match=r"other settings \(seed was 7, is 8\)"):
+        a_run(tmp_path, replace(RECIPE, seed=8)).run(lambda: {"score": 1.0})
+    # The command says so at once, before it reads or writes anything.
+    written = (tmp_path / "run.json").read_bytes()
+    monkeypatch.setattr(sys, "argv", ["bilingual", "--data", str(tmp_path / "none"), "--run", str(tmp_path)])
+    with pytest.raises(WrongState, match="steps was 24, is 4500"):
+        main()
+    assert (tmp_path / "run.json").read_bytes() == written
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    del state["recipe"]
+    torch.save(state, tmp_path / CHECKPOINT)
+    with pytest.raises(WrongState, match="another version"):
+        main()
+
+
+@pytest.mark.usefixtures("small")
 def test_a_larger_batch_takes_more_of_what_there_is_enough_of(tmp_path: Path) -> None:
     run = a_run(tmp_path, Recipe(steps=24, foreign_negatives=4, rank=4, batch=2))
     sizes = {kind: len(next(run._batches[kind])) for kind in ("glosses", "passages", "parallel", "graded")}
@@ -132,7 +177,12 @@ def test_a_larger_batch_takes_more_of_what_there_is_enough_of(tmp_path: Path) ->
 
 @pytest.mark.usefixtures("small")
 def test_it_stops_where_nothing_gets_better(tmp_path: Path) -> None:
-    assert a_run(tmp_path, Recipe(steps=60, foreign_negatives=4, evaluate_every=2)).run(lambda: {"score": 1.0}) == 8
+    recipe = Recipe(steps=60, foreign_negatives=4, evaluate_every=2)
+    assert a_run(tmp_path, recipe).run(lambda: {"score": 1.0}) == 8
+    # Finished: nothing is learnt any more, however often it is called.
+    again = a_run(tmp_path, recipe)
+    assert again.run(lambda: {"score": 2.0}) == 8
+    assert torch.equal(rows_of(again), torch.load(tmp_path / CHECKPOINT, weights_only=True)["words"])
 
 
 @pytest.mark.usefixtures("small")
@@ -235,6 +285,18 @@ def test_the_rate_rises_then_falls_and_the_schedule_is_the_seeds() -> None:
     assert schedule(recipe, kinds) == schedule(recipe, kinds) != schedule(Recipe(steps=200, seed=8), kinds)
     assert set(schedule(recipe, kinds)) == set(kinds)
     assert schedule(recipe, kinds)[:50].count("glosses") > schedule(recipe, kinds)[-50:].count("glosses")
+
+
+@pytest.mark.parametrize("options", [[], ["--adapter", "{folder}", "--part", "development"]])
+def test_a_card_is_written_of_an_adapter_and_the_test_part_alone(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [option.format(folder=tmp_path) for option in options]
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--data", str(tmp_path), "--describe", *given])
+    with pytest.raises(SystemExit, match="2"):
+        evaluate.main()
+    assert "--describe writes the test part's figures" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_topics_are_told_by_neighbours() -> None:

@@ -90,7 +90,7 @@ def test_texts_are_read_as_capture_reads_them() -> None:
     assert [entry.text for entry in log.items] == [TEXT.read("跑鞋 越野").text, "!!!"]
     assert log.signals[0].text == TEXT.read("看看這雙 #跑鞋# https://example.com").text
     assert "看看这双" in log.signals[0].text
-    assert log.signals[0].hashtags == ("跑鞋",)
+    assert log.signals[0].hashtags == (("跑鞋", "看看这双"),)
 
 
 def test_ids_count_once_users_are_numbers_and_what_was_undone_is_left_out() -> None:
@@ -210,6 +210,26 @@ def test_a_hashtag_goes_with_the_rest_of_its_post() -> None:
     corpus = corpus_of(signals, shares=(0.4, 0.8))
     train = pairs_of(corpus)
     assert written(corpus, train, "hashtag") == {("Trail Running", "up at dawn in the hills")}
+
+
+def test_a_hashtag_leaves_what_only_looks_like_it_in_its_post() -> None:
+    signals = [
+        wrote("a", 0, "started a painting, the art of patience #art #oil"),
+        wrote("a", 1, "看看這雙新鞋 #登山鞋#"),
+        *filler(3),
+    ]
+    corpus = corpus_of(signals, shares=(0.4, 0.8))
+    assert written(corpus, pairs_of(corpus), "hashtag") == {
+        ("art", "started a painting, the art of patience oil"),
+        ("oil", "started a painting, the art of patience art"),
+        ("登山鞋", "看看这双新鞋"),
+    }
+
+
+def test_a_traditional_hashtag_is_learnt_as_it_is_read() -> None:
+    signals = [wrote("a", 0, "這個週末去爬山,天氣很好 #戶外運動#"), *filler(3)]
+    corpus = corpus_of(signals, shares=(0.4, 0.8))
+    assert written(corpus, pairs_of(corpus), "hashtag") == {("户外运动", "这个周末去爬山,天气很好")}
 
 
 def test_grades_put_what_was_liked_best_first() -> None:

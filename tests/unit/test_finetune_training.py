@@ -467,6 +467,18 @@ def test_a_run_is_not_gone_on_with_from_another_prepared_folder(
         train(other, QUICK, tmp_path / "run")
 
 
+def test_a_run_is_not_gone_on_with_by_another_number_of_processes(
+    prepared: Prepared, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    # Finished: nothing is left to do, by however many.
+    assert train(prepared, load_run(run).settings, tmp_path / "run") == load_run(run)
+    (tmp_path / "run" / RUN).unlink()
+    with pytest.raises(WrongState, match=r"processes was 1, is 2"):
+        train(prepared, load_run(run).settings, tmp_path / "run")
+
+
 def test_one_trains_in_a_folder_at_a_time(prepared: Prepared, tmp_path: Path) -> None:
     with held(tmp_path), pytest.raises(WrongState, match="another `train`"):
         train(prepared, QUICK, tmp_path)

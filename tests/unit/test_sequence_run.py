@@ -95,6 +95,23 @@ def test_a_run_tells_how_its_sequence_model_was_made(prepared: Prepared, trained
     assert {"sequence/loss", "sequence/ndcg@10"} <= set(events.Tags()["scalars"])
 
 
+def test_a_sequence_model_that_is_there_is_not_trained_anew(
+    prepared: Prepared, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    monkeypatch.setattr("penchant_finetune.sequence_run.SequenceSettings", SHORT)
+    written = (run / FILE).stat().st_mtime_ns
+    train_run_sequence(prepared, run, seed=3, threads=1)
+    assert (run / FILE).stat().st_mtime_ns == written
+    train_run_sequence(prepared, run, seed=4, threads=1)
+    assert (run / FILE).read_bytes() != (trained / FILE).read_bytes()
+    assert json.loads((run / ABOUT).read_text())["settings"]["seed"] == 4
+    # Interrupted between the model and what tells of it.
+    (run / ABOUT).unlink()
+    train_run_sequence(prepared, run, seed=4, threads=1)
+    assert (run / ABOUT).is_file()
+
+
 def test_the_log_of_a_part_holds_that_part_with_its_contexts(prepared: Prepared, trained: Path) -> None:
     parts = np.array(prepared.signals["part"])
     rows = np.flatnonzero(parts != TEST)
@@ -135,7 +152,9 @@ def test_an_export_that_is_no_worse_is_loaded_under_any_name(prepared: Prepared,
     assert adapter.sequence.dimensions == adapter.encoder.dimensions
     manifest = read_manifest(tmp_path / "shelf" / "films")
     assert manifest.metrics["recall@50 gained by sequence"] == 0
-    assert "## Sequence model" in (tmp_path / "shelf" / "films" / "README.md").read_text()
+    figures, of_sequence = (tmp_path / "shelf" / "films" / "README.md").read_text().split("## Sequence model")
+    assert "each looked for by itself: recall is the share of them that is found" in figures
+    assert "looked for together here: recall is the share of as many as the list has room for" in of_sequence
 
 
 def test_one_that_is_worse_is_left_out(prepared: Prepared, run: Path, report: dict[str, Any], tmp_path: Path) -> None:

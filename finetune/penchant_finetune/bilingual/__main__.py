@@ -21,6 +21,7 @@ from penchant_finetune.bilingual.training import (
     Student,
     Teacher,
     Training,
+    begun,
     phrases,
     write_configuration,
 )
@@ -91,7 +92,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     recipe = Recipe(**{name: getattr(arguments, name) for name in SIZES})
-    # Before all else: what comes takes minutes, and a missing package is to be told at once.
+    # Before all else: what comes takes minutes, and other options or a missing package are to be told at once.
+    begun(arguments.run, recipe)
     multilingual = open_multilingual()
     arguments.run.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(arguments.threads)

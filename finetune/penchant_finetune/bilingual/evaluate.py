@@ -64,6 +64,8 @@ def main() -> None:
     parser.add_argument("--adapter", type=Path, help="a folder of an adapter of all-MiniLM-L6-v2")
     parser.add_argument("--describe", action="store_true", help="write the adapter's card and manifest")
     arguments = parser.parse_args()
+    if arguments.describe and (arguments.adapter is None or arguments.part != "test"):
+        parser.error("--describe writes the test part's figures into --adapter: give that folder, and no other --part")
     plain = open_encoder(EncoderSettings(model=str(embedded_model())))
     if arguments.adapter is None:
         encoder = open_encoder(EncoderSettings())
@@ -77,7 +79,7 @@ def main() -> None:
     before = figures(plain, arguments.data, arguments.part)
     for name, value in found.items():
         print(f"{name:16} {value:.4f}" + (f"   plain {before[name]:.4f}" if name in before else ""))
-    if arguments.describe and arguments.adapter:
+    if arguments.describe:
         describe(arguments.adapter, plain.space_id, found, before)
 
 

@@ -29,8 +29,10 @@ from penchant_finetune.bilingual.rewriting import chinese_words, rewritten
 from penchant_finetune.bilingual.vocabulary import Glosses, meaning
 from penchant_finetune.lora import add_lora, save_configuration
 from penchant_finetune.precision import in_half
+from penchant_finetune.run import check_settings
 from penchant_pipelines.encoder import Vectors
 from penchant_pipelines.encoder.words import WordVocabulary, word_embedding
+from penchant_pipelines.errors import WrongState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -265,7 +267,7 @@ class Training:
         step = self._resume()
         started, tokens_before = time.monotonic(), 0
         running: dict[str, list[float]] = {}
-        while step < recipe.steps:
+        while step < recipe.steps and self._worse < recipe.patience:
             name = self._schedule[step]
             # By step, so that a resumed run draws what an uninterrupted one would have drawn.
             self._foreign.seed(f"{recipe.seed} {step}")
@@ -301,10 +303,10 @@ class Training:
                 score = float(np.mean(list(figures.values())))
                 improved = score > self._best
                 self._best, self._worse = (score, 0) if improved else (self._best, self._worse + 1)
-                self._save(step, (CHECKPOINT, BEST) if improved else (CHECKPOINT,))
+                # The checkpoint knows the best score: it must not say so of a state that was not kept.
+                self._save(step, (BEST, CHECKPOINT) if improved else (CHECKPOINT,))
                 if self._worse >= recipe.patience:
                     print("no better for a while: stopping early", flush=True)
-                    break
         return step
 
     def loss(self, name: str, batch: Sequence[Any]) -> Tensor:
@@ -358,17 +360,16 @@ class Training:
             "lora": get_peft_model_state_dict(self.student.adapted, save_embedding_layers=False),
         }
         state = {"step": step, **weights, "optimizers": [o.state_dict() for o in self._optimizers]}
-        state |= {"best": self._best, "worse": self._worse}
+        state |= {"best": self._best, "worse": self._worse, "recipe": asdict(self._recipe)}
         for name in names:
             unfinished = self._folder / f"{name}.part"
             torch.save(state, unfinished)
             unfinished.replace(self._folder / name)
 
     def _resume(self) -> int:
-        file = self._folder / CHECKPOINT
-        if not file.exists():
+        state = begun(self._folder, self._recipe)
+        if state is None:
             return 0
-        state = torch.load(file, map_location="cpu", weights_only=True)
         self.student.embedding.words.weight.data.copy_(state["words"])
         set_peft_model_state_dict(self.student.adapted, state["lora"])
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
@@ -379,6 +380,19 @@ class Training:
             next(self._anchor)
         print(f"resumed at step {state['step']}", flush=True)
         return int(state["step"])
+
+
+def begun(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """The checkpoint that a folder's run goes on from, None without one; WrongState where it is of another recipe."""
+    file = folder / CHECKPOINT
+    if not file.exists():
+        return None
+    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    then, now = state.get("recipe", {}), asdict(recipe)
+    if then.keys() != now.keys():
+        raise WrongState("OTHER_RUN", f"{str(folder)!r} holds a run of another version; choose another folder")
+    check_settings(then, now, folder)
+    return state
 
 
 def phrases(glosses: Glosses, vocabulary: WordVocabulary) -> list[str]:

@@ -52,13 +52,13 @@ class Cleaned:
     hashtags: tuple[str, ...]
 
 
-def clean(text: str) -> Cleaned:
-    """Drop what carries no meaning. TextError when the text looks like binary data."""
+def clean(text: str, without: str | None = None) -> Cleaned:
+    """Drop what carries no meaning, and the hashtag whose words are `without`. TextError for binary data."""
     _refuse_unreadable(text)
     text = _drop_invisible(unicodedata.normalize("NFC", text), keep_joiners=True)
     text = _drop_addresses(strip_markup(text))
     _refuse_encoded(text)
-    text, hashtags = take_hashtags(text)
+    text, hashtags = take_hashtags(text, without)
     text = _EMPTY_BRACKETS.sub(" ", _DRAWN_OUT.sub(r"\1\1\1", text))
     return Cleaned(text, hashtags)
 

@@ -21,8 +21,11 @@ _WHOLE = """
 _WHOLE_NAMES = frozenset(_WHOLE.split())
 
 
-def take_hashtags(text: str) -> tuple[str, tuple[str, ...]]:
-    """Return `text` with its hashtags spelt as words, and those words, one entry a tag, in order."""
+def take_hashtags(text: str, without: str | None = None) -> tuple[str, tuple[str, ...]]:
+    """Return `text` with its hashtags spelt as words, and those words, one entry a tag, in order.
+
+    A tag whose words are `without` is left out of the text.
+    """
     if "#" not in text and "＃" not in text:
         return text, ()
     found: list[str] = []
@@ -31,7 +34,7 @@ def take_hashtags(text: str) -> tuple[str, tuple[str, ...]]:
         words = split_tag(_SUPERTOPIC.sub("", match[1] or match[2]))
         if any(map(str.isalpha, words)):
             found.append(words)
-        return f" {words} "
+        return " " if words == without else f" {words} "
 
     text = _HASHTAG.sub(spell, text)
     return _LONE_MARKS.sub(" ", text), tuple(dict.fromkeys(found))
