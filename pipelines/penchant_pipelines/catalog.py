@@ -61,7 +61,7 @@ class Catalog:
         self.crowd = Crowd()
         self.words = Words()
         self.voices: dict[int, Voices] = {}
-        """By space, for those that have begun to `listen`."""
+        """By space, for those that have begun to `listen`: from then on each post is heard as it comes."""
         self.version = 0
         """Grows with every change of an item."""
         self._ids: list[str | None] = []
@@ -72,10 +72,8 @@ class Catalog:
         self._spread: tuple[int, int, NDArray[np.intp]] | None = None
         self._keeping_up = asyncio.Lock()
         self._listening = asyncio.Lock()
-        self._overheard: dict[int, list[tuple[str, Vector]]] = {}
-        """By space: what is said of items while `listen` reads."""
-        self._forgotten = 0
-        """How often favours and posts were forgotten, or were to be."""
+        self._reset: dict[int, set[int]] = {}
+        """By space, while `listen` reads: rows of `voices` that were reset since."""
         self.due: set[str] = set()
         """Items that wait for `count_again`."""
         self._counting = asyncio.Lock()
@@ -176,9 +174,7 @@ class Catalog:
                 self.due.add(item.id)
             self.upsert(item, language, vectors, words)
         self.delete(commit.deleted_items)
-        if commit.recount:
-            self.due |= commit.recount
-            self._forgotten += 1
+        self.due |= commit.recount
         self._take(commit.touched)
         if self._counting.locked():
             self._meanwhile += commit.touched
@@ -280,22 +276,25 @@ class Catalog:
                     self.crowd.finish(gathered)
 
     async def listen(self, record: Record, space: int) -> None:
-        """Begin to keep what posts say of items in a space."""
+        """Keep what posts say of items in a space; comes back once what they said before has been read."""
+        if space in self.voices and space not in self._reset:
+            return
         async with self._listening:
-            while space not in self.voices and space in self.vectors:
-                # Commits that are yet to be applied bring their own.
-                last_signal, forgotten = self._applied, self._forgotten
-                overheard = self._overheard[space] = []
-                try:
-                    said = await asyncio.to_thread(self._read_posts, record, space, last_signal)
-                finally:
-                    del self._overheard[space]
-                # What was forgotten meanwhile may have been read.
-                if forgotten == self._forgotten and space in self.vectors:
-                    self.voices[space] = Voices(self.vectors[space])
-                    for item_id, vector in (*said.items(), *overheard):
-                        if item_id in self.entries:
-                            self.voices[space].add(self.entries[item_id].row, vector)
+            if space in self.voices or space not in self.vectors:
+                return
+            self.voices[space] = Voices(self.vectors[space])
+            reset = self._reset[space] = set()
+            try:
+                said = await asyncio.to_thread(self._read_posts, record, space, self._applied)
+            except BaseException:
+                self.voices.pop(space, None)
+                raise
+            finally:
+                del self._reset[space]
+            for item_id, vector in said.items():
+                # What was reset has been counted anew, or is to be; and its row may be another item's.
+                if item_id in self.entries and self.entries[item_id].row not in reset:
+                    self._add_voice(space, item_id, vector)
 
     def popularity(self, rows_wanted: Sequence[int] | NDArray[np.intp], as_of: int) -> NDArray[np.float64]:
         """Decayed positive mass of what users did with the items in these rows, at a time (µs)."""
@@ -333,11 +332,12 @@ class Catalog:
 
     def _forget(self, rows_held: NDArray[np.int64], spaces: Iterable[int] | None = None) -> None:
         """Forget who favoured the items in these rows, and what was said of them in some spaces or all."""
-        self._forgotten += 1
         self.crowd.clear(rows_held)
         for space in self.voices if spaces is None else spaces:
             if space in self.voices:
                 self.voices[space].reset(rows_held, self.vectors[space][rows_held])
+                if space in self._reset:
+                    self._reset[space].update(rows_held.tolist())
 
     def _take(self, touched: Sequence[Touched], spaces: Iterable[int] | None = None) -> None:
         """Take in signals on items: who favours them, and what posts say of them in some spaces or all."""
@@ -346,8 +346,6 @@ class Catalog:
             if evidence.action is None and weighing(evidence, self._settings).weight > 0:
                 for space in vectors if spaces is None else vectors.keys() & spaces:
                     self._add_voice(space, item_id, vectors[space])
-                    if space in self._overheard and spaces is None and item_id in self.entries:
-                        self._overheard[space].append((item_id, vectors[space]))
 
     def _add_voice(self, space: int, item_id: str, vector: Vector) -> None:
         if space in self.voices and item_id in self.entries:
