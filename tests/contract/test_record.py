@@ -520,6 +520,19 @@ async def test_a_signal_waits_for_its_item(store: Store) -> None:
     np.testing.assert_allclose(found_vectors[1], (axis(7) + axis(8)) / np.sqrt(2), atol=1e-6)
 
 
+@pytest.mark.parametrize("order", ["item first", "signal first"])
+async def test_a_post_about_an_item_has_the_terms_of_both_however_many_are_taken_from_a_text(
+    store: Store, order: str
+) -> None:
+    said, names = (tuple(f"{kind}{number}" for number in range(12)) for kind in ("said", "name"))
+    review, about = Reading({1: axis(0), 2: axis(3)}, "en", said), Reading({1: axis(1), 2: axis(4)}, "en", names)
+    captured = partial(Ledger.capture, signal=post("review", item="film"), time=DAY, reading=review)
+    upserted = partial(Ledger.upsert_items, batch=[(Item("film"), about)])
+    for work in (upserted, captured) if order == "item first" else (captured, upserted):
+        await store.writer.submit(work)
+    assert [event.terms for event in events_of(store)] == [said + names]
+
+
 async def test_an_item_that_changes_leaves_signals_as_they_were_taken(store: Store) -> None:
     await store.capture(act("like", Action.LIKE))
     await store.upsert(("film", 4))

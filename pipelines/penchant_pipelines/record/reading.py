@@ -23,11 +23,14 @@ class Reading:
 
 
 def joined(own: Reading, item: Reading) -> Reading:
-    """What the user wrote about an item, with the item: the mean direction in each space, the user's words first."""
+    """What the user wrote about an item, with the item: the mean direction in each space, the user's words first.
+
+    Of terms it has all that were taken from either.
+    """
     if not own.vectors:
         return item
     vectors = {key: mean_direction(own.vectors[key], item.vectors[key]) for key in own.vectors if key in item.vectors}
-    return Reading(vectors, own.language, tuple(dict.fromkeys([*own.terms, *item.terms]))[:8])
+    return Reading(vectors, own.language, tuple(dict.fromkeys([*own.terms, *item.terms])))
 
 
 def mean_direction(own: Vector, item: Vector) -> Vector:
