@@ -16,13 +16,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.sqlite import insert
 
 from penchant_pipelines.errors import NotFound, Overloaded
-from penchant_pipelines.interests import (
-    Evidence,
-    Interest,
-    ProfileView,
-    SteeringEvent,
-    unweighed_view,
-)
+from penchant_pipelines.interests import Interest, ProfileView, SteeringEvent, unweighed_view
 from penchant_pipelines.model import Action, Item, Signal, Steering
 from penchant_pipelines.record import rows, schema
 from penchant_pipelines.record.carry import carried
@@ -105,7 +99,7 @@ class Ledger:
         taken_by: str | None = None
         serving = self._serving(state.user_id)
         if signal.item_id:
-            evidence = _evidence(signal, time, reading, serving.key)
+            evidence = reading.evidence(signal, time, serving.key)
             self._commit.touched.append((signal.item_id, state.key, evidence, reading.vectors))
         # An id, too, may begin like the place of an UNDO.
         of_an_undo = time == state.latest[0] and state.latest[1].startswith(LAST)
@@ -113,7 +107,7 @@ class Ledger:
             state.stale = True
         if not state.stale:
             for space in self.users.with_profiles():
-                evidence = _evidence(signal, time, reading, space.key)
+                evidence = reading.evidence(signal, time, space.key)
                 taken = space.blender.add(state.profiles[space.key], evidence)
                 taken_by = taken if space.key == serving.key else taken_by
         state.latest = max(state.latest, position)
@@ -446,19 +440,3 @@ class Ledger:
     def rolled_back(self) -> None:
         """Forget profiles that were changed in memory only."""
         self.users.rolled_back()
-
-
-def _evidence(signal: Signal, time: int, reading: Reading, space: int) -> Evidence:
-    evidence = signal.evidence
-    action = getattr(evidence, "action", None)
-    return Evidence(
-        id=signal.id,
-        time=time,
-        vector=reading.vectors.get(space),
-        action=action,
-        value=getattr(evidence, "value", None),
-        rating=getattr(evidence, "verdict", None),
-        item_id=signal.item_id,
-        terms=reading.terms,
-        language=reading.language,
-    )

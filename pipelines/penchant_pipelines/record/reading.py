@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from penchant_pipelines.interests import Evidence
+from penchant_pipelines.model import Signal
 from penchant_pipelines.record.rows import Vector
 
 
@@ -20,6 +22,10 @@ class Reading:
     terms: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     """All words of an item, for finding others with the same."""
+
+    def evidence(self, signal: Signal, time: int, space: int) -> Evidence:
+        """A signal that this was made of, at its event time (µs), as a space sees it."""
+        return Evidence.of(signal, time, self.vectors.get(space), self.terms, self.language)
 
 
 def joined(own: Reading, item: Reading) -> Reading:
