@@ -222,7 +222,7 @@ class Catalog:
         signals = schema.signals
         query = (
             sa.select(*rows.EVIDENCE_COLUMNS, signals.c.user_key)
-            .where(signals.c.item_id != "", sa.not_(signals.c.undone), signals.c.seq <= last_signal)
+            .where(signals.c.item_id != "", rows.STANDING, signals.c.seq <= last_signal)
             .order_by(signals.c.seq)
             .execution_options(yield_per=10_000)
         )

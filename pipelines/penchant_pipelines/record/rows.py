@@ -30,6 +30,8 @@ EVIDENCE_COLUMNS = (
     signals.c.terms,
     signals.c.language,
 )
+STANDING = sa.not_(signals.c.undone) & signals.c.action.is_distinct_from(int(Action.UNDO))
+"""Signals that are neither taken back nor take back."""
 
 
 def to_json(value: Any) -> str:
