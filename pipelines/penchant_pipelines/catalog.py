@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from penchant_pipelines.interests import Evidence, InterestSettings
 from penchant_pipelines.interests.evidence import weighing
 from penchant_pipelines.model import Action, Item
-from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS, Crowd, Texts
+from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS, Crowd, Favour, Texts
 from penchant_pipelines.recommend.voices import Voices
 from penchant_pipelines.recommend.words import Words
 from penchant_pipelines.record import Record, rows, schema
@@ -76,6 +76,8 @@ class Catalog:
         """By space, while `listen` reads: rows of `voices` that were reset since."""
         self.due: set[str] = set()
         """Items that wait for `count_again`."""
+        self._erased: set[str] = set()
+        """Those among them that an erased user's signals named."""
         self._counting = asyncio.Lock()
         self._meanwhile: list[Touched] = []
         """What came in since `count_again` began to read."""
@@ -149,7 +151,9 @@ class Catalog:
             for vectors in self.vectors.values():
                 vectors[entry.row] = 0.0
         # All at once: each time goes over all favours.
-        self._forget(np.array([entry.row for entry in gone]))
+        rows_gone = np.array([entry.row for entry in gone])
+        self.crowd.clear(rows_gone)
+        self._reset_voices(rows_gone, self.voices)
         self._free += [entry.row for entry in gone]
 
     def of_category(self, name: str) -> set[int]:
@@ -175,6 +179,7 @@ class Catalog:
             self.upsert(item, language, vectors, words)
         self.delete(commit.deleted_items)
         self.due |= commit.recount
+        self._erased |= commit.erased
         self._take(commit.touched)
         if self._counting.locked():
             self._meanwhile += commit.touched
@@ -184,7 +189,7 @@ class Catalog:
         with record.read() as connection:
             self._applied = connection.execute(sa.select(sa.func.max(schema.signals.c.seq))).scalar() or 0
         for chunk in self._read_favours(record, None, self._applied):
-            self._count(chunk)
+            self.crowd.add(self._placed(chunk))
 
     async def count_again(self, record: Record) -> None:
         """Count anew what is due: items whose signals were undone or erased, or came before the item.
@@ -195,16 +200,20 @@ class Catalog:
         async with self._counting:
             if self.due:
                 items, self.due = self.due, set()
+                erased, self._erased = self._erased, set()
                 spaces, last_signal = list(self.voices), self._applied
                 self._meanwhile = []
                 try:
                     favours, said = await asyncio.to_thread(self._read_again, record, items, spaces, last_signal)
                 except BaseException:
                     self.due |= items
+                    self._erased |= erased
                     raise
-                rows_held = [self.entries[item_id].row for item_id in items if item_id in self.entries]
-                self._forget(np.array(rows_held, dtype=np.int64), spaces)
-                self._count(favours)
+                if erased:
+                    self.crowd.clear(self._rows_of(erased), erased=True)
+                rows_held = self._rows_of(items)
+                self.crowd.recount(rows_held, self._placed(favours))
+                self._reset_voices(rows_held, spaces)
                 for space, sums in said.items():
                     for item_id, vector in sums.items():
                         self._add_voice(space, item_id, vector)
@@ -330,10 +339,12 @@ class Catalog:
             self._spread = (self.version, count, rows_held[chosen])
         return self._spread[2]
 
-    def _forget(self, rows_held: NDArray[np.int64], spaces: Iterable[int] | None = None) -> None:
-        """Forget who favoured the items in these rows, and what was said of them in some spaces or all."""
-        self.crowd.clear(rows_held)
-        for space in self.voices if spaces is None else spaces:
+    def _rows_of(self, items: Iterable[str]) -> NDArray[np.int64]:
+        return np.array([self.entries[item_id].row for item_id in items if item_id in self.entries], dtype=np.int64)
+
+    def _reset_voices(self, rows_held: NDArray[np.int64], spaces: Iterable[int]) -> None:
+        """Forget what was said in some spaces of the items in these rows."""
+        for space in spaces:
             if space in self.voices:
                 self.voices[space].reset(rows_held, self.vectors[space][rows_held])
                 if space in self._reset:
@@ -341,7 +352,8 @@ class Catalog:
 
     def _take(self, touched: Sequence[Touched], spaces: Iterable[int] | None = None) -> None:
         """Take in signals on items: who favours them, and what posts say of them in some spaces or all."""
-        self._count(self._favours((item_id, user, evidence) for item_id, user, evidence, _ in touched))
+        told = ((item_id, user, evidence) for item_id, user, evidence, _ in touched)
+        self.crowd.add(self._placed(self._favours(told)))
         for item_id, _, evidence, vectors in touched:
             if evidence.action is None and weighing(evidence, self._settings).weight > 0:
                 for space in vectors if spaces is None else vectors.keys() & spaces:
@@ -387,14 +399,13 @@ class Catalog:
         )
         return [favour for favour in weighed if favour[3] > 0]
 
-    def _count(self, favours: Iterable[_Favour]) -> None:
-        self.crowd.add(
-            [
-                (user, self.entries[item_id].row, time, mass)
-                for item_id, user, time, mass in favours
-                if item_id in self.entries
-            ]
-        )
+    def _placed(self, favours: Iterable[_Favour]) -> list[Favour]:
+        """Favours of the items that are in the catalogue, by their rows."""
+        return [
+            (user, self.entries[item_id].row, time, mass)
+            for item_id, user, time, mass in favours
+            if item_id in self.entries
+        ]
 
     def _new_row(self) -> int:
         if self._free:

@@ -281,6 +281,30 @@ async def test_what_a_reader_may_or_may_not_have_read_counts_once(
     await live.check()
 
 
+async def test_what_goes_together_is_learnt_anew_at_once_for_an_erasure_alone(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await live.upsert()
+    for number in range(20):
+        await live.act(Action.LIKE, user=f"u{number}")
+    await live.follow()
+    await live.catalog.keep_up(1)
+    await live.act(Action.UNDO, user="u1")
+    await live.writer.submit(lambda ledger: ledger.merge("u2", "u3"))
+    await live.follow()
+    assert not live.catalog.crowd.is_due(1)
+    # Not even what was taken back stays once its user is erased.
+    await live.writer.submit(lambda ledger: ledger.erase("u1", NOW))
+    follow(live)
+    with monkeypatch.context() as broken:
+        broken.setattr(live.catalog, "_read_again", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            await live.catalog.count_again(live.record)
+    await live.catalog.count_again(live.record)
+    assert live.catalog.crowd.is_due(1)
+    await live.check()
+
+
 async def test_a_count_that_fails_is_still_due(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     await live.upsert()
     await live.act(Action.LIKE)
@@ -470,8 +494,8 @@ async def test_words_and_crowd_are_gathered_apart_from_the_loop(monkeypatch: pyt
     found.words.alike(own, found.size)
     await keeping
     assert not found.words.is_due
-    # When something was forgotten, one gathers anew what is left, and the others are answered from it as it is.
-    found.delete(["i16"])
+    # When something was erased, one gathers anew what is left, and the others are answered from it as it is.
+    found.crowd.clear(np.array([found.entries["i16"].row]), erased=True)
     assert (found.crowd.is_ready(1), found.crowd.is_due(1)) == (True, True)
     await asyncio.gather(found.keep_up(1), found.keep_up(1))
     assert (found.crowd.is_ready(1), found.crowd.is_due(1)) == (True, False)

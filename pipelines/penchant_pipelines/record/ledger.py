@@ -273,7 +273,7 @@ class Ledger:
             return lambda: self._merged(merged)
         if into is None:
             into = self.users.get(into_user_id, create=True)
-        self.users.recount_items_of(source.key)
+        self._commit.recount |= self.users.items_of(source.key)
         for table in (schema.signals, schema.steerings):
             self.connection.execute(table.update().where(table.c.user_key == source.key).values(user_key=into.key))
         merges = schema.merges
@@ -309,7 +309,9 @@ class Ledger:
             return lambda: again
         signals = schema.signals
         mine = signals.c.user_key == state.key
-        self.users.recount_items_of(state.key)
+        erased = self.users.items_of(state.key)
+        self._commit.recount |= erased
+        self._commit.erased |= erased
         held = schema.signal_vectors
         vectors = self.connection.execute(
             sa.select(sa.func.count())
