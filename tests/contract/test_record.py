@@ -376,6 +376,24 @@ async def test_what_is_exported_is_known_again(store: Store) -> None:
     assert (await store.writer.submit(lambda ledger: ledger.capture(again, 9 * DAY, reading(0)))).duplicate
 
 
+async def test_what_is_exported_after_a_merge_is_known_again(store: Store) -> None:
+    await store.capture(replace(post("p", user="guest"), context={"surface": "home"}))
+    await store.capture(post("q", user="ann"), post("r", user="bob"))
+    for source, target in (("guest", "ann"), ("ann", "mei")):
+        await store.writer.submit(partial(Ledger.merge, from_user_id=source, into_user_id=target))
+    exported = store.profiles.signals("mei", None, 10)
+    assert [signal.user_id for signal in exported] == ["mei", "mei"]
+    for signal in exported:
+        assert (await store.capture(signal)).duplicate
+        for other in (replace(signal, context={"k": "v"}), replace(signal, user_id="bob")):
+            with pytest.raises(Conflict):
+                await store.capture(other)
+    # Who comes back as a guest is somebody else.
+    await store.capture(post("s", user="guest"))
+    with pytest.raises(Conflict):
+        await store.capture(post("s", user="mei"))
+
+
 async def test_an_answer_names_the_version_and_the_interests_that_its_signal_made(store: Store) -> None:
     captured = await store.writer.submit(store.capturing([post("a"), post("b", topic=1, day=2), post("c", day=3)]))
     assert [one.version for one in captured] == [1, 2, 3]

@@ -137,16 +137,10 @@ class Ledger:
 
     def _known(self, signal: Signal) -> Callable[[], Captured] | None:
         """Answer for an id that was captured before."""
-        query = (
-            sa.select(schema.signals.c.digest, schema.signals.c.time, schema.users.c.user_id)
-            .join(schema.users, schema.users.c.key == schema.signals.c.user_key)
-            .where(schema.signals.c.id == signal.id)
-        )
-        row = self.connection.execute(query).first()
-        if row is None:
+        user_id = rows.user_of(self.connection, signal)
+        if user_id is None:
             return None
-        rows.check_same(signal, row.digest, row.time)
-        state = self.users.get(row.user_id)
+        state = self.users.get(user_id)
         space_id = self._serving(state.user_id).space_id
         return lambda: Captured(
             signal.id, True, state.user_id, state.version, self.users.view(state), space_id, frozenset()
