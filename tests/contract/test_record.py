@@ -394,6 +394,19 @@ async def test_what_is_exported_after_a_merge_is_known_again(store: Store) -> No
         await store.capture(post("s", user="mei"))
 
 
+async def test_a_merge_there_and_back_leaves_a_user_with_no_merged_id_of_its_own(store: Store) -> None:
+    await store.capture(post("p", user="guest"), post("q", user="mei"), post("r", user="tab"))
+    for source, target in (("tab", "mei"), ("mei", "guest"), ("guest", "mei")):
+        await store.writer.submit(partial(Ledger.merge, from_user_id=source, into_user_id=target))
+    assert store.profiles.merged_ids("mei") == ["guest", "tab"]
+    for signal in store.profiles.signals("mei", None, 10):
+        assert (await store.capture(signal)).duplicate
+    # What an id was merged into is no affair of who it is merged from later.
+    await store.capture(post("s", user="tab"), post("t", user="new"))
+    await store.writer.submit(lambda ledger: ledger.merge("new", "tab"))
+    assert store.profiles.merged_ids("mei") == ["guest", "tab"]
+
+
 async def test_an_answer_names_the_version_and_the_interests_that_its_signal_made(store: Store) -> None:
     captured = await store.writer.submit(store.capturing([post("a"), post("b", topic=1, day=2), post("c", day=3)]))
     assert [one.version for one in captured] == [1, 2, 3]

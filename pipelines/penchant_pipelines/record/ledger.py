@@ -272,6 +272,9 @@ class Ledger:
             self.connection.execute(table.update().where(table.c.user_key == source.key).values(user_key=into.key))
         merges = schema.merges
         self.connection.execute(merges.update().where(merges.c.into_key == source.key).values(into_key=into.key))
+        # There and back again: nobody is merged into oneself.
+        itself = (merges.c.from_user_id == into_user_id) & (merges.c.into_key == into.key)
+        self.connection.execute(merges.delete().where(itself))
         statement = insert(merges).values(from_user_id=from_user_id, into_key=into.key)
         self.connection.execute(
             statement.on_conflict_do_update(index_elements=["from_user_id"], set_={"into_key": into.key})
