@@ -41,7 +41,6 @@ class Entry:
     """An item and the row of its vector."""
 
     item: Item
-    language: str
     row: int
 
 
@@ -128,7 +127,7 @@ class Catalog:
             self._uncategorise(known)
         for name in item.categories:
             self._categories[name.casefold()].add(row)
-        self.entries[item.id] = Entry(item, language, row)
+        self.entries[item.id] = Entry(item, row)
         self._ids[row] = item.id
         for space, vector in vectors.items():
             self.embed(space, item.id, vector)
