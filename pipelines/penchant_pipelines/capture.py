@@ -243,13 +243,8 @@ class Capture:
 
     def _is_known(self, signal: Signal) -> bool:
         """Tell whether a signal was captured before. Raises Conflict if its id is taken by other content."""
-        query = sa.select(schema.signals.c.digest, schema.signals.c.time).where(schema.signals.c.id == signal.id)
         with self._record.read() as connection:
-            known = connection.execute(query).first()
-        if known is None:
-            return False
-        rows.check_same(signal, known.digest, known.time)
-        return True
+            return rows.user_of(connection, signal) is not None
 
     def _known_ids(self, ids: Sequence[str]) -> set[str]:
         found: set[str] = set()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from penchant_pipelines.interests import Evidence, InterestSettings
 from penchant_pipelines.interests.evidence import weighing
 from penchant_pipelines.model import Action, Item
-from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS, Crowd, Texts
+from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS, Crowd, Favour, Texts
 from penchant_pipelines.recommend.voices import Voices
 from penchant_pipelines.recommend.words import Words
 from penchant_pipelines.record import Record, rows, schema
@@ -41,7 +41,6 @@ class Entry:
     """An item and the row of its vector."""
 
     item: Item
-    language: str
     row: int
 
 
@@ -61,7 +60,7 @@ class Catalog:
         self.crowd = Crowd()
         self.words = Words()
         self.voices: dict[int, Voices] = {}
-        """By space, for those that have begun to `listen`."""
+        """By space, for those that have begun to `listen`: from then on each post is heard as it comes."""
         self.version = 0
         """Grows with every change of an item."""
         self._ids: list[str | None] = []
@@ -72,12 +71,12 @@ class Catalog:
         self._spread: tuple[int, int, NDArray[np.intp]] | None = None
         self._keeping_up = asyncio.Lock()
         self._listening = asyncio.Lock()
-        self._overheard: dict[int, list[tuple[str, Vector]]] = {}
-        """By space: what is said of items while `listen` reads."""
-        self._forgotten = 0
-        """How often favours and posts were forgotten, or were to be."""
+        self._reset: dict[int, set[int]] = {}
+        """By space, while `listen` reads: rows of `voices` that were reset since."""
         self.due: set[str] = set()
         """Items that wait for `count_again`."""
+        self._erased: set[str] = set()
+        """Those among them that an erased user's signals named."""
         self._counting = asyncio.Lock()
         self._meanwhile: list[Touched] = []
         """What came in since `count_again` began to read."""
@@ -128,7 +127,7 @@ class Catalog:
             self._uncategorise(known)
         for name in item.categories:
             self._categories[name.casefold()].add(row)
-        self.entries[item.id] = Entry(item, language, row)
+        self.entries[item.id] = Entry(item, row)
         self._ids[row] = item.id
         for space, vector in vectors.items():
             self.embed(space, item.id, vector)
@@ -151,7 +150,9 @@ class Catalog:
             for vectors in self.vectors.values():
                 vectors[entry.row] = 0.0
         # All at once: each time goes over all favours.
-        self._forget(np.array([entry.row for entry in gone]))
+        rows_gone = np.array([entry.row for entry in gone])
+        self.crowd.clear(rows_gone)
+        self._reset_voices(rows_gone, self.voices)
         self._free += [entry.row for entry in gone]
 
     def of_category(self, name: str) -> set[int]:
@@ -176,9 +177,8 @@ class Catalog:
                 self.due.add(item.id)
             self.upsert(item, language, vectors, words)
         self.delete(commit.deleted_items)
-        if commit.recount:
-            self.due |= commit.recount
-            self._forgotten += 1
+        self.due |= commit.recount
+        self._erased |= commit.erased
         self._take(commit.touched)
         if self._counting.locked():
             self._meanwhile += commit.touched
@@ -188,7 +188,7 @@ class Catalog:
         with record.read() as connection:
             self._applied = connection.execute(sa.select(sa.func.max(schema.signals.c.seq))).scalar() or 0
         for chunk in self._read_favours(record, None, self._applied):
-            self._count(chunk)
+            self.crowd.add(self._placed(chunk))
 
     async def count_again(self, record: Record) -> None:
         """Count anew what is due: items whose signals were undone or erased, or came before the item.
@@ -199,16 +199,20 @@ class Catalog:
         async with self._counting:
             if self.due:
                 items, self.due = self.due, set()
+                erased, self._erased = self._erased, set()
                 spaces, last_signal = list(self.voices), self._applied
                 self._meanwhile = []
                 try:
                     favours, said = await asyncio.to_thread(self._read_again, record, items, spaces, last_signal)
                 except BaseException:
                     self.due |= items
+                    self._erased |= erased
                     raise
-                rows_held = [self.entries[item_id].row for item_id in items if item_id in self.entries]
-                self._forget(np.array(rows_held, dtype=np.int64), spaces)
-                self._count(favours)
+                if erased:
+                    self.crowd.clear(self._rows_of(erased), erased=True)
+                rows_held = self._rows_of(items)
+                self.crowd.recount(rows_held, self._placed(favours))
+                self._reset_voices(rows_held, spaces)
                 for space, sums in said.items():
                     for item_id, vector in sums.items():
                         self._add_voice(space, item_id, vector)
@@ -226,7 +230,7 @@ class Catalog:
         signals = schema.signals
         query = (
             sa.select(*rows.EVIDENCE_COLUMNS, signals.c.user_key)
-            .where(signals.c.item_id != "", sa.not_(signals.c.undone), signals.c.seq <= last_signal)
+            .where(signals.c.item_id != "", rows.STANDING, signals.c.seq <= last_signal)
             .order_by(signals.c.seq)
             .execution_options(yield_per=10_000)
         )
@@ -280,22 +284,25 @@ class Catalog:
                     self.crowd.finish(gathered)
 
     async def listen(self, record: Record, space: int) -> None:
-        """Begin to keep what posts say of items in a space."""
+        """Keep what posts say of items in a space; comes back once what they said before has been read."""
+        if space in self.voices and space not in self._reset:
+            return
         async with self._listening:
-            while space not in self.voices and space in self.vectors:
-                # Commits that are yet to be applied bring their own.
-                last_signal, forgotten = self._applied, self._forgotten
-                overheard = self._overheard[space] = []
-                try:
-                    said = await asyncio.to_thread(self._read_posts, record, space, last_signal)
-                finally:
-                    del self._overheard[space]
-                # What was forgotten meanwhile may have been read.
-                if forgotten == self._forgotten and space in self.vectors:
-                    self.voices[space] = Voices(self.vectors[space])
-                    for item_id, vector in (*said.items(), *overheard):
-                        if item_id in self.entries:
-                            self.voices[space].add(self.entries[item_id].row, vector)
+            if space in self.voices or space not in self.vectors:
+                return
+            self.voices[space] = Voices(self.vectors[space])
+            reset = self._reset[space] = set()
+            try:
+                said = await asyncio.to_thread(self._read_posts, record, space, self._applied)
+            except BaseException:
+                self.voices.pop(space, None)
+                raise
+            finally:
+                del self._reset[space]
+            for item_id, vector in said.items():
+                # What was reset has been counted anew, or is to be; and its row may be another item's.
+                if item_id in self.entries and self.entries[item_id].row not in reset:
+                    self._add_voice(space, item_id, vector)
 
     def popularity(self, rows_wanted: Sequence[int] | NDArray[np.intp], as_of: int) -> NDArray[np.float64]:
         """Decayed positive mass of what users did with the items in these rows, at a time (µs)."""
@@ -331,23 +338,25 @@ class Catalog:
             self._spread = (self.version, count, rows_held[chosen])
         return self._spread[2]
 
-    def _forget(self, rows_held: NDArray[np.int64], spaces: Iterable[int] | None = None) -> None:
-        """Forget who favoured the items in these rows, and what was said of them in some spaces or all."""
-        self._forgotten += 1
-        self.crowd.clear(rows_held)
-        for space in self.voices if spaces is None else spaces:
+    def _rows_of(self, items: Iterable[str]) -> NDArray[np.int64]:
+        return np.array([self.entries[item_id].row for item_id in items if item_id in self.entries], dtype=np.int64)
+
+    def _reset_voices(self, rows_held: NDArray[np.int64], spaces: Iterable[int]) -> None:
+        """Forget what was said in some spaces of the items in these rows."""
+        for space in spaces:
             if space in self.voices:
                 self.voices[space].reset(rows_held, self.vectors[space][rows_held])
+                if space in self._reset:
+                    self._reset[space].update(rows_held.tolist())
 
     def _take(self, touched: Sequence[Touched], spaces: Iterable[int] | None = None) -> None:
         """Take in signals on items: who favours them, and what posts say of them in some spaces or all."""
-        self._count(self._favours((item_id, user, evidence) for item_id, user, evidence, _ in touched))
+        told = ((item_id, user, evidence) for item_id, user, evidence, _ in touched)
+        self.crowd.add(self._placed(self._favours(told)))
         for item_id, _, evidence, vectors in touched:
             if evidence.action is None and weighing(evidence, self._settings).weight > 0:
                 for space in vectors if spaces is None else vectors.keys() & spaces:
                     self._add_voice(space, item_id, vectors[space])
-                    if space in self._overheard and spaces is None and item_id in self.entries:
-                        self._overheard[space].append((item_id, vectors[space]))
 
     def _add_voice(self, space: int, item_id: str, vector: Vector) -> None:
         if space in self.voices and item_id in self.entries:
@@ -389,14 +398,13 @@ class Catalog:
         )
         return [favour for favour in weighed if favour[3] > 0]
 
-    def _count(self, favours: Iterable[_Favour]) -> None:
-        self.crowd.add(
-            [
-                (user, self.entries[item_id].row, time, mass)
-                for item_id, user, time, mass in favours
-                if item_id in self.entries
-            ]
-        )
+    def _placed(self, favours: Iterable[_Favour]) -> list[Favour]:
+        """Favours of the items that are in the catalogue, by their rows."""
+        return [
+            (user, self.entries[item_id].row, time, mass)
+            for item_id, user, time, mass in favours
+            if item_id in self.entries
+        ]
 
     def _new_row(self) -> int:
         if self._free:

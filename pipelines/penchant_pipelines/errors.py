@@ -5,7 +5,7 @@ PenchantError
 ├── NotFound          the thing named does not exist
 ├── Conflict          the id is taken by different content
 ├── WrongState        the request is fine, the server's state does not allow it (yet)
-├── Unsupported       not built in this version
+├── Unsupported       this model or this installation cannot do it
 ├── Overloaded        come back after `retry_after` seconds
 └── Unavailable       something that the server needs is out of order; nothing was taken
 """
@@ -47,7 +47,7 @@ class InvalidInput(PenchantError):
 
 
 class NotFound(PenchantError):
-    """`kind` (user, item, interest, job, adapter) with this id does not exist; an empty id: there is none at all."""
+    """No `kind` (user, item, interest, topic, job, adapter, mix, experiment) has this id; empty: there is none."""
 
     def __init__(self, kind: str, key: str) -> None:
         message = f"{kind} {key!r} does not exist" if key else f"there is no {kind} yet"
@@ -65,7 +65,7 @@ class WrongState(PenchantError):
 
 
 class Unsupported(PenchantError):
-    """The call is part of the contract, but this version does not serve it."""
+    """What is asked for is beyond this model or what is installed; raised by fine-tuning alone."""
 
 
 class Overloaded(PenchantError):

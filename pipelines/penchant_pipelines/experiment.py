@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from penchant_pipelines.interests import Evidence, InterestSettings
 from penchant_pipelines.interests.evidence import weighing
 from penchant_pipelines.model import MICROS_PER_DAY, Action
-from penchant_pipelines.record import Record
+from penchant_pipelines.record import Record, rows
 from penchant_pipelines.record.schema import experiments, signals, users
 from penchant_pipelines.statistics import middle, resamples
 
@@ -121,8 +121,7 @@ def report(record: Record, experiment: Experiment, settings: InterestSettings) -
     query = sa.select(signals.c.user_key, users.c.user_id, signals.c.action, signals.c.value, token).where(
         users.c.key == signals.c.user_key,
         sa.func.substr(token, 1, TAG_LENGTH).in_(tables),
-        signals.c.action != int(Action.UNDO),
-        sa.not_(signals.c.undone),
+        rows.STANDING,
         signals.c.time >= experiment.start_time,
     )
     if experiment.end_time is not None:

@@ -137,10 +137,7 @@ class Profiles:
         """Items that a user's signals touched, but for actions taken back."""
         signals = schema.signals
         query = sa.select(signals.c.item_id).where(
-            signals.c.user_key == user_key,
-            signals.c.item_id != "",
-            sa.not_(signals.c.undone),
-            sa.or_(signals.c.action.is_(None), signals.c.action != int(Action.UNDO)),
+            signals.c.user_key == user_key, signals.c.item_id != "", rows.STANDING
         )
         with self._record.read() as connection:
             return set(connection.execute(query.distinct()).scalars())
@@ -154,7 +151,7 @@ class Profiles:
         query = (
             sa.select(*rows.EVIDENCE_COLUMNS, signals.c.context, vectors.c.vector)
             .join(vectors, (vectors.c.seq == signals.c.seq) & (vectors.c.space == self._space))
-            .where(signals.c.user_key == user_key, sa.not_(signals.c.undone), vectors.c.vector.is_not(None))
+            .where(signals.c.user_key == user_key, rows.STANDING, vectors.c.vector.is_not(None))
             .order_by(signals.c.time.desc(), signals.c.id.desc())
             .execution_options(yield_per=LATEST)
         )

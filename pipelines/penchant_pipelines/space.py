@@ -100,8 +100,7 @@ class Space:
         if self._shared.mixes.live is not None:
             catalog = self._shared.catalog
             await catalog.keep_up(self.key)
-            if self.key not in catalog.voices:
-                await catalog.listen(self._shared.record, self.key)
+            await catalog.listen(self._shared.record, self.key)
 
     def teacher(self) -> Teacher:
         """Who draws lessons for a mix from the record, in this space."""

@@ -376,6 +376,37 @@ async def test_what_is_exported_is_known_again(store: Store) -> None:
     assert (await store.writer.submit(lambda ledger: ledger.capture(again, 9 * DAY, reading(0)))).duplicate
 
 
+async def test_what_is_exported_after_a_merge_is_known_again(store: Store) -> None:
+    await store.capture(replace(post("p", user="guest"), context={"surface": "home"}))
+    await store.capture(post("q", user="ann"), post("r", user="bob"))
+    for source, target in (("guest", "ann"), ("ann", "mei")):
+        await store.writer.submit(partial(Ledger.merge, from_user_id=source, into_user_id=target))
+    exported = store.profiles.signals("mei", None, 10)
+    assert [signal.user_id for signal in exported] == ["mei", "mei"]
+    for signal in exported:
+        assert (await store.capture(signal)).duplicate
+        for other in (replace(signal, context={"k": "v"}), replace(signal, user_id="bob")):
+            with pytest.raises(Conflict):
+                await store.capture(other)
+    # Who comes back as a guest is somebody else.
+    await store.capture(post("s", user="guest"))
+    with pytest.raises(Conflict):
+        await store.capture(post("s", user="mei"))
+
+
+async def test_a_merge_there_and_back_leaves_a_user_with_no_merged_id_of_its_own(store: Store) -> None:
+    await store.capture(post("p", user="guest"), post("q", user="mei"), post("r", user="tab"))
+    for source, target in (("tab", "mei"), ("mei", "guest"), ("guest", "mei")):
+        await store.writer.submit(partial(Ledger.merge, from_user_id=source, into_user_id=target))
+    assert store.profiles.merged_ids("mei") == ["guest", "tab"]
+    for signal in store.profiles.signals("mei", None, 10):
+        assert (await store.capture(signal)).duplicate
+    # What an id was merged into is no affair of who it is merged from later.
+    await store.capture(post("s", user="tab"), post("t", user="new"))
+    await store.writer.submit(lambda ledger: ledger.merge("new", "tab"))
+    assert store.profiles.merged_ids("mei") == ["guest", "tab"]
+
+
 async def test_an_answer_names_the_version_and_the_interests_that_its_signal_made(store: Store) -> None:
     captured = await store.writer.submit(store.capturing([post("a"), post("b", topic=1, day=2), post("c", day=3)]))
     assert [one.version for one in captured] == [1, 2, 3]
@@ -518,6 +549,19 @@ async def test_a_signal_waits_for_its_item(store: Store) -> None:
         found_vectors = [np.frombuffer(blob, np.float32) for blob in blobs]
     np.testing.assert_allclose(found_vectors[0], (axis(4) + axis(5)) / np.sqrt(2), atol=1e-6)
     np.testing.assert_allclose(found_vectors[1], (axis(7) + axis(8)) / np.sqrt(2), atol=1e-6)
+
+
+@pytest.mark.parametrize("order", ["item first", "signal first"])
+async def test_a_post_about_an_item_has_the_terms_of_both_however_many_are_taken_from_a_text(
+    store: Store, order: str
+) -> None:
+    said, names = (tuple(f"{kind}{number}" for number in range(12)) for kind in ("said", "name"))
+    review, about = Reading({1: axis(0), 2: axis(3)}, "en", said), Reading({1: axis(1), 2: axis(4)}, "en", names)
+    captured = partial(Ledger.capture, signal=post("review", item="film"), time=DAY, reading=review)
+    upserted = partial(Ledger.upsert_items, batch=[(Item("film"), about)])
+    for work in (upserted, captured) if order == "item first" else (captured, upserted):
+        await store.writer.submit(work)
+    assert [event.terms for event in events_of(store)] == [said + names]
 
 
 async def test_an_item_that_changes_leaves_signals_as_they_were_taken(store: Store) -> None:
@@ -788,7 +832,7 @@ async def test_erasing_leaves_nothing_but_a_receipt(store: Store) -> None:
     assert receipt.signals_deleted == 4
     # Three signals in two spaces, one waits for its item; and in each space as many interests as there may be.
     assert receipt.vectors_deleted == 6 + 6
-    assert store.commits[-1].recount == {"film", "unknown"}
+    assert store.commits[-1].recount == store.commits[-1].erased == {"film", "unknown"}
     for table in (schema.steerings, schema.steering_vectors, schema.merges):
         assert store.count(table) == 0
     assert store.count(schema.signals) == store.count(schema.users) == 1

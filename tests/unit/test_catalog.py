@@ -281,6 +281,30 @@ async def test_what_a_reader_may_or_may_not_have_read_counts_once(
     await live.check()
 
 
+async def test_what_goes_together_is_learnt_anew_at_once_for_an_erasure_alone(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await live.upsert()
+    for number in range(20):
+        await live.act(Action.LIKE, user=f"u{number}")
+    await live.follow()
+    await live.catalog.keep_up(1)
+    await live.act(Action.UNDO, user="u1")
+    await live.writer.submit(lambda ledger: ledger.merge("u2", "u3"))
+    await live.follow()
+    assert not live.catalog.crowd.is_due(1)
+    # Not even what was taken back stays once its user is erased.
+    await live.writer.submit(lambda ledger: ledger.erase("u1", NOW))
+    follow(live)
+    with monkeypatch.context() as broken:
+        broken.setattr(live.catalog, "_read_again", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            await live.catalog.count_again(live.record)
+    await live.catalog.count_again(live.record)
+    assert live.catalog.crowd.is_due(1)
+    await live.check()
+
+
 async def test_a_count_that_fails_is_still_due(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     await live.upsert()
     await live.act(Action.LIKE)
@@ -346,23 +370,62 @@ async def test_what_is_said_or_forgotten_while_the_record_is_read_counts_once(
     await live.write(axis(2), "other")
     await live.follow()
     anew = Catalog.load(live.record, {1: DIMENSIONS}, InterestSettings())
-    read, reads = anew._read_posts, []
+    read = anew._read_posts
 
     def interrupted(*of: Any) -> Any:
         found = read(*of)
-        reads.append(found)
-        if len(reads) == 1:
-            # As the loop does between two steps of the reader.
-            anew.apply(said(axis(3), "film"))
-            anew.delete(["other"])
-            anew.upsert(Item("other"), "en", {1: axis(1)})
+        # As the loop does between two steps of the reader.
+        anew.apply(said(axis(3), "film"))
+        anew.delete(["other"])
+        anew.upsert(Item("other"), "en", {1: axis(1)})
         return found
 
     monkeypatch.setattr(anew, "_read_posts", interrupted)
     await anew.listen(live.record, 1)
-    assert len(reads) == 2
     half = round(float(np.sqrt(0.5)), 5)
-    assert voice(anew, "film") == pytest.approx([1 + half, 0, half, 0], abs=1e-4)
+    assert voice(anew, "film") == pytest.approx([1 + half, 0, half, 1], abs=1e-4)
+    assert voice(anew, "other") == [0, 1, 0, 0]
+
+
+async def test_posts_are_read_once_however_much_is_counted_again_meanwhile(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for item_id in ("film", "book", "gone"):
+        await live.upsert(item_id)
+        await live.write(axis(1), item_id)
+        await live.write(axis(2), item_id, user="eve")
+    await live.follow()
+    del live.catalog.voices[1]
+    read, loop, reads = live.catalog._read_posts, asyncio.get_running_loop(), []
+    waiting: list[asyncio.Task[None]] = []
+
+    async def meanwhile() -> None:
+        waiting.append(asyncio.create_task(live.catalog.listen(live.record, 1)))
+        await live.write(axis(3))
+        await live.write(axis(3), "new")
+        await live.upsert("new", axis(2))
+        await live.delete("gone")
+        await live.upsert("in its place", axis(1))
+        await live.follow()
+        await live.write(axis(3), "new")
+        await live.writer.submit(lambda ledger: ledger.erase("eve", NOW))
+        await live.follow()
+        # Whoever else comes is told nothing of what is known by half.
+        assert not waiting[0].done()
+
+    def interrupted(record: Any, space: int, last_signal: int, items: Any = None) -> Any:
+        found = read(record, space, last_signal, items)
+        if items is None:
+            reads.append(found)
+            asyncio.run_coroutine_threadsafe(meanwhile(), loop).result()
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(live.catalog, "_read_posts", interrupted)
+        await asyncio.wait_for(live.catalog.listen(live.record, 1), 10)
+        await waiting[0]
+    assert len(reads) == 1
+    await live.check()
 
 
 async def test_what_is_erased_while_posts_are_read_is_not_heard(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,7 +433,7 @@ async def test_what_is_erased_while_posts_are_read_is_not_heard(live: Live, monk
     await live.write(axis(2), user="eve")
     await live.follow()
     anew = Catalog.load(live.record, {1: DIMENSIONS}, InterestSettings())
-    read, loop, reads = anew._read_posts, asyncio.get_running_loop(), []
+    read, loop = anew._read_posts, asyncio.get_running_loop()
 
     async def erase() -> None:
         await live.writer.submit(lambda ledger: ledger.erase("eve", NOW))
@@ -378,15 +441,28 @@ async def test_what_is_erased_while_posts_are_read_is_not_heard(live: Live, monk
             anew.apply(commit)
 
     def interrupted(*of: Any) -> Any:
-        reads.append(read(*of))
-        if len(reads) == 1:
-            asyncio.run_coroutine_threadsafe(erase(), loop).result()
-        return reads[-1]
+        found = read(*of)
+        asyncio.run_coroutine_threadsafe(erase(), loop).result()
+        return found
 
-    monkeypatch.setattr(anew, "_read_posts", interrupted)
-    await anew.listen(live.record, 1)
-    assert len(reads) == 2
+    with monkeypatch.context() as patched:
+        patched.setattr(anew, "_read_posts", interrupted)
+        await anew.listen(live.record, 1)
+    await anew.count_again(live.record)
     assert voice(anew, "film") == [1, 0, 0, 0]
+
+
+async def test_who_could_not_listen_can_later(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    await live.upsert()
+    await live.write(axis(2))
+    await live.follow()
+    del live.catalog.voices[1]
+    with monkeypatch.context() as broken:
+        broken.setattr(live.catalog, "_read_posts", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            await live.catalog.listen(live.record, 1)
+    await live.catalog.listen(live.record, 1)
+    await live.check()
 
 
 async def test_words_and_crowd_are_gathered_apart_from_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -418,8 +494,8 @@ async def test_words_and_crowd_are_gathered_apart_from_the_loop(monkeypatch: pyt
     found.words.alike(own, found.size)
     await keeping
     assert not found.words.is_due
-    # When something was forgotten, one gathers anew what is left, and the others are answered from it as it is.
-    found.delete(["i16"])
+    # When something was erased, one gathers anew what is left, and the others are answered from it as it is.
+    found.crowd.clear(np.array([found.entries["i16"].row]), erased=True)
     assert (found.crowd.is_ready(1), found.crowd.is_due(1)) == (True, True)
     await asyncio.gather(found.keep_up(1), found.keep_up(1))
     assert (found.crowd.is_ready(1), found.crowd.is_due(1)) == (True, False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -164,7 +164,7 @@ def test_what_is_forgotten_while_it_is_gathered_does_not_come_back(
     for one in before:
         found.add([one])
     gather = found.begin(PLAIN)
-    found.clear(np.array(sorted(gone), dtype=np.int64))
+    found.clear(np.array(sorted(gone), dtype=np.int64), erased=True)
     kept = [one for one in (*told, *before) if one.row not in gone]
     if known and kept:
         # Meanwhile one is answered from what there was, and of what was forgotten nothing is told.
@@ -186,13 +186,12 @@ def test_what_is_forgotten_while_it_is_gathered_does_not_come_back(
         if not more:
             like, alike = (it.alike_users(user, expected, ITEMS, as_of) for it in (found, anew))
             np.testing.assert_allclose(like, alike, rtol=1e-9, atol=1e-12)
-    if any(one.row in gone for one in (*told, *before)):
-        # Not later, when enough else has come in.
-        assert found.is_due(0) or not kept
-        found.finish(found.begin(PLAIN)())
-        own = found.own(1, as_of)
-        like, alike = (it.alike_items(own, ITEMS, PLAIN) for it in (found, anew))
-        np.testing.assert_allclose(like, alike, rtol=1e-9, atol=1e-12)
+    # Not later, when enough else has come in.
+    assert found.is_due(0)
+    found.finish(found.begin(PLAIN)())
+    own = found.own(1, as_of)
+    like, alike = (it.alike_items(own, ITEMS, PLAIN) for it in (found, anew))
+    np.testing.assert_allclose(like, alike, rtol=1e-9, atol=1e-12)
 
 
 def test_what_is_left_is_answered_from_at_once_when_an_item_is_forgotten() -> None:
@@ -206,6 +205,84 @@ def test_what_is_left_is_answered_from_at_once_when_an_item_is_forgotten() -> No
     likes = found.alike_items(own, 3, PLAIN)[-1]
     assert likes[0] == 0
     assert (likes[1:] > 0).all()
+
+
+@law
+@given(favours, favours, st.sets(st.integers(0, ITEMS - 1)), st.data())
+def test_counting_anew_while_it_is_gathered_or_not_leaves_what_stands(
+    told: list[Favour], before: list[Favour], again: set[int], data: st.DataObject
+) -> None:
+    found = crowd(told)
+    gather = found.begin(PLAIN)
+    for one in before:
+        found.add([one])
+    counted = [one for one in (*told, *before) if one.row in again]
+    standing = [one for one in counted if data.draw(st.booleans())]
+    found.recount(np.array(sorted(again), dtype=np.int64), standing)
+    kept = [*(one for one in (*told, *before) if one.row not in again), *standing]
+    as_of = newest([*told, *before])
+    for gathered in (None, gather()):
+        np.testing.assert_allclose(found.popularity(ITEMS, as_of), faded(kept, as_of), rtol=1e-9, atol=1e-280)
+        for user in range(1, USERS + 1):
+            assert found.own(user, as_of).rows.tolist() == list(latest(kept, user))
+        found.finish(gathered)
+        gather = found.begin(PLAIN)
+    assert len(found) == len(kept)
+
+
+def test_what_is_taken_back_is_unlearnt_as_what_comes_in_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    learnt: list[int] = []
+
+    class Counted(Ease):
+        def __init__(self, *of: Any) -> None:
+            learnt.append(1)
+            super().__init__(*of)
+
+    monkeypatch.setattr("penchant_pipelines.recommend.crowd.Ease", Counted)
+    told = [liked(user, row, DAY) for user in range(100) for row in range(3)]
+    found = crowd(told)
+
+    def keep_up() -> int:
+        learnt.clear()
+        if found.is_due(0):
+            found.finish(found.begin(PLAIN)())
+        return len(learnt)
+
+    def take_back() -> int:
+        mine.pop()
+        found.recount(np.array([0]), mine)
+        return keep_up()
+
+    mine = [one for one in told if one.row == 0]
+    assert keep_up() == 1
+    own = found.own(0, DAY)
+    before = found.alike_items(own, 3, PLAIN)
+    assert [take_back() for _ in range(20)] == [0] * 20
+    # What goes with it is as it was learnt.
+    np.testing.assert_array_equal(found.alike_items(own, 3, PLAIN), before)
+    # Half as many again were given: nothing is made up for by the opposite.
+    found.add([liked(200 + number, 1, DAY) for number in range(10)])
+    assert keep_up() == 0
+    assert sum(take_back() for _ in range(20)) == 1
+    assert (found.alike_items(own, 3, PLAIN) != before).any()
+    # What was erased is forgotten at once, be it that its user had taken it back.
+    found.clear(np.array([0]), erased=True)
+    found.recount(np.array([0]), mine)
+    assert not found.alike_items(own, 3, PLAIN)[:, 0].any()
+    assert keep_up() == 1
+
+
+def test_an_item_that_goes_is_told_no_more_and_learnt_from_until_that_is_due() -> None:
+    found = crowd([liked(user, row, DAY) for user in range(20) for row in range(100)])
+    gather = found.begin(PLAIN)
+    found.clear(np.array([0]))
+    found.finish(gather())
+    found.clear(np.array([1]))
+    assert not found.is_due(0)
+    likes = found.alike_items(found.own(1, DAY), 3, PLAIN)[-1]
+    assert (likes[:2].tolist(), likes[2] > 0) == ([0, 0], True)
+    found.clear(np.array([2, 3]))
+    assert found.is_due(0)
 
 
 @law

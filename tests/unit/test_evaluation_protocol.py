@@ -265,3 +265,10 @@ def test_an_undo_of_the_same_time_takes_back_what_the_engine_takes_back() -> Non
         ("b", False),
         ("a", False),
     ]
+
+
+def test_a_post_weighs_what_it_does_when_it_is_captured() -> None:
+    said = {"lol": 0.0, "Good morning! Sooo tired": 0.0, "Trail running in the hills": 1.0}
+    posts = [Signal(f"p{number}", "u", Post(text), START + number) for number, text in enumerate(said)]
+    about = Signal("q", "u", Post("lol", item_id="i1"), START + 9)
+    assert read(ITEMS, [*posts, about]).weights.tolist() == [*said.values(), 1.0]

@@ -39,6 +39,16 @@ def test_hashtags_come_first_in_the_users_script(pipeline: TextPipeline) -> None
 
 
 @pytest.mark.parametrize(
+    ("tag", "term"),
+    [("#“完美的日子”#", "完美的日子"), ("#“茶”与“咖啡”#", "茶与咖啡"), ("＃「完美的日子」＃", "完美的日子")],
+)
+def test_a_hashtag_in_quotation_marks_is_no_beginning_of_a_text(pipeline: TextPipeline, tag: str, term: str) -> None:
+    terms = pipeline.read(f"今天 {tag}").terms
+    assert terms[0] == term
+    assert not any(map(is_beginning, terms))
+
+
+@pytest.mark.parametrize(
     ("text", "quoted"),
     [
         ("same", "“same”"),

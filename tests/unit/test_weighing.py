@@ -52,7 +52,20 @@ def test_a_post_that_names_nothing_is_no_evidence_unless_it_is_about_an_item(tex
 
 @pytest.mark.parametrize(
     "text",
-    ["Tea!", "猫", "狗向着我跑了过来", "Kendrick", "#same", "Привет", "Ты где", "好き", "ねこ", "안녕하세요", "Ramen"],
+    [
+        "Tea!",
+        "猫",
+        "狗向着我跑了过来",
+        "Kendrick",
+        "#same",
+        "#“完美的日子”#",
+        "Привет",
+        "Ты где",
+        "好き",
+        "ねこ",
+        "안녕하세요",
+        "Ramen",
+    ],
 )
 def test_a_short_post_that_names_something_counts(text: str) -> None:
     document = TEXT.read(text)

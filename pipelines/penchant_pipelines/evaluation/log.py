@@ -192,6 +192,7 @@ def read_log(
     user_ids = tuple(sorted({signal.user_id for signal in kept}))
     number = {user_id: place for place, user_id in enumerate(user_ids)}
     touched = list(zip(posts, rows.tolist(), strict=True))
+    told = [Evidence.of(signal, _time(signal), None, post.terms, post.language) for signal, post in said]
     return Log(
         catalogue,
         kept,
@@ -199,8 +200,8 @@ def read_log(
         np.array([number[signal.user_id] for signal in kept], dtype=np.int64),
         rows,
         np.array([signal.time for signal in kept], dtype=np.int64),
-        _weights(kept),
-        _taken_back(kept),
+        _weights(told),
+        _taken_back(kept, told),
         np.array([_verdict(signal) for signal in kept], dtype=np.int8),
         _joined(posts, rows, catalogue.vectors, encoded, places),
         tuple(cut.get(post.text, ()) + (catalogue.words[row] if row >= 0 else ()) for post, row in touched),
@@ -233,20 +234,20 @@ def _signal(signal: Signal, reader: Reader) -> tuple[Signal, Document]:
     return replace(signal, evidence=post), document
 
 
-def _weights(signals: Sequence[Signal]) -> NDArray[np.float64]:
-    settings, told = InterestSettings(), map(_told, signals)
+def _weights(told: Sequence[Evidence]) -> NDArray[np.float64]:
+    settings = InterestSettings()
     return np.array([0.0 if one.action is Action.UNDO else weighing(one, settings).weight for one in told])
 
 
-def _taken_back(signals: Sequence[Signal]) -> NDArray[np.int64]:
+def _taken_back(signals: Sequence[Signal], told: Sequence[Evidence]) -> NDArray[np.int64]:
     found = np.full(len(signals), len(signals))
     places = {signal.id: place for place, signal in enumerate(signals)}
     actions: dict[tuple[str, str], list[Evidence]] = defaultdict(list)
-    for place, signal in enumerate(signals):
-        told = actions[signal.user_id, signal.item_id]
-        told.append(_told(signal))
-        if told[-1].action is Action.UNDO:
-            undone = [places[key] for key in undone_ids(told)]
+    for place, (signal, evidence) in enumerate(zip(signals, told, strict=True)):
+        before = actions[signal.user_id, signal.item_id]
+        before.append(evidence)
+        if evidence.action is Action.UNDO:
+            undone = [places[key] for key in undone_ids(before)]
             found[undone] = np.minimum(found[undone], place)
             found[place] = place
     return found
@@ -255,14 +256,6 @@ def _taken_back(signals: Sequence[Signal]) -> NDArray[np.int64]:
 def _place(signal: Signal) -> tuple[int, bool, str]:
     """Sorts signals as the engine takes them: among those of one time an UNDO comes last."""
     return _time(signal), getattr(signal.evidence, "action", None) is Action.UNDO, signal.id
-
-
-def _told(signal: Signal) -> Evidence:
-    """The signal as the blend sees it, its vector left out."""
-    evidence, time = signal.evidence, signal.time or 0
-    if isinstance(evidence, Post):
-        return Evidence(signal.id, time, None, rating=evidence.verdict, item_id=evidence.item_id)
-    return Evidence(signal.id, time, None, evidence.action, evidence.value, item_id=evidence.item_id)
 
 
 def _verdict(signal: Signal) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penchant_pipelines.interests.settings import InterestSettings
-from penchant_pipelines.model import Action, Steering
+from penchant_pipelines.model import Action, Post, Signal, Steering
 from penchant_pipelines.text.keywords import is_beginning
 
 Vector = NDArray[np.float32]
@@ -35,6 +35,18 @@ class Evidence:
     item_id: str = ""
     terms: tuple[str, ...] = ()
     language: str = "und"
+
+    @classmethod
+    def of(
+        cls, signal: Signal, time: int, vector: Vector | None, terms: tuple[str, ...] = (), language: str = "und"
+    ) -> Evidence:
+        """A signal of this event time (µs), with what was read of its text."""
+        told = signal.evidence
+        if isinstance(told, Post):
+            action, value, rating = None, None, told.verdict
+        else:
+            action, value, rating = told.action, told.value, None
+        return cls(signal.id, time, vector, action, value, rating, told.item_id, terms, language)
 
 
 @dataclass(frozen=True, slots=True)

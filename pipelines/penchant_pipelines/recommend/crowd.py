@@ -7,7 +7,7 @@ come; what people have in common is read from a sparse matrix that is made anew 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ NEIGHBOURS = 100
 _PENDING_SHARE, _PENDING = 0.005, 32
 """Favours that may wait outside the matrix: a share of all, and some more."""
 _UNLEARNT_SHARE, _UNLEARNT = 0.02, 32
-"""Favours after which it is learnt anew which items go together: a share of all, and some more."""
+"""Favours, come or gone, after which it is learnt anew which items go together: a share of all, and some more."""
 LENIENCE = 2.0
 """How many times as much may wait where nobody keeps up (`begin`) before a question itself is held up."""
 _REBASE_HALF_LIVES = 200.0
@@ -69,10 +69,10 @@ class _Alike:
     """Which items go together, in one space."""
 
     ease: Ease
-    count: int
-    """How many favours it knows."""
+    changes: int
+    """How many changes of favours it knows."""
     outdated: bool = False
-    """It was learnt from what was forgotten since, too."""
+    """It was learnt from what was erased since, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,21 @@ class _Gathered:
     matrix: _Matrix
     space: int
     ease: Ease | None
+
+
+@dataclass(slots=True)
+class _Gathering:
+    """What became, since `begin`, of the favours that are gathered."""
+
+    held: int
+    """How many are still held."""
+    changes: int
+    """How many changes there had been."""
+    dropped: list[Rows] = field(default_factory=list)
+    """Items whose favours were forgotten, or are counted anew."""
+    cleared: list[Rows] = field(default_factory=list)
+    """Items that nothing may go with until it is learnt anew."""
+    erased: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +118,8 @@ class Crowd:
         self._numbers: dict[int, int] = {}
         """Of users by key, as they came: keys are random, and by their order no two runs would give the same sums."""
         self._count = 0
+        self._changes = 0
+        """How many favours came or went."""
         self._users = np.zeros(1024, dtype=np.int64)
         self._rows = np.zeros(1024, dtype=np.int64)
         self._times = np.zeros(1024, dtype=np.int64)
@@ -113,12 +130,8 @@ class Crowd:
         self._matrix: _Matrix | None = None
         self._alike: dict[int, _Alike] = {}
         """By the key of the space."""
-        self._begun = False
-        """Somebody is between `begin` and `finish`."""
-        self._cleared: list[Rows] = []
-        """Items whose favours were forgotten meanwhile."""
-        self._gathering = 0
-        """How many of the favours that are gathered since `begin` are still held."""
+        self._gathering: _Gathering | None = None
+        """Where somebody is between `begin` and `finish`."""
 
     def __len__(self) -> int:
         """Count the favours."""
@@ -130,6 +143,7 @@ class Crowd:
             return
         users, rows, times, masses = zip(*favours, strict=True)
         start, self._count = self._count, self._count + len(favours)
+        self._changes += len(favours)
         while self._count > len(self._users):
             for name in ("_users", "_rows", "_times"):
                 array = getattr(self, name)
@@ -145,26 +159,43 @@ class Crowd:
         growth = np.exp2((self._times[held] - self.landmark)[:, None] / self._lives)
         np.add.at(self._faded, self._rows[held], np.array(masses)[:, None] * growth)
 
-    def clear(self, rows: Rows) -> None:
-        """Forget all favours of these items."""
-        if not len(rows):
-            return
+    def recount(self, rows: Rows, favours: Sequence[Favour]) -> None:
+        """Count the favours of these items anew; what goes with them is learnt anew when it is due."""
+        count, changes = self._count, self._changes
+        self._drop(rows)
+        self.add(favours)
+        self._changes = changes + abs(self._count - count)
+
+    def clear(self, rows: Rows, erased: bool = False) -> None:
+        """Forget all favours of these items, and what goes with them.
+
+        Where a user's were erased among them, what goes together is to be learnt anew at once.
+        """
+        self._changes += self._drop(rows)
+        for space, alike in self._alike.items():
+            outdated = alike.outdated or erased
+            self._alike[space] = replace(alike, ease=alike.ease.without(rows), outdated=outdated)
+        if self._gathering is not None:
+            self._gathering.cleared.append(rows)
+            self._gathering.erased |= erased
+
+    def _drop(self, rows: Rows) -> int:
+        """Forget all favours of these items; tells how many there were."""
         self._faded[rows[rows < len(self._faded)]] = 0.0
         kept = ~np.isin(self._rows[: self._count], rows)
         if kept.all():
-            return
+            return 0
         for name in ("_users", "_rows", "_times"):
             # Not in place: a thread may be reading them, see `begin`.
             array = getattr(self, name)
             setattr(self, name, np.append(array[: self._count][kept], np.zeros(len(array) - int(kept.sum()), np.int64)))
         self._count = int(kept.sum())
-        if self._begun:
-            self._cleared.append(rows)
-            self._gathering = int(kept[: self._gathering].sum())
+        if self._gathering is not None:
+            self._gathering.dropped.append(rows)
+            self._gathering.held = int(kept[: self._gathering.held].sum())
         if self._matrix is not None:
             self._matrix = self._matrix.without(rows, int(kept[: self._matrix.count].sum()))
-        for space, alike in self._alike.items():
-            self._alike[space] = _Alike(alike.ease.without(rows), min(alike.count, self._count), outdated=True)
+        return len(kept) - self._count
 
     def drop_space(self, space: int) -> None:
         """Forget what goes together in a space."""
@@ -285,8 +316,7 @@ class Crowd:
 
     def begin(self, texts: Texts) -> Callable[[], _Gathered]:
         """Begin to gather anew: what is returned does it, in any thread, for `finish`; till then the old holds."""
-        self._begun = True
-        self._cleared, self._gathering = [], self._count
+        self._gathering = _Gathering(self._count, self._changes)
         gather, learns = self._snapshot(), self._is_to_learn(texts.space)
 
         def work() -> _Gathered:
@@ -298,16 +328,16 @@ class Crowd:
 
     def finish(self, gathered: _Gathered | None) -> None:
         """Take up what was gathered, less what was forgotten since; None: leave all as it was."""
-        self._begun = False
-        if gathered is None:
+        since, self._gathering = self._gathering, None
+        if gathered is None or since is None:
             return
         self._matrix, ease = gathered.matrix, gathered.ease
-        if self._cleared:
-            gone = np.concatenate(self._cleared)
-            self._matrix = self._matrix.without(gone, self._gathering)
-            ease = ease.without(gone) if ease else None
+        if since.dropped:
+            self._matrix = self._matrix.without(np.concatenate(since.dropped), since.held)
         if ease is not None:
-            self._alike[gathered.space] = _Alike(ease, self._matrix.count, outdated=bool(self._cleared))
+            if since.cleared:
+                ease = ease.without(np.concatenate(since.cleared))
+            self._alike[gathered.space] = _Alike(ease, since.changes, since.erased)
 
     def _is_late(self, lenience: float) -> bool:
         held = self._matrix.count if self._matrix else 0
@@ -315,22 +345,24 @@ class Crowd:
 
     def _is_unlearnt(self, space: int, lenience: float) -> bool:
         alike = self._alike.get(space)
-        return alike is None or self._count - alike.count > lenience * (_UNLEARNT + _UNLEARNT_SHARE * self._count)
+        return alike is None or self._changes - alike.changes > lenience * (_UNLEARNT + _UNLEARNT_SHARE * self._count)
 
     def _is_to_learn(self, space: int) -> bool:
         return self._is_unlearnt(space, 1.0) or self._alike[space].outdated
 
     def _current(self) -> _Matrix:
-        if self._matrix is None or (self._is_late(LENIENCE) and not self._begun):
+        if self._matrix is None or (self._is_late(LENIENCE) and self._gathering is None):
             self._matrix = self._snapshot()()
         return self._matrix
 
     def _learn_alike(self, texts: Texts) -> Ease | None:
-        if texts.space not in self._alike or (self._is_unlearnt(texts.space, LENIENCE) and not self._begun):
+        late = self._is_unlearnt(texts.space, LENIENCE) and self._gathering is None
+        if texts.space not in self._alike or late:
             matrix = self._current()
             if not matrix.count:
                 return None
-            self._alike[texts.space] = _Alike(Ease(matrix.favours, texts.vectors), matrix.count)
+            pending = self._count - matrix.count
+            self._alike[texts.space] = _Alike(Ease(matrix.favours, texts.vectors), self._changes - pending)
         return self._alike[texts.space].ease
 
     def _snapshot(self) -> Callable[[], _Matrix]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.interests import Blender, Evidence, Profile, view
 from penchant_pipelines.interests.evidence import weighing
-from penchant_pipelines.model import MICROS_PER_DAY, Action
+from penchant_pipelines.model import MICROS_PER_DAY
 from penchant_pipelines.recommend.mix import Lesson
 from penchant_pipelines.recommend.ranking import Taste
 from penchant_pipelines.recommend.sequence import LATEST, History, SequenceModel, mass
@@ -26,8 +26,6 @@ from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.recommend.sources import Asker, Sources
 from penchant_pipelines.record import Record, rows, schema
 
-_STANDING = sa.not_(schema.signals.c.undone) & schema.signals.c.action.is_distinct_from(int(Action.UNDO))
-"""Neither taken back nor what takes back."""
 MOST_SIGNALS = 200_000
 """Signals that are replayed: the latest."""
 MOST_LESSONS = 600
@@ -103,7 +101,7 @@ class Teacher:
         signals = schema.signals
         query = (
             sa.select(*rows.EVIDENCE_COLUMNS, signals.c.user_key)
-            .where(_STANDING)
+            .where(rows.STANDING)
             .order_by(signals.c.time.desc(), signals.c.id.desc())
             .limit(MOST_SIGNALS)
         )
@@ -120,7 +118,7 @@ class Teacher:
         query = (
             sa.select(*rows.EVIDENCE_COLUMNS, signals.c.user_key, signals.c.context, vectors.c.vector)
             .outerjoin(vectors, (vectors.c.seq == signals.c.seq) & (vectors.c.space == self._space))
-            .where(_STANDING, signals.c.time >= since)
+            .where(rows.STANDING, signals.c.time >= since)
             .order_by(signals.c.time, signals.c.id)
             .execution_options(yield_per=1000)
         )

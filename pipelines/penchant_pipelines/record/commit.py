@@ -73,6 +73,8 @@ class Commit:
     touched: list[Touched] = field(default_factory=list)
     recount: set[str] = field(default_factory=set)
     """Items whose favours must be counted again: signals on them were undone, erased or became another user's."""
+    erased: set[str] = field(default_factory=set)
+    """Those among them that an erased user's signals named."""
     last_signal: int = 0
     """Number of the newest signal in the record as of this commit: what such a count goes up to."""
     outbox: bool = False

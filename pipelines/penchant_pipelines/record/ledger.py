@@ -16,13 +16,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.sqlite import insert
 
 from penchant_pipelines.errors import NotFound, Overloaded
-from penchant_pipelines.interests import (
-    Evidence,
-    Interest,
-    ProfileView,
-    SteeringEvent,
-    unweighed_view,
-)
+from penchant_pipelines.interests import Interest, ProfileView, SteeringEvent, unweighed_view
 from penchant_pipelines.model import Action, Item, Signal, Steering
 from penchant_pipelines.record import rows, schema
 from penchant_pipelines.record.carry import carried
@@ -105,7 +99,7 @@ class Ledger:
         taken_by: str | None = None
         serving = self._serving(state.user_id)
         if signal.item_id:
-            evidence = _evidence(signal, time, reading, serving.key)
+            evidence = reading.evidence(signal, time, serving.key)
             self._commit.touched.append((signal.item_id, state.key, evidence, reading.vectors))
         # An id, too, may begin like the place of an UNDO.
         of_an_undo = time == state.latest[0] and state.latest[1].startswith(LAST)
@@ -113,7 +107,7 @@ class Ledger:
             state.stale = True
         if not state.stale:
             for space in self.users.with_profiles():
-                evidence = _evidence(signal, time, reading, space.key)
+                evidence = reading.evidence(signal, time, space.key)
                 taken = space.blender.add(state.profiles[space.key], evidence)
                 taken_by = taken if space.key == serving.key else taken_by
         state.latest = max(state.latest, position)
@@ -143,16 +137,10 @@ class Ledger:
 
     def _known(self, signal: Signal) -> Callable[[], Captured] | None:
         """Answer for an id that was captured before."""
-        query = (
-            sa.select(schema.signals.c.digest, schema.signals.c.time, schema.users.c.user_id)
-            .join(schema.users, schema.users.c.key == schema.signals.c.user_key)
-            .where(schema.signals.c.id == signal.id)
-        )
-        row = self.connection.execute(query).first()
-        if row is None:
+        user_id = rows.user_of(self.connection, signal)
+        if user_id is None:
             return None
-        rows.check_same(signal, row.digest, row.time)
-        state = self.users.get(row.user_id)
+        state = self.users.get(user_id)
         space_id = self._serving(state.user_id).space_id
         return lambda: Captured(
             signal.id, True, state.user_id, state.version, self.users.view(state), space_id, frozenset()
@@ -279,11 +267,14 @@ class Ledger:
             return lambda: self._merged(merged)
         if into is None:
             into = self.users.get(into_user_id, create=True)
-        self.users.recount_items_of(source.key)
+        self._commit.recount |= self.users.items_of(source.key)
         for table in (schema.signals, schema.steerings):
             self.connection.execute(table.update().where(table.c.user_key == source.key).values(user_key=into.key))
         merges = schema.merges
         self.connection.execute(merges.update().where(merges.c.into_key == source.key).values(into_key=into.key))
+        # There and back again: nobody is merged into oneself.
+        itself = (merges.c.from_user_id == into_user_id) & (merges.c.into_key == into.key)
+        self.connection.execute(merges.delete().where(itself))
         statement = insert(merges).values(from_user_id=from_user_id, into_key=into.key)
         self.connection.execute(
             statement.on_conflict_do_update(index_elements=["from_user_id"], set_={"into_key": into.key})
@@ -315,7 +306,9 @@ class Ledger:
             return lambda: again
         signals = schema.signals
         mine = signals.c.user_key == state.key
-        self.users.recount_items_of(state.key)
+        erased = self.users.items_of(state.key)
+        self._commit.recount |= erased
+        self._commit.erased |= erased
         held = schema.signal_vectors
         vectors = self.connection.execute(
             sa.select(sa.func.count())
@@ -446,19 +439,3 @@ class Ledger:
     def rolled_back(self) -> None:
         """Forget profiles that were changed in memory only."""
         self.users.rolled_back()
-
-
-def _evidence(signal: Signal, time: int, reading: Reading, space: int) -> Evidence:
-    evidence = signal.evidence
-    action = getattr(evidence, "action", None)
-    return Evidence(
-        id=signal.id,
-        time=time,
-        vector=reading.vectors.get(space),
-        action=action,
-        value=getattr(evidence, "value", None),
-        rating=getattr(evidence, "verdict", None),
-        item_id=signal.item_id,
-        terms=reading.terms,
-        language=reading.language,
-    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from penchant_pipelines.interests import Evidence
+from penchant_pipelines.model import Signal
 from penchant_pipelines.record.rows import Vector
 
 
@@ -21,13 +23,20 @@ class Reading:
     words: tuple[str, ...] = ()
     """All words of an item, for finding others with the same."""
 
+    def evidence(self, signal: Signal, time: int, space: int) -> Evidence:
+        """A signal that this was made of, at its event time (µs), as a space sees it."""
+        return Evidence.of(signal, time, self.vectors.get(space), self.terms, self.language)
+
 
 def joined(own: Reading, item: Reading) -> Reading:
-    """What the user wrote about an item, with the item: the mean direction in each space, the user's words first."""
+    """What the user wrote about an item, with the item: the mean direction in each space, the user's words first.
+
+    Of terms it has all that were taken from either.
+    """
     if not own.vectors:
         return item
     vectors = {key: mean_direction(own.vectors[key], item.vectors[key]) for key in own.vectors if key in item.vectors}
-    return Reading(vectors, own.language, tuple(dict.fromkeys([*own.terms, *item.terms]))[:8])
+    return Reading(vectors, own.language, tuple(dict.fromkeys([*own.terms, *item.terms])))
 
 
 def mean_direction(own: Vector, item: Vector) -> Vector:

@@ -16,7 +16,16 @@ from sqlalchemy import Connection, Row
 from penchant_pipelines.errors import Conflict
 from penchant_pipelines.interests import STEERING, Blender, Event, Evidence, Profile, SteeringEvent, unpack
 from penchant_pipelines.model import Action, Behavior, Item, Post, Signal, Steering
-from penchant_pipelines.record.schema import item_vectors, items, signal_vectors, signals, steering_vectors, steerings
+from penchant_pipelines.record.schema import (
+    item_vectors,
+    items,
+    merges,
+    signal_vectors,
+    signals,
+    steering_vectors,
+    steerings,
+    users,
+)
 
 Vector = NDArray[np.float32]
 
@@ -30,6 +39,8 @@ EVIDENCE_COLUMNS = (
     signals.c.terms,
     signals.c.language,
 )
+STANDING = sa.not_(signals.c.undone) & signals.c.action.is_distinct_from(int(Action.UNDO))
+"""Signals that are neither taken back nor take back."""
 
 
 def to_json(value: Any) -> str:
@@ -65,16 +76,32 @@ def digest(signal: Signal) -> bytes:
     return hashlib.blake2b(to_json(whole).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def check_same(signal: Signal, known: bytes, time: int) -> None:
-    """Raise Conflict unless a signal is the one of its id in the record, by its digest and its event time (µs) there.
+def user_of(connection: Connection, signal: Signal) -> str | None:
+    """Whose a signal is in the record, None for one that is not there. Raises Conflict for other content of its id.
 
-    The server's time is as good as none: an export names it, and its sender never did.
+    An export says what its sender may not have: the server's time, and the user's own id for one that was merged
+    into it. So each is as good as the other.
     """
-    sent = {None, time} if signal.time in (None, time) else {signal.time}
-    if known not in {digest(replace(signal, time=each)) for each in sent}:
+    query = (
+        sa.select(signals.c.digest, signals.c.time, users.c.key, users.c.user_id)
+        .join(users, users.c.key == signals.c.user_key)
+        .where(signals.c.id == signal.id)
+    )
+    known = connection.execute(query).first()
+    if known is None:
+        return None
+    times = {None, known.time} if signal.time in (None, known.time) else {signal.time}
+    user_ids = {signal.user_id}
+    if signal.user_id == known.user_id:
+        merged = sa.select(merges.c.from_user_id).where(merges.c.into_key == known.key)
+        user_ids.update(connection.execute(merged).scalars())
+    if all(
+        known.digest != digest(replace(signal, user_id=user_id, time=time)) for user_id in user_ids for time in times
+    ):
         raise Conflict(
             "SIGNAL_CONFLICT", f"signal id {signal.id!r} was captured before with different content; use a new id"
         )
+    return str(known.user_id)
 
 
 def signal_values(signal: Signal, time: int, user_key: int) -> dict[str, Any]:

@@ -154,11 +154,11 @@ class Users:
         before = self._before.get(state.key, {})
         return frozenset(key for key, value in _summary(self.served(state)).items() if before.get(key) != value)
 
-    def recount_items_of(self, user_key: int) -> None:
-        """Have the items counted again that a user's signals name: these signals will be nobody's, or another's."""
+    def items_of(self, user_key: int) -> set[str]:
+        """The items that a user's signals name."""
         signals = schema.signals
         query = sa.select(signals.c.item_id).where(signals.c.user_key == user_key, signals.c.item_id != "")
-        self._commit.recount.update(self._connection.execute(query.distinct()).scalars())
+        return set(self._connection.execute(query.distinct()).scalars())
 
     def drop(self, state: UserState) -> None:
         """Take a user out of the record; what hangs on the user goes with it."""

@@ -11,6 +11,7 @@ _HASHTAG = re.compile(
 )
 _LONE_MARKS = re.compile(r"(?<![A-Za-z0-9#＃])[#＃]++(?!\w)")
 _SUPERTOPIC = re.compile(r"\[超话\]$")
+_QUOTATION_MARKS = str.maketrans("", "", '“”„"「」『』')
 # TrailRunning, NBAFinals, 100DaysOfCode; a single letter stays with what follows it (iPhone).
 _HUMP = re.compile(r"(?<=[A-Za-z][a-z])(?=[A-Z][a-z])|(?<=[A-Z][A-Z])(?=[A-Z][a-z])|(?<=[0-9])(?=[A-Z][a-z])")
 _WHOLE = """
@@ -31,7 +32,8 @@ def take_hashtags(text: str, without: str | None = None) -> tuple[str, tuple[str
     found: list[str] = []
 
     def spell(match: re.Match[str]) -> str:
-        words = split_tag(_SUPERTOPIC.sub("", match[1] or match[2]))
+        # Among terms, what stands in quotation marks is a text's beginning.
+        words = split_tag(_SUPERTOPIC.sub("", match[1] or match[2]).translate(_QUOTATION_MARKS))
         if any(map(str.isalpha, words)):
             found.append(words)
         return " " if words == without else f" {words} "

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 _TAG_BODY = r"(?:/?[A-Za-z][A-Za-z0-9-]{0,30}(?:\s[^<>]{0,2000})?/?|!(?:--|DOCTYPE)[^<>]{0,2000})>"
 _TAG = re.compile("<" + _TAG_BODY)
 _NO_TAG = re.compile(f"<(?!{_TAG_BODY})")
+_COMMENT_END = re.compile(r"--\s*>")
 _CDATA = re.compile(r"<!\[CDATA\[|\]\]>")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
 _SILENT = frozenset({"script", "style"})
@@ -26,8 +27,8 @@ def strip_markup(text: str) -> str:
         text = _CDATA.sub("", text)
     if _TAG.search(text):
         parser = _TextOnly()
-        # The parser goes over the rest of the text again for each "<" that begins no tag.
-        parser.feed(_NO_TAG.sub("&lt;", _open_up(text)))
+        # The parser goes over the rest of the text again for each "<" that begins no tag, or no comment that ends.
+        parser.feed(_NO_TAG.sub("&lt;", _end_comments(_open_up(text))))
         parser.close()
         return parser.text()
     if _ENTITY.search(text):
@@ -44,6 +45,12 @@ def _open_up(text: str) -> str:
         elif unclosed and tag[2].lower() == unclosed[2].lower():
             unclosed = None
     return text if unclosed is None else text[: unclosed.start()] + " " + text[unclosed.end() :]
+
+
+def _end_comments(text: str) -> str:
+    """Write as text what begins a comment that nothing ends."""
+    last = max((end.end() for end in _COMMENT_END.finditer(text)), default=0)
+    return text[:last] + text[last:].replace("<!--", "&lt;!--")
 
 
 class _TextOnly(HTMLParser):
