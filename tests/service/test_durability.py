@@ -287,6 +287,24 @@ async def test_an_index_of_users_alone_that_is_gone_is_built_anew(start: StartSe
         await until(found)
 
 
+async def test_users_are_found_by_the_interests_that_present_settings_make(start: StartServer) -> None:
+    async def found(server: Server) -> list[str]:
+        answer = await server.rpc("FindUsers")(FindUsersRequest(text="Jazz piano", min_similarity=0.95))
+        assert not answer.degraded
+        return [match.user_id for match in answer.matches]
+
+    texts = ["I love hiking", "Jazz piano", "Sourdough bread", "Photographs of galaxies", "Filing a tax return"]
+    async with start(interests={"max_interests": 2}) as server:
+        await server.index_ready()
+        for text in texts:
+            await server.client.capture(user_id="ann", text=text)
+        await server.index_caught_up()
+        assert await found(server) == []
+    async with start() as server:
+        await server.index_ready()
+        assert await found(server) == ["ann"]
+
+
 async def test_a_backup_of_the_record_is_all_there_is(start: StartServer, data: Path, tmp_path: Path) -> None:
     restored = tmp_path / "restored"
     restored.mkdir()

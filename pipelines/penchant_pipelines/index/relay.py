@@ -66,7 +66,7 @@ class Relay:
     async def start(self) -> bool:
         """Open the live generation and begin to follow the outbox. False: it must be rebuilt.
 
-        One whose files hold vectors of erased users is not opened again.
+        One whose files hold vectors of erased users, or whose interests another recipe made, is not opened again.
         """
         name = await asyncio.to_thread(self._live_name)
         if name is not None:
@@ -137,7 +137,8 @@ class Relay:
         """Build a new generation from the record beside the live one, and switch to it."""
         async with self._rebuilding:
             name = f"g-{secrets.token_hex(6)}"
-            await self._writer.submit(lambda ledger: _begin_generation(ledger, name, self._space))
+            recipe = self._blender.recipe.digest
+            await self._writer.submit(lambda ledger: _begin_generation(ledger, name, self._space, recipe))
             try:
                 generation = await asyncio.to_thread(self._store.open, name, self._dimensions)
                 await self._fill(generation, progress)
@@ -311,10 +312,10 @@ class Relay:
 
     def _live_name(self) -> str | None:
         table = schema.generations
+        mine = table.c.live & (table.c.space == self._space)
+        fit = sa.not_(table.c.holds_erased) & (table.c.recipe == self._blender.recipe.digest)
         with self._record.read() as connection:
-            return connection.execute(
-                sa.select(table.c.name).where(table.c.live, table.c.space == self._space, sa.not_(table.c.holds_erased))
-            ).scalar()
+            return connection.execute(sa.select(table.c.name).where(mine, fit)).scalar()
 
     def _is_sound(self, generation: Generation) -> bool:
         """Audit: the index holds what the record says it took, and finds a sample of it by vector."""
@@ -357,11 +358,13 @@ def _indexed(connection: sa.Connection, generation: str, user_key: int) -> dict[
     }
 
 
-def _begin_generation(ledger: Ledger, name: str, space: int) -> Callable[[], None]:
+def _begin_generation(ledger: Ledger, name: str, space: int, recipe: str) -> Callable[[], None]:
     newest = ledger.connection.execute(sa.select(sa.func.max(schema.outbox.c.seq))).scalar() or 0
     cursors = ledger.connection.execute(sa.select(sa.func.max(schema.generations.c.cursor))).scalar() or 0
     ledger.connection.execute(
-        schema.generations.insert().values(name=name, space=space, cursor=max(newest, cursors), live=False)
+        schema.generations.insert().values(
+            name=name, space=space, cursor=max(newest, cursors), live=False, recipe=recipe
+        )
     )
     return nothing
 
