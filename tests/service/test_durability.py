@@ -8,6 +8,7 @@ import itertools
 import shutil
 import sqlite3
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -35,6 +36,7 @@ from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.interest_service_pb2 import CaptureRequest, StreamCaptureRequest, WatchProfilesRequest
 from penchant.v1.recommendation_service_pb2 import FindUsersRequest
 from penchant.v1.signal_pb2 import Post, Signal
+from penchant_pipelines.index.chroma import EmbeddedStore
 from penchant_pipelines.record.record import FILE
 
 SIGNALS, USERS = 2_000, 20
@@ -285,6 +287,48 @@ async def test_an_index_of_users_alone_that_is_gone_is_built_anew(start: StartSe
             return not answer.degraded
 
         await until(found)
+
+
+def generations(data: Path) -> list[str]:
+    with closing(sqlite3.connect(data / FILE)) as record:
+        return [name for (name,) in record.execute("SELECT name FROM generations")]
+
+
+async def test_what_a_rebuild_that_was_cut_off_left_is_dropped_at_the_start(start: StartServer, data: Path) -> None:
+    async with start() as server:
+        await server.index_ready()
+        live = generations(data)
+    (data / "index" / "g-left").mkdir()
+    with closing(sqlite3.connect(data / FILE)) as record, record:
+        record.execute(
+            "INSERT INTO generations (name, space, cursor, live) SELECT 'g-left', space, 0, 0 FROM generations"
+        )
+    async with start() as server:
+        assert [path.name for path in (data / "index").glob("g-*")] == generations(data) == live
+        await server.client.capture(user_id="ann", text="I love hiking")
+        await server.index_caught_up()
+        with closing(sqlite3.connect(data / FILE)) as record:
+            assert record.execute("SELECT count(*) FROM outbox").fetchone() == (0,)
+
+
+async def test_a_rebuild_that_is_cancelled_at_its_end_leaves_no_second_index(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop, dropping, go_on = EmbeddedStore.drop, threading.Event(), threading.Event()
+
+    def slow(store: EmbeddedStore, name: str) -> None:
+        dropping.set()
+        go_on.wait()
+        drop(store, name)
+
+    monkeypatch.setattr(EmbeddedStore, "drop", slow)
+    job = await server.client.rebuild_index()
+    await asyncio.to_thread(dropping.wait)
+    cancelling = asyncio.create_task(server.client.cancel_job(job.id))
+    await asyncio.sleep(0.1)
+    go_on.set()
+    await cancelling
+    assert len(generations(server.data)) == 1
 
 
 async def test_users_are_found_by_the_interests_that_present_settings_make(start: StartServer) -> None:

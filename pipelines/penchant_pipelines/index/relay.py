@@ -26,6 +26,7 @@ from penchant_pipelines.record import Record, Writer, nothing, rows, schema
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.rows import Vector
 from penchant_pipelines.record.users import ITEM, USER
+from penchant_pipelines.tasks import to_the_end
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +77,8 @@ class Relay:
                 generation = await asyncio.to_thread(self._store.open, name, self._dimensions)
                 if await asyncio.to_thread(self._is_sound, generation):
                     self.live = generation
+                    # A rebuild that was cut off left one that nobody follows: the outbox is kept for it.
+                    await self._drop_but(name)
             except IndexUnavailable as error:
                 log.warning("index.unavailable", generation=name, error=str(error))
         self._task = asyncio.create_task(self._follow(), name="index-relay")
@@ -152,7 +155,8 @@ class Relay:
             except BaseException:
                 await asyncio.shield(self._forget(name))
                 raise
-            await self._drop_but(name)
+            # What is left for the next start keeps the outbox from being trimmed till then.
+            await to_the_end(self._drop_but(name))
 
     async def audit(self) -> bool:
         """Tell whether the live generation holds what the record says, and finds a sample of it."""
