@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import shutil
+import socket
 import sqlite3
 import subprocess
 import threading
@@ -18,6 +19,7 @@ from typing import Any
 
 import grpc
 import pytest
+import structlog
 from harness import (
     Server,
     StartServer,
@@ -36,6 +38,7 @@ from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.interest_service_pb2 import CaptureRequest, StreamCaptureRequest, WatchProfilesRequest
 from penchant.v1.recommendation_service_pb2 import FindUsersRequest
 from penchant.v1.signal_pb2 import Post, Signal
+from penchant_pipelines import engine
 from penchant_pipelines.index.chroma import EmbeddedStore
 from penchant_pipelines.record.record import FILE
 
@@ -144,9 +147,11 @@ async def test_a_server_that_is_told_to_stop_finishes_what_it_has_begun(
         await running
     assert 400 <= len(load.acknowledged) < SIGNALS
     assert "Traceback" not in (tmp_path / "log").read_text()
+    sealed = generations(data)
     async with start() as server:
         # A clean stop leaves the index sound: no rebuild, and nothing degraded.
-        assert not [job async for job in server.client.jobs() if job.create_time.seconds > time.time() - 1]
+        await server.index_ready()
+        assert generations(data) == sealed
         found = await held(server)
         assert {f"s-{number}" for number in load.acknowledged} <= set(found)
         assert set(found.values()) == {1}
@@ -263,12 +268,16 @@ async def test_a_damaged_index_heals_by_itself(start: StartServer, damage: Calla
         index = server.data / "index"
     assert list(index.rglob("chroma.sqlite3"))
     damage(index)
+
+    async def replaced() -> bool:
+        return len(list(index.glob("g-*"))) == 1
+
     async with start() as server:
         assert await lists(server) == before
         await server.index_ready()
         assert not (await server.client.recommend("u")).degraded
         assert await lists(server) == before
-        assert len(list(index.glob("g-*"))) == 1
+        await until(replaced)
     async with start() as server:
         assert not (await server.client.recommend("u")).degraded
 
@@ -287,6 +296,30 @@ async def test_an_index_of_users_alone_that_is_gone_is_built_anew(start: StartSe
             return not answer.degraded
 
         await until(found)
+
+
+async def test_an_index_that_is_away_is_tried_again_in_one_line_each(
+    start: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "HEAL_SECONDS", 0.05)
+    monkeypatch.setattr(engine, "PURGE_SECONDS", 0.05)
+    async with start() as server:
+        for user in ("ann", "gone"):
+            await server.client.capture(user_id=user, text="Bouldering and climbing gyms")
+    with socket.socket() as taken, structlog.testing.capture_logs() as lines:
+        taken.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
+        async with start(index={"url": f"http://127.0.0.1:{taken.getsockname()[1]}"}) as server:
+            await server.client.delete_user("gone")
+
+            async def tried() -> bool:
+                return [line["event"] for line in lines].count("index.not_rebuilt") > 5
+
+            await until(tried)
+            assert [job async for job in server.client.jobs()] == []
+    assert not [line for line in lines if line.get("exc_info")]
+    async with start() as server:
+        await server.index_ready()
+        assert [match.user_id for match in await server.client.find_users(text="climbing")] == ["ann"]
 
 
 def generations(data: Path) -> list[str]:
