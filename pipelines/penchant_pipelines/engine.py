@@ -183,12 +183,11 @@ class Engine:
         await asyncio.to_thread(self.mixes.start)
         await self.adapters.start()
         for space in self._indexed():
-            if await space.relay.start():
-                continue
-            if await asyncio.to_thread(self._is_empty):
+            if not await space.relay.start() and await asyncio.to_thread(self._is_empty):
                 # Nothing to build: a new data folder has its index before the first call.
-                await space.relay.rebuild(no_progress)
-            else:
+                with contextlib.suppress(IndexUnavailable):
+                    await space.relay.rebuild(no_progress)
+            if space.relay.live is None:
                 self._heal_index(space)
         await self.adapters.resume()
         if self.settings.recommend.learn_mixes:
@@ -211,7 +210,10 @@ class Engine:
         await self.jobs.close()
         for space in self.adapters.serving.kept:
             await space.close()
-        await asyncio.to_thread(self._store.close)
+        try:
+            await asyncio.to_thread(self._store.close)
+        except IndexUnavailable as error:  # the next start builds it anew
+            log.warning("index.not_closed", error=str(error))
         await self.writer.close()
 
     # -- users -----------------------------------------------------------------------------------------------
@@ -325,7 +327,14 @@ class Engine:
 
         async def rebuild(progress: Progress) -> None:
             for space in self._indexed():
-                await space.relay.rebuild(progress)
+                try:
+                    await space.relay.rebuild(progress)
+                except IndexUnavailable as error:
+                    raise Unavailable(
+                        "INDEX_UNAVAILABLE",
+                        f"the index was not rebuilt ({error}): see that Chroma is within reach and has room, "
+                        "then start it again",
+                    ) from error
 
         return await self.jobs.start(REBUILD, rebuild)
 

@@ -39,7 +39,7 @@ from penchant.v1.interest_service_pb2 import CaptureRequest, StreamCaptureReques
 from penchant.v1.recommendation_service_pb2 import FindUsersRequest
 from penchant.v1.signal_pb2 import Post, Signal
 from penchant_pipelines import engine
-from penchant_pipelines.index.chroma import EmbeddedStore
+from penchant_pipelines.index.chroma import SEAL, EmbeddedStore
 from penchant_pipelines.record.record import FILE
 
 SIGNALS, USERS = 2_000, 20
@@ -317,6 +317,34 @@ async def test_an_index_that_is_away_is_tried_again_in_one_line_each(
             await until(tried)
             assert [job async for job in server.client.jobs()] == []
     assert not [line for line in lines if line.get("exc_info")]
+    async with start() as server:
+        await server.index_ready()
+        assert [match.user_id for match in await server.client.find_users(text="climbing")] == ["ann"]
+
+
+async def test_a_new_folder_is_served_without_its_index_server(start: StartServer) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
+        async with start(index={"url": f"http://127.0.0.1:{taken.getsockname()[1]}"}) as server:
+            await server.client.capture(user_id="ann", text="Bouldering and climbing gyms")
+            answer = await server.rpc("FindUsers")(FindUsersRequest(text="climbing"))
+            assert ([match.user_id for match in answer.matches], answer.degraded) == (["ann"], ["index_unavailable"])
+
+            job = await server.client.rebuild_index()
+            told = (await server.client.wait_for_job(job.id, timeout=30, interval=0.02)).error.message
+            assert told.startswith("the index was not rebuilt (")
+            assert told.endswith("then start it again")
+
+
+async def test_an_index_that_cant_be_sealed_does_not_hold_up_a_stop(start: StartServer) -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with start() as server:
+            await server.index_ready()
+            await server.client.capture(user_id="ann", text="Bouldering and climbing gyms")
+            await server.index_caught_up()
+            (generation,) = (server.data / "index").glob("g-*")
+            (generation / SEAL).mkdir()
+    assert [line for line in lines if line["event"] == "index.not_closed"]
     async with start() as server:
         await server.index_ready()
         assert [match.user_id for match in await server.client.find_users(text="climbing")] == ["ann"]
