@@ -392,11 +392,15 @@ async def test_a_rebuild_that_is_cancelled_at_its_end_leaves_no_second_index(
     assert len(generations(server.data)) == 1
 
 
-async def test_users_are_found_by_the_interests_that_present_settings_make(start: StartServer) -> None:
+async def test_users_are_found_by_the_interests_that_present_settings_make(start: StartServer, data: Path) -> None:
     async def found(server: Server) -> list[str]:
         answer = await server.rpc("FindUsers")(FindUsersRequest(text="Jazz piano", min_similarity=0.95))
         assert not answer.degraded
         return [match.user_id for match in answer.matches]
+
+    def recipes() -> set[str]:
+        with closing(sqlite3.connect(data / FILE)) as record:
+            return {recipe for (recipe,) in record.execute("SELECT recipe FROM profiles")}
 
     texts = ["I love hiking", "Jazz piano", "Sourdough bread", "Photographs of galaxies", "Filing a tax return"]
     async with start(interests={"max_interests": 2}) as server:
@@ -405,9 +409,13 @@ async def test_users_are_found_by_the_interests_that_present_settings_make(start
             await server.client.capture(user_id="ann", text=text)
         await server.index_caught_up()
         assert await found(server) == []
+        before = recipes()
     async with start() as server:
         await server.index_ready()
         assert await found(server) == ["ann"]
+        # Made anew once, not for each who reads it.
+        (made,) = recipes()
+        assert made not in before
 
 
 async def test_a_backup_of_the_record_is_all_there_is(start: StartServer, data: Path, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -20,7 +22,7 @@ import structlog
 from sqlalchemy.dialects.sqlite import insert
 
 from penchant_pipelines.index.base import Generation, Hit, IndexStore, IndexUnavailable, Vectors
-from penchant_pipelines.interests import Blender
+from penchant_pipelines.interests import Blender, Profile, pack
 from penchant_pipelines.jobs import Progress
 from penchant_pipelines.record import Record, Writer, nothing, rows, schema
 from penchant_pipelines.record.ledger import Ledger
@@ -32,9 +34,21 @@ log = structlog.get_logger(__name__)
 
 STEP = 500
 """Outbox rows that one step takes."""
+PROFILES_STEP = 100
+"""Users that one transaction of a rebuild takes; their profiles may have to be written."""
 STILL = 0.995
 """An interest whose centroid keeps this cosine to its indexed vector is not written again."""
 RETRY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of some users' interests in a generation, by (user, interest), for the record's bookkeeping."""
+
+    written: dict[tuple[int, str], Vector]
+    gone: list[tuple[int, str]]
+    remade: dict[int, bytes]
+    """Packed profiles, by user, that were stored as another recipe had made them."""
 
 
 class Relay:
@@ -225,8 +239,8 @@ class Relay:
         item_ids = list(dict.fromkeys(entry.key for entry in entries if entry.kind == ITEM))
         user_keys = list(dict.fromkeys(int(entry.key) for entry in entries if entry.kind == USER))
         await asyncio.to_thread(self._write_items, generation, item_ids)
-        written, gone = await asyncio.to_thread(self._write_interests, generation, user_keys)
-        await self._writer.submit(lambda ledger: _advance(ledger, generation.name, cursor, written, gone))
+        taken = await asyncio.to_thread(self._write_interests, generation, user_keys)
+        await self._writer.submit(lambda ledger: _advance(ledger, generation.name, cursor, taken))
         return len(entries)
 
     def _read_outbox(self, generation: str) -> Sequence[sa.Row[int, str, str]]:
@@ -251,16 +265,18 @@ class Relay:
         if gone:
             generation.items.delete(gone)
 
-    def _write_interests(
-        self, generation: Generation, user_keys: list[int]
-    ) -> tuple[dict[tuple[int, str], Vector], list[tuple[int, str]]]:
-        """Write interests that moved, delete those that went. Returns both, for the record's bookkeeping."""
+    def _write_interests(self, generation: Generation, user_keys: list[int]) -> Taken:
+        """Write interests that moved, delete those that went."""
         written: dict[tuple[int, str], Vector] = {}
         gone: list[tuple[int, str]] = []
+        remade: dict[int, bytes] = {}
         with self._record.read() as connection:
             for key in user_keys:
                 indexed = _indexed(connection, generation.name, key)
-                wanted = self._findable(connection, key)
+                profile, recipe = self._profile(connection, key)
+                if recipe not in (None, self._blender.recipe.digest):
+                    remade[key] = pack(profile)
+                wanted = self._findable(profile)
                 for interest_id, vector in wanted.items():
                     held = indexed.get(interest_id)
                     if held is None or float(held @ vector) < STILL:
@@ -270,15 +286,18 @@ class Relay:
             generation.interests.delete([interest_key(*pair) for pair in gone])
         if written:
             generation.interests.upsert([interest_key(*pair) for pair in written], np.stack(list(written.values())))
-        return written, gone
+        return Taken(written, gone, remade)
 
-    def _findable(self, connection: sa.Connection, user_key: int) -> dict[str, Vector]:
-        """Interests by which a user may be found, liked and not muted; as seen from the middle."""
+    def _profile(self, connection: sa.Connection, user_key: int) -> tuple[Profile, str | None]:
+        """A user's profile, and by which recipe it is stored, if it is."""
         table = schema.profiles
         query = sa.select(table.c.recipe, table.c.profile)
         row = connection.execute(query.where(table.c.user_key == user_key, table.c.space == self._space)).first()
         recipe, packed = (None, None) if row is None else (row.recipe, row.profile)
-        profile = rows.user_profile(connection, self._space, self._blender, user_key, recipe, packed)
+        return rows.user_profile(connection, self._space, self._blender, user_key, recipe, packed), recipe
+
+    def _findable(self, profile: Profile) -> dict[str, Vector]:
+        """Interests by which a user may be found, liked and not muted; as seen from the middle."""
         found = {
             interest.id: interest.centroid
             for interest in profile.interests
@@ -297,14 +316,21 @@ class Relay:
             await asyncio.to_thread(self._write_items, generation, chunk)
             done += len(chunk)
             await progress(done, total)
-        for start in range(0, len(user_keys), STEP):
-            keys = user_keys[start : start + STEP]
-            written, gone = await asyncio.to_thread(self._write_interests, generation, keys)
-            await self._writer.submit(
-                lambda ledger, w=written, g=gone: _advance(ledger, generation.name, None, w, g)  # type: ignore[misc]
-            )
+        for start in range(0, len(user_keys), PROFILES_STEP):
+            keys = user_keys[start : start + PROFILES_STEP]
+            taken = await asyncio.to_thread(self._write_interests, generation, keys)
+            await self._writer.submit(partial(self._note, generation=generation.name, taken=taken))
             done += len(keys)
             await progress(done, total)
+
+    def _note(self, ledger: Ledger, generation: str, taken: Taken) -> Callable[[], None]:
+        """Keep the books, and the profiles that were made anew: a read would make them again each time."""
+        table, recipe = schema.profiles, self._blender.recipe.digest
+        for key, packed in taken.remade.items():
+            # Whoever wrote meanwhile has a newer one.
+            theirs = (table.c.user_key == key) & (table.c.space == self._space) & (table.c.recipe != recipe)
+            ledger.connection.execute(table.update().where(theirs).values(recipe=recipe, profile=packed))
+        return _advance(ledger, generation, None, taken)
 
     def _everything(self) -> tuple[list[str], list[int]]:
         """Ids of all items with a vector, and keys of all users."""
@@ -373,21 +399,15 @@ def _begin_generation(ledger: Ledger, name: str, space: int, recipe: str) -> Cal
     return nothing
 
 
-def _advance(
-    ledger: Ledger,
-    name: str,
-    cursor: int | None,
-    written: dict[tuple[int, str], Vector],
-    gone: list[tuple[int, str]],
-) -> Callable[[], None]:
+def _advance(ledger: Ledger, name: str, cursor: int | None, taken: Taken) -> Callable[[], None]:
     table, generations, outbox = schema.indexed_interests, schema.generations, schema.outbox
-    for key, interest_id in gone:
+    for key, interest_id in taken.gone:
         ledger.connection.execute(
             table.delete().where(
                 table.c.generation == name, table.c.user_key == key, table.c.interest_id == interest_id
             )
         )
-    if written:
+    if taken.written:
         statement = insert(table)
         ledger.connection.execute(
             statement.on_conflict_do_update(
@@ -401,13 +421,13 @@ def _advance(
                     "interest_id": interest_id,
                     "vector": vector.astype(np.float16).tobytes(),
                 }
-                for (key, interest_id), vector in written.items()
+                for (key, interest_id), vector in taken.written.items()
             ],
         )
     if cursor is not None:
         ledger.connection.execute(generations.update().where(generations.c.name == name).values(cursor=cursor))
-        taken = ledger.connection.execute(sa.select(sa.func.min(generations.c.cursor))).scalar_one()
-        ledger.connection.execute(outbox.delete().where(outbox.c.seq <= taken))
+        last = ledger.connection.execute(sa.select(sa.func.min(generations.c.cursor))).scalar_one()
+        ledger.connection.execute(outbox.delete().where(outbox.c.seq <= last))
     return nothing
 
 
