@@ -29,7 +29,7 @@ from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
 from penchant_pipelines.errors import InvalidInput, NotFound, Unavailable, WrongState
 from penchant_pipelines.experiment import Experiment, Report
-from penchant_pipelines.index import IndexSettings, IndexStore, open_index_store
+from penchant_pipelines.index import IndexSettings, IndexStore, IndexUnavailable, open_index_store
 from penchant_pipelines.interests import InterestSettings, ProfileView, SteeringEvent
 from penchant_pipelines.interests.labels import Label, name_interests, shown_as
 from penchant_pipelines.jobs import Job, Jobs, Progress, no_progress
@@ -183,12 +183,11 @@ class Engine:
         await asyncio.to_thread(self.mixes.start)
         await self.adapters.start()
         for space in self._indexed():
-            if await space.relay.start():
-                continue
-            if await asyncio.to_thread(self._is_empty):
+            if not await space.relay.start() and await asyncio.to_thread(self._is_empty):
                 # Nothing to build: a new data folder has its index before the first call.
-                await space.relay.rebuild(no_progress)
-            else:
+                with contextlib.suppress(IndexUnavailable):
+                    await space.relay.rebuild(no_progress)
+            if space.relay.live is None:
                 self._heal_index(space)
         await self.adapters.resume()
         if self.settings.recommend.learn_mixes:
@@ -211,7 +210,10 @@ class Engine:
         await self.jobs.close()
         for space in self.adapters.serving.kept:
             await space.close()
-        await asyncio.to_thread(self._store.close)
+        try:
+            await asyncio.to_thread(self._store.close)
+        except IndexUnavailable as error:  # the next start builds it anew
+            log.warning("index.not_closed", error=str(error))
         await self.writer.close()
 
     # -- users -----------------------------------------------------------------------------------------------
@@ -320,15 +322,19 @@ class Engine:
 
     # -- operation -------------------------------------------------------------------------------------------
 
-    async def rebuild_index(self, spaces: Sequence[Space] = ()) -> Job:
-        """Start a job that rebuilds the index of these spaces (of all, without any) beside the old one.
-
-        Raises WrongState if one runs.
-        """
+    async def rebuild_index(self) -> Job:
+        """Start a job that rebuilds the index of each space beside the old one. Raises WrongState if one runs."""
 
         async def rebuild(progress: Progress) -> None:
-            for space in spaces or self._indexed():
-                await space.relay.rebuild(progress)
+            for space in self._indexed():
+                try:
+                    await space.relay.rebuild(progress)
+                except IndexUnavailable as error:
+                    raise Unavailable(
+                        "INDEX_UNAVAILABLE",
+                        f"the index was not rebuilt ({error}): see that Chroma is within reach and has room, "
+                        "then start it again",
+                    ) from error
 
         return await self.jobs.start(REBUILD, rebuild)
 
@@ -376,12 +382,8 @@ class Engine:
         """Rebuild the index of a space until there is one again."""
 
         async def heal() -> None:
-            await self.jobs.ended(REBUILD)
             while space.relay.live is None and space in self.adapters.serving.kept:
-                try:
-                    await self._rebuild_and_wait([space])
-                except Exception:
-                    log.exception("background.failed", task="heal-index")
+                await self._rebuild_unasked(space)
                 if space.relay.live is None:
                     await asyncio.sleep(HEAL_SECONDS)
 
@@ -421,10 +423,8 @@ class Engine:
         await asyncio.sleep(PURGE_SECONDS)
         self._erased.clear()
         try:
-            # A rebuild that began before the erasure may have taken in what was erased.
-            await self.jobs.ended(REBUILD)
-            if holding := await asyncio.to_thread(self._holding_erased):
-                await self._rebuild_and_wait(holding)
+            for space in await asyncio.to_thread(self._holding_erased):
+                await self._rebuild_unasked(space)
         finally:
             # It failed, was cancelled, or somebody else was erased meanwhile.
             if await asyncio.to_thread(self._holding_erased):
@@ -473,10 +473,14 @@ class Engine:
         while not await asyncio.to_thread(self.record.truncate_log):  # noqa: ASYNC110 - a pace, not a wait
             await asyncio.sleep(LOG_PAUSE_SECONDS)
 
-    async def _rebuild_and_wait(self, spaces: Sequence[Space]) -> None:
-        with contextlib.suppress(WrongState):  # somebody else has just started one
-            await self.rebuild_index(spaces)
-        await self.jobs.ended(REBUILD)
+    async def _rebuild_unasked(self, space: Space) -> None:
+        """Rebuild the index of a space without a job; whoever calls looks whether it must be tried again."""
+        try:
+            await space.relay.rebuild(no_progress)
+        except Exception as error:
+            # What is away is tried again and again: a traceback each time would tell nothing new.
+            expected = isinstance(error, IndexUnavailable | Unavailable)
+            log.warning("index.not_rebuilt", space_id=space.space_id, error=str(error), exc_info=not expected)
 
     def _keep_up(self, name: str, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do a step again and again, whatever becomes of one."""

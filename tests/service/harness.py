@@ -30,6 +30,7 @@ from penchant.v1 import (
 )
 from penchant.v1.admin_service_pb2 import JobState
 from penchant.v1.catalog_service_pb2 import Item
+from penchant.v1.recommendation_service_pb2 import FindUsersRequest
 from penchant_pipelines.encoder import Encoder
 
 STUBS = {
@@ -107,9 +108,11 @@ class Server:
         return (await self.client.server_info()).signal_count
 
     async def index_ready(self) -> None:
-        """Wait until no job runs: a server that has no index yet builds one when it starts."""
+        """Wait until no job runs and the index answers: a server that has none yet builds one when it starts."""
 
         async def at_rest() -> bool:
+            if (await self.rpc("FindUsers")(FindUsersRequest(text="index"))).degraded:
+                return False
             return all([job.state != JobState.JOB_STATE_RUNNING async for job in self.client.jobs()])
 
         await until(at_rest)

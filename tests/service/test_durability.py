@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import itertools
 import shutil
+import socket
 import sqlite3
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from typing import Any
 
 import grpc
 import pytest
+import structlog
 from harness import (
     Server,
     StartServer,
@@ -35,6 +38,8 @@ from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.interest_service_pb2 import CaptureRequest, StreamCaptureRequest, WatchProfilesRequest
 from penchant.v1.recommendation_service_pb2 import FindUsersRequest
 from penchant.v1.signal_pb2 import Post, Signal
+from penchant_pipelines import engine
+from penchant_pipelines.index.chroma import SEAL, EmbeddedStore
 from penchant_pipelines.record.record import FILE
 
 SIGNALS, USERS = 2_000, 20
@@ -142,9 +147,11 @@ async def test_a_server_that_is_told_to_stop_finishes_what_it_has_begun(
         await running
     assert 400 <= len(load.acknowledged) < SIGNALS
     assert "Traceback" not in (tmp_path / "log").read_text()
+    sealed = generations(data)
     async with start() as server:
         # A clean stop leaves the index sound: no rebuild, and nothing degraded.
-        assert not [job async for job in server.client.jobs() if job.create_time.seconds > time.time() - 1]
+        await server.index_ready()
+        assert generations(data) == sealed
         found = await held(server)
         assert {f"s-{number}" for number in load.acknowledged} <= set(found)
         assert set(found.values()) == {1}
@@ -261,12 +268,16 @@ async def test_a_damaged_index_heals_by_itself(start: StartServer, damage: Calla
         index = server.data / "index"
     assert list(index.rglob("chroma.sqlite3"))
     damage(index)
+
+    async def replaced() -> bool:
+        return len(list(index.glob("g-*"))) == 1
+
     async with start() as server:
         assert await lists(server) == before
         await server.index_ready()
         assert not (await server.client.recommend("u")).degraded
         assert await lists(server) == before
-        assert len(list(index.glob("g-*"))) == 1
+        await until(replaced)
     async with start() as server:
         assert not (await server.client.recommend("u")).degraded
 
@@ -285,6 +296,126 @@ async def test_an_index_of_users_alone_that_is_gone_is_built_anew(start: StartSe
             return not answer.degraded
 
         await until(found)
+
+
+async def test_an_index_that_is_away_is_tried_again_in_one_line_each(
+    start: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "HEAL_SECONDS", 0.05)
+    monkeypatch.setattr(engine, "PURGE_SECONDS", 0.05)
+    async with start() as server:
+        for user in ("ann", "gone"):
+            await server.client.capture(user_id=user, text="Bouldering and climbing gyms")
+    with socket.socket() as taken, structlog.testing.capture_logs() as lines:
+        taken.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
+        async with start(index={"url": f"http://127.0.0.1:{taken.getsockname()[1]}"}) as server:
+            await server.client.delete_user("gone")
+
+            async def tried() -> bool:
+                return [line["event"] for line in lines].count("index.not_rebuilt") > 5
+
+            await until(tried)
+            assert [job async for job in server.client.jobs()] == []
+    assert not [line for line in lines if line.get("exc_info")]
+    async with start() as server:
+        await server.index_ready()
+        assert [match.user_id for match in await server.client.find_users(text="climbing")] == ["ann"]
+
+
+async def test_a_new_folder_is_served_without_its_index_server(start: StartServer) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
+        async with start(index={"url": f"http://127.0.0.1:{taken.getsockname()[1]}"}) as server:
+            await server.client.capture(user_id="ann", text="Bouldering and climbing gyms")
+            answer = await server.rpc("FindUsers")(FindUsersRequest(text="climbing"))
+            assert ([match.user_id for match in answer.matches], answer.degraded) == (["ann"], ["index_unavailable"])
+
+            job = await server.client.rebuild_index()
+            told = (await server.client.wait_for_job(job.id, timeout=30, interval=0.02)).error.message
+            assert told.startswith("the index was not rebuilt (")
+            assert told.endswith("then start it again")
+
+
+async def test_an_index_that_cant_be_sealed_does_not_hold_up_a_stop(start: StartServer) -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with start() as server:
+            await server.index_ready()
+            await server.client.capture(user_id="ann", text="Bouldering and climbing gyms")
+            await server.index_caught_up()
+            (generation,) = (server.data / "index").glob("g-*")
+            (generation / SEAL).mkdir()
+    assert [line for line in lines if line["event"] == "index.not_closed"]
+    async with start() as server:
+        await server.index_ready()
+        assert [match.user_id for match in await server.client.find_users(text="climbing")] == ["ann"]
+
+
+def generations(data: Path) -> list[str]:
+    with closing(sqlite3.connect(data / FILE)) as record:
+        return [name for (name,) in record.execute("SELECT name FROM generations")]
+
+
+async def test_what_a_rebuild_that_was_cut_off_left_is_dropped_at_the_start(start: StartServer, data: Path) -> None:
+    async with start() as server:
+        await server.index_ready()
+        live = generations(data)
+    (data / "index" / "g-left").mkdir()
+    with closing(sqlite3.connect(data / FILE)) as record, record:
+        record.execute(
+            "INSERT INTO generations (name, space, cursor, live) SELECT 'g-left', space, 0, 0 FROM generations"
+        )
+    async with start() as server:
+        assert [path.name for path in (data / "index").glob("g-*")] == generations(data) == live
+        await server.client.capture(user_id="ann", text="I love hiking")
+        await server.index_caught_up()
+        with closing(sqlite3.connect(data / FILE)) as record:
+            assert record.execute("SELECT count(*) FROM outbox").fetchone() == (0,)
+
+
+async def test_a_rebuild_that_is_cancelled_at_its_end_leaves_no_second_index(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop, dropping, go_on = EmbeddedStore.drop, threading.Event(), threading.Event()
+
+    def slow(store: EmbeddedStore, name: str) -> None:
+        dropping.set()
+        go_on.wait()
+        drop(store, name)
+
+    monkeypatch.setattr(EmbeddedStore, "drop", slow)
+    job = await server.client.rebuild_index()
+    await asyncio.to_thread(dropping.wait)
+    cancelling = asyncio.create_task(server.client.cancel_job(job.id))
+    await asyncio.sleep(0.1)
+    go_on.set()
+    await cancelling
+    assert len(generations(server.data)) == 1
+
+
+async def test_users_are_found_by_the_interests_that_present_settings_make(start: StartServer, data: Path) -> None:
+    async def found(server: Server) -> list[str]:
+        answer = await server.rpc("FindUsers")(FindUsersRequest(text="Jazz piano", min_similarity=0.95))
+        assert not answer.degraded
+        return [match.user_id for match in answer.matches]
+
+    def recipes() -> set[str]:
+        with closing(sqlite3.connect(data / FILE)) as record:
+            return {recipe for (recipe,) in record.execute("SELECT recipe FROM profiles")}
+
+    texts = ["I love hiking", "Jazz piano", "Sourdough bread", "Photographs of galaxies", "Filing a tax return"]
+    async with start(interests={"max_interests": 2}) as server:
+        await server.index_ready()
+        for text in texts:
+            await server.client.capture(user_id="ann", text=text)
+        await server.index_caught_up()
+        assert await found(server) == []
+        before = recipes()
+    async with start() as server:
+        await server.index_ready()
+        assert await found(server) == ["ann"]
+        # Made anew once, not for each who reads it.
+        (made,) = recipes()
+        assert made not in before
 
 
 async def test_a_backup_of_the_record_is_all_there_is(start: StartServer, data: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +98,7 @@ def test_vectors_and_profiles_of_an_older_record_move_into_its_one_space(tmp_pat
                 "steering_vectors": [(3, space.key, blob)],
                 "profiles": [(11, space.key, "r", b"profile"), (12, space.key, "r", b"")],
             }
-            assert connection.execute(sa.select(schema.generations)).one() == ("g-1", space.key, 7, False, True)
+            assert connection.execute(sa.select(schema.generations)).one() == ("g-1", space.key, 7, False, True, "")
             assert connection.execute(sa.select(schema.signals.c.id, schema.signals.c.text)).all() == [
                 ("read", "t"),
                 ("waits", "t"),
@@ -124,6 +125,20 @@ def test_opening_again_keeps_what_was_written(tmp_path: Path) -> None:
         assert again.secret("other") != secret
     finally:
         again.close()
+
+
+def test_a_secret_is_made_while_another_writes(tmp_path: Path) -> None:
+    record = Record(tmp_path)
+
+    def write(numbers: range) -> None:
+        for number in numbers:
+            record.secret(f"secret-{number}")
+
+    try:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(write, (range(start, start + 25) for start in (0, 25, 50, 75))))
+    finally:
+        record.close()
 
 
 def test_a_record_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -20,20 +22,33 @@ import structlog
 from sqlalchemy.dialects.sqlite import insert
 
 from penchant_pipelines.index.base import Generation, Hit, IndexStore, IndexUnavailable, Vectors
-from penchant_pipelines.interests import Blender
+from penchant_pipelines.interests import Blender, Profile, pack
 from penchant_pipelines.jobs import Progress
 from penchant_pipelines.record import Record, Writer, nothing, rows, schema
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.rows import Vector
 from penchant_pipelines.record.users import ITEM, USER
+from penchant_pipelines.tasks import to_the_end
 
 log = structlog.get_logger(__name__)
 
 STEP = 500
 """Outbox rows that one step takes."""
+PROFILES_STEP = 100
+"""Users that one transaction of a rebuild takes; their profiles may have to be written."""
 STILL = 0.995
 """An interest whose centroid keeps this cosine to its indexed vector is not written again."""
 RETRY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of some users' interests in a generation, by (user, interest), for the record's bookkeeping."""
+
+    written: dict[tuple[int, str], Vector]
+    gone: list[tuple[int, str]]
+    remade: dict[int, bytes]
+    """Packed profiles, by user, that were stored as another recipe had made them."""
 
 
 class Relay:
@@ -66,7 +81,7 @@ class Relay:
     async def start(self) -> bool:
         """Open the live generation and begin to follow the outbox. False: it must be rebuilt.
 
-        One whose files hold vectors of erased users is not opened again.
+        One whose files hold vectors of erased users, or whose interests another recipe made, is not opened again.
         """
         name = await asyncio.to_thread(self._live_name)
         if name is not None:
@@ -76,6 +91,8 @@ class Relay:
                 generation = await asyncio.to_thread(self._store.open, name, self._dimensions)
                 if await asyncio.to_thread(self._is_sound, generation):
                     self.live = generation
+                    # A rebuild that was cut off left one that nobody follows: the outbox is kept for it.
+                    await self._drop_but(name)
             except IndexUnavailable as error:
                 log.warning("index.unavailable", generation=name, error=str(error))
         self._task = asyncio.create_task(self._follow(), name="index-relay")
@@ -137,7 +154,8 @@ class Relay:
         """Build a new generation from the record beside the live one, and switch to it."""
         async with self._rebuilding:
             name = f"g-{secrets.token_hex(6)}"
-            await self._writer.submit(lambda ledger: _begin_generation(ledger, name, self._space))
+            recipe = self._blender.recipe.digest
+            await self._writer.submit(lambda ledger: _begin_generation(ledger, name, self._space, recipe))
             try:
                 generation = await asyncio.to_thread(self._store.open, name, self._dimensions)
                 await self._fill(generation, progress)
@@ -151,7 +169,8 @@ class Relay:
             except BaseException:
                 await asyncio.shield(self._forget(name))
                 raise
-            await self._drop_but(name)
+            # What is left for the next start keeps the outbox from being trimmed till then.
+            await to_the_end(self._drop_but(name))
 
     async def audit(self) -> bool:
         """Tell whether the live generation holds what the record says, and finds a sample of it."""
@@ -220,8 +239,8 @@ class Relay:
         item_ids = list(dict.fromkeys(entry.key for entry in entries if entry.kind == ITEM))
         user_keys = list(dict.fromkeys(int(entry.key) for entry in entries if entry.kind == USER))
         await asyncio.to_thread(self._write_items, generation, item_ids)
-        written, gone = await asyncio.to_thread(self._write_interests, generation, user_keys)
-        await self._writer.submit(lambda ledger: _advance(ledger, generation.name, cursor, written, gone))
+        taken = await asyncio.to_thread(self._write_interests, generation, user_keys)
+        await self._writer.submit(lambda ledger: _advance(ledger, generation.name, cursor, taken))
         return len(entries)
 
     def _read_outbox(self, generation: str) -> Sequence[sa.Row[int, str, str]]:
@@ -246,16 +265,18 @@ class Relay:
         if gone:
             generation.items.delete(gone)
 
-    def _write_interests(
-        self, generation: Generation, user_keys: list[int]
-    ) -> tuple[dict[tuple[int, str], Vector], list[tuple[int, str]]]:
-        """Write interests that moved, delete those that went. Returns both, for the record's bookkeeping."""
+    def _write_interests(self, generation: Generation, user_keys: list[int]) -> Taken:
+        """Write interests that moved, delete those that went."""
         written: dict[tuple[int, str], Vector] = {}
         gone: list[tuple[int, str]] = []
+        remade: dict[int, bytes] = {}
         with self._record.read() as connection:
             for key in user_keys:
                 indexed = _indexed(connection, generation.name, key)
-                wanted = self._findable(connection, key)
+                profile, recipe = self._profile(connection, key)
+                if recipe not in (None, self._blender.recipe.digest):
+                    remade[key] = pack(profile)
+                wanted = self._findable(profile)
                 for interest_id, vector in wanted.items():
                     held = indexed.get(interest_id)
                     if held is None or float(held @ vector) < STILL:
@@ -265,15 +286,18 @@ class Relay:
             generation.interests.delete([interest_key(*pair) for pair in gone])
         if written:
             generation.interests.upsert([interest_key(*pair) for pair in written], np.stack(list(written.values())))
-        return written, gone
+        return Taken(written, gone, remade)
 
-    def _findable(self, connection: sa.Connection, user_key: int) -> dict[str, Vector]:
-        """Interests by which a user may be found, liked and not muted; as seen from the middle."""
+    def _profile(self, connection: sa.Connection, user_key: int) -> tuple[Profile, str | None]:
+        """A user's profile, and by which recipe it is stored, if it is."""
         table = schema.profiles
         query = sa.select(table.c.recipe, table.c.profile)
         row = connection.execute(query.where(table.c.user_key == user_key, table.c.space == self._space)).first()
         recipe, packed = (None, None) if row is None else (row.recipe, row.profile)
-        profile = rows.user_profile(connection, self._space, self._blender, user_key, recipe, packed)
+        return rows.user_profile(connection, self._space, self._blender, user_key, recipe, packed), recipe
+
+    def _findable(self, profile: Profile) -> dict[str, Vector]:
+        """Interests by which a user may be found, liked and not muted; as seen from the middle."""
         found = {
             interest.id: interest.centroid
             for interest in profile.interests
@@ -292,14 +316,21 @@ class Relay:
             await asyncio.to_thread(self._write_items, generation, chunk)
             done += len(chunk)
             await progress(done, total)
-        for start in range(0, len(user_keys), STEP):
-            keys = user_keys[start : start + STEP]
-            written, gone = await asyncio.to_thread(self._write_interests, generation, keys)
-            await self._writer.submit(
-                lambda ledger, w=written, g=gone: _advance(ledger, generation.name, None, w, g)  # type: ignore[misc]
-            )
+        for start in range(0, len(user_keys), PROFILES_STEP):
+            keys = user_keys[start : start + PROFILES_STEP]
+            taken = await asyncio.to_thread(self._write_interests, generation, keys)
+            await self._writer.submit(partial(self._note, generation=generation.name, taken=taken))
             done += len(keys)
             await progress(done, total)
+
+    def _note(self, ledger: Ledger, generation: str, taken: Taken) -> Callable[[], None]:
+        """Keep the books, and the profiles that were made anew: a read would make them again each time."""
+        table, recipe = schema.profiles, self._blender.recipe.digest
+        for key, packed in taken.remade.items():
+            # Whoever wrote meanwhile has a newer one.
+            theirs = (table.c.user_key == key) & (table.c.space == self._space) & (table.c.recipe != recipe)
+            ledger.connection.execute(table.update().where(theirs).values(recipe=recipe, profile=packed))
+        return _advance(ledger, generation, None, taken)
 
     def _everything(self) -> tuple[list[str], list[int]]:
         """Ids of all items with a vector, and keys of all users."""
@@ -311,10 +342,10 @@ class Relay:
 
     def _live_name(self) -> str | None:
         table = schema.generations
+        mine = table.c.live & (table.c.space == self._space)
+        fit = sa.not_(table.c.holds_erased) & (table.c.recipe == self._blender.recipe.digest)
         with self._record.read() as connection:
-            return connection.execute(
-                sa.select(table.c.name).where(table.c.live, table.c.space == self._space, sa.not_(table.c.holds_erased))
-            ).scalar()
+            return connection.execute(sa.select(table.c.name).where(mine, fit)).scalar()
 
     def _is_sound(self, generation: Generation) -> bool:
         """Audit: the index holds what the record says it took, and finds a sample of it by vector."""
@@ -357,30 +388,26 @@ def _indexed(connection: sa.Connection, generation: str, user_key: int) -> dict[
     }
 
 
-def _begin_generation(ledger: Ledger, name: str, space: int) -> Callable[[], None]:
+def _begin_generation(ledger: Ledger, name: str, space: int, recipe: str) -> Callable[[], None]:
     newest = ledger.connection.execute(sa.select(sa.func.max(schema.outbox.c.seq))).scalar() or 0
     cursors = ledger.connection.execute(sa.select(sa.func.max(schema.generations.c.cursor))).scalar() or 0
     ledger.connection.execute(
-        schema.generations.insert().values(name=name, space=space, cursor=max(newest, cursors), live=False)
+        schema.generations.insert().values(
+            name=name, space=space, cursor=max(newest, cursors), live=False, recipe=recipe
+        )
     )
     return nothing
 
 
-def _advance(
-    ledger: Ledger,
-    name: str,
-    cursor: int | None,
-    written: dict[tuple[int, str], Vector],
-    gone: list[tuple[int, str]],
-) -> Callable[[], None]:
+def _advance(ledger: Ledger, name: str, cursor: int | None, taken: Taken) -> Callable[[], None]:
     table, generations, outbox = schema.indexed_interests, schema.generations, schema.outbox
-    for key, interest_id in gone:
+    for key, interest_id in taken.gone:
         ledger.connection.execute(
             table.delete().where(
                 table.c.generation == name, table.c.user_key == key, table.c.interest_id == interest_id
             )
         )
-    if written:
+    if taken.written:
         statement = insert(table)
         ledger.connection.execute(
             statement.on_conflict_do_update(
@@ -394,13 +421,13 @@ def _advance(
                     "interest_id": interest_id,
                     "vector": vector.astype(np.float16).tobytes(),
                 }
-                for (key, interest_id), vector in written.items()
+                for (key, interest_id), vector in taken.written.items()
             ],
         )
     if cursor is not None:
         ledger.connection.execute(generations.update().where(generations.c.name == name).values(cursor=cursor))
-        taken = ledger.connection.execute(sa.select(sa.func.min(generations.c.cursor))).scalar_one()
-        ledger.connection.execute(outbox.delete().where(outbox.c.seq <= taken))
+        last = ledger.connection.execute(sa.select(sa.func.min(generations.c.cursor))).scalar_one()
+        ledger.connection.execute(outbox.delete().where(outbox.c.seq <= last))
     return nothing
 
 

@@ -67,7 +67,8 @@ class Record:
 
     def secret(self, name: str) -> bytes:
         """32 random bytes that belong to this data folder, made on first use."""
-        with self.engine.begin() as connection:
+        # Who begins by reading is refused at once where another writes meanwhile; this waits its turn.
+        with self.engine.execution_options(**{BEGIN: "BEGIN IMMEDIATE"}).begin() as connection:
             table = schema.secrets
             found = connection.execute(sa.select(table.c.value).where(table.c.name == name)).scalar()
             if found is None:

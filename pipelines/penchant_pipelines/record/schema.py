@@ -155,6 +155,8 @@ generations = Table(
     Column("live", Boolean, nullable=False),
     # Vectors of somebody who was erased since are in its files, if deleted: it is to be replaced.
     Column("holds_erased", Boolean, nullable=False, server_default=false()),
+    # Digest of the recipe that made its interests; one of another recipe is to be replaced.
+    Column("recipe", String, nullable=False, server_default=text("''")),
 )
 
 indexed_interests = Table(
