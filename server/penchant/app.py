@@ -7,7 +7,7 @@ import errno
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import grpc
 import structlog
@@ -69,12 +69,25 @@ def run(settings: Settings) -> int:
 
 
 async def _serve_until_told(settings: Settings) -> None:
-    told = asyncio.Event()
+    serving = asyncio.create_task(_serve_for_good(settings), name="serve")
+
+    def stop() -> None:
+        # Once: told again, the server still drains.
+        if not serving.cancelling():
+            serving.cancel()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
+        loop.add_signal_handler(number, stop)
+    with suppress(asyncio.CancelledError):
+        await serving
+    log.info("server.stopped")
+
+
+async def _serve_for_good(settings: Settings) -> None:
+    """Serve until cancelled, which may be long before the start is done: it may have to embed all anew."""
     async with serve(settings):
-        await told.wait()
+        await asyncio.Event().wait()
 
 
 @asynccontextmanager
@@ -131,7 +144,6 @@ async def serve(settings: Settings, encoder: Encoder | None = None) -> AsyncIter
             drain.start()
             await drain.wait_idle(settings.drain_seconds)
             await server.stop(grace=0.5)
-    log.info("server.stopped")
 
 
 async def _keep_health(checks: health.aio.HealthServicer, engine: Engine) -> None:

@@ -170,25 +170,33 @@ def serve_command(data: Path, *settings: str) -> list[str]:
 @contextmanager
 def own_process(data: Path, log: Path) -> Iterator[ServerProcess]:
     """Start `penchant serve` and wait until it says where it listens; killed at the end if it still runs."""
-    command = serve_command(data)
+    with starting_process(data, log) as process:
+        # Port 0 lets the system choose one that is free.
+        yield ServerProcess(process, str(logged(process, log, "server.listening")["address"]))
+
+
+@contextmanager
+def starting_process(data: Path, log: Path, *settings: str) -> Iterator[subprocess.Popen[str]]:
+    """Start `penchant serve` without waiting for it; killed at the end if it still runs."""
     with log.open("w") as stderr:
-        process = subprocess.Popen(command, stderr=stderr, text=True, env=os.environ)
+        process = subprocess.Popen(serve_command(data, *settings), stderr=stderr, text=True, env=os.environ)
     try:
-        yield ServerProcess(process, _listening(process, log))
+        yield process
     finally:
         process.kill()
         process.wait()
 
 
-def _listening(process: subprocess.Popen[str], log: Path) -> str:
-    """Read the address from the log: port 0 lets the system choose one that is free."""
+def logged(process: subprocess.Popen[str], log: Path, event: str) -> dict[str, Any]:
+    """Wait until a server logs an event."""
     give_up = time.monotonic() + 90
     while time.monotonic() < give_up and process.poll() is None:
         for line in log.read_text().splitlines():
-            if '"server.listening"' in line and line.endswith("}"):
-                return str(json.loads(line)["address"])
+            if f'"{event}"' in line and line.endswith("}"):
+                found: dict[str, Any] = json.loads(line)
+                return found
         time.sleep(0.05)
-    raise AssertionError(f"the server did not start:\n{log.read_text()}")
+    raise AssertionError(f"the server did not log {event}:\n{log.read_text()}")
 
 
 async def healthy(server: Server) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import shutil
+import signal as signals
 import socket
 import sqlite3
 import subprocess
@@ -26,8 +27,10 @@ from harness import (
     catalogue,
     connected,
     healthy,
+    logged,
     own_process,
     serve_command,
+    starting_process,
     until,
 )
 
@@ -155,6 +158,31 @@ async def test_a_server_that_is_told_to_stop_finishes_what_it_has_begun(
         found = await held(server)
         assert {f"s-{number}" for number in load.acknowledged} <= set(found)
         assert set(found.values()) == {1}
+
+
+@pytest.mark.slow
+async def test_a_server_that_is_told_to_stop_while_it_starts_does_not_start(
+    start: StartServer, data: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    async with start() as server:
+        items = [Item(id=f"i-{n}", title=TEXTS[n % len(TEXTS)]) for n in range(1_500)]
+        assert (await server.client.upsert_items(items)).upserted_count == 1_500
+        # In another space each of them is embedded anew before anything is served.
+        await server.index_caught_up()
+    with starting_process(data, log, "encoder.dimensions=128") as process:
+        await asyncio.to_thread(logged, process, log, "space.lost")
+        process.send_signal(signals.SIGTERM)
+        process.send_signal(signals.SIGINT)
+        assert await asyncio.to_thread(process.wait, 30) == 0
+    said = log.read_text()
+    assert "server.stopped" in said
+    assert "server.listening" not in said
+    assert "Traceback" not in said
+    # What it had begun stands in nobody's way.
+    async with start() as server:
+        assert (await server.client.server_info()).item_count == 1_500
+        assert await server.recommended("u")
 
 
 @pytest.mark.slow
