@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from penchant.cli import app
+from penchant_pipelines.encoder import sentence
 from penchant_pipelines.record import Record
 
 # Port 9 (discard) is reserved: nothing of ours listens there.
@@ -111,18 +113,50 @@ def test_forget_says_what_to_give_where_there_is_nobody_to_ask() -> None:
     assert "give --yes" in result.stderr
 
 
-def test_doctor_looks_into_the_record(tmp_path: Path) -> None:
-    def told() -> dict[str, Any]:
-        result = runner.invoke(app, ["doctor", "--server", NOBODY, "--data", str(tmp_path), "--json"])
-        found = [json.loads(line) for line in result.stdout.splitlines()]
-        return next(finding for finding in found if finding["check"] == "record")
+def doctor(check: str, *arguments: str | Path) -> tuple[bool, str]:
+    """What `doctor` says of one thing: whether it is in order, and the words for it."""
+    result = runner.invoke(app, ["doctor", "--server", NOBODY, "--json", *map(str, arguments)])
+    findings = map(json.loads, result.stdout.splitlines())
+    return next((found["ok"], found["detail"]) for found in findings if found["check"] == check)
 
-    assert told()["ok"]
+
+def test_doctor_looks_into_the_record(tmp_path: Path) -> None:
+    assert doctor("record", "--data", tmp_path)[0]
     Record(tmp_path).close()
-    assert told()["detail"] == "sound"
+    assert doctor("record", "--data", tmp_path) == (True, "sound")
     (tmp_path / "record.sqlite3").write_bytes(b"\xde\xad\xbe\xef" * 5_000)
-    assert not told()["ok"]
-    assert "backup" in told()["detail"]
+    ok, detail = doctor("record", "--data", tmp_path)
+    assert not ok
+    assert "backup" in detail
+
+
+def test_doctor_refuses_the_weights_that_a_server_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor("encoder weights")[0]
+    altered = tmp_path / "bilingual"
+    shutil.copytree(sentence.BILINGUAL, altered)
+    words = altered / "words.txt"
+    words.write_bytes(words.read_bytes()[:-100])
+    monkeypatch.setattr(sentence, "BILINGUAL", altered)
+    ok, detail = doctor("encoder weights")
+    assert not ok
+    assert "words.txt" in detail
+    # A server with a model of its own has no use for it.
+    config = tmp_path / "penchant.toml"
+    config.write_text('encoder.model = "/models/e5"')
+    assert doctor("encoder weights", "--config", config) == (True, "/models/e5 (configured)")
+
+
+def test_doctor_looks_where_the_settings_say(tmp_path: Path) -> None:
+    data, config = tmp_path / "data", tmp_path / "penchant.toml"
+    config.write_text(f"data = '{data}'")
+    ok, detail = doctor("data folder", "--config", config)
+    assert (ok, f"there is no folder {data}" in detail) == (False, True)
+    Record(data).close()
+    assert doctor("data folder", "--config", config)[0]
+    assert doctor("record", "--config", config) == (True, "sound")
+    config.write_text("limits.page_size = 0")
+    ok, detail = doctor("record", "--config", config)
+    assert (ok, "limits.page_size" in detail) == (False, True)
 
 
 def test_doctor_is_not_content_without_a_server(tmp_path: Path) -> None:
@@ -136,14 +170,9 @@ def test_doctor_is_not_content_without_a_server(tmp_path: Path) -> None:
 
 def test_doctor_says_where_a_data_folder_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    said = {}
-    for name, arguments in (("default", []), ("named", ["--data", str(tmp_path / "nope")])):
-        result = runner.invoke(app, ["doctor", "--server", NOBODY, "--json", *arguments])
-        findings = map(json.loads, result.stdout.splitlines())
-        said[name] = next((found["ok"], found["detail"]) for found in findings if found["check"] == "data folder")
-    assert said["default"][0]
-    assert "penchant-data, which is not there yet" in said["default"][1]
-    ok, detail = said["named"]
+    ok, detail = doctor("data folder")
+    assert (ok, "penchant-data, which is not there yet" in detail) == (True, True)
+    ok, detail = doctor("data folder", "--data", tmp_path / "nope")
     assert (ok, f"there is no folder {tmp_path / 'nope'}" in detail) == (False, True)
 
 

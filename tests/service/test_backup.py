@@ -80,7 +80,9 @@ async def test_a_stopped_servers_record_is_copied_and_left_alone(
         await server.client.capture(user_id="ann", text="I love hiking")
     held = names(data)
     sha256 = file_sha256(data / "record.sqlite3")
-    code, out, _ = await backup(tmp_path / "copy", "--data", data)
+    config = tmp_path / "penchant.toml"
+    config.write_text(f"data = '{data}'")
+    code, out, _ = await backup(tmp_path / "copy", "--config", config)
     assert code == 0
     assert "no adapters" in out
     assert f"to restore: put a copy of {tmp_path / 'copy'}" in out

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from penchant.cli.files import Config, Data, read_settings
 from penchant.cli.options import Commands, Json
 from penchant.cli.output import print_line, write_line
 
@@ -19,10 +20,8 @@ def register(app: Commands) -> None:
 
 def backup(
     target: Annotated[Path, typer.Argument(metavar="DIR", help="New folder for the copy.")],
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", metavar="DIR", help="The server's data folder, if not the default."),
-    ] = None,
+    data: Data = None,
+    config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Copy the record and the adapters into a new folder, while the server runs or not.
@@ -30,11 +29,10 @@ def backup(
     The copy is of one moment, and nobody who writes waits for it. The index is
     not in it: a server that is started on the copy builds it anew.
     """
-    # Here, not above: these take seconds to load.
-    from penchant.settings import load_settings
+    # Here, not above: it takes seconds to load.
     from penchant_pipelines.record.backup import back_up
 
-    source = data or load_settings().data
+    source = read_settings(config, data=data).data
     found = back_up(source, target)
     if as_json:
         write_line(json.dumps({"record_bytes": found.record_bytes, "adapters": found.adapters}, ensure_ascii=False))

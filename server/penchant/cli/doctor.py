@@ -12,18 +12,21 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
 import grpc
 import typer
 
 from penchant._channel import address, channel_options
 from penchant.cli.errors import describe
+from penchant.cli.files import Config, Data, read_settings
 from penchant.cli.options import DEFAULT_SERVER, Commands, Json, Server, connect
 from penchant.cli.output import plain, print_json, print_line, stdout, write_line
 from penchant.exceptions import PenchantError, from_rpc_error
 from penchant_pipelines.errors import PenchantError as DomainError
+
+if TYPE_CHECKING:
+    from penchant.settings import Settings
 
 _MIN_PYTHON = (3, 11)
 _MIN_FREE_BYTES = 1 << 30
@@ -48,21 +51,23 @@ def register(app: Commands) -> None:
 
 
 def doctor(
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", metavar="DIR", help="The server's data folder, if not the default."),
-    ] = None,
+    data: Data = None,
+    config: Config = None,
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,
 ) -> None:
     """Check this machine, the encoder, the data folder and the server. Exit code 1 if something is broken."""
+
+    def settings() -> Settings:
+        return read_settings(config, data=data)
+
     checks: list[tuple[str, Callable[[], tuple[bool, str]]]] = [
         ("python", _python),
         ("packages", _packages),
         ("device", _device),
-        ("encoder weights", _weights),
-        ("data folder", lambda: _data_folder(data)),
-        ("record", lambda: _record(data)),
+        ("encoder weights", lambda: _weights(settings())),
+        ("data folder", lambda: _data_folder(settings())),
+        ("record", lambda: _record(settings())),
         ("server health", lambda: _health(server)),
         ("server index", lambda: _index(server)),
     ]
@@ -119,21 +124,24 @@ def _device() -> tuple[bool, str]:
     return True, f"CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
-def _weights() -> tuple[bool, str]:
-    from penchant.settings import load_settings
-    from penchant_pipelines.encoder.sentence import embedded_model
+def _weights(settings: Settings) -> tuple[bool, str]:
+    from penchant_pipelines.encoder.adapter import check_adapter
+    from penchant_pipelines.encoder.sentence import BILINGUAL, embedded_model
 
-    model = load_settings().encoder.model
-    if not model:
-        return True, f"unaltered, in {embedded_model()}"
-    # A model of the operator's own has no hash to compare with.
-    return True, f"{model} (configured)"
+    model, adapter = settings.encoder.model, settings.encoder.adapter
+    if adapter is not None:
+        check_adapter(adapter)
+    if model:
+        # A model of the operator's own has no hash to compare with.
+        return True, f"{model} (configured)"
+    check_adapter(BILINGUAL)
+    return True, f"unaltered, in {embedded_model()} and {BILINGUAL}"
 
 
-def _data_folder(data: Path | None) -> tuple[bool, str]:
-    if data is not None and not data.is_dir():
-        return False, f"there is no folder {data}; name the one that the server was started with"
-    data = data or _usual_folder()
+def _data_folder(settings: Settings) -> tuple[bool, str]:
+    data = settings.data
+    if "data" in settings.model_fields_set and not data.is_dir():
+        return False, f"there is no folder {data}; name the one that the server was started with, or start it"
     # The server makes the folder; until then the nearest one above it tells how much room there is.
     existing = next(folder for folder in (data.absolute(), *data.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(existing).free
@@ -143,16 +151,10 @@ def _data_folder(data: Path | None) -> tuple[bool, str]:
     return free >= _MIN_FREE_BYTES, room if free >= _MIN_FREE_BYTES else f"{room}; 1 GiB is little"
 
 
-def _usual_folder() -> Path:
-    from penchant.settings import load_settings
-
-    return load_settings().data
-
-
-def _record(data: Path | None) -> tuple[bool, str]:
+def _record(settings: Settings) -> tuple[bool, str]:
     from penchant_pipelines.record.record import FILE, is_damage, reading_uri
 
-    path = (data or _usual_folder()) / FILE
+    path = settings.data / FILE
     if not path.is_file():
         return True, "none yet"
     try:

@@ -27,15 +27,22 @@ Assignments = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="A setting of the server, such as encoder.model=…; repeatable."),
 ]
 Config = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", exists=True, dir_okay=False, help="The server's settings.")
+    Path | None,
+    typer.Option("--config", metavar="FILE", exists=True, dir_okay=False, help="The server's settings, TOML."),
+]
+Data = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", help="The server's data folder, if not that of its settings.")
 ]
 
 
-def read_settings(config: Path | None, assignments: list[str] | None) -> Settings:
-    """Load the server's settings from a file and KEY=VALUE assignments."""
+def read_settings(config: Path | None, assignments: list[str] | None = None, data: Path | None = None) -> Settings:
+    """Load the server's settings from a file, KEY=VALUE assignments, and a data folder of its own."""
     from penchant.settings import load_settings
 
-    return load_settings(config=config, overrides=read_assignments(assignments))
+    overrides = read_assignments(assignments)
+    if data is not None:
+        overrides["data"] = str(data)
+    return load_settings(config=config, overrides=overrides)
 
 
 def read_assignments(assignments: list[str] | None) -> dict[str, str]:

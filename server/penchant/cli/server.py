@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from penchant.cli.files import read_assignments
+from penchant.cli.files import Config, read_assignments
 from penchant.cli.options import Commands
 from penchant.cli.output import write_line
 
@@ -27,10 +27,7 @@ def register(app: Commands) -> None:
 def serve(
     data: Data = None,
     listen: Annotated[str | None, typer.Option("--listen", metavar="HOST:PORT", help="Address to listen on.")] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", metavar="FILE", exists=True, dir_okay=False, help="TOML settings."),
-    ] = None,
+    config: Config = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as encoder.device=cpu; repeatable."),
