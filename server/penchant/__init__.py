@@ -4,7 +4,7 @@ This package holds the clients (`Client`, `AsyncClient`), the contract's message
 server. Importing it loads none of the server's weight.
 """
 
-from penchant._bulk import CaptureResult, ItemError, UpsertResult
+from penchant._bulk import CaptureResult, ItemError, ItemResult, UpsertResult
 from penchant.async_client import AsyncClient
 from penchant.client import Client
 from penchant.exceptions import (
@@ -40,6 +40,7 @@ __all__ = [
     "InvalidInputError",
     "Item",
     "ItemError",
+    "ItemResult",
     "NotFoundError",
     "OverloadedError",
     "PenchantError",

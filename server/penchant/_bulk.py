@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -60,6 +60,14 @@ class CaptureResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemResult:
+    """What became of one item: the catalogue has it unless `error` is set."""
+
+    item: Item
+    error: PenchantError | None
+
+
+@dataclass(frozen=True, slots=True)
 class ItemError:
     """An item that was refused: its position among those given, from 0, its id, and why."""
 
@@ -75,13 +83,12 @@ class UpsertResult:
     upserted_count: int = 0
     errors: list[ItemError] = field(default_factory=list)
 
-    def add(self, batch: Batch[Item]) -> None:
-        """Count a finished batch, the one after those counted before."""
-        offset = self.upserted_count + len(self.errors)
-        self.upserted_count += len(batch.elements) - len(batch.errors)
-        self.errors += [
-            ItemError(offset + index, batch.elements[index].id, error) for index, error in sorted(batch.errors.items())
-        ]
+    def add(self, result: ItemResult) -> None:
+        """Count the next item."""
+        if result.error is None:
+            self.upserted_count += 1
+        else:
+            self.errors.append(ItemError(self.upserted_count + len(self.errors), result.item.id, result.error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,20 +195,24 @@ class Batch(Generic[Element]):
             raise error
         return self._pause([error])
 
-    def results(self) -> list[CaptureResult]:
-        """Return a result for each signal, in order."""
-        return [
-            CaptureResult(signal, self.answers.get(index), self.errors.get(index))
-            for index, signal in enumerate(self.elements)
-            if isinstance(signal, Signal)
-        ]
-
     def _pause(self, errors: Sequence[PenchantError]) -> float:
         backoff = min(_FIRST_PAUSE_SECONDS * 2**self._attempt, _LONGEST_PAUSE_SECONDS)
         self._attempt += 1
         asked = [error.retry_after for error in errors if isinstance(error, OverloadedError) and error.retry_after]
         # Jitter, so that clients refused together don't come back together.
         return (max(asked) if asked else backoff) * random.uniform(1.0, 1.25)  # noqa: S311 (nothing secret)
+
+
+def capture_results(batch: Batch[Signal]) -> Iterator[CaptureResult]:
+    """Yield a result for each signal of a finished batch, in order."""
+    for index, signal in enumerate(batch.elements):
+        yield CaptureResult(signal, batch.answers.get(index), batch.errors.get(index))
+
+
+def item_results(batch: Batch[Item]) -> Iterator[ItemResult]:
+    """Yield a result for each item of a finished batch, in order."""
+    for index, item in enumerate(batch.elements):
+        yield ItemResult(item, batch.errors.get(index))
 
 
 class Batcher(Generic[Element]):

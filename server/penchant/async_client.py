@@ -136,7 +136,7 @@ class AsyncClient:
         with_ids = (_bulk.with_id(signal) async for signal in _each(collection("signals", signals)))
         async with aclosing(self._send(batcher, with_ids)) as batches:
             async for batch in batches:
-                for result in batch.results():
+                for result in _bulk.capture_results(batch):
                     yield result
 
     async def stream_capture(
@@ -164,12 +164,19 @@ class AsyncClient:
 
     async def upsert_items(self, items: Iterable[Item] | AsyncIterable[Item]) -> _bulk.UpsertResult:
         """Put any number of items into the catalogue, new or changed; as `Client.upsert_items`."""
-        result = _bulk.UpsertResult()
+        whole = _bulk.UpsertResult()
+        async for result in self.upsert_many(items):
+            whole.add(result)
+        return whole
+
+    async def upsert_many(self, items: Iterable[Item] | AsyncIterable[Item]) -> AsyncGenerator[_bulk.ItemResult]:
+        """The same with a result for each item, in order; as `Client.upsert_many`."""
         batcher = _bulk.Batcher(await self._limits(), _bulk.upsert_request)
         checked = (_bulk.an_item(item) async for item in _each(collection("items", items)))
-        async for batch in self._send(batcher, checked):
-            result.add(batch)
-        return result
+        async with aclosing(self._send(batcher, checked)) as batches:
+            async for batch in batches:
+                for result in _bulk.item_results(batch):
+                    yield result
 
     async def wait_for_job(self, job_id: str, *, timeout: float | None = None, interval: float = 0.5) -> Job:  # noqa: ASYNC109 (as the blocking twin)
         """Wait until a job has ended, whichever way; as `Client.wait_for_job`."""

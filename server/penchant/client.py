@@ -130,7 +130,7 @@ class Client:
         batcher = _bulk.Batcher(self._limits(), _bulk.capture_request)
         with closing(self._send(batcher, map(_bulk.with_id, collection("signals", signals)))) as batches:
             for batch in batches:
-                yield from batch.results()
+                yield from _bulk.capture_results(batch)
 
     def stream_capture(self, signals: Iterable[Signal]) -> Generator[StreamCaptureResponse]:
         """Capture through one stream. Yields the server's events as they come.
@@ -157,11 +157,20 @@ class Client:
 
     def upsert_items(self, items: Iterable[Item]) -> _bulk.UpsertResult:
         """Put any number of items into the catalogue, new or changed. Returns how many, and those refused."""
-        result = _bulk.UpsertResult()
-        checked = map(_bulk.an_item, collection("items", items))
-        for batch in self._send(_bulk.Batcher(self._limits(), _bulk.upsert_request), checked):
-            result.add(batch)
-        return result
+        whole = _bulk.UpsertResult()
+        for result in self.upsert_many(items):
+            whole.add(result)
+        return whole
+
+    def upsert_many(self, items: Iterable[Item]) -> Generator[_bulk.ItemResult]:
+        """The same with a result for each item, in order: what was taken is known though the server fails midway.
+
+        Nothing is sent before the first result is asked for.
+        """
+        batcher = _bulk.Batcher(self._limits(), _bulk.upsert_request)
+        with closing(self._send(batcher, map(_bulk.an_item, collection("items", items)))) as batches:
+            for batch in batches:
+                yield from _bulk.item_results(batch)
 
     def wait_for_job(self, job_id: str, *, timeout: float | None = None, interval: float = 0.5) -> Job:
         """Wait until a job has ended, whichever way; asks every `interval` seconds.

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from harness import Server, catalogue, command
+import pytest
+from harness import Server, StartServer, catalogue, command
 
 from penchant.v1.catalog_service_pb2 import Item
+from penchant_pipelines.capture import Capture
 from penchant_pipelines.interests import Calibration
 
 
@@ -27,6 +31,37 @@ async def test_a_file_of_signals_without_ids_can_be_sent_twice(server: Server, t
     told = json.loads(out)
     assert (code, told["captured"], told["duplicates"]) == (0, 2, 4)
     assert await server.signal_count() == 6
+
+
+@pytest.mark.parametrize("arguments", [["items", "import"], ["capture"]], ids=" ".join)
+async def test_what_was_sent_before_the_server_failed_is_counted(
+    start: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    calls = 0
+
+    def fails_the_third_time(work: Callable[..., Any]) -> Callable[..., Any]:
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == 3:
+                raise RuntimeError("a fault of the server")
+            return await work(*args, **kwargs)
+
+        return call
+
+    for name in ("upsert_items", "capture"):
+        monkeypatch.setattr(Capture, name, fails_the_third_time(getattr(Capture, name)))
+    file = tmp_path / "lines.jsonl"
+    made = '"title": "Hiking"' if "items" in arguments else '"user_id": "mei", "post": {"text": "Hiking"}'
+    lines = [f'{{"id": "{n}", {made}}}' for n in range(20)]
+    file.write_text("\n".join(["{}", "broken", *lines]))
+    async with start(**{"limits.batch_size": 2}) as server:
+        code, out, err = await command(server, *arguments, str(file), "--json")
+    told = json.loads(out)
+    # The empty one takes a place in the first batch, and is refused by the server.
+    assert (code, err) == (1, "")
+    assert [told.get("imported", told.get("captured")), told["refused"], told["error"]] == [3, 2, "internal error"]
+    assert [refusal["line"] for refusal in told["refusals"]] == [1, 2]
 
 
 async def test_reasons_for_a_recommendation_stand_below_it(server: Server) -> None:

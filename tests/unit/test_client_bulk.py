@@ -17,6 +17,8 @@ from penchant._bulk import (
     Batcher,
     Limits,
     capture_request,
+    capture_results,
+    item_results,
     overload_pause,
     upsert_request,
     with_id,
@@ -88,7 +90,7 @@ def test_an_element_too_large_for_any_call_is_refused_here_and_holds_up_no_other
     batch = Batch([*signals(1), *signals(1, "x" * 2000)], LIMITS, capture_request)
     answer(batch, {})
     assert batch.done()
-    taken, refused = batch.results()
+    taken, refused = capture_results(batch)
     assert taken.response == CaptureResponse(signal_id="0")
     assert isinstance(refused.error, InvalidInputError)
     assert "1000" in refused.error.message
@@ -105,7 +107,7 @@ def test_only_what_was_turned_away_is_sent_again_and_results_keep_their_order() 
     answer(batch, {0: busy()})
     answer(batch, {})
     assert batch.done()
-    results = batch.results()
+    results = list(capture_results(batch))
     assert [result.signal.id for result in results] == ["0", "1", "2", "3"]
     assert [result.response.signal_id if result.response else None for result in results] == [
         "0",
@@ -119,7 +121,7 @@ def test_only_what_was_turned_away_is_sent_again_and_results_keep_their_order() 
 def test_field_names_speak_of_the_element_not_of_its_place_in_one_call() -> None:
     batch = Batch(signals(1), LIMITS, capture_request)
     answer(batch, {0: refusal("signals[0].post.text")})
-    error = batch.results()[0].error
+    error = next(capture_results(batch)).error
     assert isinstance(error, InvalidInputError)
     assert error.violations[0].field == "post.text"
     assert error.message == "post.text: must not be empty"
@@ -141,7 +143,7 @@ def test_elements_that_nobody_takes_for_a_minute_are_given_up(monkeypatch: pytes
     now += 61
     answer(batch, {0: busy(), 1: busy()})
     assert batch.done()
-    assert all(isinstance(result.error, OverloadedError) for result in batch.results())
+    assert all(isinstance(result.error, OverloadedError) for result in capture_results(batch))
 
 
 def test_a_call_that_will_not_pass_later_ends_the_batch() -> None:
@@ -171,7 +173,8 @@ def test_refused_items_are_counted_over_all_batches() -> None:
     for failing in (1, 0):
         batch = Batch([Item(id="a"), Item(id="b")], LIMITS, upsert_request)
         batch.take(UpsertItemsResponse(errors=[ElementError(index=failing, status=refusal("items[0].title"))]))
-        result.add(batch)
+        for one in item_results(batch):
+            result.add(one)
     assert result.upserted_count == 2
     assert [(error.index, error.item_id) for error in result.errors] == [(1, "b"), (2, "a")]
 

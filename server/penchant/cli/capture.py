@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from penchant import jsonl
 from penchant.cli.ids import SignalIds
-from penchant.cli.intake import Intake, Stop, Summary
+from penchant.cli.intake import Sent, Summary, send_file
 from penchant.cli.options import DEFAULT_SERVER, INPUT_FILE, Commands, Json, Server, connect
-from penchant.cli.output import drift_words, interest_name, print_json, print_line, progress
+from penchant.cli.output import drift_words, interest_name, print_json, print_line
 from penchant.client import Client
-from penchant.exceptions import PenchantError
 from penchant.v1.signal_pb2 import Signal
 
 
@@ -56,23 +55,10 @@ def capture_post(client: Client, user: str, text: str, as_json: bool) -> None:
 
 
 def capture_file(client: Client, file: Path) -> Summary:
-    """Capture all signals of a file, a few batches at once. Ctrl-C ends it after those under way."""
-    stop, summary = Stop(), Summary("captured")
-    with (
-        jsonl.open_source(file) as source,
-        progress("capturing", source.size) as moved,
-        stop.on_interrupt(),
-    ):
-        intake = Intake(source, Signal, summary, stop, moved)
-        try:
-            for position, result in enumerate(client.capture_many(map(SignalIds(), intake))):
-                if result.error is not None:
-                    summary.refuse(intake.numbers[position], result.error, result.signal.id)
-                elif result.response is not None and result.response.duplicate:
-                    summary.duplicates += 1
-                else:
-                    summary.taken += 1
-        except PenchantError as error:
-            summary.error = error
-    summary.interrupted = stop.wished
-    return summary
+    """Capture all signals of a file."""
+
+    def send(signals: Iterable[Signal]) -> Iterator[Sent]:
+        for result in client.capture_many(map(SignalIds(), signals)):
+            yield Sent(result.signal.id, result.error, result.response is not None and result.response.duplicate)
+
+    return send_file(file, Signal, send, "capturing", "captured")

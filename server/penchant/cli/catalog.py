@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from penchant import jsonl
 from penchant.cli.ids import identified
-from penchant.cli.intake import Intake, Stop, Summary
+from penchant.cli.intake import Sent, send_file
 from penchant.cli.options import DEFAULT_SERVER, INPUT_FILE, Commands, Json, Server, connect
-from penchant.cli.output import print_json, print_line, print_table, progress, write_line
+from penchant.cli.output import print_json, print_line, print_table, write_line
 from penchant.v1.catalog_service_pb2 import Item
 
 items = typer.Typer(no_args_is_help=True, help="The catalogue: import, list and delete items.")
@@ -33,19 +33,13 @@ def import_items(
 
     A line without an id gets one made from its content, the same at every import.
     """
-    stop, summary = Stop(), Summary("imported")
-    with (
-        connect(server) as client,
-        jsonl.open_source(file) as source,
-        progress("importing", source.size) as moved,
-        stop.on_interrupt(),
-    ):
-        intake = Intake(source, Item, summary, stop, moved)
-        result = client.upsert_items(map(identified, intake))
-    summary.taken = result.upserted_count
-    for error in result.errors:
-        summary.refuse(intake.numbers[error.index], error.error, error.item_id)
-    summary.interrupted = stop.wished
+    with connect(server) as client:
+
+        def send(found: Iterable[Item]) -> Iterator[Sent]:
+            for result in client.upsert_many(map(identified, found)):
+                yield Sent(result.item.id, result.error)
+
+        summary = send_file(file, Item, send, "importing", "imported")
     raise typer.Exit(summary.show(as_json=as_json, with_duplicates=False))
 
 

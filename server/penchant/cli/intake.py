@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import signal
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
 
 from penchant import jsonl
 from penchant.cli.errors import INTERRUPTED, describe
-from penchant.cli.output import plain, print_line, stderr, write_line
+from penchant.cli.output import plain, print_line, progress, stderr, write_line
 from penchant.exceptions import InvalidInputError, PenchantError
 
 M = TypeVar("M", bound=Message)
@@ -102,6 +103,38 @@ class Summary:
         if self.interrupted:
             stderr.print("interrupted")
         print_line(", ".join(f"{count} {word}" for word, count in counts.items()))
+
+
+class Sent(NamedTuple):
+    """What became of a message that was sent."""
+
+    id: str
+    error: PenchantError | None
+    duplicate: bool = False
+
+
+def send_file(
+    file: Path, kind: type[M], send: Callable[[Iterable[M]], Iterator[Sent]], doing: str, done: str
+) -> Summary:
+    """Send all messages of a file, a few batches at once. Ctrl-C ends it after those under way.
+
+    `send` tells of each in order; where it fails midway, the summary has what it told before.
+    """
+    stop, summary = Stop(), Summary(done)
+    with jsonl.open_source(file) as source, progress(doing, source.size) as moved, stop.on_interrupt():
+        intake = Intake(source, kind, summary, stop, moved)
+        try:
+            for position, sent in enumerate(send(intake)):
+                if sent.error is not None:
+                    summary.refuse(intake.numbers[position], sent.error, sent.id)
+                elif sent.duplicate:
+                    summary.duplicates += 1
+                else:
+                    summary.taken += 1
+        except PenchantError as error:
+            summary.error = error
+    summary.interrupted = stop.wished
+    return summary
 
 
 class Intake(Generic[M]):
