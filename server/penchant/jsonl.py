@@ -77,7 +77,7 @@ def open_source(path: Path) -> Iterator[Source]:
 def read_messages(source: Source, kind: type[M]) -> Iterator[Line[M]]:
     """Read messages one by one; blank lines are passed over. A file that breaks off ends in a bad line."""
     if source.parquet:
-        return _lines(_parquet_rows(source.file, kind), lambda row: _parse_row(row, kind))
+        return _lines(_parquet_rows(source.file), lambda row: _parse_row(row, kind))
     return _lines(_text_lines(source.file), lambda line: parse_message(line, kind))
 
 
@@ -196,7 +196,7 @@ def _expected(field: Any) -> str:
     return f"a list, each {single}" if field.is_repeated else single
 
 
-def _parquet_rows(file: BinaryIO, kind: type[Message]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _parquet_rows(file: BinaryIO) -> Iterator[tuple[int, dict[str, Any] | InvalidInputError]]:
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -204,13 +204,17 @@ def _parquet_rows(file: BinaryIO, kind: type[Message]) -> Iterator[tuple[int, di
         raise InvalidInputError.at("file", "Parquet needs pyarrow: pip install 'penchant[parquet]'") from None
     try:
         table = parquet.ParquetFile(file)
-    except pa.ArrowException as error:
+    except (OSError, pa.ArrowException) as error:
         raise InvalidInputError.at("file", f"is not Parquet: {error}") from None
     number = 0
-    for batch in table.iter_batches(batch_size=1024):
-        for row in _in_microseconds(batch, pa).to_pylist(maps_as_pydicts="strict"):
-            number += 1
-            yield number, row
+    try:
+        for batch in table.iter_batches(batch_size=1024):
+            for row in _in_microseconds(batch, pa).to_pylist(maps_as_pydicts="strict"):
+                number += 1
+                yield number, row
+    # What is damaged may unpack into text that is none, or into a map that holds a key twice.
+    except (OSError, pa.ArrowException, UnicodeDecodeError, KeyError) as error:
+        yield number + 1, InvalidInputError.at("file", f"can't be read on: {error}")
 
 
 def _in_microseconds(batch: Any, pa: Any) -> Any:

@@ -129,6 +129,20 @@ def test_parquet_rows_have_the_shape_of_lines(tmp_path: Path) -> None:
     assert read(path) == [(1, expected), (2, Signal(id="2"))]
 
 
+@pytest.mark.parametrize("compression", ["none", "snappy"])
+def test_parquet_that_is_damaged_halfway_ends_in_a_bad_line(tmp_path: Path, compression: str) -> None:
+    path = tmp_path / "signals.parquet"
+    ids = [f"{number:08}" for number in range(5_000)]
+    parquet.write_table(pa.table({"id": ids}), path, row_group_size=500, compression=compression, use_dictionary=False)
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    path.write_bytes(whole[:middle] + b"\xff" * 1_000 + whole[middle + 1_000 :])
+    *sound, (number, problem) = read(path)
+    assert [line for line, _ in sound] == list(range(1, number))
+    assert 1_000 < number < 4_000
+    assert "can't be read on" in str(problem)
+
+
 def test_a_file_that_only_says_it_is_parquet_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "signals.parquet"
     path.write_text("no")
