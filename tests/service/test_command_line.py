@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable
@@ -9,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import run
 from harness import Server, StartServer, catalogue, command
 
+from penchant.cli import options
 from penchant.v1.catalog_service_pb2 import Item
+from penchant_pipelines.adapters import Adapters
 from penchant_pipelines.capture import Capture
+from penchant_pipelines.errors import NotFound
 from penchant_pipelines.interests import Calibration
 
 
@@ -62,6 +67,24 @@ async def test_what_was_sent_before_the_server_failed_is_counted(
     assert (code, err) == (1, "")
     assert [told.get("imported", told.get("captured")), told["refused"], told["error"]] == [3, 2, "internal error"]
     assert [refusal["line"] for refusal in told["refusals"]] == [1, 2]
+
+
+async def test_a_deadline_that_passed_is_told_with_what_to_do_and_loading_an_adapter_may_take_longer(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slow(*_: object) -> None:
+        await asyncio.sleep(2)
+        raise NotFound("adapter", "large")
+
+    monkeypatch.setattr(options, "_TIMEOUT_SECONDS", 0.5)
+    for name in ("load", "unload"):
+        monkeypatch.setattr(Adapters, name, slow)
+    code, _, err = await asyncio.to_thread(run, "adapters", "unload", "large", "--server", server.address)
+    assert code == 1
+    assert err.startswith("error: no answer came in time (Deadline Exceeded), but the call may have taken effect")
+    for name in ("load", "activate"):
+        code, _, err = await asyncio.to_thread(run, "adapters", name, "large", "--server", server.address)
+        assert (code, err) == (1, "error: adapter 'large' does not exist\n")
 
 
 async def test_reasons_for_a_recommendation_stand_below_it(server: Server) -> None:

@@ -30,6 +30,8 @@ experiment = typer.Typer(no_args_is_help=True, help="A/B: serve a share of the u
 adapters.add_typer(experiment, name="experiment")
 
 GAIN = "recall@50 gained"
+LOADING_SECONDS = 600.0
+"""How long a large model may take to load."""
 
 Name = Annotated[
     str,
@@ -65,7 +67,7 @@ def list_adapters(server: Server = DEFAULT_SERVER, as_json: Json = False) -> Non
 @adapters.command()
 def load(adapter_id: Name, server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
     """Load an adapter and check it against its hash and the base model."""
-    with connect(server) as client:
+    with connect(server, LOADING_SECONDS) as client:
         adapter = client.load_adapter(adapter_id)
     if as_json:
         print_json(adapter)
@@ -82,7 +84,7 @@ def activate(
     as_json: Json = False,
 ) -> None:
     """Re-embed everything into an adapter's space, then switch to it; it is loaded first if it isn't."""
-    with connect(server) as client:
+    with connect(server, LOADING_SECONDS) as client:
         if adapter_id:
             client.load_adapter(adapter_id)
         if not standby:

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from penchant.cli.output import plain, stderr
-from penchant.exceptions import InvalidInputError, PenchantError, UnavailableError
+from penchant.exceptions import DeadlineError, InvalidInputError, PenchantError, UnavailableError
 from penchant_pipelines.errors import PenchantError as DomainError
 
 INTERRUPTED = 130
@@ -52,4 +52,9 @@ def describe(error: PenchantError) -> str:
         return "; ".join(f"{field}: {description}" for field, description in error.violations)
     if isinstance(error, UnavailableError) and not error.reason:
         return f"no server answers ({error.message})"
+    if isinstance(error, DeadlineError):
+        return (
+            f"no answer came in time ({error.message}), but the call may have taken effect: look before you repeat it, "
+            "and repeat a signal with the same id"
+        )
     return error.message

@@ -32,9 +32,9 @@ DEFAULT_SERVER = "127.0.0.1:50051"
 _TIMEOUT_SECONDS = 30.0
 
 
-def connect(server: str) -> Client:
-    """Open a client to `host:port`."""
-    return Client(server, timeout=_TIMEOUT_SECONDS)
+def connect(server: str, timeout: float | None = None) -> Client:
+    """Open a client to `host:port`; `timeout` in seconds where a call of the command takes longer than most."""
+    return Client(server, timeout=timeout or _TIMEOUT_SECONDS)
 
 
 def _existing(file: Path | None) -> Path | None:
