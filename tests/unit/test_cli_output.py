@@ -1,7 +1,10 @@
+import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from penchant.cli.adapters import _figures
+from penchant.cli.mix import _show
 from penchant.cli.output import drift_words
+from penchant.v1.admin_service_pb2 import Mix
 from penchant.v1.interest_service_pb2 import Drift
 
 
@@ -20,3 +23,19 @@ def test_figures_of_an_adapter_are_its_gain_or_sorted() -> None:
     whole = gained | {"recall@50 gained, high": 0.0861, "recall@50 gained, low": 0.019}
     assert _figures(whole) == "recall@50 gained +0.053 (+0.019 … +0.086)"
     assert _figures({"b": 0.25, "a": 2}) == "a 2  b 0.25"
+
+
+@pytest.mark.parametrize(
+    ("quality", "live", "said"),
+    [
+        (0.5, True, "is live"),
+        (0.3, True, "is live"),
+        (0.3, False, "ranked the latest days worse"),
+        (0.5, False, "another was chosen meanwhile"),
+    ],
+)
+def test_why_a_mix_is_not_put_to_use_is_told(
+    quality: float, live: bool, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _show(Mix(mix_id="m", quality=quality, quality_before=0.4, live=live, weights={"new": 1.0}))
+    assert said in capsys.readouterr().out

@@ -79,7 +79,12 @@ def use(
 
 
 def _show(found: Mix) -> None:
-    state = "is live" if found.live else "is not put to use: it ranked the latest days worse"
+    if found.live:
+        state = "is live"
+    elif found.quality < found.quality_before:
+        state = "is not put to use: it ranked the latest days worse"
+    else:
+        state = "is not put to use: another was chosen meanwhile"
     quality = f"NDCG@10 {found.quality:.3f}, before {found.quality_before:.3f}"
     print_line(f"mix {found.mix_id} {state}", quality, _heaviest(found))
 
