@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,23 @@ async def test_a_deadline_that_passed_is_told_with_what_to_do_and_loading_an_ada
     for name in ("load", "activate"):
         code, _, err = await asyncio.to_thread(run, "adapters", name, "large", "--server", server.address)
         assert (code, err) == (1, "error: adapter 'large' does not exist\n")
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]], ids=["for people", "for machines"])
+async def test_who_watches_everybody_is_told_of_users_alone(server: Server, flags: list[str]) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "penchant", "watch", *flags, "--server", server.address),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    async with asyncio.timeout(60):
+        assert await process.stderr.readline() == b"watching everybody\n"
+        await server.client.capture(user_id="mei", text="I love hiking")
+        assert b"mei" in await process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 130
 
 
 async def test_reasons_for_a_recommendation_stand_below_it(server: Server) -> None:

@@ -21,6 +21,7 @@ from penchant.cli.output import (
     print_json,
     print_line,
     print_table,
+    stderr,
     steering_words,
     when,
     write_line,
@@ -129,10 +130,15 @@ def watch(
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,
 ) -> None:
-    """Print a line for each change of a profile, until Ctrl-C."""
+    """Print a line for each change of a profile, until Ctrl-C.
+
+    Of users that are named, first how each stands; of everybody, "watching everybody" on stderr once nothing is missed.
+    """
     with connect(server) as client, closing(client.watch(users or (), drift_only=drift_only)) as profiles:
         for found in profiles:
-            if as_json:
+            if not found.user_id:
+                stderr.print("watching everybody")
+            elif as_json:
                 print_json(found)
             else:
                 top = ", ".join(f"{interest_name(i)} {i.weight:.2f}" for i in found.interests[:3])
