@@ -106,6 +106,21 @@ async def test_who_watches_everybody_is_told_of_users_alone(server: Server, flag
         assert await process.wait() == 130
 
 
+async def test_it_is_told_that_the_server_gives_no_more_at_once(start: StartServer) -> None:
+    told = "the server gives at most 3 at once (limits.page_size)\n"
+    async with start(**{"limits.page_size": 3}) as server:
+        await server.client.upsert_items(catalogue())
+        for user in range(4):
+            await server.client.capture(user_id=f"u-{user}", text="I love hiking on mountain trails")
+        await server.index_caught_up()
+        for arguments in (["recommend", "u-0"], ["find-users", "mountain hiking trails"]):
+            code, out, err = await command(server, *arguments, "-n", "4")
+            assert (code, err, len(out.splitlines())) == (0, told, 4)
+        for arguments in (["-n", "3"], ["-n", "4", "--filter", 'category = "none"']):
+            code, _, err = await command(server, "recommend", "u-0", *arguments)
+            assert (code, err) == (0, "")
+
+
 async def test_reasons_for_a_recommendation_stand_below_it(server: Server) -> None:
     await server.client.upsert_items(catalogue())
     await server.client.capture(user_id="mei", text="A long walk along the ridge, hut to hut, with a light backpack")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from penchant.cli.options import DEFAULT_SERVER, Commands, Json, Server, User, connect
-from penchant.cli.output import interest_name, print_details, print_json, print_line, print_table
+from penchant.cli.output import interest_name, print_details, print_json, print_line, print_table, stderr
 from penchant.client import Client
 from penchant.exceptions import NotFoundError
 from penchant.v1.recommendation_service_pb2 import Recommendation, RecommendResponse
@@ -48,10 +48,17 @@ def recommend(
     """
     with connect(server) as client:
         answer = client.recommend(user, page_size=count, filter=filter_, query=query, explain=explain)
+        _tell_of_limit(client, count, len(answer.recommendations))
         if as_json:
             print_json(answer)
         else:
             _show(client, user, answer, explain)
+
+
+def _tell_of_limit(client: Client, asked: int, found: int) -> None:
+    """Say so where it is the server's limit that there are no more."""
+    if found < asked and found == client.server_info().max_page_size:
+        stderr.print(f"the server gives at most {found} at once (limits.page_size)", highlight=False)
 
 
 def _show(client: Client, user: str, answer: RecommendResponse, explain: bool) -> None:
@@ -117,6 +124,7 @@ def find_users(
     with connect(server) as client:
         least = client.server_info().similarity if min_similarity is None else min_similarity
         matches = client.find_users(text=text, item_id=item_id, page_size=count, min_similarity=least)
+        _tell_of_limit(client, count, len(matches))
     if as_json:
         for match in matches:
             print_json(match)
