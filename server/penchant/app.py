@@ -36,7 +36,7 @@ from penchant.v1 import (
 from penchant.validation import Limits, Validator
 from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.engine import Engine
-from penchant_pipelines.errors import PenchantError, WrongState
+from penchant_pipelines.errors import InvalidInput, PenchantError, WrongState
 
 log = structlog.get_logger(__name__)
 
@@ -95,10 +95,12 @@ async def serve(settings: Settings, encoder: Encoder | None = None) -> AsyncIter
     """Run a server for as long as the context lasts; yields the address it listens on.
 
     On leaving: health says NOT_SERVING, new calls are refused, those in hand finish (up to `drain_seconds`),
-    then what is committed is flushed. Raises WrongState where a port or the data folder is taken.
+    then what is committed is flushed. Raises WrongState where a port or the data folder is taken, InvalidInput where
+    an address is none.
     """
-    for listen in filter(None, (settings.listen, settings.metrics_listen)):
-        _check_address(listen)
+    _check_address("listen", settings.listen)
+    if settings.metrics_listen:
+        _check_address("metrics_listen", settings.metrics_listen)
     async with (
         Engine.open(settings, settings.data, encoder) as engine,
         serve_metrics(engine, settings.metrics_listen) as called,
@@ -160,10 +162,14 @@ async def _keep_health(checks: health.aio.HealthServicer, engine: Engine) -> Non
             await checks.set(name, status)
 
 
-def _check_address(listen: str) -> None:
-    """Hear that the address is taken before a model is loaded and a data folder made."""
+def _check_address(key: str, listen: str) -> None:
+    """Hear that the address is taken, or is none, before a model is loaded and a data folder made."""
     host, _, port = listen.rpartition(":")
-    for family, kind, protocol, _, address in socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM):
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise InvalidInput.at(key, f"there is no host {host!r} ({error})") from error
+    for family, kind, protocol, _, address in found:
         try:
             with socket.socket(family, kind, protocol) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -15,12 +15,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -73,10 +74,12 @@ class Settings(BaseSettings, EngineSettings):
 
     @field_validator("metrics_listen")
     @classmethod
-    def _address(cls, value: str) -> str:
+    def _address(cls, value: str, info: ValidationInfo) -> str:
         host, _, port = value.rpartition(":")
         if value and not (host and port.isdigit() and int(port) <= 65_535):
             raise ValueError("must be HOST:PORT, such as 127.0.0.1:9464, or empty")
+        if value and int(port) and value == info.data.get("listen"):
+            raise ValueError("must be another address than `listen`, which is taken by the server itself")
         return value
 
     @field_validator("listen")
@@ -129,6 +132,8 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
                 for problem in error.errors()
             ]
         ) from error
+    except SettingsError as error:  # a variable
+        raise InvalidInput(list(_unreadable_tables())) from error
     except ValueError as error:  # a TOML syntax error
         raise InvalidInput.at("config", f"{config} can't be read: {error}") from error
 
@@ -139,16 +144,38 @@ def strange_variables() -> dict[str, str]:
     They are not refused: a cluster may set some for a service of this name. What begins like a setting and goes on
     wrongly is refused by `load_settings`.
     """
-    keys = {
-        name: name.removeprefix(PREFIX).lower().replace(DELIMITER, ".")
-        for name in os.environ
-        if name != SERVER_VARIABLE
-    }
     return {
         name: _unknown(key)
-        for name, key in keys.items()
-        if name.startswith(PREFIX) and key.partition(".")[0] not in Settings.model_fields
+        for name, key in _variables().items()
+        if name != SERVER_VARIABLE and key.partition(".")[0] not in Settings.model_fields
     }
+
+
+def _variables() -> dict[str, str]:
+    """Variables of the environment that look like settings, each with the key that it would set."""
+    return {
+        name: name[len(PREFIX) :].lower().replace(DELIMITER, ".")
+        for name in os.environ
+        if name.upper().startswith(PREFIX)
+    }
+
+
+def _unreadable_tables() -> Iterator[Violation]:
+    """What of the environment stands for a whole table and is no JSON."""
+    known = list(_keys(Settings.model_construct(), ()))
+    for name, table in _variables().items():
+        single = next((key for key in known if key.startswith(f"{table}.")), None)
+        if single is not None and not _is_json(os.environ[name]):
+            variable = PREFIX + single.upper().replace(".", DELIMITER)
+            yield Violation(name, f"is a table: give it as JSON, or its keys one by one, such as {variable}")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _complaint(key: str, problem: ErrorDetails) -> str:

@@ -25,7 +25,7 @@ from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.interest_service_pb2 import CaptureRequest
 from penchant.v1.signal_pb2 import Post, Signal
 from penchant_pipelines.encoder import Encoder
-from penchant_pipelines.errors import WrongState
+from penchant_pipelines.errors import InvalidInput, WrongState
 
 
 async def test_server_info_counts(server: Server, encoder: Encoder) -> None:
@@ -184,6 +184,13 @@ async def test_a_second_server_gets_neither_the_folder_nor_the_port(
         # Heard before anything was made.
         assert not (tmp_path / "other").exists()
         assert (await server.client.server_info()).signal_count == 0
+
+
+async def test_a_host_that_is_none_is_told_by_its_setting(encoder: Encoder, data: Path) -> None:
+    settings = load_settings(overrides={"data": data, "listen": "127.0.0.1:0", "metrics_listen": "nohost.invalid:9464"})
+    with pytest.raises(InvalidInput, match=r"metrics_listen: there is no host 'nohost\.invalid'"):
+        async with serve(settings, encoder):
+            pass
 
 
 @pytest.mark.parametrize("offset", [0, 40_000])

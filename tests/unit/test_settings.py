@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from penchant.settings import Settings, document, load_settings, strange_variables
+from penchant.settings import PREFIX, Settings, document, load_settings, strange_variables
 from penchant_pipelines.errors import InvalidInput
 
 
@@ -148,6 +148,29 @@ def test_loopback_has_many_names(listen: str) -> None:
 def test_metrics_need_a_host_and_a_port(listen: str) -> None:
     assert list(complaints({"metrics_listen": listen})) == ["metrics_listen"]
     assert load_settings(overrides={"metrics_listen": "[::]:9464"}).metrics_listen == "[::]:9464"
+
+
+def test_metrics_have_an_address_of_their_own() -> None:
+    both = {"listen": "127.0.0.1:50051", "metrics_listen": "127.0.0.1:50051"}
+    assert "another address than `listen`" in complaints(both)["metrics_listen"]
+    # Of each its own free port.
+    load_settings(overrides=dict.fromkeys(both, "127.0.0.1:0"))
+
+
+@pytest.mark.parametrize(
+    ("name", "example"),
+    [("PENCHANT_LIMITS", "PENCHANT_LIMITS__TEXT_BYTES"), ("PENCHANT_INTERESTS__ACTIONS", "__ACTIONS__VIEW__WEIGHT")],
+)
+def test_a_variable_for_a_whole_table_that_is_none_is_named(
+    name: str, example: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENCHANT_ENCODER", '{"dimensions": 128}')
+    assert load_settings().encoder.dimensions == 128
+    monkeypatch.setenv(name, "abc")
+    said = complaints()
+    assert list(said) == [name]
+    assert f"such as {PREFIX}" in said[name]
+    assert example in said[name]
 
 
 @pytest.mark.parametrize(("one", "two"), [("listen", "listen.host"), ("limits.page_size", "limits.page_size.most")])
