@@ -182,9 +182,10 @@ class AsyncClient:
         """Wait until a job has ended, whichever way; as `Client.wait_for_job`."""
         give_up = None if timeout is None else time.monotonic() + timeout
         while (job := await self.job(job_id)).state == JOB_STATE_RUNNING:
-            if give_up is not None and time.monotonic() + interval > give_up:
+            left = interval if give_up is None else give_up - time.monotonic()
+            if left <= 0:
                 raise DeadlineError(f"job {job_id!r} is still running after {timeout:g} s")
-            await asyncio.sleep(interval)
+            await asyncio.sleep(min(interval, left))
         return job
 
     async def call(self, request: Message) -> Any:

@@ -179,9 +179,10 @@ class Client:
         """
         give_up = None if timeout is None else time.monotonic() + timeout
         while (job := self.job(job_id)).state == JOB_STATE_RUNNING:
-            if give_up is not None and time.monotonic() + interval > give_up:
+            left = interval if give_up is None else give_up - time.monotonic()
+            if left <= 0:
                 raise DeadlineError(f"job {job_id!r} is still running after {timeout:g} s")
-            time.sleep(interval)
+            time.sleep(min(interval, left))
         return job
 
     def call(self, request: Message) -> Any:

@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -24,6 +25,7 @@ from penchant.exceptions import (
     from_rpc_error,
     from_status,
 )
+from penchant.v1.admin_service_pb2 import JOB_STATE_RUNNING, JOB_STATE_SUCCEEDED, Job
 from penchant.v1.interest_service_pb2 import CaptureRequest
 from penchant.v1.signal_pb2 import Post, Signal
 
@@ -196,3 +198,30 @@ async def test_a_request_of_the_callers_own_is_left_as_it_is() -> None:
 async def first(answer: Any) -> Any:
     """What a unary call answers, or a stream first."""
     return await (anext(answer) if hasattr(answer, "__anext__") else answer)
+
+
+async def test_a_job_is_waited_for_until_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    end = 0.0
+
+    def job(*_: object) -> Job:
+        return Job(state=JOB_STATE_RUNNING if time.monotonic() < end else JOB_STATE_SUCCEEDED)
+
+    async def job_later(*_: object) -> Job:
+        return job()
+
+    monkeypatch.setattr(Client, "job", job)
+    monkeypatch.setattr(AsyncClient, "job", job_later)
+    async with AsyncClient() as later:
+        with Client() as client:
+            waits: list[Callable[..., Any]] = [
+                lambda *args, **options: asyncio.to_thread(client.wait_for_job, *args, **options),
+                later.wait_for_job,
+            ]
+            for wait in waits:
+                # It ends within the time, though before it would be asked for again.
+                end = time.monotonic() + 0.1
+                assert (await wait("j", timeout=0.4, interval=30)).state == JOB_STATE_SUCCEEDED
+                began, end = time.monotonic(), time.monotonic() + 30
+                with pytest.raises(DeadlineError, match=r"'j' is still running after 0\.4 s"):
+                    await wait("j", timeout=0.4, interval=0.3)
+                assert 0.4 <= time.monotonic() - began < 5
