@@ -3,7 +3,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from penchant.cli.adapters import _figures
 from penchant.cli.mix import _show
-from penchant.cli.output import drift_words
+from penchant.cli.output import drift_words, print_details, print_table
 from penchant.v1.admin_service_pb2 import Mix
 from penchant.v1.interest_service_pb2 import Drift
 
@@ -39,3 +39,16 @@ def test_why_a_mix_is_not_put_to_use_is_told(
 ) -> None:
     _show(Mix(mix_id="m", quality=quality, quality_before=0.4, live=live, weights={"new": 1.0}))
     assert said in capsys.readouterr().out
+
+
+def test_nothing_is_cut_or_wrapped_for_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    item_id, text = "i" * 256, "a word " * 300
+    print_table(("item", "title", "score"), [(item_id, text, 0.5), ("short", "", 0.25)], empty="")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines] == [
+        ["item", "title", "score"],
+        [item_id, *text.split(), "0.500"],
+        ["short", "0.250"],
+    ]
+    print_details([("because of", text)])
+    assert capsys.readouterr().out == f"     because of  {text}\n"

@@ -19,8 +19,8 @@ from rich.text import Text
 from penchant import jsonl
 from penchant.v1.interest_service_pb2 import Drift, Interest, Steering, Trend
 
-# Into a file or a pipe, a table takes the room it needs.
-stdout = Console(width=None if sys.stdout.isatty() else 200)
+# Into a file or a pipe, a table takes the room it needs: an id that is cut can't be copied.
+stdout = Console(width=None if sys.stdout.isatty() else 1_000_000)
 stderr = Console(stderr=True)
 
 # What users wrote must not steer the terminal that it is shown on.
