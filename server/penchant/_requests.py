@@ -31,6 +31,9 @@ Out = TypeVar("Out", covariant=True)
 Returned = TypeVar("Returned")
 Response = TypeVar("Response", bound=Message)
 
+LARGEST_PAGE = 2**31 - 1
+"""A page size that every server cuts to the largest it gives."""
+
 
 @dataclass(frozen=True, slots=True)
 class Method(Generic[P, Out]):

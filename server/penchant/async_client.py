@@ -59,6 +59,7 @@ def _paged(method: Method[P, Iterable[T]]) -> Callable[Concatenate[AsyncClient, 
     @named_after(method)
     async def call(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T]:
         request: Any = method.request(*args, **kwargs)
+        request.page_size = _requests.LARGEST_PAGE
         while True:
             response: Any = await self.call(request)
             for element in method.answer(response):

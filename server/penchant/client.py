@@ -47,6 +47,7 @@ def _paged(method: Method[P, Iterable[T]]) -> Callable[Concatenate[Client, P], G
     @named_after(method)
     def call(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Generator[T]:
         request: Any = method.request(*args, **kwargs)
+        request.page_size = _requests.LARGEST_PAGE
         while True:
             response: Any = self.call(request)
             yield from method.answer(response)

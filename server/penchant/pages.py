@@ -5,10 +5,23 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from penchant_pipelines.errors import InvalidInput
 
+T = TypeVar("T")
+
 _MAC_BYTES = 16
+_DEFAULT_SIZE = 20
+
+
+class PageRequest(Protocol):
+    """A request for a page of a listing."""
+
+    page_size: int
+    page_token: str
 
 
 class PageTokens:
@@ -50,6 +63,33 @@ class PageTokens:
                 "as they were; leave it empty to start from the first page",
             )
         return cursor
+
+    def listing(self, request: PageRequest, maximum: int, parameters: str = "") -> Listing:
+        """Read where a listing goes on, and with how many entries. Raises InvalidInput as `decode_token`."""
+        method = type(request).__name__.removesuffix("Request")
+        cursor = self.decode_token(request.page_token, method, parameters)
+        return Listing(self, method, parameters, cursor, coerce_page_size(request.page_size, _DEFAULT_SIZE, maximum))
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A listing that goes on after `cursor`, which is empty at the first page, with `size` entries."""
+
+    tokens: PageTokens
+    method: str
+    parameters: str
+    cursor: str
+    size: int
+
+    def page(self, found: Sequence[T], cursor: Callable[[T], str]) -> tuple[Sequence[T], str]:
+        """Cut the page from what was found, one entry more than `size` where there are more, and sign the next token.
+
+        `cursor` says where the listing goes on after an entry.
+        """
+        if len(found) <= self.size:
+            return found, ""
+        token = self.tokens.encode_token(self.method, self.parameters, cursor(found[self.size - 1]))
+        return found[: self.size], token
 
 
 def coerce_page_size(requested: int, default: int, maximum: int) -> int:

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -15,9 +16,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from harness import STUBS, Server, StartServer, catalogue, healthy, refused, until
 
-from penchant import app
+from penchant import Client, app
 from penchant.app import SERVICES, serve
 from penchant.exceptions import WrongStateError
+from penchant.pages import Listing, PageTokens
 from penchant.settings import load_settings
 from penchant.v1 import admin_service_pb2 as admin
 from penchant.v1.admin_service_pb2 import CancelJobRequest, JobState, ListJobsRequest
@@ -100,6 +102,27 @@ async def test_jobs_come_in_pages(server: Server) -> None:
     rest = await server.rpc("ListJobs")(ListJobsRequest(page_size=3, page_token=first.next_page_token))
     assert [len(first.jobs), len(rest.jobs), rest.next_page_token] == [3, 1, ""]
     assert first.jobs[0].id == job.id
+
+
+async def test_clients_ask_for_the_largest_pages_that_there_are(
+    start: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    listing = PageTokens.listing
+
+    def noted(*args: Any) -> Listing:
+        found = listing(*args)
+        sizes.append(found.size)
+        return found
+
+    monkeypatch.setattr(PageTokens, "listing", noted)
+    ids = [f"i-{number:03}" for number in range(120)]
+    async with start(**{"limits.page_size": 50}) as server:
+        await server.client.upsert_items(Item(id=item_id, title="Hiking trail") for item_id in ids)
+        assert [item.id async for item in server.client.items()] == ids
+        with Client(server.address) as client:
+            assert await asyncio.to_thread(lambda: [item.id for item in client.items()]) == ids
+    assert sizes == [50] * 6
 
 
 async def test_health_tells_of_every_service(server: Server) -> None:

@@ -1,6 +1,7 @@
 import pytest
 
 from penchant.pages import PageTokens, coerce_page_size
+from penchant.v1.catalog_service_pb2 import ListItemsRequest
 from penchant_pipelines.errors import InvalidInput
 
 TOKENS = PageTokens(b"k" * 32)
@@ -16,6 +17,21 @@ def test_a_token_gives_its_cursor_back(cursor: str) -> None:
 
 def test_no_token_is_the_first_page() -> None:
     assert TOKENS.decode_token("", "ListSignals", "u1") == ""
+
+
+def test_pages_of_a_listing_hold_each_entry_once() -> None:
+    entries, token, pages = range(1, 8), "", []
+    for _ in range(4):
+        listing = TOKENS.listing(ListItemsRequest(page_size=3, page_token=token, filter="f"), 100, "f")
+        found = [entry for entry in entries if entry > int(listing.cursor or 0)][: listing.size + 1]
+        page, token = listing.page(found, str)
+        pages.append(list(page))
+        if not token:
+            break
+        assert TOKENS.decode_token(token, "ListItems", "f") == str(page[-1])
+    assert pages == [[1, 2, 3], [4, 5, 6], [7]]
+    # What fills its last page needs no empty one behind it.
+    assert listing.page([7, 8, 9], str) == ([7, 8, 9], "")
 
 
 def test_the_longest_id_as_cursor_makes_a_token_that_the_contract_lets_in() -> None:

@@ -11,7 +11,7 @@ import grpc
 from google.rpc import code_pb2
 
 from penchant import convert
-from penchant.pages import PageTokens, coerce_page_size
+from penchant.pages import PageTokens
 from penchant.settings import Settings
 from penchant.v1 import admin_service_pb2 as pb
 from penchant.v1 import admin_service_pb2_grpc as pb_grpc
@@ -103,11 +103,11 @@ class AdminService(pb_grpc.AdminServiceServicer):
 
     async def ListMixes(self, request: pb.ListMixesRequest, context: Context) -> pb.ListMixesResponse:
         """Page through mixes, newest first."""
-        size = coerce_page_size(request.page_size, 20, self.settings.limits.page_size)
-        cursor = self.tokens.decode_token(request.page_token, "ListMixes", "")
-        found = await self.engine.mixes.versions(int(cursor) if cursor else None, size + 1)
-        token = self.tokens.encode_token("ListMixes", "", str(found[size - 1][0])) if len(found) > size else ""
-        return pb.ListMixesResponse(mixes=[_mix(version) for _, version in found[:size]], next_page_token=token)
+        listing = self.tokens.listing(request, self.settings.limits.page_size)
+        before = int(listing.cursor) if listing.cursor else None
+        found = await self.engine.mixes.versions(before, listing.size + 1)
+        page, token = listing.page(found, lambda numbered: str(numbered[0]))
+        return pb.ListMixesResponse(mixes=[_mix(version) for _, version in page], next_page_token=token)
 
     async def UseMix(self, request: pb.UseMixRequest, context: Context) -> pb.UseMixResponse:
         """Put a mix to use, or none."""
@@ -124,11 +124,11 @@ class AdminService(pb_grpc.AdminServiceServicer):
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         """Page through jobs, newest first."""
-        size = coerce_page_size(request.page_size, 20, self.settings.limits.page_size)
-        cursor = self.tokens.decode_token(request.page_token, "ListJobs", "")
-        found = await self.engine.jobs.list(int(cursor) if cursor else None, size + 1)
-        token = self.tokens.encode_token("ListJobs", "", str(found[size - 1][0])) if len(found) > size else ""
-        return pb.ListJobsResponse(jobs=[_job(job) for _, job in found[:size]], next_page_token=token)
+        listing = self.tokens.listing(request, self.settings.limits.page_size)
+        before = int(listing.cursor) if listing.cursor else None
+        found = await self.engine.jobs.list(before, listing.size + 1)
+        page, token = listing.page(found, lambda numbered: str(numbered[0]))
+        return pb.ListJobsResponse(jobs=[_job(job) for _, job in page], next_page_token=token)
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
         """Stop a running job."""

@@ -11,7 +11,7 @@ import grpc
 
 from penchant import convert
 from penchant.errors import to_status
-from penchant.pages import PageTokens, coerce_page_size
+from penchant.pages import PageTokens
 from penchant.settings import Settings
 from penchant.v1 import catalog_service_pb2 as pb
 from penchant.v1 import catalog_service_pb2_grpc as pb_grpc
@@ -63,26 +63,22 @@ class CatalogService(pb_grpc.CatalogServiceServicer):
             condition = Filter.parse(request.filter)
         except FilterError as error:
             raise InvalidInput.at("filter", str(error)) from error
-        size = coerce_page_size(request.page_size, 20, self.settings.limits.page_size)
-        cursor = self.tokens.decode_token(request.page_token, "ListItems", request.filter)
+        listing = self.tokens.listing(request, self.settings.limits.page_size, request.filter)
         items = [entry.item for entry in self.engine.catalog.entries.values()]
 
-        def page() -> list[pb.Item]:
+        def find() -> list[pb.Item]:
             ordered = sorted(items, key=lambda item: item.id)
-            start = bisect.bisect_right(ordered, cursor, key=lambda item: item.id) if cursor else 0
+            start = bisect.bisect_right(ordered, listing.cursor, key=lambda item: item.id) if listing.cursor else 0
             found = []
             for item in ordered[start:]:
                 if condition.matches(item):
                     found.append(convert.from_item(item))
-                    if len(found) > size:
+                    if len(found) > listing.size:
                         break
             return found
 
-        found = await asyncio.to_thread(page)
-        token = ""
-        if len(found) > size:
-            token = self.tokens.encode_token("ListItems", request.filter, found[size - 1].id)
-        return pb.ListItemsResponse(items=found[:size], next_page_token=token)
+        page, token = listing.page(await asyncio.to_thread(find), lambda item: item.id)
+        return pb.ListItemsResponse(items=page, next_page_token=token)
 
     async def DeleteItems(self, request: pb.DeleteItemsRequest, context: Context) -> pb.DeleteItemsResponse:
         """Delete items; unknown ids are no error."""

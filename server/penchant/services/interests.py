@@ -13,7 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from penchant import convert
 from penchant.errors import to_status
 from penchant.interceptors import Drain
-from penchant.pages import PageTokens, coerce_page_size
+from penchant.pages import PageTokens
 from penchant.settings import Settings
 from penchant.v1 import interest_service_pb2 as pb
 from penchant.v1 import interest_service_pb2_grpc as pb_grpc
@@ -184,14 +184,11 @@ class InterestService(pb_grpc.InterestServiceServicer):
 
     async def ListSignals(self, request: pb.ListSignalsRequest, context: Context) -> pb.ListSignalsResponse:
         """Page through a user's signals, newest first."""
-        size = coerce_page_size(request.page_size, 20, self.settings.limits.page_size)
-        cursor = self.tokens.decode_token(request.page_token, "ListSignals", request.user_id)
-        found = await asyncio.to_thread(self.engine.live.profiles.signals, request.user_id, _position(cursor), size + 1)
-        token = ""
-        if len(found) > size:
-            last = found[size - 1]
-            token = self.tokens.encode_token("ListSignals", request.user_id, f"{last.time}:{last.id}")
-        return pb.ListSignalsResponse(signals=map(convert.from_signal, found[:size]), next_page_token=token)
+        listing = self.tokens.listing(request, self.settings.limits.page_size, request.user_id)
+        before = _position(listing.cursor)
+        found = await asyncio.to_thread(self.engine.live.profiles.signals, request.user_id, before, listing.size + 1)
+        page, token = listing.page(found, lambda signal: f"{signal.time}:{signal.id}")
+        return pb.ListSignalsResponse(signals=map(convert.from_signal, page), next_page_token=token)
 
     async def ExportUser(self, request: pb.ExportUserRequest, context: Context) -> AsyncIterator[pb.ExportUserResponse]:
         """Stream all that is held about a user: the profile, ids merged into it, words that steered, then signals."""
