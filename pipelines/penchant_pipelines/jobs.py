@@ -38,7 +38,10 @@ class JobState(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as it stands. Times in µs; `error` is empty unless it failed."""
+    """A job as it stands. Times in µs; `error` is empty unless it failed.
+
+    `error_kind` is the error's name in the tree of domain errors; empty where it is none of them.
+    """
 
     id: str
     kind: str
@@ -46,6 +49,7 @@ class Job:
     done_count: int
     total_count: int
     error: str
+    error_kind: str
     create_time: int
     end_time: int | None
 
@@ -66,6 +70,7 @@ class Jobs:
                 table.c.state == JobState.RUNNING,
                 state=JobState.FAILED,
                 error="the server stopped while the job ran; start it again",
+                error_kind=Unavailable.__name__,
                 end_time=now(),
             )
         )
@@ -83,7 +88,7 @@ class Jobs:
         # One that has ended stays among the running until that is written; nobody need wait for it.
         if any(job.kind == kind and job.state is JobState.RUNNING for job, _ in self._running.values()):
             raise WrongState("JOB_RUNNING", f"a {kind} job is running; wait for it or cancel it")
-        job = Job(job_id or self.new_id(), kind, JobState.RUNNING, 0, 0, "", now(), None)
+        job = Job(job_id or self.new_id(), kind, JobState.RUNNING, 0, 0, "", "", now(), None)
         # Taken before the first await, so that two calls at once can't both pass the check above.
         kept = asyncio.create_task(self._writer.submit(lambda ledger: _insert(ledger, job)))
         task = asyncio.create_task(self._run(job, work, kept), name=f"job-{kind}")
@@ -155,7 +160,7 @@ class Jobs:
         except asyncio.CancelledError:
             self._note(job.id, state=JobState.CANCELLED)
         except PenchantError as error:
-            self._note(job.id, state=JobState.FAILED, error=error.message)
+            self._note(job.id, state=JobState.FAILED, error=error.message, error_kind=_kind(error))
         except Exception:
             log.exception("job.failed", job_id=job.id, kind=job.kind)
             self._note(job.id, state=JobState.FAILED, error="internal error; see the server's log")
@@ -181,6 +186,7 @@ class Jobs:
                 done_count=job.done_count,
                 total_count=job.total_count,
                 error=job.error,
+                error_kind=job.error_kind,
                 end_time=job.end_time,
             )
         )
@@ -197,6 +203,7 @@ class Jobs:
                         row.done_count,
                         row.total_count,
                         row.error,
+                        row.error_kind,
                         row.create_time,
                         row.end_time,
                     ),
@@ -209,8 +216,13 @@ async def no_progress(_done: int, _total: int) -> None:
     """Report to nobody."""
 
 
+def _kind(error: PenchantError) -> str:
+    return next(kind.__name__ for kind in PenchantError.__subclasses__() if isinstance(error, kind))
+
+
 def _insert(ledger: Ledger, job: Job) -> Callable[[], None]:
-    values = {"state": int(job.state), "done_count": 0, "total_count": 0, "error": "", "end_time": None}
+    values: dict[str, Any] = {"state": int(job.state), "done_count": 0, "total_count": 0, "end_time": None}
+    values |= {"error": "", "error_kind": ""}
     statement = insert(table).values(id=job.id, kind=job.kind, create_time=job.create_time, **values)
     ledger.connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
     return nothing

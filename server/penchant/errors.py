@@ -67,6 +67,11 @@ def to_status(error: BaseException) -> status_pb2.Status:
     return status
 
 
+def code_of(kind: str) -> int:
+    """Return the code of a domain error by the name of its class; INTERNAL where there is none of that name."""
+    return next((code for known, code in _CODES.items() if known.__name__ == kind), code_pb2.INTERNAL)
+
+
 def _internal() -> status_pb2.Status:
     request_id = structlog.contextvars.get_contextvars().get("request_id", "")
     status = status_pb2.Status(code=code_pb2.INTERNAL, message="internal error")

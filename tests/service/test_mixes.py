@@ -282,14 +282,18 @@ async def test_own_posts_are_a_reason_so_far_as_they_decided(
             assert min(heard) < 0.2 < max(heard)
 
 
-async def test_too_little_to_learn_from_is_said(server: Server) -> None:
-    await server.client.upsert_items(items())
-    assert [r.error async for r in server.client.capture_many(signals(users=3, days=4)) if r.error] == []
-    job = (await server.rpc("LearnMix")(LearnMixRequest())).job
-    ended = await server.client.wait_for_job(job.id, timeout=30, interval=0.05)
-    assert ended.state == JobState.JOB_STATE_FAILED
-    assert "a mix needs 40" in ended.error.message
-    assert await mixes(server) == []
+async def test_too_little_to_learn_from_is_said(start: StartServer) -> None:
+    async with start() as server:
+        await server.client.upsert_items(items())
+        assert [r.error async for r in server.client.capture_many(signals(users=3, days=4)) if r.error] == []
+        job = (await server.rpc("LearnMix")(LearnMixRequest())).job
+        ended = await server.client.wait_for_job(job.id, timeout=30, interval=0.05)
+        assert ended.state == JobState.JOB_STATE_FAILED
+        assert "a mix needs 40" in ended.error.message
+        assert ended.error.code == grpc.StatusCode.FAILED_PRECONDITION.value[0]
+        assert await mixes(server) == []
+    async with start() as server:
+        assert await server.client.job(job.id) == ended
 
 
 async def test_the_command_line_leads_through_the_life_of_a_mix(server: Server) -> None:

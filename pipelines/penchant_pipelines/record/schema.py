@@ -261,6 +261,7 @@ jobs = Table(
     Column("done_count", BigInteger, nullable=False),
     Column("total_count", BigInteger, nullable=False),
     Column("error", Text, nullable=False),
+    Column("error_kind", String, nullable=False, server_default=text("''")),
     Column("create_time", BigInteger, nullable=False),
     Column("end_time", BigInteger),
 )

@@ -8,9 +8,9 @@ from importlib.metadata import version
 from typing import Any
 
 import grpc
-from google.rpc import code_pb2
 
 from penchant import convert
+from penchant.errors import code_of
 from penchant.pages import PageTokens
 from penchant.settings import Settings
 from penchant.v1 import admin_service_pb2 as pb
@@ -204,7 +204,7 @@ def _job(job: Job) -> pb.Job:
         create_time=convert.timestamp(job.create_time),
     )
     if job.error:
-        message.error.code = code_pb2.INTERNAL
+        message.error.code = code_of(job.error_kind)
         message.error.message = job.error
     if job.end_time is not None:
         message.end_time.CopyFrom(convert.timestamp(job.end_time))
