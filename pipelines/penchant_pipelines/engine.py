@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-import time
 import unicodedata
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from penchant_pipelines.adapters import Adapters
 from penchant_pipelines.capture import NOTHING, Capture, Reader
 from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
+from penchant_pipelines.erasure import Purge
 from penchant_pipelines.errors import InvalidInput, NotFound, Unavailable, WrongState
 from penchant_pipelines.experiment import Experiment, Report
 from penchant_pipelines.index import IndexSettings, IndexStore, IndexUnavailable, open_index_store
@@ -59,16 +58,8 @@ LEARNING_PAUSE_SECONDS = 600.0
 """Pause between looks whether a new mix is due."""
 HEAL_SECONDS = 30.0
 """Pause between attempts to rebuild an index that is away."""
-PURGE_SECONDS = 60.0
-"""How long an erasure waits for others before the index is rebuilt without what they erased."""
-REWRITING_SHARE = 0.01
-"""Most of the time that may go into writing the record anew."""
-LOG_PAUSE_SECONDS = 0.05
-"""Pause between attempts to empty the write-ahead log while others read or write."""
 COUNT_SECONDS = 1.0
 """How long what was undone waits for others before the items are counted again."""
-ERASURE_SECONDS = 1.0
-"""How long an erasure that is asked for waits for the log to be emptied; it is emptied later otherwise."""
 
 
 class EngineSettings(Section):
@@ -102,10 +93,7 @@ class Engine:
         self.catalog = catalog
         self.watchers = Watchers()
         self._loop = asyncio.get_running_loop()
-        self._erased = asyncio.Event()
         self._to_count = asyncio.Event()
-        self._to_rewrite = asyncio.Event()
-        self._log_in_use = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
         self._profile_cache: ProfileCache = ProfileCache(maxsize=PROFILES_AT_HAND)
         self._secret = record.secret("receipts")
@@ -114,6 +102,7 @@ class Engine:
         self.jobs = Jobs(record, self.writer)
         self._reader = Reader(TextPipeline(settings.text, record.folder / "cache"))
         self._store = store
+        self._purge = Purge(record, self.writer, self._indexed, self._rebuild_unasked)
         self.mixes = Mixes(record, self.writer, self.jobs, catalog)
         shared = Shared(
             record,
@@ -192,11 +181,10 @@ class Engine:
         await self.adapters.resume()
         if self.settings.recommend.learn_mixes:
             self._keep_up("learn-mixes", self._learn_if_due)
-        if await asyncio.to_thread(self._unpurged):
-            self._to_rewrite.set()
-        self._keep_up("purge-record", self._purge_record)
-        self._keep_up("purge-index", self._purge_index)
-        self._keep_up("purge-log", self._purge_log)
+        await self._purge.start()
+        self._keep_up("purge-record", self._purge.rewrite_record)
+        self._keep_up("purge-index", self._purge.rebuild_indexes)
+        self._keep_up("purge-log", self._purge.empty_log)
         self._keep_up("count-again", self._count_again)
         self._in_background("write-summaries", self.summaries.run())
 
@@ -294,14 +282,8 @@ class Engine:
             receipt = await self.writer.submit(lambda ledger: ledger.erase(user_id, now()))
             for space in self.adapters.serving.kept:
                 space.encoder.forget()
-            self._erased.set()
-            self._to_rewrite.set()
             await self._counted()
-            try:
-                async with asyncio.timeout(ERASURE_SECONDS):
-                    await self._empty_log()
-            except Exception:  # too many readers, or a full disk: it is erased all the same
-                self._log_in_use.set()
+            await self._purge.erased()
             return receipt
 
         # Whoever gives up waiting has asked for all of it.
@@ -389,16 +371,6 @@ class Engine:
 
         self._in_background("heal-index", heal())
 
-    async def _purge_log(self) -> None:
-        """Empty the write-ahead log that an erasure had to leave to others, as soon as they are done with it."""
-        await self._log_in_use.wait()
-        self._log_in_use.clear()
-        try:
-            await self._empty_log()
-        except Exception:
-            self._log_in_use.set()
-            raise
-
     async def _count_again(self) -> None:
         await self._to_count.wait()
         await asyncio.sleep(COUNT_SECONDS)
@@ -413,65 +385,6 @@ class Engine:
             log.exception("count.failed")
         if self.catalog.due:
             self._to_count.set()
-
-    async def _purge_index(self) -> None:
-        """Some time after an erasure, rebuild each index that holds what was erased. Coalesces erasures.
-
-        A vector deleted from an index stays in its files. Before the first, the start rebuilds what a stop cut off.
-        """
-        await self._erased.wait()
-        await asyncio.sleep(PURGE_SECONDS)
-        self._erased.clear()
-        try:
-            for space in await asyncio.to_thread(self._holding_erased):
-                await self._rebuild_unasked(space)
-        finally:
-            # It failed, was cancelled, or somebody else was erased meanwhile.
-            if await asyncio.to_thread(self._holding_erased):
-                self._erased.set()
-
-    async def _purge_record(self) -> None:
-        """Some time after an erasure, write the record's file anew, without what is left in its pages."""
-        await self._to_rewrite.wait()
-        await asyncio.sleep(PURGE_SECONDS)
-        self._to_rewrite.clear()
-        held_up = 0.0
-
-        def rewrite() -> None:
-            nonlocal held_up
-            begun = time.monotonic()
-            try:
-                self.record.rewrite()
-            finally:
-                held_up = time.monotonic() - begun
-
-        try:
-            if receipts := await asyncio.to_thread(self._unpurged):
-                await self.writer.alone(rewrite)
-                await self._empty_log()
-                await self.writer.submit(partial(_purged, receipts=receipts))
-        except asyncio.CancelledError:
-            self.record.interrupt()  # it is still owed, and a stop can't wait that long
-            raise
-        except Exception:
-            log.exception("record.not_rewritten")
-            self._to_rewrite.set()
-        # Who writes is held up meanwhile: hardly ever, however many are erased and however often it fails.
-        await asyncio.sleep(held_up / REWRITING_SHARE)
-
-    def _unpurged(self) -> Sequence[str]:
-        """Receipts of erasures after which the record was not written anew."""
-        table = schema.receipts
-        with self.record.read() as connection:
-            return connection.execute(sa.select(table.c.id).where(sa.not_(table.c.purged))).scalars().all()
-
-    def _holding_erased(self) -> list[Space]:
-        return [space for space in self._indexed() if space.relay.holds_erased()]
-
-    async def _empty_log(self) -> None:
-        """Empty the write-ahead log as soon as nobody reads or writes."""
-        while not await asyncio.to_thread(self.record.truncate_log):  # noqa: ASYNC110 - a pace, not a wait
-            await asyncio.sleep(LOG_PAUSE_SECONDS)
 
     async def _rebuild_unasked(self, space: Space) -> None:
         """Rebuild the index of a space without a job; whoever calls looks whether it must be tried again."""
@@ -551,14 +464,6 @@ def _readable(folder: Path) -> Iterator[None]:
 def _write_nothing_new(ledger: Ledger) -> Callable[[], None]:
     """Write a page as it was: an empty transaction would not touch the disk."""
     ledger.connection.exec_driver_sql("PRAGMA user_version = 0")
-    return nothing
-
-
-def _purged(ledger: Ledger, receipts: Sequence[str]) -> Callable[[], None]:
-    table = schema.receipts
-    for start in range(0, len(receipts), 500):
-        done = table.update().where(table.c.id.in_(receipts[start : start + 500]))
-        ledger.connection.execute(done.values(purged=True))
     return nothing
 
 

@@ -41,7 +41,7 @@ from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.interest_service_pb2 import CaptureRequest, StreamCaptureRequest, WatchProfilesRequest
 from penchant.v1.recommendation_service_pb2 import FindUsersRequest
 from penchant.v1.signal_pb2 import Post, Signal
-from penchant_pipelines import engine
+from penchant_pipelines import engine, erasure
 from penchant_pipelines.index.chroma import SEAL, EmbeddedStore
 from penchant_pipelines.record.record import FILE
 
@@ -330,7 +330,7 @@ async def test_an_index_that_is_away_is_tried_again_in_one_line_each(
     start: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "HEAL_SECONDS", 0.05)
-    monkeypatch.setattr(engine, "PURGE_SECONDS", 0.05)
+    monkeypatch.setattr(erasure, "PURGE_SECONDS", 0.05)
     async with start() as server:
         for user in ("ann", "gone"):
             await server.client.capture(user_id=user, text="Bouldering and climbing gyms")

@@ -14,7 +14,7 @@ from harness import Server, StartServer, catalogue, until
 from penchant.exceptions import NotFoundError
 from penchant.v1.interest_service_pb2 import Profile
 from penchant.v1.signal_pb2 import Post, Signal
-from penchant_pipelines import engine
+from penchant_pipelines import engine, erasure
 from penchant_pipelines.index.base import unit_rows
 from penchant_pipelines.index.relay import Relay
 from penchant_pipelines.jobs import Progress
@@ -142,7 +142,7 @@ async def test_nothing_erased_stays_in_the_files_of_the_index(
         assert [m.user_id for m in await server.client.find_users(text="Quokkas of Rottnest")] == ["stays"]
 
     if not stopped:
-        monkeypatch.setattr(engine, "PURGE_SECONDS", 0.2)
+        monkeypatch.setattr(erasure, "PURGE_SECONDS", 0.2)
         monkeypatch.setattr(Relay, "rebuild", failing_once)
     async with start() as server:
         await server.client.capture(user_id="gone", text="Zugspitze summit ridgewalk")
@@ -190,13 +190,13 @@ async def test_after_an_erasure_the_record_is_written_anew_be_it_at_the_next_sta
     monkeypatch.setattr(Record, "rewrite", watched)
     monkeypatch.setattr(engine, "HEAL_SECONDS", 0.1)
     if not stopped:
-        monkeypatch.setattr(engine, "PURGE_SECONDS", 0.1)
+        monkeypatch.setattr(erasure, "PURGE_SECONDS", 0.1)
     async with start() as server:
         await server.client.capture(user_id="gone", text="Zugspitze summit ridgewalk")
         await server.client.delete_user("gone")
         if not stopped:
             await until(purged)
-    monkeypatch.setattr(engine, "PURGE_SECONDS", 0.1)
+    monkeypatch.setattr(erasure, "PURGE_SECONDS", 0.1)
     async with start() as server:
         await until(purged)
         assert len(rewritten) == 2
