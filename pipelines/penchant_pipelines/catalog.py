@@ -26,6 +26,7 @@ from penchant_pipelines.recommend.words import Words
 from penchant_pipelines.record import Record, rows, schema
 from penchant_pipelines.record.commit import Commit, Touched
 from penchant_pipelines.record.rows import Vector
+from penchant_pipelines.tasks import to_the_end
 
 POPULARITY_HALF_LIFE_DAYS = 30.0
 _POPULARITY = CROWD_HALF_LIVES_DAYS.index(POPULARITY_HALF_LIFE_DAYS)
@@ -285,8 +286,11 @@ class Catalog:
 
     async def listen(self, record: Record, space: int) -> None:
         """Keep what posts say of items in a space; comes back once what they said before has been read."""
-        if space in self.voices and space not in self._reset:
-            return
+        if space not in self.voices or space in self._reset:
+            # Who gives up waiting must not make those that come after begin anew.
+            await to_the_end(self._listen(record, space))
+
+    async def _listen(self, record: Record, space: int) -> None:
         async with self._listening:
             if space in self.voices or space not in self.vectors:
                 return

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from hashlib import sha256
 from html.parser import HTMLParser
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import node
 import pytest
 from command_line import run, write_small_log
 
 FEW = ["penchant", "ewma", "popularity", "random"]
+ONLY = [word for name in FEW for word in ("--only", name)] + ["--seed", "3"]
+BROWSER = Path(__file__).parents[1] / "browser"
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +74,18 @@ def check_figures(report: dict[str, Any]) -> None:
         assert difference == pytest.approx(ours - theirs, abs=2e-6)
 
 
-@pytest.mark.slow
-def test_a_log_is_replayed_and_reported_the_same_each_time(folder: Path) -> None:
-    only = [word for name in FEW for word in ("--only", name)]
-    pages = [folder / "first.html", folder / "second.html"]
-    code, out, err = evaluate(folder, "first.json", *only, "--seed", "3", "--html", str(pages[0]))
+@pytest.fixture(scope="module")
+def evaluated(folder: Path) -> tuple[str, str]:
+    """What the command says while it makes `first.json` and `first.html`: stdout, stderr."""
+    code, out, err = evaluate(folder, "first.json", *ONLY, "--html", str(folder / "first.html"))
     assert code == 0, err
+    return out, err
+
+
+@pytest.mark.slow
+def test_a_log_is_replayed_and_reported_the_same_each_time(folder: Path, evaluated: tuple[str, str]) -> None:
+    pages = [folder / "first.html", folder / "second.html"]
+    out, err = evaluated
     assert "left out: signals.jsonl line 421: user_id: must not be empty" in err
     assert "30 users" in out
     assert all(name in out for name in FEW)
@@ -92,7 +102,7 @@ def test_a_log_is_replayed_and_reported_the_same_each_time(folder: Path) -> None
     assert "[difference, low, high, p]" in report["reading"]
     assert len(report["seeds"]["random"]) == report["protocol"]["seeds"] == 2
 
-    evaluate(folder, "second.json", *only, "--seed", "3", "--html", str(pages[1]))
+    evaluate(folder, "second.json", *ONLY, "--html", str(pages[1]))
     evaluate(folder, "other.json", "--only", "random", "--seed", "4")
     first, second, other = ((folder / f"{name}.json").read_bytes() for name in ("first", "second", "other"))
     assert first == second
@@ -107,6 +117,45 @@ def test_a_log_is_replayed_and_reported_the_same_each_time(folder: Path) -> None
     assert not re.findall(r"url\((?!#)|@import", text)
     assert text.count("<svg") == 2
     assert all(name in text for name in FEW)
+
+
+@pytest.fixture(scope="module")
+def looks(folder: Path, evaluated: tuple[str, str]) -> dict[tuple[str, str], dict[str, Any]]:
+    """What a reader meets on the page in a browser, by screen and colour scheme."""
+    browser = folder / "browser"
+    node.install(BROWSER, browser)
+    looked = node.run(browser, "look.mjs", folder / "first.html")
+    shutil.rmtree(browser)  # a browser takes 300 MB
+    assert (looked.returncode, looked.stderr) == (0, "")
+    return {(look["screen"], look["scheme"]): look for look in json.loads(looked.stdout)}
+
+
+@pytest.mark.slow
+def test_a_reader_sees_all_of_the_page_and_nothing_else_is_asked_for(
+    folder: Path, looks: dict[tuple[str, str], dict[str, Any]]
+) -> None:
+    assert set(looks) == {(screen, scheme) for screen in ("phone", "desk") for scheme in ("light", "dark")}
+    for (screen, _), look in looks.items():
+        assert "Penchant" in look["title"]
+        assert look["requests"] == [(folder / "first.html").as_uri()]
+        assert look["messages"] == []
+        assert look["overflow"] == 0
+        assert len(look["plots"]) == 2
+        for plot in look["plots"]:
+            assert plot["texts"] >= 8
+            assert plot["smallest"] >= 12
+            assert plot["cut"] == []
+        # What is wider than the screen is scrolled by key, part by part.
+        assert all(part["focused"] for part in look["scrolled"])
+        assert all((part["moved"] > 0) == (part["beyond"] > 0) for part in look["scrolled"])
+        assert any(part["beyond"] for part in look["scrolled"]) == (screen == "phone")
+    assert looks["desk", "light"]["paper"] != looks["desk", "dark"]["paper"]
+
+
+@pytest.mark.slow
+def test_it_is_readable_for_everybody(looks: dict[tuple[str, str], dict[str, Any]]) -> None:
+    """By the rules of axe: contrast in either scheme, names, order, landmarks."""
+    assert {place: look["violations"] for place, look in looks.items() if look["violations"]} == {}
 
 
 def test_settings_that_are_tried_change_no_question(folder: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -462,6 +463,27 @@ async def test_who_could_not_listen_can_later(live: Live, monkeypatch: pytest.Mo
         with pytest.raises(ZeroDivisionError):
             await live.catalog.listen(live.record, 1)
     await live.catalog.listen(live.record, 1)
+    await live.check()
+
+
+async def test_who_gives_up_waiting_leaves_what_was_read_to_others(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    await live.upsert()
+    await live.write(axis(2))
+    await live.follow()
+    del live.catalog.voices[1]
+    read, loop = live.catalog._read_posts, asyncio.get_running_loop()
+
+    def given_up(*of: Any) -> Any:
+        loop.call_soon_threadsafe(waiting.cancel)
+        time.sleep(0.1)
+        return read(*of)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(live.catalog, "_read_posts", given_up)
+        waiting = asyncio.create_task(live.catalog.listen(live.record, 1))
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    assert 1 in live.catalog.voices
     await live.check()
 
 
