@@ -14,6 +14,7 @@ import pytest
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import hypothesis
+import structlog
 
 from penchant_pipelines import stock
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
@@ -24,6 +25,13 @@ from penchant_pipelines.interests import Calibration, calibrate
 # An example may wait for a core that another test has.
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_ever() -> Iterator[None]:
+    """Undo what a command that ran in this process set for all logs."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
