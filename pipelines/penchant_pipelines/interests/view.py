@@ -246,7 +246,7 @@ def trend(profile: Profile, interest: Interest, since: int, as_of: int, blender:
     short_rate, long_rate = float(rates[-1]), float(rates[:-1].sum())
     # One signal or day more than usual is chance: of a monthly habit, each would look like a rise.
     signal = float(masses[FOREVER]) / max(interest.signal_count, 1)
-    day = sum(float(profile.mass_of(each)[FOREVER]) for each in profile.interests) / (profile.days + 1)
+    day = profile.pace.clock / (profile.days + 1)
     chance = max(signal, day) / float(windows[-1])
     heading = pace.heading(interest.pace, profile.pace)
     if heading > 0 or short_rate > 1.5 * long_rate + chance:
