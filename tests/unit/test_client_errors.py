@@ -322,7 +322,7 @@ async def test_no_more_is_read_than_is_under_way_and_who_stops_takes_back_what_i
         return BatchCaptureResponse(results=[CaptureResponse(signal_id="s-0")])
 
     async with server_of(GetServerInfo=info, BatchCapture=capture) as address, asyncio.timeout(20):
-        async with AsyncClient(address) as client:
+        async with AsyncClient(address, timeout=60) as client:
             results = client.capture_many(endless())
             assert (await anext(results)).signal.id == "s-0"
             await asyncio.sleep(0.1)
@@ -330,7 +330,7 @@ async def test_no_more_is_read_than_is_under_way_and_who_stops_takes_back_what_i
             await given_up.acquire()
             assert len(drawn) <= 4
         drawn.clear()
-        with Client(address) as blocking:
+        with Client(address, timeout=60) as blocking:
             taken = blocking.capture_many(endless())
             assert (await asyncio.to_thread(next, taken)).signal.id == "s-0"
             await asyncio.sleep(0.1)
