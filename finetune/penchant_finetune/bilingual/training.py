@@ -47,8 +47,10 @@ CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that a run depends on beside its data."""
+    """What a run is begun with: whoever goes on with it must bring the same."""
 
+    data_digest: str = ""
+    """Of what it learns from, as `corpus.digest` tells it."""
     word_count: int = 72_000
     """Words beside the single characters."""
     steps: int = 4_500
