@@ -13,9 +13,10 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from penchant_finetune.bilingual import evaluate, training
+from penchant_finetune.bilingual import export as bilingual_export
 from penchant_finetune.bilingual.__main__ import main
 from penchant_finetune.bilingual.corpus import FILES, Corpus, Graded, Topical, digest, share
-from penchant_finetune.bilingual.export import export
+from penchant_finetune.bilingual.export import MEASURES, export
 from penchant_finetune.bilingual.measures import retrieval, topic_accuracy
 from penchant_finetune.bilingual.rewriting import chinese_words, rewritten
 from penchant_finetune.bilingual.second_teacher import Bridge, lessons, open_multilingual, word_meanings
@@ -34,7 +35,7 @@ from penchant_finetune.bilingual.training import (
 )
 from penchant_finetune.bilingual.vocabulary import first_rows, meaning, rows_by_meaning
 from penchant_pipelines.encoder import EncoderSettings, open_encoder
-from penchant_pipelines.encoder.adapter import open_adapter, write_manifest
+from penchant_pipelines.encoder.adapter import check_adapter, open_adapter
 from penchant_pipelines.encoder.sentence import embedded_model
 from penchant_pipelines.encoder.tokenizer import add_words
 from penchant_pipelines.encoder.words import WordVocabulary, word_embedding
@@ -93,12 +94,18 @@ def some_data(folder: Path) -> Path:
     return folder
 
 
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
 def rows_of(run: Training) -> Any:
     return run.student.embedding.words.weight.detach().clone()
 
 
 @pytest.mark.usefixtures("small")
-def test_training_brings_chinese_to_its_english_and_the_best_state_is_exported(tmp_path: Path) -> None:
+def test_training_brings_chinese_to_its_english_and_the_best_state_is_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = a_run(tmp_path)
     with torch.no_grad():
         before = float(run.loss("parallel", PAIRS))
@@ -106,11 +113,30 @@ def test_training_brings_chinese_to_its_english_and_the_best_state_is_exported(t
     assert run.run(lambda: {"score": next(scores)}) == 24
     with torch.no_grad():
         assert float(run.loss("parallel", PAIRS)) < before
-    export(tmp_path, tmp_path / "adapter")
-    assert '"step": 16' in (tmp_path / "adapter" / "run.json").read_text()
+    adapter = tmp_path / "adapter"
+    with monkeypatch.context() as patch:
+        patch.setattr(bilingual_export, "save_file", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            export(tmp_path, adapter)
+    assert not adapter.exists()
+    export(tmp_path, adapter)
+    assert '"step": 16' in (adapter / "run.json").read_text()
+    # Nobody can load it before it says how good it is.
+    described = ["evaluate", "--data", str(tmp_path), "--adapter", str(adapter), "--describe"]
+    monkeypatch.setattr(sys, "argv", described)
+    monkeypatch.setattr(evaluate, "figures", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.main()
+    with pytest.raises(WrongState, match=r"holds no penchant\.json"):
+        check_adapter(adapter)
+    monkeypatch.setattr(evaluate, "figures", lambda encoder, *_: dict.fromkeys(MEASURES, retrieval(encoder, PAIRS)))
+    monkeypatch.setattr(evaluate, "english_kept", lambda *_: 0.9)
+    monkeypatch.setattr(evaluate, "token_costs", lambda *_: {"token_ratio": 0.5, "unknown": 0.0})
+    evaluate.main()
+    assert check_adapter(adapter).metrics["tatoeba_zh_en"] == 1.0
+    assert "| zh → en, Tatoeba 1,000, top 1 | 1.0000 |" in (adapter / "README.md").read_text()
     plain = open_encoder(EncoderSettings(model=str(embedded_model())))
-    write_manifest(tmp_path / "adapter", plain.space_id, plain.dimensions, {})
-    encoder = open_adapter(EncoderSettings(model=str(embedded_model())), tmp_path / "adapter", plain)
+    encoder = open_adapter(EncoderSettings(model=str(embedded_model())), adapter, plain)
     assert retrieval(encoder, PAIRS) == 1.0
 
 

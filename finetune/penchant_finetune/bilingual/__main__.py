@@ -154,7 +154,9 @@ def main() -> None:
 
     print(f"start {judged()} {time.monotonic() - started:.0f} s", flush=True)
     training.run(judged)
-    export(arguments.run, arguments.run / "adapter")
+    adapter = arguments.run / "adapter"
+    if not adapter.exists():  # else it is this run's already, maybe with its card
+        export(arguments.run, adapter)
 
 
 if __name__ == "__main__":
