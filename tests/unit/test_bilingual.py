@@ -12,7 +12,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from penchant_finetune.bilingual import evaluate, training
+from penchant_finetune.bilingual import corpus, evaluate, training
 from penchant_finetune.bilingual import export as bilingual_export
 from penchant_finetune.bilingual.__main__ import main
 from penchant_finetune.bilingual.corpus import FILES, Corpus, Graded, Topical, digest, share
@@ -92,6 +92,25 @@ def some_data(folder: Path) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"")
     return folder
+
+
+def test_nothing_that_is_measured_on_is_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pairs(kind: str, count: int) -> list[dict[str, str]]:
+        return [{"zh": f"{kind}{number}。", "en": f"{kind} {number}"} for number in range(count)]
+
+    rows: dict[str, list[dict[str, Any]]] = {file: [] for file in FILES.values()}
+    rows[FILES["tatoeba"]], rows[FILES["lctt_titles"]] = pairs("句", 6100), pairs("题", 4100)
+    rows[FILES["goodreads"]] = rows[FILES["lastfm"]] = [{"text": f"title {number}"} for number in range(2000)]
+    sides = [row["zh"] for row in rows[FILES["tatoeba"]] + rows[FILES["lctt_titles"]]]
+    rows[FILES["pairs"]] = [{"a": zh, "b": f"又{zh}", "label": "same", "set": "LCQMC"} for zh in sides]
+    monkeypatch.setattr(corpus, "read_lines", lambda file: rows[str(file)])
+    monkeypatch.setattr(corpus, "read", lambda text, _: text)
+    parts = corpus.read_corpus_parts(Path())
+    held = {text for part in parts for pair in part.parallel + part.titles for text in pair}
+    learnt = corpus.read_corpus(Path(), 1, 100_000)
+    assert len(held) == 6000
+    assert len(learnt.paraphrases) == len(sides) - 3000
+    assert not held & {*learnt.chinese, *learnt.english, *learnt.reading}
 
 
 def interrupted(*_: object, **__: object) -> None:

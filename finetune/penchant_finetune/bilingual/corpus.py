@@ -99,6 +99,12 @@ class Held:
     parallel: list[tuple[str, str]] = field(default_factory=list)
     titles: list[tuple[str, str]] = field(default_factory=list)
 
+    def texts(self) -> set[str]:
+        """All of its texts."""
+        return {text for pair in self.parallel + self.titles for text in pair} | {
+            text for graded in self.graded for text in (graded.a, graded.b)
+        }
+
 
 def read_corpus_parts(folder: Path) -> tuple[Held, Held]:
     """What is set aside: the development part and the test part."""
@@ -114,22 +120,18 @@ def read_corpus_parts(folder: Path) -> tuple[Held, Held]:
 def read_corpus(folder: Path, seed: int, reading: int) -> Corpus:
     """Read everything below `folder` that may be learnt from, with `reading` sentences that nobody translated."""
     corpus = Corpus()
-    development, test = read_corpus_parts(folder)
+    held = set[str]().union(*(part.texts() for part in read_corpus_parts(folder)))
     for name, learnt in (("tatoeba", corpus.parallel), ("lctt_titles", corpus.titles)):
-        pairs = development.parallel + test.parallel if name == "tatoeba" else development.titles + test.titles
-        held = {text for pair in pairs for text in pair}
         learnt += [pair for pair in _translations(folder, name) if held.isdisjoint(pair)]
-    held_titles = {zh for zh, _ in development.titles + test.titles}
-    asked = {text for part in (development, test) for g in part.graded for text in (g.a, g.b)}
     for row in read_lines(folder / FILES["stsb_train"]):
         graded = Graded(read(row["a"], "zh"), read(row["b"], "zh"), float(row["score"]))
-        if asked.isdisjoint((graded.a, graded.b)):
+        if held.isdisjoint((graded.a, graded.b)):
             corpus.graded.append(graded)
-    corpus.paraphrases = _paraphrases(folder / FILES["pairs"], asked)
+    corpus.paraphrases = _paraphrases(folder / FILES["pairs"], held)
     draw = random.Random(seed)
     for row in read_lines(folder / FILES["lctt_articles"]):
         title = read(row["title"], "zh")
-        if title in held_titles:
+        if title in held:
             continue
         spans = _spans(read(row["text"][:3000].removeprefix(row["title"]), "zh"))
         corpus.passages += [(title, span) for span in spans[:1]]
@@ -165,7 +167,7 @@ def read_corpus(folder: Path, seed: int, reading: int) -> Corpus:
         *(text for pair in corpus.passages for text in pair),
         *(text for g in corpus.graded for text in (g.a, g.b)),
     ]
-    corpus.reading = _reading(folder, held_titles | asked, draw, reading)
+    corpus.reading = _reading(folder, held, draw, reading)
     return corpus
 
 
@@ -207,12 +209,12 @@ def _halves(pairs: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[t
     return pairs[middle:], pairs[:middle]
 
 
-def _paraphrases(file: Path, asked: set[str]) -> list[tuple[str, str, str]]:
+def _paraphrases(file: Path, held: set[str]) -> list[tuple[str, str, str]]:
     same: list[tuple[str, str, str]] = []
     against: dict[str, str] = {}
     for row in read_lines(file):
         a, b, label = read(row["a"], "zh"), read(row["b"], "zh"), row["label"]
-        if not a or not b or not asked.isdisjoint((a, b)):
+        if not a or not b or not held.isdisjoint((a, b)):
             continue
         if label in {"same", "entailment"}:
             same.append((a, b, row["set"]))
