@@ -267,7 +267,7 @@ class Training:
         """
         recipe = self._recipe
         step = self._resume()
-        started, tokens_before = time.monotonic(), 0
+        started, tokens = time.monotonic(), 0
         running: dict[str, list[float]] = {}
         while step < recipe.steps and self._worse < recipe.patience:
             name = self._schedule[step]
@@ -288,9 +288,9 @@ class Training:
             step += 1
             running.setdefault(name, []).append(float(loss.detach()))
             running.setdefault("anchor", []).append(float(anchor.detach()))
-            tokens_before += _count_tokens(self.student, [*_texts(batch), *english])
+            tokens += _count_tokens(self.student, [*_texts(batch), *english])
             if step % 50 == 0:
-                speed = tokens_before / (time.monotonic() - started)
+                speed = tokens / (time.monotonic() - started)
                 line = {name: round(float(np.mean(values)), 4) for name, values in sorted(running.items())}
                 for key, value in line.items():
                     self._log.add_scalar(f"loss/{key}", value, step)
