@@ -399,6 +399,16 @@ def test_an_item_that_went_goes_with_nothing_and_its_row_is_free_for_another() -
     assert ease.scores(own, vectors).tolist() == before.tolist()
 
 
+def test_it_is_the_same_in_however_many_parts_it_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    dice = np.random.default_rng(7)
+    favours = sparse.csr_array((dice.random((20, ITEMS)) < 0.4).astype(np.float64))
+    vectors = dice.normal(0.3, 1.0, (ITEMS, 3)).astype(np.float32)
+    own = np.eye(ITEMS)
+    whole = Ease(favours, vectors).scores(own, vectors)
+    monkeypatch.setattr("penchant_pipelines.catalog.ease._CHUNK", 3)
+    np.testing.assert_allclose(Ease(favours, vectors).scores(own, vectors), whole, rtol=1e-5, atol=1e-9)
+
+
 def test_those_who_favoured_most_are_learnt_from() -> None:
     favours = sparse.csr_array(np.array([[1.0, 1, 1, 0], [1, 0, 0, 1], [1, 1, 1, 0]]))
     likes = Ease(favours, most_users=2).scores(np.array([[1.0, 0, 0, 0]]))[0]
