@@ -77,9 +77,6 @@ class VectorIndex(Protocol):
     def query(self, vectors: Vectors, limit: int) -> list[list[Hit]]:
         """Find up to `limit` nearest for each row of (n, d), best first, ties by id."""
 
-    def ids(self) -> set[str]:
-        """All ids held."""
-
     def count(self) -> int:
         """How many vectors are held."""
 
