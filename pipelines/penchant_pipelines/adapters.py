@@ -27,7 +27,7 @@ import structlog
 from penchant_pipelines import experiment as experiments
 from penchant_pipelines.errors import Conflict, Unavailable, WrongState
 from penchant_pipelines.experiment import Experiment
-from penchant_pipelines.index import IndexUnavailable
+from penchant_pipelines.index import IndexUnavailable, generations
 from penchant_pipelines.interests import Blender, Calibration, Recipe
 from penchant_pipelines.jobs import Job, Jobs, Progress, no_progress
 from penchant_pipelines.model import now
@@ -483,12 +483,8 @@ class Adapters:
         )
 
         def delete(ledger: Ledger) -> Callable[[], None]:
-            generations, indexed, spaces = schema.generations, schema.indexed_interests, schema.spaces
-            gone = sa.select(generations.c.name).where(generations.c.space == key)
-            ledger.connection.execute(indexed.delete().where(indexed.c.generation.in_(gone)))
-            ledger.connection.execute(generations.delete().where(generations.c.space == key))
-            ledger.connection.execute(spaces.delete().where(spaces.c.key == key))
-            return nothing
+            ledger.connection.execute(schema.spaces.delete().where(schema.spaces.c.key == key))
+            return generations.forget(ledger, key)
 
         await self._shared.writer.submit(delete)
         self._rows.pop(key, None)
