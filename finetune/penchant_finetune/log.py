@@ -11,12 +11,12 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.exc import DatabaseError
 
-from penchant_pipelines.capture import NOTHING, Reader, item_document
 from penchant_pipelines.encoder import EncoderSettings
 from penchant_pipelines.errors import InvalidInput, WrongState
 from penchant_pipelines.interests import Evidence
 from penchant_pipelines.interests.blend import undone_ids
 from penchant_pipelines.model import Action, Behavior, Item, Post, Signal
+from penchant_pipelines.reader import NOTHING, Reader
 from penchant_pipelines.record import schema
 from penchant_pipelines.record.rows import to_item, to_signal
 from penchant_pipelines.text import TextPipeline, TextSettings
@@ -86,7 +86,7 @@ def read_log(items: Iterable[Item], signals: Iterable[Signal], text: TextPipelin
     reader = Reader(text)
     catalogue: dict[str, LoggedItem] = {}
     for item in items:
-        catalogue[item.id] = LoggedItem(item.id, item_document(item, reader).text, item.create_time or 0)
+        catalogue[item.id] = LoggedItem(item.id, reader.item(item).text, item.create_time or 0)
     known = {signal.id: signal for signal in signals}
     ordered = sorted(known.values(), key=lambda signal: (_time(signal), signal.id))
     users = {user: number for number, user in enumerate(sorted({signal.user_id for signal in ordered}))}

@@ -363,7 +363,7 @@ class Adapters:
         async def begin() -> Space:
             row = await self._shared.writer.submit(insert)
             self._rows[row.key] = row
-            self._shared.catalog.add_space(row.key, row.dimensions)
+            self._shared.keeper.catalog.add_space(row.key, row.dimensions)
             space = self._open(adapter, row, keeps_profiles=False)
             self.serving = replace(self.serving, others=(*self.serving.others, space))
             return space
@@ -454,7 +454,7 @@ class Adapters:
     async def _drop(self, space: Space) -> None:
         """Delete all that is a retired space's own."""
         await space.close()
-        self._shared.catalog.drop_space(space.key)
+        self._shared.keeper.catalog.drop_space(space.key)
         try:
             await space.relay.drop_all()
         except IndexUnavailable as error:

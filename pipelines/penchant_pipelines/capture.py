@@ -18,20 +18,13 @@ import sqlalchemy as sa
 from penchant_pipelines.encoder import BatchingEncoder
 from penchant_pipelines.errors import InvalidInput, Overloaded, PenchantError
 from penchant_pipelines.model import Action, Item, Post, Signal, now
+from penchant_pipelines.reader import NOTHING, NOTHING_SAID, Reader
 from penchant_pipelines.record import Record, Writer, rows, schema
 from penchant_pipelines.record.commit import Captured
 from penchant_pipelines.record.ledger import Ledger, SpacesChanged
 from penchant_pipelines.record.reading import Reading
-from penchant_pipelines.refusals import RATING as REFUSAL_RATING
-from penchant_pipelines.refusals import refused
-from penchant_pipelines.stance import open_stance
-from penchant_pipelines.text import Document, TextError, TextPipeline
-from penchant_pipelines.text.keywords import is_beginning
+from penchant_pipelines.text import Document
 
-NOTHING = Document(text="", language="und", terms=())
-NOTHING_SAID = "needs words to tell what the item is: give a title, a text or categories"
-LONGEST_OF_WORDS = 6_000
-"""Characters of an item whose words are kept: what an item is about is said early."""
 Result = TypeVar("Result")
 
 
@@ -53,64 +46,6 @@ class _ReadItem:
     item: Item
     document: Document
     words: tuple[str, ...]
-
-
-class Reader:
-    """Reads texts: cleans and segments them."""
-
-    def __init__(self, text: TextPipeline) -> None:
-        self._text = text
-
-    def post(self, post: Post) -> tuple[Document, Post]:
-        """Read a post, and where it has no rating, what its text tells of one; blocks. Raises InvalidInput."""
-        document = self.said(post.text, post.language, "post.text")
-        if post.rating is not None or not document.text:
-            return document, post
-        subject = self._refused(document)
-        if subject is not None:
-            return subject, replace(post, inferred_rating=REFUSAL_RATING)
-        return document, replace(post, inferred_rating=self._blame(document))
-
-    def subject(self, text: str, language: str, inferred_rating: float | None) -> Document:
-        """What a post is about, of which `post` told this rating; blocks."""
-        document = self.said(text, language, "post.text")
-        refused_subject = self._refused(document) if document.text and inferred_rating == REFUSAL_RATING else None
-        return document if refused_subject is None else refused_subject
-
-    def _refused(self, document: Document) -> Document | None:
-        """What a text refuses, if it does: the phrase that refuses is the same whatever that is."""
-        rest = refused(document.text, self._text.segment)
-        if rest is None:
-            return None
-        subject = self._text.read(rest, document.language) if rest else NOTHING
-        # "This" and "I" name nothing.
-        return document if subject.wordless or all(map(is_beginning, subject.terms)) else subject
-
-    def _blame(self, document: Document) -> float | None:
-        stance = open_stance()
-        # Segmenting is the costly part.
-        if not stance.can_blame(document.language):
-            return None
-        return stance.blame(self._text.segment(document.text), document.language)
-
-    def words(self, document: Document) -> tuple[str, ...]:
-        """All words of a text in lower case, without marks; blocks."""
-        cut = self._text.segment(document.text[:LONGEST_OF_WORDS])
-        return tuple(word.lower() for word in cut if word.isalnum())
-
-    def said(self, text: str, language: str, field: str) -> Document:
-        """Clean what a user wrote, NOTHING where it holds no word; blocks. Raises InvalidInput that names the field."""
-        document = self.document(text, language, field)
-        return NOTHING if document.wordless else document
-
-    def document(self, text: str, language: str, field: str) -> Document:
-        """Clean one text; blocks. Raises InvalidInput that names the field."""
-        if not text:
-            return NOTHING
-        try:
-            return self._text.read(text, language)
-        except TextError as error:
-            raise InvalidInput.at(field, str(error)) from error
 
 
 class EncodingSpace(Protocol):
@@ -256,27 +191,13 @@ class Capture:
 
     def _read_item(self, item: Item) -> _ReadItem | InvalidInput:
         try:
-            document = item_document(item, self._reader)
+            document = self._reader.item(item)
             # Here alone: what the record holds from before is still read.
             if not any(map(_is_visible, document.text)):
                 raise InvalidInput.at("text", NOTHING_SAID)
         except InvalidInput as error:
             return error
         return _ReadItem(item, document, self._reader.words(document))
-
-
-def item_document(item: Item, reader: Reader) -> Document:
-    """What an item says: its title, its text unless that repeats the title, its categories where there is no text."""
-    parts = [item.title] if item.title and not item.text.startswith(item.title) else []
-    parts += [item.text] if item.text else list(item.categories)
-    document = reader.document("\n".join(part for part in parts if part), item.attributes.get("language", ""), "text")
-    if document.text:
-        return document
-    # A name need not be a word: there is a band called "!!!".
-    name = " ".join([item.title, *item.categories]).strip()
-    if not name:
-        raise InvalidInput.at("text", NOTHING_SAID)
-    return Document(name, document.language, (item.title,) if item.title else item.categories)
 
 
 def _is_visible(char: str) -> bool:

@@ -22,8 +22,8 @@ from sqlalchemy import Connection
 
 from penchant_pipelines import experiment as experiments
 from penchant_pipelines.adapters import Adapters
-from penchant_pipelines.capture import NOTHING, Capture, Reader
-from penchant_pipelines.catalog import Catalog
+from penchant_pipelines.capture import Capture
+from penchant_pipelines.catalog import Keeper
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
 from penchant_pipelines.erasure import Purge
 from penchant_pipelines.errors import InvalidInput, NotFound, Unavailable, WrongState
@@ -34,6 +34,7 @@ from penchant_pipelines.interests.labels import Label, name_interests, shown_as
 from penchant_pipelines.jobs import Job, Jobs, Progress, no_progress
 from penchant_pipelines.mixes import Mixes
 from penchant_pipelines.model import Item, Steering, now
+from penchant_pipelines.reader import NOTHING, Reader
 from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.record import Record, Writer, nothing, schema
 from penchant_pipelines.record.carry import carried
@@ -58,8 +59,6 @@ LEARNING_PAUSE_SECONDS = 600.0
 """Pause between looks whether a new mix is due."""
 HEAL_SECONDS = 30.0
 """Pause between attempts to rebuild an index that is away."""
-COUNT_SECONDS = 1.0
-"""How long what was undone waits for others before the items are counted again."""
 
 
 class EngineSettings(Section):
@@ -84,16 +83,16 @@ class Engine:
         settings: EngineSettings,
         record: Record,
         stock: Stock,
-        catalog: Catalog,
+        keeper: Keeper,
         store: IndexStore,
         model: LanguageModel | None,
     ) -> None:
         self.settings = settings
         self.record = record
-        self.catalog = catalog
+        self.keeper = keeper
+        self.catalog = keeper.catalog
         self.watchers = Watchers()
         self._loop = asyncio.get_running_loop()
-        self._to_count = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
         self._profile_cache: ProfileCache = ProfileCache(maxsize=PROFILES_AT_HAND)
         self._secret = record.secret("receipts")
@@ -103,11 +102,11 @@ class Engine:
         self._reader = Reader(TextPipeline(settings.text, record.folder / "cache"))
         self._store = store
         self._purge = Purge(record, self.writer, self._indexed, self._rebuild_unasked)
-        self.mixes = Mixes(record, self.writer, self.jobs, catalog)
+        self.mixes = Mixes(record, self.writer, self.jobs, self.catalog)
         shared = Shared(
             record,
             self.writer,
-            catalog,
+            keeper,
             self._store,
             self._reader,
             settings.encoder,
@@ -150,9 +149,9 @@ class Engine:
                 adapters = settings.encoder.adapter_folder(folder)
                 stock = await asyncio.to_thread(take_stock, record, settings.encoder, adapters, home)
                 dimensions = {row.key: row.dimensions for row in stock.rows}
-                catalog = await asyncio.to_thread(Catalog.load, record, dimensions, settings.interests)
+                keeper = await asyncio.to_thread(Keeper.load, record, dimensions, settings.interests)
                 index = store or open_index_store(settings.index, record.folder / "index")
-                engine = cls(settings, record, stock, catalog, index, model)
+                engine = cls(settings, record, stock, keeper, index, model)
             try:
                 with _readable(folder):
                     await engine._start()
@@ -185,7 +184,7 @@ class Engine:
         self._keep_up("purge-record", self._purge.rewrite_record)
         self._keep_up("purge-index", self._purge.rebuild_indexes)
         self._keep_up("purge-log", self._purge.empty_log)
-        self._keep_up("count-again", self._count_again)
+        self._keep_up("count-again", self.keeper.count_when_due)
         self._in_background("write-summaries", self.summaries.run())
 
     async def _close(self) -> None:
@@ -272,7 +271,7 @@ class Engine:
         Raises NotFound.
         """
         merged = await self.writer.submit(lambda ledger: ledger.merge(from_user_id, into_user_id))
-        await self._counted()
+        await self.keeper.count_again()
         return merged
 
     async def erase(self, user_id: str) -> Receipt:
@@ -282,7 +281,7 @@ class Engine:
             receipt = await self.writer.submit(lambda ledger: ledger.erase(user_id, now()))
             for space in self.adapters.serving.kept:
                 space.encoder.forget()
-            await self._counted()
+            await self.keeper.count_again()
             await self._purge.erased()
             return receipt
 
@@ -371,21 +370,6 @@ class Engine:
 
         self._in_background("heal-index", heal())
 
-    async def _count_again(self) -> None:
-        await self._to_count.wait()
-        await asyncio.sleep(COUNT_SECONDS)
-        self._to_count.clear()
-        await self._counted()
-
-    async def _counted(self) -> None:
-        """Count again what is due now; what fails, or becomes due meanwhile, waits for the next time."""
-        try:
-            await self.catalog.count_again(self.record)
-        except Exception:
-            log.exception("count.failed")
-        if self.catalog.due:
-            self._to_count.set()
-
     async def _rebuild_unasked(self, space: Space) -> None:
         """Rebuild the index of a space without a job; whoever calls looks whether it must be tried again."""
         try:
@@ -435,9 +419,7 @@ class Engine:
             self._loop.call_soon_threadsafe(self._apply, commit)
 
     def _apply(self, commit: Commit) -> None:
-        self.catalog.apply(commit)
-        if self.catalog.due:
-            self._to_count.set()
+        self.keeper.apply(commit)
         self.watchers.publish(commit.changes)
         self.summaries.note(commit.changes)
         if commit.outbox:

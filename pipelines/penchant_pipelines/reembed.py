@@ -15,7 +15,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from penchant_pipelines.capture import item_document
 from penchant_pipelines.interests import Blender, pack
 from penchant_pipelines.jobs import Progress
 from penchant_pipelines.record import nothing, rows, schema
@@ -82,7 +81,7 @@ class Reembedding:
             await self._report(len(found))
 
     def _item_documents(self, found: Sequence[sa.Row[Any]]) -> list[Document]:
-        return [item_document(rows.to_item(row), self._shared.reader) for row in found]
+        return [self._shared.reader.item(rows.to_item(row)) for row in found]
 
     def _put_items(self, ledger: Ledger, pairs: Sequence[tuple[sa.Row[Any], Vector]]) -> Callable[[], None]:
         items, held = schema.items, schema.item_vectors

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from penchant_pipelines.capture import Reader
-from penchant_pipelines.catalog import Catalog
+from penchant_pipelines.catalog import Keeper
 from penchant_pipelines.encoder import BatchingEncoder, Encoder, EncoderSettings
 from penchant_pipelines.index import IndexStore
 from penchant_pipelines.index.relay import Relay
@@ -24,10 +23,12 @@ from penchant_pipelines.interests.labels import Label, candidates, name_interest
 from penchant_pipelines.mixes import Mixes
 from penchant_pipelines.model import now
 from penchant_pipelines.profiles import Profiles, Reason, Stored
+from penchant_pipelines.reader import Reader
+from penchant_pipelines.recommend.audience import Audience, Match
 from penchant_pipelines.recommend.candidates import Candidates
 from penchant_pipelines.recommend.lessons import Teacher
 from penchant_pipelines.recommend.mix import Mix
-from penchant_pipelines.recommend.recommender import Match, Query, Ranking, Recommender, Shortlist
+from penchant_pipelines.recommend.recommender import Query, Ranking, Recommender, Shortlist
 from penchant_pipelines.recommend.sequence import SequenceModel
 from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.record import Record, Writer
@@ -40,7 +41,7 @@ class Shared:
 
     record: Record
     writer: Writer[Ledger]
-    catalog: Catalog
+    keeper: Keeper
     store: IndexStore
     reader: Reader
     encoder: EncoderSettings
@@ -79,16 +80,17 @@ class Space:
         self.relay = Relay(shared.record, shared.writer, shared.store, key, self.blender, lambda: on_lost(self))
         self._reader = shared.reader
         self._sequence = sequence if shared.recommend.sequence_share else None
+        catalog = shared.keeper.catalog
         self._recommender = Recommender(
-            shared.catalog,
+            catalog,
             key,
-            Candidates(shared.catalog, key, self.relay, shared.recommend.sequence_share),
-            self.relay,
+            Candidates(catalog, key, self.relay, shared.recommend.sequence_share),
             self.profiles,
             calibration,
             shared.recommend,
             self._mix,
         )
+        self._audience = Audience(self.relay, self.profiles, calibration)
         self._shared = shared
 
     def _mix(self) -> Mix | None:
@@ -98,14 +100,13 @@ class Space:
     async def _prepare(self) -> None:
         """Have at hand what a live mix reads."""
         if self._shared.mixes.live is not None:
-            catalog = self._shared.catalog
-            await catalog.keep_up(self.key)
-            await catalog.listen(self._shared.record, self.key)
+            await self._shared.keeper.keep_up(self.key)
+            await self._shared.keeper.listen(self.key)
 
     def teacher(self) -> Teacher:
         """Who draws lessons for a mix from the record, in this space."""
         shared = self._shared
-        catalog = shared.catalog.unheard(self.key)
+        catalog = shared.keeper.catalog.unheard(self.key)
         return Teacher(shared.record, self.key, self.blender, catalog, shared.recommend, self._sequence)
 
     @contextmanager
@@ -214,7 +215,7 @@ class Space:
         self, target: NDArray[np.float32], limit: int, min_similarity: float
     ) -> tuple[tuple[Match, ...], tuple[str, ...]]:
         """Users who would want something, by its vector."""
-        return await self._recommender.find_users(target, limit, min_similarity)
+        return await self._audience.find(target, limit, min_similarity)
 
 
 def _minute(time: int) -> int:

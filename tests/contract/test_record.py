@@ -23,11 +23,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from penchant_pipelines.capture import NOTHING, _capture_all, _Read
+from penchant_pipelines.capture import _capture_all, _Read
 from penchant_pipelines.errors import Conflict, NotFound, Overloaded, Unavailable, WrongState
 from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Profile, Recipe, pack, unpack
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal, Steering
 from penchant_pipelines.profiles import Profiles
+from penchant_pipelines.reader import NOTHING
 from penchant_pipelines.record import Record, Writer, nothing, rows, schema
 from penchant_pipelines.record.commit import Captured, Commit
 from penchant_pipelines.record.ledger import Ledger

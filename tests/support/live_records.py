@@ -11,10 +11,10 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from penchant_pipelines.catalog import Catalog
+from penchant_pipelines.catalog import Keeper
+from penchant_pipelines.catalog.voices import Voices
 from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Recipe
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal
-from penchant_pipelines.recommend.voices import Voices
 from penchant_pipelines.record import Record, Writer, schema
 from penchant_pipelines.record.commit import Commit
 from penchant_pipelines.record.ledger import Ledger
@@ -47,7 +47,8 @@ class Live:
 
     def __init__(self, folder: Path) -> None:
         self.record = Record(folder)
-        self.catalog = Catalog.load(self.record, {SPACE: DIMENSIONS}, InterestSettings())
+        self.keeper = Keeper.load(self.record, {SPACE: DIMENSIONS}, InterestSettings())
+        self.catalog = self.keeper.catalog
         self.catalog.voices[SPACE] = Voices(self.catalog.vectors[SPACE])
         self.commits: list[Commit] = []
         self.blender = Blender(Recipe(InterestSettings(), Calibration(0.5, np.zeros(DIMENSIONS, np.float32)), "space"))
@@ -95,15 +96,15 @@ class Live:
     async def follow(self) -> None:
         """Let the catalogue catch up with the commits."""
         for commit in self.commits:
-            self.catalog.apply(commit)
-            await self.catalog.count_again(self.record)
+            self.keeper.apply(commit)
+            await self.keeper.count_again()
         self.commits.clear()
 
     async def check(self) -> None:
         """Check that following the commits gave what reading the record anew gives."""
-        anew = Catalog.load(self.record, {SPACE: DIMENSIONS}, InterestSettings())
-        await anew.listen(self.record, SPACE)
-        found = self.catalog
+        keeper = Keeper.load(self.record, {SPACE: DIMENSIONS}, InterestSettings())
+        await keeper.listen(SPACE)
+        found, anew = self.catalog, keeper.catalog
         assert found.entries.keys() == anew.entries.keys()
         held, held_anew = ([it.entries[name].row for name in anew.entries] for it in (found, anew))
         crowd, crowd_anew = (

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import sparse
 
+from penchant_pipelines.catalog.crowd import CROWD_HALF_LIVES_DAYS, NEIGHBOURS, Crowd, Texts
+from penchant_pipelines.catalog.ease import RIDGE, TEXT_WEIGHT, Ease
 from penchant_pipelines.interests import horizons
 from penchant_pipelines.interests.horizons import HORIZONS
 from penchant_pipelines.model import MICROS_PER_DAY
-from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS, NEIGHBOURS, Crowd, Texts
-from penchant_pipelines.recommend.ease import RIDGE, TEXT_WEIGHT, Ease
 
 DAY = MICROS_PER_DAY
 PLAIN = Texts(0, np.zeros((0, 0), dtype=np.float32))
@@ -238,7 +238,7 @@ def test_what_is_taken_back_is_unlearnt_as_what_comes_in_is_learnt(monkeypatch: 
             learnt.append(1)
             super().__init__(*of)
 
-    monkeypatch.setattr("penchant_pipelines.recommend.crowd.Ease", Counted)
+    monkeypatch.setattr("penchant_pipelines.catalog.crowd.Ease", Counted)
     told = [liked(user, row, DAY) for user in range(100) for row in range(3)]
     found = crowd(told)
 

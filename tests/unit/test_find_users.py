@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from penchant_pipelines.index import Hit
 from penchant_pipelines.model import Action, Steering, now
 from penchant_pipelines.profiles import Profiles
-from penchant_pipelines.recommend.recommender import Recommender
-from penchant_pipelines.recommend.settings import RecommendSettings
+from penchant_pipelines.recommend.audience import Audience
 from penchant_pipelines.record.reading import Reading
 
 
@@ -42,14 +41,9 @@ async def found(
     async def query(kind: str, targets: object, most: int) -> list[Sequence[Hit]] | None:
         return None if hits is None else [hits[:most]]
 
-    candidates: Any = None
     relay: Any = SimpleNamespace(query=query)
-    profiles = Profiles(live.record, SPACE, live.blender)
-    calibration = live.blender.calibration
-    recommender = Recommender(
-        live.catalog, SPACE, candidates, relay, profiles, calibration, RecommendSettings(), lambda: None
-    )
-    matches, degraded = await recommender.find_users(target, limit, -1)
+    audience = Audience(relay, Profiles(live.record, SPACE, live.blender), live.blender.calibration)
+    matches, degraded = await audience.find(target, limit, -1)
     assert bool(degraded) == (hits is None)
     return {match.user_id: round(match.similarity, 3) for match in matches}
 

@@ -15,10 +15,10 @@ import sqlalchemy as sa
 from live_records import DIMENSIONS, NOW, SPACE, KeptSpace, Live, axis
 from numpy.typing import NDArray
 
-from penchant_pipelines.capture import Reader
 from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Profile, Recipe, pack
 from penchant_pipelines.jobs import no_progress
 from penchant_pipelines.model import Action, Item, Post, Signal, Steering
+from penchant_pipelines.reader import Reader
 from penchant_pipelines.record import rows, schema
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.reading import Reading

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from penchant_pipelines.capture import Reader
 from penchant_pipelines.interests import Evidence, InterestSettings
 from penchant_pipelines.interests.evidence import weighing
 from penchant_pipelines.model import Action, Post
+from penchant_pipelines.reader import Reader
 from penchant_pipelines.refusals import _CHINESE_START, _ENGLISH_START, _PIECES, LONGEST, RATING, refused
 from penchant_pipelines.text import TextPipeline, TextSettings
 

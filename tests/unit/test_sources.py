@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import Catalog
+from penchant_pipelines.catalog.voices import Voices
 from penchant_pipelines.drift import DriftReport
 from penchant_pipelines.interests import Evidence, InterestSettings, InterestView, ProfileView, Trend
 from penchant_pipelines.interests.horizons import HORIZONS
@@ -19,7 +20,6 @@ from penchant_pipelines.recommend import sources
 from penchant_pipelines.recommend.ranking import Taste, soft_maximum
 from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.recommend.sources import FRESH, INTERESTS, NEW, SEQUENCE, SOURCES, Asker, Sources
-from penchant_pipelines.recommend.voices import Voices
 
 D, ITEMS, SPACE = 6, 300, 1
 DAY = MICROS_PER_DAY

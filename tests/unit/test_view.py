@@ -309,6 +309,16 @@ def test_trends_of_who_posts_twice_a_week() -> None:
     assert trends([*usual, *[0] * 20]) == {0: Trend.STEADY, 1: Trend.FADING}
 
 
+def test_nothing_rises_while_its_user_is_away() -> None:
+    events = weekly([*[0, 0, 1, 0] * 8, *[1, 1, 0, 1] * 3])
+
+    def rising(days: int) -> list[Trend]:
+        found = read(events, events[-1].time + days * DAY).interests
+        return [i.trend for i in found if i.vector[1] > 0.7]
+
+    assert [rising(days) for days in (1, 20, 100, 400)] == [[Trend.RISING]] * 2 + [[Trend.FADING]] * 2
+
+
 def test_one_day_of_many_signals_is_no_rise() -> None:
     events = weekly([0, 1] * 12)
     day = events[-1].time // DAY + 3

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from penchant_pipelines.recommend.voices import Voices
+from penchant_pipelines.catalog.voices import Voices
 
 D, ROWS = 5, 6
 Vectors = NDArray[np.float32]

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from penchant_pipelines.catalog.crowd import Own
+from penchant_pipelines.catalog.words import Words
 from penchant_pipelines.interests.horizons import HORIZONS
-from penchant_pipelines.recommend.crowd import Own
-from penchant_pipelines.recommend.words import Words
 
 Floats = NDArray[np.float64]
 law = settings(max_examples=60, deadline=None)

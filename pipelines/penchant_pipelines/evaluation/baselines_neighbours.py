@@ -9,12 +9,12 @@ from implicit.cpu.als import AlternatingLeastSquares
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
+from penchant_pipelines.catalog.ease import Ease
 from penchant_pipelines.evaluation.baselines_vectors import HALF_LIVES, faded
 from penchant_pipelines.evaluation.log import Past
 from penchant_pipelines.evaluation.methods import Floats, Refit, Scorer
 from penchant_pipelines.evaluation.protocol import Question
 from penchant_pipelines.model import MICROS_PER_DAY
-from penchant_pipelines.recommend.ease import Ease
 
 
 class UserNeighbours(Scorer):

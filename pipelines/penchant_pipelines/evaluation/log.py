@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from penchant_pipelines.capture import NOTHING, Reader, item_document
 from penchant_pipelines.errors import InvalidInput
 from penchant_pipelines.interests import Evidence, InterestSettings
 from penchant_pipelines.interests.blend import undone_ids
 from penchant_pipelines.interests.evidence import weighing
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal
+from penchant_pipelines.reader import NOTHING, Reader
 from penchant_pipelines.text import Document, TextPipeline
 
 Rows = NDArray[np.int64]
@@ -168,7 +168,7 @@ def read_log(
     reader = Reader(text)
     known = {item.id: item for item in items}
     given = sorted({signal.id: signal for signal in signals}.values(), key=_place)
-    described = _read(lambda item: (item, item_document(item, reader)), [known[key] for key in sorted(known)])
+    described = _read(lambda item: (item, reader.item(item)), [known[key] for key in sorted(known)])
     said = _read(lambda signal: _signal(signal, reader), given)
     if not described or not said:
         raise InvalidInput.at("items" if said else "signals", "are none: there is nothing to evaluate on")

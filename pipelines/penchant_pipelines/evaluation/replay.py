@@ -70,7 +70,7 @@ class Penchant(Method):
             part = past.signals[self._captured : self._captured + CHUNK]
             _raise_first(await self._engine.capture(part))
             self._captured += len(part)
-        await self._engine.catalog.count_again(self._engine.record)
+        await self._engine.keeper.count_again()
 
     async def _learn_mix(self) -> None:
         """Learn a mix when the server would, and wait for it: a report must not depend on how fast that went."""

@@ -249,10 +249,11 @@ def trend(profile: Profile, interest: Interest, since: int, as_of: int, blender:
     day = profile.pace.clock / (profile.days + 1)
     chance = max(signal, day) / float(windows[-1])
     heading = pace.heading(interest.pace, profile.pace)
-    if heading > 0 or short_rate > 1.5 * long_rate + chance:
-        return Trend.RISING
     usual_gap = (interest.last - interest.first) / max(interest.signal_count - 1, 1)
     silent = as_of - interest.last > max(2 * short_life, LONG_SILENCE * usual_gap)
+    # Shares stand still while the user is away.
+    if not silent and (heading > 0 or short_rate > 1.5 * long_rate + chance):
+        return Trend.RISING
     # A share falls, too, while the user only does more of something else.
     if (heading < 0 or silent) and short_rate < 0.5 * long_rate:
         return Trend.FADING

@@ -1,4 +1,4 @@
-"""Recommend, re-rank and find users: candidates, score, diversity, and the reasons for it."""
+"""Recommend and re-rank: candidates, score, diversity, and the reasons for it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.errors import InvalidInput
-from penchant_pipelines.index.relay import Relay
-from penchant_pipelines.interests import Calibration, ProfileView
-from penchant_pipelines.interests.view import matrix
+from penchant_pipelines.interests import Calibration
 from penchant_pipelines.profiles import Profiles, Stored
-from penchant_pipelines.recommend.candidates import INDEX_LAG, Candidates, Rows
+from penchant_pipelines.recommend.candidates import Candidates, Rows
 from penchant_pipelines.recommend.filters import Filter, FilterError
 from penchant_pipelines.recommend.mix import Mix, own_share, shares
 from penchant_pipelines.recommend.ranking import (
@@ -27,7 +25,6 @@ from penchant_pipelines.recommend.ranking import (
     by_place,
     diversify,
     is_muted,
-    plainly,
     score,
 )
 from penchant_pipelines.recommend.settings import RecommendSettings
@@ -35,8 +32,6 @@ from penchant_pipelines.recommend.sources import Asker, Sources
 
 LEAST_OWN_SHARE = 0.2
 """What the user's own must have of all that spoke for an item, to be told as a reason."""
-UNWANTED = 0.5
-"""How much a dislike must speak against what is near to it, for its user not to want that at all."""
 COLD_USER = "cold_user"
 EMPTY_CATALOG = "empty_catalog"
 
@@ -102,17 +97,6 @@ class Shortlist:
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
-    """A user who would want something."""
-
-    user_id: str
-    interest_id: str
-    similarity: float
-    weight: float
-    profile: ProfileView
-
-
-@dataclass(frozen=True, slots=True)
 class _Mixed:
     """A mix with what it is asked for; `by_row` (r, rows): see `Sources`."""
 
@@ -122,14 +106,13 @@ class _Mixed:
 
 
 class Recommender:
-    """Turns interests into ranked items, and items into interested users; in one embedding space."""
+    """Turns interests into ranked items, in one embedding space."""
 
     def __init__(
         self,
         catalog: Catalog,
         space: int,
         candidates: Candidates,
-        relay: Relay,
         profiles: Profiles,
         calibration: Calibration,
         settings: RecommendSettings,
@@ -138,7 +121,6 @@ class Recommender:
         self._catalog = catalog
         self._space = space
         self._candidates = candidates
-        self._relay = relay
         self._profiles = profiles
         self._calibration = calibration
         self._settings = settings
@@ -234,51 +216,6 @@ class Recommender:
         places = _places(order, ids, blended, taste, scored, vectors, parts, chances)
         told = tuple(replace(place, candidate=positions[row]) for place, row in zip(places, order, strict=True))
         return Ranking(told, reasons), missing
-
-    async def find_users(
-        self, target: NDArray[np.float32], limit: int, min_similarity: float
-    ) -> tuple[tuple[Match, ...], tuple[str, ...]]:
-        """Users with an interest near a target vector (d,), nearest first, each once by the best interest."""
-        degraded: tuple[str, ...] = ()
-        matches: list[Match] = []
-        wanted = 4 * limit + 20
-        while True:
-            keys: dict[int, None] | None = None
-            exhausted = True
-            answers = await self._relay.query("interests", target[None, :], wanted)
-            if answers is None:
-                degraded = (INDEX_LAG,)
-            else:
-                found = answers[0]
-                near = [hit for hit in found if hit.similarity >= min_similarity - 0.05]
-                keys = dict.fromkeys(int(hit.id.partition(":")[0]) for hit in near)
-                exhausted = len(found) < wanted or len(near) < len(found)
-            matches = await asyncio.to_thread(self._match, target, keys, min_similarity)
-            if exhausted or len(matches) >= limit or wanted >= 20_000:
-                break
-            wanted *= 4
-        return tuple(matches[:limit]), degraded
-
-    def _match(self, target: NDArray[np.float32], keys: dict[int, None] | None, least: float) -> list[Match]:
-        matches, plain = [], plainly(self._calibration)
-        for stored in self._profiles.by_keys(None if keys is None else list(keys)):
-            interests = stored.view.interests
-            if not interests:
-                continue
-            nearness = self._calibration.cosines(matrix(interests), target[None])[:, 0]
-            # Whoever holds it nearest to something muted, or rather disliked than liked, does not want it; nor does,
-            # whatever they like, who muted what it is plainly about.
-            silenced = [topic for i in interests if i.steering.muted for topic in i.topics.values()]
-            if silenced and self._calibration.cosines(np.stack(silenced), target[None]).max() >= plain:
-                continue
-            spoken = [row for row, i in enumerate(interests) if i.sign > 0 or i.against >= UNWANTED]
-            row = max(spoken, key=lambda row: float(nearness[row]), default=None)
-            if row is None or interests[row].sign < 0 or interests[row].steering.muted:
-                continue
-            best, similarity = interests[row], float(nearness[row])
-            if similarity >= least:
-                matches.append(Match(stored.user_id, best.id, similarity, best.weight, stored.view))
-        return sorted(matches, key=lambda match: (-match.similarity, match.user_id))
 
     def _pool(self, taste: Taste, rows: Rows, query: Query, language: str) -> Rows:
         """Drop what is muted; a stranger chooses among the most popular in the language first."""
@@ -416,4 +353,4 @@ def _scaled(values: NDArray[np.float64], least: float) -> NDArray[np.float64]:
     return scaled
 
 
-__all__ = ["COLD_USER", "Candidate", "Match", "Query", "Ranked", "Ranking", "Recommender", "Vectors"]
+__all__ = ["COLD_USER", "Candidate", "Query", "Ranked", "Ranking", "Recommender", "Vectors"]

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import Catalog
+from penchant_pipelines.catalog.crowd import CROWD_HALF_LIVES_DAYS
+from penchant_pipelines.catalog.products import products
 from penchant_pipelines.interests.horizons import HORIZONS
 from penchant_pipelines.model import MICROS_PER_DAY
-from penchant_pipelines.recommend.crowd import CROWD_HALF_LIVES_DAYS
-from penchant_pipelines.recommend.products import products
 from penchant_pipelines.recommend.ranking import Taste, Vectors, soft_maximum
 from penchant_pipelines.recommend.settings import RecommendSettings
 

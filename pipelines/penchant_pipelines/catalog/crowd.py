@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from penchant_pipelines.catalog.ease import Ease, Vectors
 from penchant_pipelines.interests.horizons import faded
 from penchant_pipelines.model import MICROS_PER_DAY
-from penchant_pipelines.recommend.ease import Ease, Vectors
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from penchant_pipelines.recommend.products import products
+from penchant_pipelines.catalog.products import products
 
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from penchant_pipelines.recommend.crowd import LENIENCE, Floats, Own
+from penchant_pipelines.catalog.crowd import LENIENCE, Floats, Own
 
 MOST_WORDS = 50_000
 _PENDING_SHARE, _PENDING = 0.02, 32

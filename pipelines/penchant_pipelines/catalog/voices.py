@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from penchant_pipelines.recommend.products import products
+from penchant_pipelines.catalog.products import products
 
 Vectors = NDArray[np.float32]
 

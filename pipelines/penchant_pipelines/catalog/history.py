@@ -1,0 +1,90 @@
+"""What users did with items, as the record holds it: who favours an item, and what posts say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from penchant_pipelines.interests import Evidence, InterestSettings
+from penchant_pipelines.interests.evidence import weighing
+from penchant_pipelines.model import Action
+from penchant_pipelines.record import Record, rows, schema
+from penchant_pipelines.record.rows import Vector
+
+MOST_POSTS = 200_000
+"""Posts about items, the latest, whose vectors are read at once."""
+
+ItemFavour = tuple[str, int, int, float]
+"""Item id, user key, event time (µs), mass above 0."""
+
+
+def favours(signals: Iterable[tuple[str, int, Evidence]], settings: InterestSettings) -> list[ItemFavour]:
+    """What of signals on items (item id, user key, evidence) favours them."""
+    weighed = (
+        (item_id, user, evidence.time, weighing(evidence, settings).weight)
+        for item_id, user, evidence in signals
+        if evidence.action is not Action.UNDO
+    )
+    return [favour for favour in weighed if favour[3] > 0]
+
+
+def speaks_for(evidence: Evidence, settings: InterestSettings) -> bool:
+    """A post that speaks for its item."""
+    return evidence.action is None and weighing(evidence, settings).weight > 0
+
+
+def read_favours(
+    record: Record, settings: InterestSettings, last_signal: int, items: Sequence[str] | None = None
+) -> Iterator[list[ItemFavour]]:
+    """Favours of some items or all, whether they are in the catalogue or not, up to a signal; in any thread."""
+    signals = schema.signals
+    query = (
+        sa.select(*rows.EVIDENCE_COLUMNS, signals.c.user_key)
+        .where(signals.c.item_id != "", rows.STANDING, signals.c.seq <= last_signal)
+        .order_by(signals.c.seq)
+        .execution_options(yield_per=10_000)
+    )
+    with record.read() as connection:
+        for part in _parts(query, items):
+            for chunk in connection.execute(part).partitions():
+                yield favours(((row.item_id, row.user_key, rows.to_evidence(row)) for row in chunk), settings)
+
+
+def read_posts(
+    record: Record, settings: InterestSettings, space: int, last_signal: int, items: Sequence[str] | None = None
+) -> dict[str, Vector]:
+    """Sums of the favourable posts' vectors by item, whether it is in the catalogue or not; in any thread."""
+    signals, vectors = schema.signals, schema.signal_vectors
+    query = (
+        sa.select(*rows.EVIDENCE_COLUMNS, vectors.c.vector)
+        .join(vectors, (vectors.c.seq == signals.c.seq) & (vectors.c.space == space))
+        .where(
+            signals.c.item_id != "",
+            signals.c.action.is_(None),
+            vectors.c.vector.is_not(None),
+            signals.c.seq <= last_signal,
+        )
+        .order_by(signals.c.seq.desc())
+        .limit(MOST_POSTS)
+        .execution_options(yield_per=1000)
+    )
+    sums: dict[str, Vector] = {}
+    with record.read() as connection:
+        for part in _parts(query, items):
+            for row in connection.execute(part):
+                if speaks_for(rows.to_evidence(row), settings):
+                    vector = np.frombuffer(row.vector, dtype=np.float32)
+                    sums[row.item_id] = sums[row.item_id] + vector if row.item_id in sums else vector
+    return sums
+
+
+def _parts(query: sa.Select[Any], items: Sequence[str] | None) -> Iterator[sa.Select[Any]]:
+    """A query of signals, of those on some items, a part of them each, or all."""
+    if items is None:
+        yield query
+        return
+    for start in range(0, len(items), 500):
+        yield query.where(schema.signals.c.item_id.in_(items[start : start + 500]))

@@ -1,0 +1,92 @@
+"""The reader: from what users and backends write to documents, ready to be encoded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from penchant_pipelines.errors import InvalidInput
+from penchant_pipelines.model import Item, Post
+from penchant_pipelines.refusals import RATING as REFUSAL_RATING
+from penchant_pipelines.refusals import refused
+from penchant_pipelines.stance import open_stance
+from penchant_pipelines.text import Document, TextError, TextPipeline
+from penchant_pipelines.text.keywords import is_beginning
+
+NOTHING = Document(text="", language="und", terms=())
+NOTHING_SAID = "needs words to tell what the item is: give a title, a text or categories"
+LONGEST_OF_WORDS = 6_000
+"""Characters of an item whose words are kept: what an item is about is said early."""
+
+
+class Reader:
+    """Reads texts: cleans and segments them."""
+
+    def __init__(self, text: TextPipeline) -> None:
+        self._text = text
+
+    def post(self, post: Post) -> tuple[Document, Post]:
+        """Read a post, and where it has no rating, what its text tells of one; blocks. Raises InvalidInput."""
+        document = self.said(post.text, post.language, "post.text")
+        if post.rating is not None or not document.text:
+            return document, post
+        subject = self._refused(document)
+        if subject is not None:
+            return subject, replace(post, inferred_rating=REFUSAL_RATING)
+        return document, replace(post, inferred_rating=self._blame(document))
+
+    def subject(self, text: str, language: str, inferred_rating: float | None) -> Document:
+        """What a post is about, of which `post` told this rating; blocks."""
+        document = self.said(text, language, "post.text")
+        refused_subject = self._refused(document) if document.text and inferred_rating == REFUSAL_RATING else None
+        return document if refused_subject is None else refused_subject
+
+    def _refused(self, document: Document) -> Document | None:
+        """What a text refuses, if it does: the phrase that refuses is the same whatever that is."""
+        rest = refused(document.text, self._text.segment)
+        if rest is None:
+            return None
+        subject = self._text.read(rest, document.language) if rest else NOTHING
+        # "This" and "I" name nothing.
+        return document if subject.wordless or all(map(is_beginning, subject.terms)) else subject
+
+    def _blame(self, document: Document) -> float | None:
+        stance = open_stance()
+        # Segmenting is the costly part.
+        if not stance.can_blame(document.language):
+            return None
+        return stance.blame(self._text.segment(document.text), document.language)
+
+    def words(self, document: Document) -> tuple[str, ...]:
+        """All words of a text in lower case, without marks; blocks."""
+        cut = self._text.segment(document.text[:LONGEST_OF_WORDS])
+        return tuple(word.lower() for word in cut if word.isalnum())
+
+    def said(self, text: str, language: str, field: str) -> Document:
+        """Clean what a user wrote, NOTHING where it holds no word; blocks. Raises InvalidInput that names the field."""
+        document = self.document(text, language, field)
+        return NOTHING if document.wordless else document
+
+    def document(self, text: str, language: str, field: str) -> Document:
+        """Clean one text; blocks. Raises InvalidInput that names the field."""
+        if not text:
+            return NOTHING
+        try:
+            return self._text.read(text, language)
+        except TextError as error:
+            raise InvalidInput.at(field, str(error)) from error
+
+    def item(self, item: Item) -> Document:
+        """What an item says: its title, its text unless that repeats the title, its categories where there is no text.
+
+        Blocks. Raises InvalidInput.
+        """
+        parts = [item.title] if item.title and not item.text.startswith(item.title) else []
+        parts += [item.text] if item.text else list(item.categories)
+        document = self.document("\n".join(part for part in parts if part), item.attributes.get("language", ""), "text")
+        if document.text:
+            return document
+        # A name need not be a word: there is a band called "!!!".
+        name = " ".join([item.title, *item.categories]).strip()
+        if not name:
+            raise InvalidInput.at("text", NOTHING_SAID)
+        return Document(name, document.language, (item.title,) if item.title else item.categories)

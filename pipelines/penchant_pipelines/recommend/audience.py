@@ -1,0 +1,84 @@
+"""The audience of an item: users who would want it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penchant_pipelines.index.relay import Relay
+from penchant_pipelines.interests import Calibration, ProfileView
+from penchant_pipelines.interests.view import matrix
+from penchant_pipelines.profiles import Profiles
+from penchant_pipelines.recommend.candidates import INDEX_LAG
+from penchant_pipelines.recommend.ranking import plainly
+
+UNWANTED = 0.5
+"""How much a dislike must speak against what is near to it, for its user not to want that at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A user who would want something."""
+
+    user_id: str
+    interest_id: str
+    similarity: float
+    weight: float
+    profile: ProfileView
+
+
+class Audience:
+    """Turns items into interested users, in one embedding space."""
+
+    def __init__(self, relay: Relay, profiles: Profiles, calibration: Calibration) -> None:
+        self._relay = relay
+        self._profiles = profiles
+        self._calibration = calibration
+
+    async def find(
+        self, target: NDArray[np.float32], limit: int, min_similarity: float
+    ) -> tuple[tuple[Match, ...], tuple[str, ...]]:
+        """Users with an interest near a target vector (d,), nearest first, each once by the best interest."""
+        degraded: tuple[str, ...] = ()
+        matches: list[Match] = []
+        wanted = 4 * limit + 20
+        while True:
+            keys: dict[int, None] | None = None
+            exhausted = True
+            answers = await self._relay.query("interests", target[None, :], wanted)
+            if answers is None:
+                degraded = (INDEX_LAG,)
+            else:
+                found = answers[0]
+                near = [hit for hit in found if hit.similarity >= min_similarity - 0.05]
+                keys = dict.fromkeys(int(hit.id.partition(":")[0]) for hit in near)
+                exhausted = len(found) < wanted or len(near) < len(found)
+            matches = await asyncio.to_thread(self._match, target, keys, min_similarity)
+            if exhausted or len(matches) >= limit or wanted >= 20_000:
+                break
+            wanted *= 4
+        return tuple(matches[:limit]), degraded
+
+    def _match(self, target: NDArray[np.float32], keys: dict[int, None] | None, least: float) -> list[Match]:
+        matches, plain = [], plainly(self._calibration)
+        for stored in self._profiles.by_keys(None if keys is None else list(keys)):
+            interests = stored.view.interests
+            if not interests:
+                continue
+            nearness = self._calibration.cosines(matrix(interests), target[None])[:, 0]
+            # Whoever holds it nearest to something muted, or rather disliked than liked, does not want it; nor does,
+            # whatever they like, who muted what it is plainly about.
+            silenced = [topic for i in interests if i.steering.muted for topic in i.topics.values()]
+            if silenced and self._calibration.cosines(np.stack(silenced), target[None]).max() >= plain:
+                continue
+            spoken = [row for row, i in enumerate(interests) if i.sign > 0 or i.against >= UNWANTED]
+            row = max(spoken, key=lambda row: float(nearness[row]), default=None)
+            if row is None or interests[row].sign < 0 or interests[row].steering.muted:
+                continue
+            best, similarity = interests[row], float(nearness[row])
+            if similarity >= least:
+                matches.append(Match(stored.user_id, best.id, similarity, best.weight, stored.view))
+        return sorted(matches, key=lambda match: (-match.similarity, match.user_id))
