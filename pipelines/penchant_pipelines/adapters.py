@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import sqlalchemy as sa
@@ -49,6 +49,7 @@ from penchant_pipelines.stock import (
 from penchant_pipelines.tasks import to_the_end
 
 log = structlog.get_logger(__name__)
+Result = TypeVar("Result")
 
 ACTIVATE = "activate_adapter"
 SWITCH = "switch_adapter"
@@ -339,13 +340,13 @@ class Adapters:
                 live = self.serving.live
                 await self._build(space, Origin(live.key, live.blender), progress)
                 await self._build_index(space)
+                with contextlib.suppress(asyncio.CancelledError):  # too late: it is done
+                    await to_the_end(self._set_standby(space) if standby else self._switch(space))
             except BaseException:
                 # The server's stop is no cancellation: the next start goes on from here.
                 if not self._closing:
                     await to_the_end(self._give_up(adapter))
                 raise
-            with contextlib.suppress(asyncio.CancelledError):  # too late: it is done
-                await to_the_end(self._set_standby(space) if standby else self._switch(space))
 
         return activate
 
@@ -428,18 +429,25 @@ class Adapters:
 
         self._rows |= await self._shared.writer.submit(update)
 
-    async def _give_up(self, adapter: Adapter) -> None:
-        """Drop what was built, as soon as the record can be written; a stop leaves that to the next start."""
+    async def _insist(self, work: Callable[[], Awaitable[Result]]) -> Result | None:
+        """Do what must be written, as soon as the record can be; a stop leaves it to the next start."""
         while not self._closing:
             try:
-                async with self._changing:
-                    space = await self._retire(adapter)
+                return await work()
             except Unavailable:
                 await asyncio.sleep(UNWRITABLE_SECONDS)
-            else:
-                if space is not None:
-                    await self._drop(space)
-                return
+        return None
+
+    async def _give_up(self, adapter: Adapter) -> None:
+        """Drop what was built."""
+
+        async def retire() -> Space | None:
+            async with self._changing:
+                return await self._retire(adapter)
+
+        space = await self._insist(retire)
+        if space is not None:
+            await self._drop(space)
 
     async def _retire(self, adapter: Adapter) -> Space | None:
         """Take the space of an adapter out of service, if it has one."""
@@ -455,11 +463,12 @@ class Adapters:
         """Delete all that is a retired space's own."""
         await space.close()
         self._shared.keeper.catalog.drop_space(space.key)
+        await self._insist(lambda: self._delete(space.key))
         try:
-            await space.relay.drop_all()
+            await space.relay.drop_unknown()
         except IndexUnavailable as error:
             log.warning("index.unavailable", space_id=space.space_id, error=str(error))
-        await self._delete(space.key)
+            self.serving.live.relay.tidy_later()
 
     async def _drop_leftovers(self) -> None:
         """Delete what is left of spaces that are gone."""

@@ -195,10 +195,18 @@ class Relay:
         async with self._stepping:
             return self.live is not None and await asyncio.to_thread(self._is_sound, self.live)
 
-    async def drop_all(self) -> None:
-        """Remove every generation of this space; the relay must have been closed."""
-        await self._writer.submit(lambda ledger: generations.forget(ledger, self._space))
-        await self._drop_unknown()
+    async def drop_unknown(self) -> None:
+        """Remove generations that the record does not know, of whichever space, from disk. Raises IndexUnavailable."""
+        # In this order: one that another space begins in between is not taken for nobody's.
+        names = await asyncio.to_thread(self._store.names)
+        known = await asyncio.to_thread(self._known)
+        for name in names:
+            if name not in known:
+                await asyncio.to_thread(self._store.drop, name)
+
+    def tidy_later(self) -> None:
+        """Say that something is left that could not be removed."""
+        self._littered.set()
 
     async def _tidy(self) -> None:
         """Remove generations that are not live, while none is being built; what fails is tried again later.
@@ -207,11 +215,11 @@ class Relay:
         """
         try:
             await self._writer.submit(lambda ledger: generations.forget(ledger, self._space, but_live=True))
-            await self._drop_unknown()
+            await self.drop_unknown()
         except Exception as error:
             expected = isinstance(error, IndexUnavailable | Unavailable)
             log.warning("index.not_tidied", error=str(error), exc_info=not expected)
-            self._littered.set()
+            self.tidy_later()
 
     async def _keep_tidy(self) -> None:
         while True:
@@ -220,15 +228,6 @@ class Relay:
             async with self._rebuilding:
                 self._littered.clear()
                 await self._tidy()
-
-    async def _drop_unknown(self) -> None:
-        """Remove generations that the record does not know, of whichever space, from disk."""
-        # In this order: one that another space begins in between is not taken for nobody's.
-        names = await asyncio.to_thread(self._store.names)
-        known = await asyncio.to_thread(self._known)
-        for name in names:
-            if name not in known:
-                await asyncio.to_thread(self._store.drop, name)
 
     async def _follow(self) -> None:
         while True:
