@@ -16,7 +16,6 @@ import enum
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,13 +24,13 @@ import sqlalchemy as sa
 import structlog
 
 from penchant_pipelines import experiment as experiments
-from penchant_pipelines.errors import Conflict, Unavailable, WrongState
+from penchant_pipelines.errors import Unavailable, WrongState
 from penchant_pipelines.experiment import Experiment
 from penchant_pipelines.index import IndexUnavailable, generations
 from penchant_pipelines.interests import Blender, Calibration, Recipe
 from penchant_pipelines.jobs import Job, Jobs, Progress, no_progress
 from penchant_pipelines.model import now
-from penchant_pipelines.record import nothing, schema
+from penchant_pipelines.record import schema
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.reembed import Origin, Reembedding, drop_rows
 from penchant_pipelines.space import Shared, Space
@@ -220,25 +219,6 @@ class Adapters:
 
     async def start_experiment(self, name: str, adapter_id: str, share: float) -> Experiment:
         """Serve a share (0…1) of the users from the space of a standby adapter from now on."""
-        table = schema.experiments
-
-        def insert(ledger: Ledger, found: Experiment) -> Callable[[], None]:
-            running = sa.select(table.c.name).where(table.c.end_time.is_(None))
-            if (other := ledger.connection.execute(running).scalar()) is not None:
-                raise WrongState("EXPERIMENT_RUNNING", f"experiment {other!r} runs; stop it first")
-            if ledger.connection.execute(sa.select(table.c.seq).where(table.c.name == name)).first() is not None:
-                raise Conflict("EXPERIMENT_EXISTS", f"there was an experiment {name!r} before; choose another name")
-            ledger.connection.execute(
-                table.insert().values(
-                    name=name,
-                    adapter_id=adapter_id,
-                    share=share,
-                    control_space_id=found.control_space_id,
-                    trial_space_id=found.trial_space_id,
-                    start_time=found.start_time,
-                )
-            )
-            return nothing
 
         async def start() -> Experiment:
             async with self._changing:
@@ -249,7 +229,7 @@ class Adapters:
                     )
                 control = self.serving.live.space_id
                 found = Experiment(name, adapter_id, share, control, adapter.space.space_id, now())
-                await self._shared.writer.submit(partial(insert, found=found))
+                await self._shared.writer.submit(lambda ledger: experiments.begin(ledger, found))
                 self.serving = replace(self.serving, experiment=found, trial=adapter.space)
             return found
 
@@ -263,7 +243,7 @@ class Adapters:
                 running = self.serving.experiment
                 if running is None:
                     raise WrongState("NO_EXPERIMENT", "no experiment runs")
-                await self._shared.writer.submit(_end_experiments)
+                await self._shared.writer.submit(experiments.end)
                 self.serving = replace(self.serving, experiment=None, trial=None)
             found = await asyncio.to_thread(experiments.find, self._shared.record, running.name)
             return found or running
@@ -290,7 +270,7 @@ class Adapters:
         trial = next((space for space in self.serving.others if space.space_id == running.trial_space_id), None)
         if trial is None or not trial.keeps_profiles or live.space_id != running.control_space_id:
             log.warning("experiment.ended", name=running.name, why="one of its spaces is gone")
-            await self._shared.writer.submit(_end_experiments)
+            await self._shared.writer.submit(experiments.end)
         else:
             self.serving = replace(self.serving, experiment=running, trial=trial)
 
@@ -423,7 +403,7 @@ class Adapters:
                 change = table.update().where(table.c.key == key).values(state=state, job_id=None, switches=False)
                 ledger.connection.execute(change)
             if end_experiments:
-                _end_experiments(ledger)
+                experiments.end(ledger)
             rows = ledger.connection.execute(sa.select(table).where(table.c.key.in_(states))).all()
             return lambda: {row.key: row for row in rows}
 
@@ -509,12 +489,6 @@ class Adapters:
             measured = calibration_of(row)
         calibration = measured.chosen(settings.similarity)
         return Origin(row.key, Blender(Recipe(settings, calibration, row.space_id)))
-
-
-def _end_experiments(ledger: Ledger) -> Callable[[], None]:
-    table = schema.experiments
-    ledger.connection.execute(table.update().where(table.c.end_time.is_(None)).values(end_time=now()))
-    return nothing
 
 
 def _logged() -> Progress:

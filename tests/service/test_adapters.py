@@ -38,7 +38,7 @@ from penchant.v1.interest_service_pb2 import Interest
 from penchant.v1.recommendation_service_pb2 import FindUsersRequest
 from penchant.v1.signal_pb2 import Post, Signal
 from penchant_finetune.log import live_encoder
-from penchant_pipelines import adapters
+from penchant_pipelines import adapters, experiment
 from penchant_pipelines.encoder import Encoder, EncoderSettings, Vectors
 from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter
 from penchant_pipelines.errors import Unavailable
@@ -653,7 +653,7 @@ async def test_an_experiment_that_could_not_be_stopped_goes_on_and_can_be(
         await activated(server, "books", standby=True)
         await server.client.start_experiment("all", "books", 1)
         with monkeypatch.context() as patch:
-            patch.setattr(adapters, "_end_experiments", unwritable)
+            patch.setattr(experiment, "end", unwritable)
             assert (await refused(server.rpc("StopExperiment")(StopExperimentRequest()))).reason == "RECORD_UNWRITABLE"
         assert set((await self_consistent(server, ["u-1"])).values()) == {adapted.space_id}
         assert (await server.client.stop_experiment()).HasField("end_time")
@@ -666,7 +666,7 @@ async def test_an_activation_that_fails_as_it_switches_can_be_asked_for_again(
         await seed(server, items=5, signals=10)
         await server.client.load_adapter("books")
         with monkeypatch.context() as patch:
-            patch.setattr(adapters, "_end_experiments", unwritable)
+            patch.setattr(experiment, "end", unwritable)
             job = await server.client.wait_for_job((await server.client.activate_adapter("books")).id)
             assert (job.state, job.error.message) == (JobState.JOB_STATE_FAILED, "the disk is full")
             assert await states(server) == {"": LIVE, "books": LOADED}
