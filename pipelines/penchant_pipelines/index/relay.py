@@ -240,8 +240,6 @@ class Relay:
             except IndexUnavailable as error:
                 if generation is not None:
                     self._lose(generation, error)
-            except asyncio.CancelledError:
-                raise
             except Exception:
                 log.exception("index.relay_failed")
                 await asyncio.sleep(RETRY_SECONDS)
