@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/drift.py --topics TOPIC_TEXTS.jsonl.gz … --authors SIGNALS.jsonl.gz … --cache DIR
 
 Streams of known changes are spliced from topic-labelled texts (lines with `text` and `topic`) and from the posts of
-real people (signals): see `penchant_pipelines.evaluation.splices`. They go through the blend that serves, with the
+real people (signals): see `splices.py`. They go through the blend that serves, with the
 embedded encoder's vectors. Texts and authors fall into two halves by hash: settings are tuned on one, the other only
 reports. Prints a table, then JSON, with 95 % intervals by bootstrap over streams:
 
@@ -38,13 +38,13 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import hypergeom
 from serving import read
+from splices import AFTER, RAMP, THICK, Kind, Source, Splice, splice
 
 from penchant import convert
 from penchant.v1.signal_pb2 import Signal
 from penchant_pipelines import drift
 from penchant_pipelines.encoder import Encoder, EncoderSettings
 from penchant_pipelines.evaluation.lineup import open_cached
-from penchant_pipelines.evaluation.splices import AFTER, RAMP, THICK, Kind, Source, Splice, splice
 from penchant_pipelines.interests import Blender, Evidence, InterestSettings, Profile, Recipe, calibrate, view
 from penchant_pipelines.recommend.ranking import Taste, score
 from penchant_pipelines.recommend.settings import RecommendSettings

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import adjusted_rand_score, homogeneity_completeness_v_measure
+from splices import Source
 
 from penchant_pipelines.encoder import EncoderSettings
 from penchant_pipelines.evaluation.lineup import open_cached
-from penchant_pipelines.evaluation.splices import Source
 from penchant_pipelines.interests import Blender, Evidence, InterestSettings, Profile, Recipe, calibrate
 from penchant_pipelines.interests.blend import Trace
 from penchant_pipelines.model import MICROS_PER_DAY

@@ -66,7 +66,7 @@ def make_corpus(log: Log, settings: InterestSettings, split: Split | None, share
 
     split "time": at one moment for all, so that nothing learnt lies after anything measured. "user": at a moment of
     each user's own, so that others' later signals may be learnt from, a user's own never. None: by time, unless fewer
-    than FEWEST_USERS could then be measured.
+    than FEWEST_USERS could then be measured. Raises InvalidInput where nobody could.
     """
     rows: dict[str, int] = {}
     items = np.array([rows.setdefault(item.text, len(rows)) for item in log.items], dtype=np.int64)

@@ -27,7 +27,6 @@ from penchant_finetune.sequence import evaluate_sequence, figures
 from penchant_finetune.sequence_data import prepared_log
 from penchant_pipelines.encoder import Encoder, open_encoder
 from penchant_pipelines.encoder.adapter import WEIGHTS
-from penchant_pipelines.encoder.base import shortened
 from penchant_pipelines.encoder.sentence import SentenceEncoder, adapter_digest, file_sha256, open_model
 from penchant_pipelines.errors import WrongState
 from penchant_pipelines.interests import Calibration, calibrate
@@ -132,12 +131,20 @@ def _measure_shorter(
     for length in sorted({length for length in lengths if length < encoder.dimensions}, reverse=True):
 
         def encode(given: Sequence[str], length: int = length) -> Vectors:
-            return shortened(encoder.encode(given), length)
+            return _shortened(encoder.encode(given), length)
 
         calibration = calibrate(encode).chosen(prepared.manifest.interests.similarity)
-        compared = compare(live, measure(prepared, asked, shortened(texts, length), calibration))
+        compared = compare(live, measure(prepared, asked, _shortened(texts, length), calibration))
         found[str(length)] = {name: compared[name] for name in ("tuned", "difference")}
     return found
+
+
+def _shortened(vectors: Vectors, dimensions: int) -> Vectors:
+    """The first so many dimensions of (n, d) rows, each brought to length 1 again; rows of zeros stay as they are."""
+    cut = vectors[:, :dimensions]
+    lengths = np.linalg.norm(cut, axis=1, keepdims=True)
+    short: Vectors = cut / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return short
 
 
 def _measure_sequence(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from penchant_finetune.evaluate import EVALUATION, caution
@@ -48,24 +51,41 @@ def export(prepared: Prepared, run_folder: Path, output: Path) -> str | None:
         reason = refusal(report)
     if reason:
         raise WrongState("ADAPTER_WORSE", f"{run_folder.name} is not exported: {reason}")
-    if output.exists() and any(output.iterdir()):
-        raise WrongState("FOLDER_NOT_EMPTY", f"{str(output)!r} holds something; name a new folder")
-    output.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG, WEIGHTS):
-        shutil.copyfile(run_folder / ADAPTER / name, output / name)
     left_out = worse(report["sequence"]["difference"], "the adapter's alone") if found else None
     figures = {f"{metric}{suffix}": report[part][metric][0] for metric in METRICS for part, suffix in _PARTS.items()}
     figures |= {f"{metric} gained, {end}": report["difference"][metric][i] for metric in METRICS for i, end in _ENDS}
     card = _card(prepared, run, report)
     if shorter := report.get("shorter"):
         card += _shorter_card(shorter, prepared.manifest.dimensions)
+    files = [run_folder / ADAPTER / CONFIG, run_folder / ADAPTER / WEIGHTS]
     if found and not left_out:
-        shutil.copyfile(sequence, output / SEQUENCE)
+        files.append(sequence)
         figures |= {f"{metric} gained by sequence": report["sequence"]["difference"][metric][0] for metric in METRICS}
         card += _sequence_card(report["sequence"])
-    (output / "README.md").write_text(card, encoding="utf-8")
-    write_manifest(output, run.base, prepared.manifest.dimensions, figures)
+    with new_folder(output) as folder:
+        for file in files:
+            shutil.copyfile(file, folder / file.name)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        write_manifest(folder, run.base, prepared.manifest.dimensions, figures)
     return left_out
+
+
+@contextmanager
+def new_folder(output: Path) -> Iterator[Path]:
+    """Give a folder to write into that becomes `output` at the end: it is there whole or not at all.
+
+    Raises WrongState where it holds something already.
+    """
+    if output.exists() and any(output.iterdir()):
+        raise WrongState("FOLDER_NOT_EMPTY", f"{str(output)!r} holds something; name a new folder")
+    output = output.resolve()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # Beside it first: half an adapter must not stand there as if it were whole.
+    with TemporaryDirectory(prefix=f"{output.name}.", suffix=".part", dir=output.parent) as unfinished:
+        whole = Path(unfinished) / "whole"
+        whole.mkdir()
+        yield whole
+        whole.rename(output)
 
 
 _PARTS = {"tuned": "", "live": " of live", "difference": " gained"}

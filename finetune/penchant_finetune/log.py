@@ -71,7 +71,7 @@ class LoggedSignal:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Items by id, and signals sorted by (time, id); what was undone is left out."""
+    """Items, each once, and signals sorted by (time, id); what was undone is left out."""
 
     items: tuple[LoggedItem, ...]
     signals: tuple[LoggedSignal, ...]

@@ -91,7 +91,7 @@ def build_pairs(
 
 
 def build_graded(corpus: Corpus, most: int, seed: int) -> Graded:
-    """Pairs of items that the same user graded differently, in the training part."""
+    """Pairs of a user's best item and another one, of users whose grades differ, in the training part."""
     rng = np.random.default_rng(seed)
     rows: list[tuple[int, int, int]] = []
     scores: list[float] = []

@@ -6,6 +6,7 @@
 - signals.parquet: users by number, what each signal touches and says, its part of the time line
 - pairs.parquet: anchor, positive, negative (rows of texts), user, kind
 - graded.parquet: pairs of items with a score
+- touched.parquet: users by number, and what each wrote or touched in the training part
 - base.npy: float32 (t, d): the texts' unit vectors by the base encoder; later texts have none
 """
 

@@ -5,6 +5,8 @@
 - tensorboard/: losses and figures
 - settings.json: what it was begun with
 - run.json: the same and how it went, once it is finished
+- sequence.safetensors, sequence.json: the model of users' next signals, where one was asked for
+- evaluation.json: how it was measured to do
 - lock: of whoever trains there
 """
 

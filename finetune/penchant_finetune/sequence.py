@@ -218,7 +218,7 @@ def mean_scorer(items: NDArray[np.float32], length: int) -> Scorer:
 
 
 def best_mean(log: SequenceLog, start: int, end: int) -> int:
-    """How many of the latest signals to average, by NDCG@10 on the queries of a span of time, all where none is."""
+    """How many of the latest signals to average, by NDCG@10 on the queries of a span of time; 100 where none is."""
     asked = _thinned(queries(log, start, end), 1500)
     if not asked:
         return MEAN_LENGTHS[-1]

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = "checkpoints"
 EVALUATIONS = 5
-"""How often in a run the validation part is asked, at most."""
+"""About how often in a run the validation part is asked."""
 PATIENCE = 2
 """Evaluations without a better state after which a run stops."""
 LOG_EVERY = 5

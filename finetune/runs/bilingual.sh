@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes the embedded encoder's bilingual adapter from nothing, or goes on where an interrupted run stopped.
+# Makes the embedded encoder's bilingual adapter from nothing, or goes on where an interrupted run stopped;
+# for other options, and for other data, take another RUN.
 #   finetune/runs/bilingual.sh DATA RUN [OPTION ...]
 # DATA holds parallel/, lexicon/, similarity/, topics/ and the sets named in the adapter's card; RUN takes checkpoints,
 # losses (TensorBoard), the run's configuration and, at the end, the finished adapter in RUN/adapter with its figures.

@@ -55,10 +55,12 @@ echo "── evaluate ($SECONDS s)"
 echo "── export ($SECONDS s)"
 exported=0
 for seed in "${seeds[@]}"; do
-  # What is written last, and after a sequence model that TRAIN asked for later.
-  [[ $out/adapter-$seed/penchant.json -nt $out/seed-$seed/sequence.json ]] ||
-    "${penchant[@]}" export "$out/prepared" "$out/seed-$seed" "$out/adapter-$seed" ||
-    continue
+  adapter=$out/adapter-$seed
+  # One without the sequence model that TRAIN asked for later gives way, and is kept for what was written into its card.
+  if [[ ! $adapter/penchant.json -nt $out/seed-$seed/sequence.json ]]; then
+    [[ ! -e $adapter ]] || mv "$adapter" "$adapter-$(date +%s)"
+    "${penchant[@]}" export "$out/prepared" "$out/seed-$seed" "$adapter" || continue
+  fi
   exported=$((exported + 1))
 done
 echo "── $exported of ${#seeds[@]} exported ($SECONDS s)"

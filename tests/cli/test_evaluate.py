@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from hashlib import sha256
 from html.parser import HTMLParser
 from importlib.metadata import version
@@ -14,6 +15,8 @@ from typing import Any
 import node
 import pytest
 from command_line import run, write_small_log
+
+from penchant_pipelines.evaluation import protocol
 
 FEW = ["penchant", "ewma", "popularity", "random"]
 ONLY = [word for name in FEW for word in ("--only", name)] + ["--seed", "3"]
@@ -75,7 +78,15 @@ def check_figures(report: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def evaluated(folder: Path) -> tuple[str, str]:
+def a_few_make_a_cut() -> Iterator[None]:
+    """The small log has too few users for a single cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protocol, "FEWEST_USERS_OF_A_CUT", 10)
+        yield
+
+
+@pytest.fixture(scope="module")
+def evaluated(folder: Path, a_few_make_a_cut: None) -> tuple[str, str]:
     """What the command says while it makes `first.json` and `first.html`: stdout, stderr."""
     code, out, err = evaluate(folder, "first.json", *ONLY, "--html", str(folder / "first.html"))
     assert code == 0, err
@@ -116,6 +127,7 @@ def test_a_log_is_replayed_and_reported_the_same_each_time(folder: Path, evaluat
     assert not references.tags & {"script", "link", "img", "iframe", "object", "embed"}
     assert not re.findall(r"url\((?!#)|@import", text)
     assert text.count("<svg") == 2
+    assert f"each of {report['single_cut']['users']} users" in text
     assert all(name in text for name in FEW)
 
 

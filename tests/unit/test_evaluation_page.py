@@ -10,6 +10,8 @@ import pytest
 
 from penchant_pipelines.evaluation.page import METRICS, page
 
+SCORES = {"penchant": 0.07, "ewma": 0.05}
+
 
 def report(lead: float, p: float, users: int = 40, all_users: int = 40) -> dict[str, Any]:
     """Penchant against one other, by so many users, and a group of so many."""
@@ -52,6 +54,23 @@ def test_nothing_is_claimed_that_may_be_chance(lead: float, p: float, headline: 
 
 def test_a_handful_of_users_decides_nothing() -> None:
     assert "too few users to tell" in page(report(0.02, 0.001, users=3))
+
+
+@pytest.mark.parametrize(("p", "verdict"), [(0.01, "ahead"), (0.2, "open")])
+def test_the_single_cut_is_shown_where_it_is_told(p: float, verdict: str) -> None:
+    told = report(0.02, p)
+    assert "single cut" not in page(told)
+    methods = {name: {"ndcg@10": [score, score - 0.01, score + 0.01]} for name, score in SCORES.items()}
+    told["single_cut"] = {"users": 1234, "methods": methods, "against": told["against"]}
+    text = page(told)
+    assert "each of 1,234 users" in text
+    row = re.search(r"<td>ewma</td><td>0.0500</td><td>(.*)</td><td class=.*>(.*)</td></tr>", text)
+    assert row
+    assert row.groups() == ("+0.0200 (+0.0100 … +0.0300)", verdict)
+    assert '<tr class="ours"><td>penchant</td><td>0.0700</td><td>–</td>' in text
+    # With no Penchant in the race there is no lead.
+    told["single_cut"]["against"] = {}
+    assert "<td>ewma</td><td>0.0500</td><td>–</td>" in page(told)
 
 
 @pytest.mark.parametrize("lead", [0.02, -0.02])

@@ -504,9 +504,17 @@ def test_states_that_change_nothing_do_not_beat_the_untuned_encoder(
 # -- export ------------------------------------------------------------------------------------------------------
 
 
-def test_an_export_is_what_the_server_loads(
-    prepared: Prepared, run: Path, report: dict[str, Any], tmp_path: Path
+def test_an_export_is_what_the_server_loads_whole_or_not_there(
+    prepared: Prepared, run: Path, report: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("penchant_finetune.export.write_manifest", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            export(prepared, run, tmp_path / "adapter")
+    assert not list(tmp_path.iterdir())
     export(prepared, run, tmp_path / "adapter")
     base, _ = open_base(prepared.manifest.encoder)
     served = open_adapter(prepared.manifest.encoder, tmp_path / "adapter", base)

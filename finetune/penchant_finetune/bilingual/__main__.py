@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from penchant_finetune.bilingual.corpus import read_corpus, read_corpus_parts
+from penchant_finetune.bilingual.corpus import FILES, digest, read_corpus, read_corpus_parts
 from penchant_finetune.bilingual.export import export
 from penchant_finetune.bilingual.measures import cosine, held_out
 from penchant_finetune.bilingual.second_teacher import Bridge, Encode, lessons, open_multilingual, word_meanings
@@ -91,8 +91,8 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=getattr(Recipe(), name), help=meant)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    recipe = Recipe(**{name: getattr(arguments, name) for name in SIZES})
-    # Before all else: what comes takes minutes, and other options or a missing package are to be told at once.
+    recipe = Recipe(**{name: getattr(arguments, name) for name in SIZES}, data_digest=digest(arguments.data))
+    # Before all else: what comes takes minutes, and other options or data, or a missing package, are told at once.
     begun(arguments.run, recipe)
     multilingual = open_multilingual()
     arguments.run.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def main() -> None:
     started = time.monotonic()
     corpus = read_corpus(arguments.data, recipe.seed, UNTAUGHT + recipe.reading)
     development, _ = read_corpus_parts(arguments.data)
-    glosses = read_glosses(arguments.data / "lexicon/cedict.jsonl.gz")
+    glosses = read_glosses(arguments.data / FILES["cedict"])
     vocabulary = choose_words(glosses, corpus.chinese, recipe.word_count)
     vocabulary.save(arguments.run / WORDS_FILE)
     model = SentenceTransformer(str(embedded_model()), device=device, local_files_only=True)
@@ -154,7 +154,9 @@ def main() -> None:
 
     print(f"start {judged()} {time.monotonic() - started:.0f} s", flush=True)
     training.run(judged)
-    export(arguments.run, arguments.run / "adapter")
+    adapter = arguments.run / "adapter"
+    if not adapter.exists():  # else it is this run's already, maybe with its card
+        export(arguments.run, adapter)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.text import TextError
 from penchant_pipelines.text.clean import clean
 from penchant_pipelines.text.pipeline import encoder_text
 
+FILES = {
+    "tatoeba": "parallel/tatoeba.jsonl.gz",
+    "lctt_titles": "parallel/lctt_titles.jsonl.gz",
+    "lctt_articles": "parallel/lctt_articles.jsonl.gz",
+    "cedict": "lexicon/cedict.jsonl.gz",
+    "stsb_dev": "similarity/stsb_zh_dev.jsonl.gz",
+    "stsb_train": "similarity/stsb_zh_train.jsonl.gz",
+    "pairs": "similarity/pairs_zh.jsonl.gz",
+    "zh_blogs": "zh_blogs/signals.jsonl.gz",
+    "en_blogs": "en_blogs/signals.jsonl.gz",
+    "douban": "douban/items.jsonl.gz",
+    "goodreads": "goodreads/items.jsonl.gz",
+    "lastfm": "lastfm/items.jsonl.gz",
+}
+"""All that a run reads of its data; topics only measure what came of it."""
 _SENTENCE_END = re.compile(r"(?<=[。！？!?])|(?<=\.)\s|\n+")
 
 
@@ -27,6 +43,12 @@ def read_lines(file: Path) -> Iterator[dict[str, Any]]:
     with gzip.open(file, "rt", encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)
+
+
+def digest(folder: Path) -> str:
+    """16 hex digits that follow from FILES below a folder. Raises OSError where one is missing."""
+    files = "".join(file_sha256(folder / file) for file in FILES.values())
+    return hashlib.sha256(files.encode()).hexdigest()[:16]
 
 
 def share(text: str) -> float:
@@ -77,13 +99,19 @@ class Held:
     parallel: list[tuple[str, str]] = field(default_factory=list)
     titles: list[tuple[str, str]] = field(default_factory=list)
 
+    def texts(self) -> set[str]:
+        """All of its texts."""
+        return {text for pair in self.parallel + self.titles for text in pair} | {
+            text for graded in self.graded for text in (graded.a, graded.b)
+        }
+
 
 def read_corpus_parts(folder: Path) -> tuple[Held, Held]:
     """What is set aside: the development part and the test part."""
     development, test = Held(), Held()
     development.parallel, test.parallel = _halves(_held(_translations(folder, "tatoeba"), 2000))
     development.titles, test.titles = _halves(_held(_translations(folder, "lctt_titles"), 1000))
-    for row in read_lines(folder / "similarity/stsb_zh_dev.jsonl.gz"):
+    for row in read_lines(folder / FILES["stsb_dev"]):
         graded = Graded(read(row["a"], "zh"), read(row["b"], "zh"), float(row["score"]))
         (development if share(graded.a) < 0.5 else test).graded.append(graded)
     return development, test
@@ -92,48 +120,44 @@ def read_corpus_parts(folder: Path) -> tuple[Held, Held]:
 def read_corpus(folder: Path, seed: int, reading: int) -> Corpus:
     """Read everything below `folder` that may be learnt from, with `reading` sentences that nobody translated."""
     corpus = Corpus()
-    development, test = read_corpus_parts(folder)
+    held = set[str]().union(*(part.texts() for part in read_corpus_parts(folder)))
     for name, learnt in (("tatoeba", corpus.parallel), ("lctt_titles", corpus.titles)):
-        pairs = development.parallel + test.parallel if name == "tatoeba" else development.titles + test.titles
-        held = {text for pair in pairs for text in pair}
         learnt += [pair for pair in _translations(folder, name) if held.isdisjoint(pair)]
-    held_titles = {zh for zh, _ in development.titles + test.titles}
-    asked = {text for part in (development, test) for g in part.graded for text in (g.a, g.b)}
-    for row in read_lines(folder / "similarity/stsb_zh_train.jsonl.gz"):
+    for row in read_lines(folder / FILES["stsb_train"]):
         graded = Graded(read(row["a"], "zh"), read(row["b"], "zh"), float(row["score"]))
-        if asked.isdisjoint((graded.a, graded.b)):
+        if held.isdisjoint((graded.a, graded.b)):
             corpus.graded.append(graded)
-    corpus.paraphrases = _paraphrases(folder / "similarity/pairs_zh.jsonl.gz", asked)
+    corpus.paraphrases = _paraphrases(folder / FILES["pairs"], held)
     draw = random.Random(seed)
-    for row in read_lines(folder / "parallel/lctt_articles.jsonl.gz"):
+    for row in read_lines(folder / FILES["lctt_articles"]):
         title = read(row["title"], "zh")
-        if title in held_titles:
+        if title in held:
             continue
         spans = _spans(read(row["text"][:3000].removeprefix(row["title"]), "zh"))
         corpus.passages += [(title, span) for span in spans[:1]]
         if len(spans) > 3:
             first, second = draw.sample(spans[1:], 2)
             corpus.passages.append((first, second))
-    for row in read_lines(folder / "zh_blogs/signals.jsonl.gz"):
+    for row in read_lines(folder / FILES["zh_blogs"]):
         spans = _spans(read(row["post"]["text"][:3000], "zh"))
         tags = row.get("context", {}).get("tags", "")
         if len(spans) > 1:
             corpus.passages.append((spans[0], draw.choice(spans[1:])))
         if tags and spans:
             corpus.passages.append((read(tags.replace(",", " ") + " " + spans[0][:20], "zh"), spans[-1]))
-    for row in read_lines(folder / "douban/items.jsonl.gz"):
+    for row in read_lines(folder / FILES["douban"]):
         title = read(row.get("title", ""), "zh")
         rest = read(row.get("text", "").removeprefix(row.get("title", "")), "zh")
         if title and len(rest) > 6 and draw.random() < 0.5:
             corpus.passages.append((title, rest[:120]))
-    for row in read_lines(folder / "en_blogs/signals.jsonl.gz"):
+    for row in read_lines(folder / FILES["en_blogs"]):
         if share(row["id"]) > 0.6 or not row["post"]["text"][:600].isascii():
             continue
         spans = _spans(read(row["post"]["text"][:600], "en"), 160)
         if spans:
             corpus.english.append(draw.choice(spans))
     for name in ("goodreads", "lastfm"):
-        items = [read(row["text"], "en") for row in read_lines(folder / name / "items.jsonl.gz")]
+        items = [read(row["text"], "en") for row in read_lines(folder / FILES[name])]
         corpus.english += draw.sample([text for text in items if text], 2000)
     corpus.english += draw.sample([en for _, en in corpus.titles], 3000)
     corpus.english += draw.sample([en for _, en in corpus.parallel], 4000)
@@ -143,7 +167,7 @@ def read_corpus(folder: Path, seed: int, reading: int) -> Corpus:
         *(text for pair in corpus.passages for text in pair),
         *(text for g in corpus.graded for text in (g.a, g.b)),
     ]
-    corpus.reading = _reading(folder, held_titles | asked, draw, reading)
+    corpus.reading = _reading(folder, held, draw, reading)
     return corpus
 
 
@@ -163,7 +187,7 @@ def read(text: str, language: str) -> str:
 
 def _translations(folder: Path, name: str) -> list[tuple[str, str]]:
     """Pairs (Chinese, English), each once, in the order of their hashes."""
-    rows = read_lines(folder / f"parallel/{name}.jsonl.gz")
+    rows = read_lines(folder / FILES[name])
     pairs = dict.fromkeys((read(row["zh"], "zh"), read(row["en"], "en")) for row in rows)
     return sorted((pair for pair in pairs if all(pair)), key=lambda pair: share(pair[0]))
 
@@ -185,12 +209,12 @@ def _halves(pairs: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[t
     return pairs[middle:], pairs[:middle]
 
 
-def _paraphrases(file: Path, asked: set[str]) -> list[tuple[str, str, str]]:
+def _paraphrases(file: Path, held: set[str]) -> list[tuple[str, str, str]]:
     same: list[tuple[str, str, str]] = []
     against: dict[str, str] = {}
     for row in read_lines(file):
         a, b, label = read(row["a"], "zh"), read(row["b"], "zh"), row["label"]
-        if not a or not b or not asked.isdisjoint((a, b)):
+        if not a or not b or not held.isdisjoint((a, b)):
             continue
         if label in {"same", "entailment"}:
             same.append((a, b, row["set"]))
@@ -204,14 +228,14 @@ def _reading(folder: Path, held: set[str], draw: random.Random, count: int) -> l
     """Draw sentences of what has no translation, each once, none of those that are measured on."""
     texts = [
         read(row[side], "zh")
-        for row in read_lines(folder / "similarity/pairs_zh.jsonl.gz")
+        for row in read_lines(folder / FILES["pairs"])
         # Questions about one bank's two products say little.
         if not row["set"].startswith("AFQMC")
         for side in ("a", "b")
     ]
-    articles = (row["text"] for row in read_lines(folder / "parallel/lctt_articles.jsonl.gz"))
-    posts = (row["post"]["text"] for row in read_lines(folder / "zh_blogs/signals.jsonl.gz"))
-    items = (row.get("text", "") for row in read_lines(folder / "douban/items.jsonl.gz"))
+    articles = (row["text"] for row in read_lines(folder / FILES["lctt_articles"]))
+    posts = (row["post"]["text"] for row in read_lines(folder / FILES["zh_blogs"]))
+    items = (row.get("text", "") for row in read_lines(folder / FILES["douban"]))
     for documents, most in ((articles, 3), (posts, 20), (items, 3)):
         for document in documents:
             spans = _spans(read(document[:3000], "zh"), 60)

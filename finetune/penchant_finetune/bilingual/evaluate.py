@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from penchant_finetune.bilingual.corpus import read, read_corpus_parts, read_lines, read_topics
 from penchant_finetune.bilingual.export import describe
@@ -56,8 +58,17 @@ def token_costs(adapter: Path, data: Path) -> dict[str, float]:
     return {"token_ratio": tokens / characters, "unknown": unknown / tokens}
 
 
+def open_undescribed(adapter: Path, plain: Encoder) -> Encoder:
+    """Open an adapter whose manifest is still to come; its folder stays as it is. Raises as `open_encoder` does."""
+    # A manifest without figures in the folder itself would let a server load it.
+    with TemporaryDirectory() as scratch:
+        copy = shutil.copytree(adapter, Path(scratch) / adapter.resolve().name)
+        write_manifest(copy, plain.space_id, plain.dimensions, {})
+        return open_encoder(EncoderSettings(model=str(embedded_model()), adapter=copy))
+
+
 def main() -> None:
-    """Measure, print a table."""
+    """Measure, print a table, and write the card where that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--part", choices=("development", "test"), default="test")
@@ -69,9 +80,9 @@ def main() -> None:
     plain = open_encoder(EncoderSettings(model=str(embedded_model())))
     if arguments.adapter is None:
         encoder = open_encoder(EncoderSettings())
+    elif arguments.describe:
+        encoder = open_undescribed(arguments.adapter, plain)
     else:
-        if arguments.describe:  # an adapter is opened by its manifest; the figures come into it below
-            write_manifest(arguments.adapter, plain.space_id, plain.dimensions, {})
         encoder = open_encoder(EncoderSettings(model=str(embedded_model()), adapter=arguments.adapter))
     found = figures(encoder, arguments.data, arguments.part)
     found["english_cosine"] = english_kept(encoder, plain, arguments.data)

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from safetensors.torch import save_file
 
 from penchant_finetune.bilingual.training import BEST
+from penchant_finetune.export import new_folder
 from penchant_finetune.lora import PREFIX
 from penchant_pipelines.encoder.adapter import CONFIG, WEIGHTS, write_manifest
 from penchant_pipelines.encoder.words import ROWS_FILE, WORDS_FILE, WordVocabulary, save_rows
@@ -70,20 +71,23 @@ MEASURES = {
 
 
 def export(run: Path, folder: Path) -> None:
-    """Write the adapter of a run's best checkpoint: words with 4-bit rows, LoRA in half precision."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the adapter of a run's best checkpoint into a new folder: words with 4-bit rows, LoRA in half precision.
+
+    It can't be loaded before `describe` adds its card and manifest. Raises WrongState where the folder holds something.
+    """
     state: dict[str, Any] = torch.load(run / BEST, map_location="cpu", weights_only=True)
-    WordVocabulary.load(run / WORDS_FILE).save(folder / WORDS_FILE)
-    save_rows(folder / ROWS_FILE, state["words"].numpy())
     lora = {PREFIX + name: tensor.half().contiguous() for name, tensor in state["lora"].items()}
-    save_file(lora, folder / WEIGHTS, metadata={"format": "pt"})
-    recipe = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    shutil.copyfile(run / CONFIG, folder / CONFIG)
-    (folder / "run.json").write_text(json.dumps({**recipe, "step": state["step"]}, indent=2) + "\n", encoding="utf-8")
+    recipe = {**json.loads((run / "run.json").read_text(encoding="utf-8")), "step": state["step"]}
+    with new_folder(folder) as whole:
+        shutil.copyfile(run / WORDS_FILE, whole / WORDS_FILE)
+        save_rows(whole / ROWS_FILE, state["words"].numpy())
+        save_file(lora, whole / WEIGHTS, metadata={"format": "pt"})
+        shutil.copyfile(run / CONFIG, whole / CONFIG)
+        (whole / "run.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
 
 
 def describe(folder: Path, base_space_id: str, figures: dict[str, float], plain: dict[str, float]) -> None:
-    """Write the card and the manifest of an adapter, last of all its files."""
+    """Write the card of an adapter and then the manifest, without which nobody loads it with that card."""
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     rows = [
         f"| {title} | {figures[name]:.4f} | {f'{plain[name]:.4f}' if name in plain else '–'} |"

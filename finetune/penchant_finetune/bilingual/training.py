@@ -47,8 +47,10 @@ CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that a run depends on beside its data."""
+    """What a run is begun with: whoever goes on with it must bring the same."""
 
+    data_digest: str = ""
+    """Of what it learns from, as `corpus.digest` tells it."""
     word_count: int = 72_000
     """Words beside the single characters."""
     steps: int = 4_500
@@ -265,7 +267,7 @@ class Training:
         """
         recipe = self._recipe
         step = self._resume()
-        started, tokens_before = time.monotonic(), 0
+        started, tokens = time.monotonic(), 0
         running: dict[str, list[float]] = {}
         while step < recipe.steps and self._worse < recipe.patience:
             name = self._schedule[step]
@@ -286,9 +288,9 @@ class Training:
             step += 1
             running.setdefault(name, []).append(float(loss.detach()))
             running.setdefault("anchor", []).append(float(anchor.detach()))
-            tokens_before += _count_tokens(self.student, [*_texts(batch), *english])
+            tokens += _count_tokens(self.student, [*_texts(batch), *english])
             if step % 50 == 0:
-                speed = tokens_before / (time.monotonic() - started)
+                speed = tokens / (time.monotonic() - started)
                 line = {name: round(float(np.mean(values)), 4) for name, values in sorted(running.items())}
                 for key, value in line.items():
                     self._log.add_scalar(f"loss/{key}", value, step)

@@ -11,14 +11,6 @@ from numpy.typing import NDArray
 Vectors = NDArray[np.float32]
 
 
-def shortened(vectors: Vectors, dimensions: int) -> Vectors:
-    """The first so many dimensions of (n, d) rows, each brought to length 1 again; rows of zeros stay as they are."""
-    cut = vectors[:, :dimensions]
-    lengths = np.linalg.norm(cut, axis=1, keepdims=True)
-    short: Vectors = cut / np.maximum(lengths, np.finfo(np.float32).tiny)
-    return short
-
-
 class Encoder(Protocol):
     """Texts → unit vectors in one embedding space."""
 

@@ -45,7 +45,6 @@ class Network(nn.Module):
         self, items: NDArray[np.float32], by: Literal["ids", "text"], body: Literal["attention", "gru"]
     ) -> None:
         super().__init__()
-        self.by, self.body = by, body
         self.table = nn.Embedding(len(items) + 1, WIDTH, padding_idx=0) if by == "ids" else None
         # A copy: beside other methods the array is shared, read-only memory, which torch warns of.
         self.vectors = torch.tensor(items)

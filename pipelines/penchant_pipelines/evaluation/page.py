@@ -23,6 +23,8 @@ METRICS = (
 )  # fmt: skip
 SURE = 0.05
 """Highest p that is called more than chance."""
+_VERDICTS = {1: ("ahead", "good"), -1: ("behind", "bad"), 0: ("open", "open")}
+"""Of Penchant, in a word, and the class of the page that it is shown by."""
 _BLUE, _GREY, _GREEN, _RED, _AXIS, _GRID = "#0b5fa5", "#7a8194", "#17713a", "#b3261e", "#c9cedb", "#eceef3"
 _STYLES = {
     _BLUE: "var(--ours)", _GREY: "var(--grey)", _GREEN: "var(--good)", _RED: "var(--bad)", _AXIS: "var(--line)",
@@ -50,6 +52,7 @@ def page(report: Mapping[str, Any]) -> str:
         ranking=_plot({name: methods[name][SCORE] for name in ranked}, "NDCG@10", _of_method),
         differences=_plot(told, "Penchant's lead in NDCG@10", partial(_of_lead, users)) if told else "",
         groups=[_group(name, group) for name, group in report["groups"].items()] if told else [],
+        cut=_cut(report["single_cut"]) if report["single_cut"] else None,
         metrics=METRICS,
         rows=[{"name": name, "figures": [_figure(methods[name][metric][0]) for metric in METRICS]} for name in ranked],
         settings=[
@@ -94,15 +97,27 @@ def _group(name: str, group: Mapping[str, Any]) -> dict[str, Any]:
     ours = scores.pop(OURS)
     rival = max(scores, key=lambda method: scores[method])
     difference = group["against"][rival][SCORE]
-    verdict, tone = {1: ("ahead", "good"), -1: ("behind", "bad"), 0: (f"open ({difference[0]:+.4f})", "open")}[
-        _verdict(difference, group["users"])
-    ]
+    verdict, tone = _VERDICTS[_verdict(difference, group["users"])]
+    if verdict == "open":
+        verdict += f" ({difference[0]:+.4f})"
     if group["users"] < FEWEST_USERS:
         verdict, tone = "too few users to tell", "note"
     return {
         "name": name.replace("_", " "), "users": group["users"], "queries": group["queries"], "ours": _figure(ours),
         "other": rival, "theirs": _figure(scores[rival]), "verdict": verdict, "tone": tone,
     }  # fmt: skip
+
+
+def _cut(cut: Mapping[str, Any]) -> dict[str, Any]:
+    rows = []
+    for name, told in sorted(cut["methods"].items(), key=lambda pair: -pair[1][SCORE][0]):
+        row = {"name": name, "score": _figure(told[SCORE][0]), "lead": "–", "verdict": "–", "tone": "note"}
+        if name in cut["against"]:
+            difference = cut["against"][name][SCORE]
+            row["lead"] = "{:+.4f} ({:+.4f} … {:+.4f})".format(*difference)
+            row["verdict"], row["tone"] = _VERDICTS[_verdict(difference, cut["users"])]
+        rows.append(row)
+    return {"users": cut["users"], "rows": rows}
 
 
 def _figure(value: float | None) -> str:

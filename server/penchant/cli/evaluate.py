@@ -20,7 +20,7 @@ from penchant.cli.output import print_line, print_table, progress, stderr
 _SHOWN = ("ndcg@10", "recall@10", "recall@50", "mrr@50")
 _TRAINED_HERE = (
     "an adapter that was trained on this log has seen most of the days that are asked about, and so may be ahead by "
-    "memory; only what single_cut asks about came later (see docs/evaluation.md)"
+    "memory; only what the single cut asks about came later (see docs/evaluation.md)"
 )
 
 

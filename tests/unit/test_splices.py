@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from splices import AFTER, RAMP, THICK, THIN, VISIT, Kind, Source, Splice, splice
 
 from penchant_pipelines.errors import InvalidInput
-from penchant_pipelines.evaluation.splices import AFTER, RAMP, THICK, THIN, VISIT, Kind, Source, Splice, splice
 
 law = settings(max_examples=60, deadline=None)
 EACH = 200
