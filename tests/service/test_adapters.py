@@ -38,15 +38,15 @@ from penchant.v1.interest_service_pb2 import Interest
 from penchant.v1.recommendation_service_pb2 import FindUsersRequest
 from penchant.v1.signal_pb2 import Post, Signal
 from penchant_finetune.log import live_encoder
-from penchant_pipelines import adapters, experiment
 from penchant_pipelines.encoder import Encoder, EncoderSettings, Vectors
 from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter
 from penchant_pipelines.errors import Unavailable
-from penchant_pipelines.experiment import Experiment
 from penchant_pipelines.index import IndexUnavailable, relay
 from penchant_pipelines.index.chroma import EmbeddedStore
 from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Recipe, calibrate, pack
 from penchant_pipelines.record import Record, rows, schema
+from penchant_pipelines.spaces import adapters, experiment
+from penchant_pipelines.spaces.experiment import Experiment
 
 # peft asks transformers in a way that transformers is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")

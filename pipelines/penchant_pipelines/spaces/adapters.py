@@ -23,18 +23,18 @@ import numpy as np
 import sqlalchemy as sa
 import structlog
 
-from penchant_pipelines import experiment as experiments
 from penchant_pipelines.errors import Unavailable, WrongState
-from penchant_pipelines.experiment import Experiment
 from penchant_pipelines.index import IndexUnavailable, generations
 from penchant_pipelines.interests import Blender, Calibration, Recipe
 from penchant_pipelines.jobs import Job, Jobs, Progress, no_progress
 from penchant_pipelines.model import now
 from penchant_pipelines.record import schema
 from penchant_pipelines.record.ledger import Ledger
-from penchant_pipelines.reembed import Origin, Reembedding, drop_rows
-from penchant_pipelines.space import Shared, Space
-from penchant_pipelines.stock import (
+from penchant_pipelines.spaces import experiment as experiments
+from penchant_pipelines.spaces.experiment import Experiment
+from penchant_pipelines.spaces.reembed import Origin, Reembedding, drop_rows
+from penchant_pipelines.spaces.space import Shared, Space
+from penchant_pipelines.spaces.stock import (
     BUILDING,
     DROPPING,
     LIVE,
