@@ -42,10 +42,9 @@ from splices import AFTER, RAMP, THICK, Kind, Source, Splice, splice
 
 from penchant import convert
 from penchant.v1.signal_pb2 import Signal
-from penchant_pipelines import drift
 from penchant_pipelines.encoder import Encoder, EncoderSettings
 from penchant_pipelines.evaluation.lineup import open_cached
-from penchant_pipelines.interests import Blender, Evidence, InterestSettings, Profile, Recipe, calibrate, view
+from penchant_pipelines.interests import Blender, Evidence, InterestSettings, Profile, Recipe, calibrate, drift, view
 from penchant_pipelines.recommend.ranking import Taste, score
 from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.statistics import Bootstrap

@@ -16,11 +16,11 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import hypothesis
 import structlog
 
-from penchant_pipelines import stock
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
 from penchant_pipelines.encoder.adapter import write_manifest
 from penchant_pipelines.encoder.sentence import SentenceEncoder
 from penchant_pipelines.interests import Calibration, calibrate
+from penchant_pipelines.spaces import stock
 
 # An example may wait for a core that another test has.
 hypothesis.settings.register_profile("shared machine", deadline=None)

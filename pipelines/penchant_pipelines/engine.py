@@ -20,14 +20,11 @@ import structlog
 from pydantic import Field
 from sqlalchemy import Connection
 
-from penchant_pipelines import experiment as experiments
-from penchant_pipelines.adapters import Adapters
 from penchant_pipelines.capture import Capture
 from penchant_pipelines.catalog import Keeper
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
 from penchant_pipelines.erasure import Purge
 from penchant_pipelines.errors import InvalidInput, NotFound, Unavailable, WrongState
-from penchant_pipelines.experiment import Experiment, Report
 from penchant_pipelines.index import IndexSettings, IndexStore, IndexUnavailable, open_index_store
 from penchant_pipelines.interests import InterestSettings, ProfileView, SteeringEvent
 from penchant_pipelines.interests.labels import Label, name_interests, shown_as
@@ -44,8 +41,11 @@ from penchant_pipelines.record.record import FILE, is_damage
 from penchant_pipelines.record.rows import Vector
 from penchant_pipelines.record.users import ProfileCache
 from penchant_pipelines.settings import Section
-from penchant_pipelines.space import Shared, Space
-from penchant_pipelines.stock import Stock, take_stock
+from penchant_pipelines.spaces import experiment as experiments
+from penchant_pipelines.spaces.adapters import Adapters
+from penchant_pipelines.spaces.experiment import Experiment, Report
+from penchant_pipelines.spaces.space import Shared, Space
+from penchant_pipelines.spaces.stock import Stock, take_stock
 from penchant_pipelines.summaries import LanguageModel, Summaries, SummarySettings, open_model
 from penchant_pipelines.tasks import to_the_end
 from penchant_pipelines.text import Document, TextPipeline, TextSettings

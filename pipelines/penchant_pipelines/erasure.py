@@ -12,7 +12,7 @@ import structlog
 
 from penchant_pipelines.record import Record, Writer, nothing, schema
 from penchant_pipelines.record.ledger import Ledger
-from penchant_pipelines.space import Space
+from penchant_pipelines.spaces.space import Space
 
 log = structlog.get_logger(__name__)
 

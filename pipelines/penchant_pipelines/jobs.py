@@ -40,7 +40,7 @@ class JobState(enum.IntEnum):
 class Job:
     """A job as it stands. Times in µs; `error` is empty unless it failed.
 
-    `error_kind` is the error's name in the tree of domain errors; empty where it is none of them.
+    `error_kind` is the name of the domain error's class; empty where it is none.
     """
 
     id: str
@@ -160,7 +160,7 @@ class Jobs:
         except asyncio.CancelledError:
             self._note(job.id, state=JobState.CANCELLED)
         except PenchantError as error:
-            self._note(job.id, state=JobState.FAILED, error=error.message, error_kind=_kind(error))
+            self._note(job.id, state=JobState.FAILED, error=error.message, error_kind=type(error).__name__)
         except Exception:
             log.exception("job.failed", job_id=job.id, kind=job.kind)
             self._note(job.id, state=JobState.FAILED, error="internal error; see the server's log")
@@ -214,10 +214,6 @@ class Jobs:
 
 async def no_progress(_done: int, _total: int) -> None:
     """Report to nobody."""
-
-
-def _kind(error: PenchantError) -> str:
-    return next(kind.__name__ for kind in PenchantError.__subclasses__() if isinstance(error, kind))
 
 
 def _insert(ledger: Ledger, job: Job) -> Callable[[], None]:

@@ -7,7 +7,7 @@ import errno
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 
 import grpc
 import structlog
@@ -98,9 +98,7 @@ async def serve(settings: Settings, encoder: Encoder | None = None) -> AsyncIter
     then what is committed is flushed. Raises WrongState where a port or the data folder is taken, InvalidInput where
     an address is none.
     """
-    _check_address("listen", settings.listen)
-    if settings.metrics_listen:
-        _check_address("metrics_listen", settings.metrics_listen)
+    _check_addresses(settings)
     async with (
         Engine.open(settings, settings.data, encoder) as engine,
         serve_metrics(engine, settings.metrics_listen) as called,
@@ -162,22 +160,32 @@ async def _keep_health(checks: health.aio.HealthServicer, engine: Engine) -> Non
             await checks.set(name, status)
 
 
-def _check_address(key: str, listen: str) -> None:
-    """Hear that the address is taken, or is none, before a model is loaded and a data folder made."""
+def _check_addresses(settings: Settings) -> None:
+    """Hear that an address is taken, or is none, before a model is loaded and a data folder made."""
+    with ExitStack() as held:
+        _hold("listen", settings.listen, held)
+        if settings.metrics_listen:
+            # Beside the other: two names may be one address.
+            _hold("metrics_listen", settings.metrics_listen, held)
+
+
+def _hold(key: str, listen: str, held: ExitStack) -> None:
+    """Listen on an address until `held` is closed."""
     host, _, port = listen.rpartition(":")
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise InvalidInput.at(key, f"there is no host {host!r} ({error})") from error
-    for family, kind, protocol, _, address in found:
+    for family, kind, protocol, _, address in dict.fromkeys(found):  # a name may lead to one twice
         try:
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)
+            probe = held.enter_context(socket.socket(family, kind, protocol))
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen()
         except OSError as error:
             # Of a name's addresses some may not exist here; gRPC then takes the others.
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                raise _taken(listen) from error
+                raise _taken(key, listen) from error
 
 
 def _bind(server: grpc.aio.Server, listen: str) -> str:
@@ -185,9 +193,10 @@ def _bind(server: grpc.aio.Server, listen: str) -> str:
     try:
         port = server.add_insecure_port(listen)
     except RuntimeError as error:
-        raise _taken(listen) from error
+        raise _taken("listen", listen) from error
     return f"{host}:{port}"
 
 
-def _taken(listen: str) -> WrongState:
-    return WrongState("ADDRESS_TAKEN", f"can't listen on {listen}: is another server running there?")
+def _taken(key: str, listen: str) -> WrongState:
+    who = "is another server running there?" if key == "listen" else "another process does, or this server's `listen`"
+    return WrongState("ADDRESS_TAKEN", f"{key}: can't listen on {listen}: {who}")

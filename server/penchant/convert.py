@@ -9,9 +9,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from penchant.v1 import catalog_service_pb2 as catalog
 from penchant.v1 import interest_service_pb2 as interest
 from penchant.v1 import signal_pb2
-from penchant_pipelines.drift import DriftReport
 from penchant_pipelines.errors import InvalidInput, Violation
 from penchant_pipelines.interests import InterestView, ProfileView
+from penchant_pipelines.interests.drift import DriftReport
 from penchant_pipelines.interests.labels import Label
 from penchant_pipelines.model import Action, Behavior, Item, Post, Signal, Steering
 from penchant_pipelines.profiles import PastSteering, Reason

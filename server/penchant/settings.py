@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -74,12 +74,10 @@ class Settings(BaseSettings, EngineSettings):
 
     @field_validator("metrics_listen")
     @classmethod
-    def _address(cls, value: str, info: ValidationInfo) -> str:
+    def _address(cls, value: str) -> str:
         host, _, port = value.rpartition(":")
         if value and not (host and port.isdigit() and int(port) <= 65_535):
             raise ValueError("must be HOST:PORT, such as 127.0.0.1:9464, or empty")
-        if value and int(port) and value == info.data.get("listen"):
-            raise ValueError("must be another address than `listen`, which is taken by the server itself")
         return value
 
     @field_validator("listen")

@@ -159,6 +159,16 @@ def test_doctor_looks_where_the_settings_say(tmp_path: Path) -> None:
     assert (ok, "limits.page_size" in detail) == (False, True)
 
 
+def test_doctor_asks_the_server_of_its_settings_unless_another_is_named(tmp_path: Path) -> None:
+    config = tmp_path / "penchant.toml"
+    config.write_text('listen = "127.0.0.1:2"')
+    for arguments, asked in ((["--config", config], "127.0.0.1:2"), (["--config", config, "--server", NOBODY], NOBODY)):
+        result = runner.invoke(app, ["doctor", "--json", *map(str, arguments)])
+        told = {found["check"]: found["detail"] for found in map(json.loads, result.stdout.splitlines())}
+        assert asked in told["server health"]
+        assert asked in told["server index"]
+
+
 def test_doctor_is_not_content_without_a_server(tmp_path: Path) -> None:
     result = runner.invoke(app, ["doctor", "--server", NOBODY, "--data", str(tmp_path), "--json"])
     assert result.exit_code == 1

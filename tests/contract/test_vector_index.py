@@ -63,6 +63,13 @@ def names_of(hits: Sequence[Hit]) -> list[str]:
     return [hit.id for hit in hits]
 
 
+def held(index: VectorIndex, dimensions: int = DIMENSIONS) -> set[str]:
+    """Ids of all vectors that an index holds."""
+    (hits,) = index.query(np.eye(1, dimensions, dtype=np.float32), index.count() + 1)
+    assert len(hits) == index.count()
+    return set(names_of(hits))
+
+
 @pytest.fixture(scope="module")
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("chroma-server")
@@ -127,7 +134,7 @@ def index(generation: Generation) -> VectorIndex:
 
 def test_an_empty_index_finds_nothing(index: VectorIndex) -> None:
     assert index.query(random_rows(2), 5) == [[], []]
-    assert index.ids() == set()
+    assert held(index) == set()
     assert index.count() == 0
     index.delete(["nobody", ""])
     index.delete([])
@@ -193,16 +200,16 @@ def test_upsert_replaces(index: VectorIndex) -> None:
 
 def test_the_last_of_a_repeated_id_counts(index: VectorIndex) -> None:
     index.upsert(["twice", "once", "twice"], np.concatenate([axis(0), axis(1), axis(2)]))
-    assert index.ids() == {"twice", "once"}
+    assert held(index) == {"twice", "once"}
     assert index.query(axis(2), 1) == [[Hit("twice", 1.0)]]
     index.delete(["twice", "twice", "never"])
-    assert index.ids() == {"once"}
+    assert held(index) == {"once"}
 
 
 def test_deleted_is_gone_and_may_come_back(index: VectorIndex) -> None:
     index.upsert(["a", "b", "c"], np.concatenate([axis(0), axis(1), axis(2)]))
     index.delete(["a", "c"])
-    assert index.ids() == {"b"}
+    assert held(index) == {"b"}
     assert names_of(index.query(axis(0), 5)[0]) == ["b"]
     index.upsert(["a"], axis(3))
     assert index.query(axis(3), 1) == [[Hit("a", 1.0)]]
@@ -221,22 +228,22 @@ def test_ids_are_any_text(index: VectorIndex) -> None:
         "z" * 2000,
     ]
     index.upsert(ids, np.eye(DIMENSIONS, dtype=np.float32)[: len(ids)])
-    assert index.ids() == set(ids)
+    assert held(index) == set(ids)
     for position, id_ in enumerate(ids):
         assert index.query(axis(position), 1) == [[Hit(id_, 1.0)]]
     index.delete(ids[:3])
-    assert index.ids() == set(ids[3:])
+    assert held(index) == set(ids[3:])
 
 
 def test_large_calls_are_cut_into_batches(index: VectorIndex) -> None:
     rows = random_rows(700)
     ids = [f"item-{n}" for n in range(700)]
     index.upsert(ids, rows)
-    assert index.ids() == set(ids)
+    assert held(index) == set(ids)
     assert index.count() == 700
     assert [names_of(hits)[0] for hits in index.query(rows[::50], 1)] == ids[::50]
     index.delete(ids[100:])
-    assert index.ids() == set(ids[:100])
+    assert held(index) == set(ids[:100])
 
 
 def bad_vectors() -> dict[str, Vectors]:
@@ -260,7 +267,7 @@ def test_bad_vectors_are_refused(index: VectorIndex, bad: Vectors) -> None:
         index.upsert(["bad"], bad)
     with pytest.raises(ValueError, match="vectors"):
         index.query(bad, 1)
-    assert index.ids() == {"good"}
+    assert held(index) == {"good"}
 
 
 def test_bad_ids_are_refused(index: VectorIndex) -> None:
@@ -287,7 +294,7 @@ def test_many_changes_end_like_a_dictionary(index: VectorIndex) -> None:
             used += len(ids)
             index.upsert(ids, part)
             model.update(zip(ids, part, strict=True))
-    assert index.ids() == set(model)
+    assert held(index) == set(model)
     oracle = ExactIndex(DIMENSIONS)
     oracle.upsert(list(model), np.stack(list(model.values())))
     queries = random_rows(10, seed=7)
@@ -342,7 +349,7 @@ def test_threads_writing_lose_nothing(index: VectorIndex) -> None:
         writer.start()
     for writer in writers:
         writer.join()
-    assert index.ids() == {str(n) for n in range(240)}
+    assert held(index) == {str(n) for n in range(240)}
     assert [names_of(hits)[0] for hits in index.query(rows, 1)] == [str(n) for n in range(240)]
 
 
@@ -352,8 +359,8 @@ def test_threads_writing_lose_nothing(index: VectorIndex) -> None:
 def test_items_and_interests_are_apart(generation: Generation) -> None:
     generation.items.upsert(["item"], axis(0))
     generation.interests.upsert(["interest"], axis(0))
-    assert generation.items.ids() == {"item"}
-    assert generation.interests.ids() == {"interest"}
+    assert held(generation.items) == {"item"}
+    assert held(generation.interests) == {"interest"}
     assert generation.name == "first"
 
 
@@ -364,7 +371,7 @@ def test_generations_are_apart(store: IndexStore) -> None:
     assert store.names() == ["g-1", "g_2"]
     store.drop("g-1")
     assert store.names() == ["g_2"]
-    assert second.items.ids() == {"b"}
+    assert held(second.items, 8) == {"b"}
 
 
 def test_open_twice_is_the_same(store: IndexStore) -> None:
@@ -378,7 +385,7 @@ def test_other_dimensions_are_refused_and_harm_nothing(store: IndexStore) -> Non
     index.upsert(["a"], axis(0))
     with pytest.raises(IndexUnavailable, match="16 dimensions"):
         store.open("g", 8)
-    assert index.ids() == {"a"}
+    assert held(index) == {"a"}
 
 
 def test_dropped_is_empty_when_opened_again(store: IndexStore) -> None:
@@ -387,7 +394,7 @@ def test_dropped_is_empty_when_opened_again(store: IndexStore) -> None:
     store.drop("never-there")
     assert store.names() == []
     again = store.open("g", 8)
-    assert again.items.ids() == set()
+    assert held(again.items, 8) == set()
     again.items.upsert(["b"], np.eye(1, 8, dtype=np.float32))
     assert again.items.count() == 1
 
@@ -429,10 +436,10 @@ def test_reopened_it_is_all_there(store: IndexStore, settings: IndexSettings, tm
     try:
         assert again.names() == ["g"]
         reopened = again.open("g", DIMENSIONS)
-        assert reopened.items.ids() == set(ids[100:])
+        assert held(reopened.items) == set(ids[100:])
         assert [names_of(h)[0] for h in reopened.items.query(rows[:10], 1)] == ids[100:110]
         assert [names_of(h)[0] for h in reopened.items.query(rows[110::100], 1)] == ids[110::100]
-        assert reopened.interests.ids() == {"i"}
+        assert held(reopened.interests) == {"i"}
         again.drop("g")
         assert again.names() == []
     finally:
@@ -461,7 +468,7 @@ def test_dropped_under_running_queries(store: IndexStore) -> None:
     for thread in threads:
         thread.join(10)
     assert [type(failure) for failure in ended] == [IndexUnavailable] * 3
-    for call in (generation.items.count, generation.items.ids):
+    for call in (generation.items.count, lambda: generation.items.query(rows[:1], 1)):
         with pytest.raises(IndexUnavailable):
             call()
     with pytest.raises(IndexUnavailable):
@@ -583,6 +590,22 @@ def test_damage_makes_it_unavailable_and_a_drop_heals(
     index = store.open("g", DIMENSIONS).items
     index.upsert(["a"], axis(0))
     assert index.query(axis(0), 2) == [[Hit("a", 1.0)]]
+    store.close()
+
+
+def test_one_that_cant_be_sealed_keeps_no_other_open(tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    store = open_index_store(IndexSettings(), folder)
+    for name in ("a", "b", "c"):
+        store.open(name, DIMENSIONS).items.upsert([name], axis(0))
+    (folder / "b" / chroma_module.SEAL).mkdir()
+    with pytest.raises(IndexUnavailable, match="can't be closed"):
+        store.close()
+    store = open_index_store(IndexSettings(), folder)
+    for name in ("a", "c"):
+        assert held(store.open(name, DIMENSIONS).items) == {name}
+    with pytest.raises(IndexUnavailable):
+        store.open("b", DIMENSIONS)
     store.close()
 
 

@@ -38,14 +38,16 @@ from penchant.v1.interest_service_pb2 import Interest
 from penchant.v1.recommendation_service_pb2 import FindUsersRequest
 from penchant.v1.signal_pb2 import Post, Signal
 from penchant_finetune.log import live_encoder
-from penchant_pipelines import adapters
 from penchant_pipelines.encoder import Encoder, EncoderSettings, Vectors
 from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter
 from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import Unavailable
-from penchant_pipelines.experiment import Experiment
+from penchant_pipelines.index import IndexUnavailable, relay
+from penchant_pipelines.index.chroma import EmbeddedStore
 from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Recipe, calibrate, pack
 from penchant_pipelines.record import Record, rows, schema
+from penchant_pipelines.spaces import adapters, experiment
+from penchant_pipelines.spaces.experiment import Experiment
 
 # peft asks transformers in a way that transformers is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -657,19 +659,70 @@ async def test_an_experiment_serves_a_share_of_the_users_and_is_evaluated(
 async def test_an_experiment_that_could_not_be_stopped_goes_on_and_can_be(
     start: StartServer, shelf: Path, adapted: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unwritable(ledger: object) -> None:
-        raise Unavailable("RECORD_UNWRITABLE", "the disk is full")
-
     async with start() as server:
         await seed(server, items=5, signals=10)
         await server.client.load_adapter("books")
         await activated(server, "books", standby=True)
         await server.client.start_experiment("all", "books", 1)
         with monkeypatch.context() as patch:
-            patch.setattr(adapters, "_end_experiments", unwritable)
+            patch.setattr(experiment, "end", unwritable)
             assert (await refused(server.rpc("StopExperiment")(StopExperimentRequest()))).reason == "RECORD_UNWRITABLE"
         assert set((await self_consistent(server, ["u-1"])).values()) == {adapted.space_id}
         assert (await server.client.stop_experiment()).HasField("end_time")
+
+
+async def test_an_activation_that_fails_as_it_switches_can_be_asked_for_again(
+    start: StartServer, data: Path, shelf: Path, adapted: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start() as server:
+        await seed(server, items=5, signals=10)
+        await server.client.load_adapter("books")
+        with monkeypatch.context() as patch:
+            patch.setattr(experiment, "end", unwritable)
+            job = await server.client.wait_for_job((await server.client.activate_adapter("books")).id)
+            assert (job.state, job.error.message) == (JobState.JOB_STATE_FAILED, "the disk is full")
+            assert await states(server) == {"": LIVE, "books": LOADED}
+        await activated(server, "books")
+        assert await states(server) == {"": STANDBY, "books": LIVE}
+
+
+async def test_what_an_unload_could_not_delete_is_deleted_later(
+    start: StartServer, data: Path, shelf: Path, adapted: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def left() -> tuple[int, int]:
+        with closing(sqlite3.connect(data / "record.sqlite3")) as record:
+            spaces = record.execute("SELECT count(*) FROM spaces").fetchone()[0]
+            return spaces, record.execute("SELECT count(*) FROM generations").fetchone()[0]
+
+    async def kept_alone() -> bool:
+        return left() == (1, 1) and len(list((data / "index").glob("g-*"))) == 1
+
+    monkeypatch.setattr(relay, "TIDY_SECONDS", 0.05)
+    monkeypatch.setattr(adapters, "UNWRITABLE_SECONDS", 0.05)
+    async with start() as server:
+        await seed(server, items=5, signals=10)
+        await server.index_ready()
+        await server.client.load_adapter("books")
+        await activated(server, "books", standby=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(EmbeddedStore, "drop", out_of_reach)
+            with patch.context() as disk:
+                disk.setattr(adapters, "drop_rows", unwritable)
+                unloading = asyncio.create_task(server.client.unload_adapter("books"))
+                await asyncio.sleep(0.3)
+                assert left() == (2, 2)
+            await unloading
+            assert left() == (1, 1)
+            assert not await kept_alone()
+        await until(kept_alone)
+
+
+def unwritable(*_: object) -> None:
+    raise Unavailable("RECORD_UNWRITABLE", "the disk is full")
+
+
+def out_of_reach(*_: object) -> None:
+    raise IndexUnavailable("it can't be reached")
 
 
 async def self_consistent(server: Server, users: Iterable[str]) -> dict[str, str]:

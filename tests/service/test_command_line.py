@@ -17,10 +17,10 @@ from harness import Server, StartServer, catalogue, command
 
 from penchant.cli import options
 from penchant.v1.catalog_service_pb2 import Item
-from penchant_pipelines.adapters import Adapters
 from penchant_pipelines.capture import Capture
 from penchant_pipelines.errors import NotFound
 from penchant_pipelines.interests import Calibration
+from penchant_pipelines.spaces.adapters import Adapters
 
 
 async def test_a_file_of_signals_without_ids_can_be_sent_twice(server: Server, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -234,6 +235,19 @@ async def test_a_second_server_gets_neither_the_folder_nor_the_port(
 async def test_a_host_that_is_none_is_told_by_its_setting(encoder: Encoder, data: Path) -> None:
     settings = load_settings(overrides={"data": data, "listen": "127.0.0.1:0", "metrics_listen": "nohost.invalid:9464"})
     with pytest.raises(InvalidInput, match=r"metrics_listen: there is no host 'nohost\.invalid'"):
+        async with serve(settings, encoder):
+            pass
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])  # noqa: S104 - refused
+async def test_metrics_have_an_address_of_their_own(encoder: Encoder, data: Path, host: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = load_settings(
+        overrides={"data": data, "listen": f"127.0.0.1:{port}", "metrics_listen": f"{host}:{port}"}
+    )
+    with pytest.raises(WrongState, match=r"metrics_listen: can't listen on .*this server's `listen`"):
         async with serve(settings, encoder):
             pass
 

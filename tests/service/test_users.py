@@ -20,7 +20,7 @@ from penchant_pipelines.index.base import unit_rows
 from penchant_pipelines.index.relay import Relay
 from penchant_pipelines.jobs import Progress
 from penchant_pipelines.record import Record, schema
-from penchant_pipelines.stock import calibration_of
+from penchant_pipelines.spaces.stock import calibration_of
 
 DAY_0 = datetime(2026, 1, 1, tzinfo=UTC)
 

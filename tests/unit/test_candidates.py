@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from penchant_pipelines.catalog import Catalog
-from penchant_pipelines.drift import DriftReport
 from penchant_pipelines.index import ExactStore
 from penchant_pipelines.index.relay import Relay
 from penchant_pipelines.interests import (
@@ -29,6 +28,7 @@ from penchant_pipelines.interests import (
     Recipe,
     Trend,
 )
+from penchant_pipelines.interests.drift import DriftReport
 from penchant_pipelines.model import Item, Steering
 from penchant_pipelines.recommend.candidates import INDEX_LAG, OVERSAMPLE, Candidates
 from penchant_pipelines.recommend.filters import Filter

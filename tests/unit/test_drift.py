@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from penchant_pipelines.drift import DriftReport, DriftSettings, DriftState, newest, observe, report
+from penchant_pipelines.interests.drift import DriftReport, DriftSettings, DriftState, newest, observe, report
 
 DIMENSIONS = 64
 RULES = DriftSettings()

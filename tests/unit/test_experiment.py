@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from penchant_pipelines.experiment import Experiment, Report, attribution_token, find, report
 from penchant_pipelines.interests import InterestSettings
 from penchant_pipelines.model import MICROS_PER_DAY as DAY
 from penchant_pipelines.model import Action
 from penchant_pipelines.record import Record, schema
+from penchant_pipelines.spaces.experiment import Experiment, Report, attribution_token, find, report
 
 USERS = [f"u-{number}" for number in range(20_000)]
 

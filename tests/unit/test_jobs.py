@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from penchant_pipelines.errors import Conflict, NotFound, Unavailable, WrongState
+from penchant.errors import code_of, to_status
+from penchant_pipelines.errors import Conflict, NotFound, Overloaded, PenchantError, Unavailable, WrongState
 from penchant_pipelines.jobs import Job, Jobs, JobState, Progress
 from penchant_pipelines.record import Record, Writer
 from penchant_pipelines.record.ledger import Ledger
@@ -89,21 +90,45 @@ async def test_two_of_a_kind_never_run_at_once_and_others_do(jobs: Jobs) -> None
     ]
 
 
-async def test_a_failed_job_tells_why(jobs: Jobs) -> None:
-    async def refused(_: Progress) -> None:
-        raise Conflict("TAKEN", "the name is taken")
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotFound("mix", "m-1"),
+        Conflict("TAKEN", "it is taken"),
+        WrongState("TOO_EARLY", "wait"),
+        Overloaded(1.0),
+        Unavailable("DISK_FULL", "make room"),
+        PenchantError("ODD", "something odd"),
+    ],
+)
+async def test_a_job_that_fails_is_kept_with_the_code_that_a_call_would_end_with(
+    jobs: Jobs, error: PenchantError
+) -> None:
+    async def fail(_progress: Progress) -> None:
+        raise error
 
+    job = await jobs.start("try", fail)
+    await jobs.ended("try")
+    kept = await jobs.get(job.id)
+    assert (kept.state, kept.error, code_of(kept.error_kind)) == (
+        JobState.FAILED,
+        error.message,
+        to_status(error).code,
+    )
+
+
+async def test_of_an_error_that_nobody_foresaw_a_job_tells_nothing(jobs: Jobs) -> None:
     async def broken(_: Progress) -> None:
         raise RuntimeError("what nobody outside should read")
 
-    for work, error, kind in (
-        (refused, "the name is taken", "Conflict"),
-        (broken, "internal error; see the server's log", ""),
-    ):
-        job = await jobs.start("failing", work)
-        await jobs.ended("failing")
-        found = await jobs.get(job.id)
-        assert (found.state, found.error, found.error_kind) == (JobState.FAILED, error, kind)
+    job = await jobs.start("failing", broken)
+    await jobs.ended("failing")
+    found = await jobs.get(job.id)
+    assert (found.state, found.error, found.error_kind) == (
+        JobState.FAILED,
+        "internal error; see the server's log",
+        "",
+    )
 
 
 async def test_a_job_whose_end_could_not_be_kept_tells_it_and_holds_up_no_other(

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from penchant_pipelines.drift import DriftReport
 from penchant_pipelines.interests import Calibration, InterestView, ProfileView, Trend
+from penchant_pipelines.interests.drift import DriftReport
 from penchant_pipelines.model import MICROS_PER_DAY, Steering
 from penchant_pipelines.recommend.ranking import Scored, Taste, Vectors, by_place, diversify, is_muted, quotas, score
 from penchant_pipelines.recommend.settings import RecommendSettings

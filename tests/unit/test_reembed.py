@@ -22,8 +22,8 @@ from penchant_pipelines.reader import Reader
 from penchant_pipelines.record import rows, schema
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.reading import Reading
-from penchant_pipelines.reembed import Origin, Reembedding
 from penchant_pipelines.refusals import RATING
+from penchant_pipelines.spaces.reembed import Origin, Reembedding
 from penchant_pipelines.text import TextPipeline, TextSettings
 
 OTHER = 2

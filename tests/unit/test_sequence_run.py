@@ -32,7 +32,7 @@ from penchant_pipelines.errors import WrongState
 from penchant_pipelines.interests import InterestSettings
 from penchant_pipelines.model import MICROS_PER_DAY
 from penchant_pipelines.recommend.sequence import FILE, context_buckets
-from penchant_pipelines.stock import open_folder
+from penchant_pipelines.spaces.stock import open_folder
 from penchant_pipelines.text import TextPipeline, TextSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")

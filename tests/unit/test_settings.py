@@ -150,13 +150,6 @@ def test_metrics_need_a_host_and_a_port(listen: str) -> None:
     assert load_settings(overrides={"metrics_listen": "[::]:9464"}).metrics_listen == "[::]:9464"
 
 
-def test_metrics_have_an_address_of_their_own() -> None:
-    both = {"listen": "127.0.0.1:50051", "metrics_listen": "127.0.0.1:50051"}
-    assert "another address than `listen`" in complaints(both)["metrics_listen"]
-    # Of each its own free port.
-    load_settings(overrides=dict.fromkeys(both, "127.0.0.1:0"))
-
-
 @pytest.mark.parametrize(
     ("name", "example"),
     [("PENCHANT_LIMITS", "PENCHANT_LIMITS__TEXT_BYTES"), ("PENCHANT_INTERESTS__ACTIONS", "__ACTIONS__VIEW__WEIGHT")],

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.catalog.voices import Voices
-from penchant_pipelines.drift import DriftReport
 from penchant_pipelines.interests import Evidence, InterestSettings, InterestView, ProfileView, Trend
+from penchant_pipelines.interests.drift import DriftReport
 from penchant_pipelines.interests.horizons import HORIZONS
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Item, Steering
 from penchant_pipelines.recommend import sources

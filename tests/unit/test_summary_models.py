@@ -14,9 +14,9 @@ import pytest
 from chat_endpoint import ChatEndpoint, listening
 from tiny_models import tiny_writer
 
-from penchant_pipelines.drift import DriftReport
 from penchant_pipelines.errors import InvalidInput
 from penchant_pipelines.interests import InterestView, ProfileView
+from penchant_pipelines.interests.drift import DriftReport
 from penchant_pipelines.interests.labels import Label
 from penchant_pipelines.interests.view import Trend
 from penchant_pipelines.model import Steering

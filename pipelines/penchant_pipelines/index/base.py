@@ -77,9 +77,6 @@ class VectorIndex(Protocol):
     def query(self, vectors: Vectors, limit: int) -> list[list[Hit]]:
         """Find up to `limit` nearest for each row of (n, d), best first, ties by id."""
 
-    def ids(self) -> set[str]:
-        """All ids held."""
-
     def count(self) -> int:
         """How many vectors are held."""
 
@@ -112,7 +109,10 @@ class IndexStore(Protocol):
         """Names of the generations that exist, sorted."""
 
     def close(self) -> None:
-        """Let running calls end, then release files and connections. Nothing can be used afterwards."""
+        """Let running calls end, then release files and connections. Nothing can be used afterwards.
+
+        Raises IndexUnavailable where one of them could not be closed as it should; all others were.
+        """
 
 
 def is_name(name: str) -> bool:

@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
@@ -43,8 +43,6 @@ SERVER_BATCH = 250  # a write to the server waits in a socket and stops nobody
 SERVER_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 PAUSE = 0.002  # seconds between two embedded writes, so that other threads get the interpreter
 COLLECTIONS = ("items", "interests")
-
-
 M_PERTURB = -6  # of glibc's mallopt
 
 
@@ -145,11 +143,6 @@ class ChromaIndex:
                 for ids, row in zip(found["ids"], distances, strict=True)
             ]
 
-    def ids(self) -> set[str]:
-        """See VectorIndex."""
-        with self._gate.passing():
-            return set(self._collection.get(include=[])["ids"])
-
     def count(self) -> int:
         """See VectorIndex."""
         with self._gate.passing():
@@ -222,11 +215,15 @@ class EmbeddedStore:
 
     def close(self) -> None:
         """See IndexStore."""
-        with self._lock, unavailable("the index can't be closed"):
+        # The stack comes to each of them, whatever becomes of another.
+        with self._lock, unavailable("the index can't be closed"), ExitStack() as each:
             self._closed = True
-            for name in list(self._open):
-                self._shut(name)
-                seal(self._folder / name)
+            for name in self._open:
+                each.callback(self._shut_and_seal, name)
+
+    def _shut_and_seal(self, name: str) -> None:
+        self._shut(name)
+        seal(self._folder / name)
 
     def _shut(self, name: str) -> None:
         if name in self._open:

@@ -63,11 +63,6 @@ class ExactIndex:
             similarities = np.round(queries @ self._rows[: len(self._ids)].T, DECIMALS)
             return [self._best(row, limit) for row in similarities]
 
-    def ids(self) -> set[str]:
-        """See VectorIndex."""
-        with self._lock:
-            return set(self._ids)
-
     def count(self) -> int:
         """See VectorIndex."""
         return len(self._ids)

@@ -12,19 +12,20 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 import numpy as np
 import sqlalchemy as sa
 import structlog
-from sqlalchemy.dialects.sqlite import insert
 
+from penchant_pipelines.errors import Unavailable
+from penchant_pipelines.index import generations
 from penchant_pipelines.index.base import Generation, Hit, IndexStore, IndexUnavailable, Vectors
+from penchant_pipelines.index.generations import Taken
 from penchant_pipelines.interests import Blender, Profile, pack
 from penchant_pipelines.jobs import Progress
-from penchant_pipelines.record import Record, Writer, nothing, rows, schema
+from penchant_pipelines.record import Record, Writer, rows, schema
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.rows import Vector
 from penchant_pipelines.record.users import ITEM, USER
@@ -39,16 +40,8 @@ PROFILES_STEP = 100
 STILL = 0.995
 """An interest whose centroid keeps this cosine to its indexed vector is not written again."""
 RETRY_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What became of some users' interests in a generation, by (user, interest), for the record's bookkeeping."""
-
-    written: dict[tuple[int, str], Vector]
-    gone: list[tuple[int, str]]
-    remade: dict[int, bytes]
-    """Packed profiles, by user, that were stored as another recipe had made them."""
+TIDY_SECONDS = 30.0
+"""Pause between attempts to remove what nobody follows any more."""
 
 
 class Relay:
@@ -74,7 +67,11 @@ class Relay:
         self._wake = asyncio.Event()
         self._stepping = asyncio.Lock()
         self._rebuilding = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._told: list[Progress] = []
+        """Of all who wait for a rebuild."""
+        self._littered = asyncio.Event()
+        self._closed = False
         self.live: Generation | None = None
         """The generation that answers queries; None while there is none that can be trusted."""
 
@@ -83,36 +80,37 @@ class Relay:
 
         One whose files hold vectors of erased users, or whose interests another recipe made, is not opened again.
         """
-        name = await asyncio.to_thread(self._live_name)
-        if name is not None:
-            try:
-                if name not in await asyncio.to_thread(self._store.names):
-                    raise IndexUnavailable("the index that the record names is gone")
-                generation = await asyncio.to_thread(self._store.open, name, self._dimensions)
-                if await asyncio.to_thread(self._is_sound, generation):
-                    self.live = generation
-                    # A rebuild that was cut off left one that nobody follows: the outbox is kept for it.
-                    await self._drop_but(name)
-            except IndexUnavailable as error:
-                log.warning("index.unavailable", generation=name, error=str(error))
-        self._task = asyncio.create_task(self._follow(), name="index-relay")
+        async with self._rebuilding:
+            name = await asyncio.to_thread(self._live_name)
+            if name is not None:
+                try:
+                    if name not in await asyncio.to_thread(self._store.names):
+                        raise IndexUnavailable("the index that the record names is gone")
+                    generation = await asyncio.to_thread(self._store.open, name, self._dimensions)
+                    if await asyncio.to_thread(self._is_sound, generation):
+                        self.live = generation
+                        # A rebuild that was cut off may have left one.
+                        await self._tidy()
+                except IndexUnavailable as error:
+                    log.warning("index.unavailable", generation=name, error=str(error))
+        following = asyncio.create_task(self._follow(), name="index-relay")
+        self._tasks = [following, asyncio.create_task(self._keep_tidy(), name="index-tidy")]
         return self.live is not None
 
     async def close(self) -> None:
-        """Stop following; what is in the outbox waits for the next start."""
-        if self._task is not None:
-            self._task.cancel()
+        """Stop following, and break off a rebuild; what is in the outbox waits for the next start."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        async with self._stepping:
+                await task
+        async with self._rebuilding, self._stepping:
             self.live = None
 
     def holds_erased(self) -> bool:
         """Tell whether files of a generation hold vectors of erased users: deleted from it, they stay there; blocks."""
-        table = schema.generations
         with self._record.read() as connection:
-            mine = sa.select(table.c.name).where(table.c.space == self._space, table.c.holds_erased)
-            return connection.execute(mine.limit(1)).first() is not None
+            return generations.holds_erased(connection, self._space)
 
     def wake(self) -> None:
         """Say that the outbox has grown."""
@@ -142,35 +140,54 @@ class Relay:
 
     def lag(self) -> int:
         """Count outbox rows that the live generation has yet to take; blocks."""
-        generations, outbox = schema.generations, schema.outbox
         with self._record.read() as connection:
-            mine = generations.c.live & (generations.c.space == self._space)
-            cursor = connection.execute(sa.select(generations.c.cursor).where(mine)).scalar() or 0
-            return connection.execute(
-                sa.select(sa.func.count()).select_from(outbox).where(outbox.c.seq > cursor)
-            ).scalar_one()
+            return generations.lag(connection, self._space)
 
     async def rebuild(self, progress: Progress) -> None:
-        """Build a new generation from the record beside the live one, and switch to it."""
-        async with self._rebuilding:
-            name = f"g-{secrets.token_hex(6)}"
-            recipe = self._blender.recipe.digest
-            await self._writer.submit(lambda ledger: _begin_generation(ledger, name, self._space, recipe))
-            try:
-                generation = await asyncio.to_thread(self._store.open, name, self._dimensions)
-                await self._fill(generation, progress)
-                while await self._step(generation) == STEP:
-                    pass
-                async with self._stepping:
-                    while await self._step_unlocked(generation):
-                        pass
-                    await self._writer.submit(lambda ledger: _switch(ledger, self._space, name))
-                    self.live = generation
-            except BaseException:
-                await asyncio.shield(self._forget(name))
+        """Build a new generation from the record beside the live one, and switch to it; nothing once this is closed.
+
+        Who comes while one is being built is told of its progress, and needs no other where it succeeds.
+        """
+        before = self.live
+        self._told.append(progress)
+        try:
+            async with self._rebuilding:
+                if not self._closed and (self.live is before or self.live is None):
+                    await self._rebuild()
+        finally:
+            self._told.remove(progress)
+
+    async def _rebuild(self) -> None:
+        name = f"g-{secrets.token_hex(6)}"
+        recipe = self._blender.recipe.digest
+        try:
+            await self._writer.submit(lambda ledger: generations.begin(ledger, name, self._space, recipe))
+            generation = await asyncio.to_thread(self._store.open, name, self._dimensions)
+            await self._fill(generation)
+            while await self._step(generation) == STEP:
+                pass
+            await to_the_end(self._switch(generation))
+        except IndexUnavailable:
+            if not self._closed:
                 raise
-            # What is left for the next start keeps the outbox from being trimmed till then.
-            await to_the_end(self._drop_but(name))
+        finally:
+            # Whatever became of it, one generation is left over.
+            await to_the_end(self._tidy())
+
+    async def _report(self, done: int, total: int) -> None:
+        """Tell whoever waits for a rebuild how far it is. Raises IndexUnavailable once nobody wants it any more."""
+        if self._closed:
+            raise IndexUnavailable("the relay is closed")
+        for progress in list(self._told):
+            await progress(done, total)
+
+    async def _switch(self, generation: Generation) -> None:
+        """Bring a generation up to the present, and let it answer from now on."""
+        async with self._stepping:
+            while await self._step_unlocked(generation):
+                pass
+            await self._writer.submit(lambda ledger: generations.switch(ledger, self._space, generation.name))
+            self.live = generation
 
     async def audit(self) -> bool:
         """Tell whether the live generation holds what the record says, and finds a sample of it."""
@@ -178,30 +195,39 @@ class Relay:
         async with self._stepping:
             return self.live is not None and await asyncio.to_thread(self._is_sound, self.live)
 
-    async def drop_all(self) -> None:
-        """Remove every generation of this space; the relay must have been closed."""
-        await self._drop_but("")
-
-    async def _drop_but(self, keep: str) -> None:
-        """Remove generations of this space, and whatever belongs to no space, from the record and from disk."""
-        # In this order: a generation that another space begins in between is not taken for nobody's.
+    async def drop_unknown(self) -> None:
+        """Remove generations that the record does not know, of whichever space, from disk. Raises IndexUnavailable."""
+        # In this order: one that another space begins in between is not taken for nobody's.
         names = await asyncio.to_thread(self._store.names)
-        others = await asyncio.to_thread(self._others)
+        known = await asyncio.to_thread(self._known)
         for name in names:
-            if name != keep and name not in others:
+            if name not in known:
                 await asyncio.to_thread(self._store.drop, name)
-        await self._writer.submit(lambda ledger: _forget_others(ledger, self._space, keep))
 
-    def _others(self) -> set[str]:
-        """Generations of other spaces."""
-        table = schema.generations
-        with self._record.read() as connection:
-            return set(connection.execute(sa.select(table.c.name).where(table.c.space != self._space)).scalars())
+    def tidy_later(self) -> None:
+        """Say that something is left that could not be removed."""
+        self._littered.set()
 
-    async def _forget(self, name: str) -> None:
-        await self._writer.submit(lambda ledger: _forget_generation(ledger, name))
-        with contextlib.suppress(IndexUnavailable):
-            await asyncio.to_thread(self._store.drop, name)
+    async def _tidy(self) -> None:
+        """Remove generations that are not live, while none is being built; what fails is tried again later.
+
+        The record comes first: it keeps the outbox for each generation that it knows.
+        """
+        try:
+            await self._writer.submit(lambda ledger: generations.forget(ledger, self._space, but_live=True))
+            await self.drop_unknown()
+        except Exception as error:
+            expected = isinstance(error, IndexUnavailable | Unavailable)
+            log.warning("index.not_tidied", error=str(error), exc_info=not expected)
+            self.tidy_later()
+
+    async def _keep_tidy(self) -> None:
+        while True:
+            await self._littered.wait()
+            await asyncio.sleep(TIDY_SECONDS)
+            async with self._rebuilding:
+                self._littered.clear()
+                await self._tidy()
 
     async def _follow(self) -> None:
         while True:
@@ -214,8 +240,6 @@ class Relay:
             except IndexUnavailable as error:
                 if generation is not None:
                     self._lose(generation, error)
-            except asyncio.CancelledError:
-                raise
             except Exception:
                 log.exception("index.relay_failed")
                 await asyncio.sleep(RETRY_SECONDS)
@@ -240,19 +264,12 @@ class Relay:
         user_keys = list(dict.fromkeys(int(entry.key) for entry in entries if entry.kind == USER))
         await asyncio.to_thread(self._write_items, generation, item_ids)
         taken = await asyncio.to_thread(self._write_interests, generation, user_keys)
-        await self._writer.submit(lambda ledger: _advance(ledger, generation.name, cursor, taken))
+        await self._writer.submit(lambda ledger: generations.advance(ledger, generation.name, cursor, taken))
         return len(entries)
 
     def _read_outbox(self, generation: str) -> Sequence[sa.Row[int, str, str]]:
-        outbox, generations = schema.outbox, schema.generations
         with self._record.read() as connection:
-            cursor = connection.execute(
-                sa.select(generations.c.cursor).where(generations.c.name == generation)
-            ).scalar_one_or_none()
-            if cursor is None:
-                return []
-            query = sa.select(outbox.c.seq, outbox.c.kind, outbox.c.key).where(outbox.c.seq > cursor)
-            return connection.execute(query.order_by(outbox.c.seq).limit(STEP)).all()
+            return generations.yet_to_take(connection, generation, STEP)
 
     def _write_items(self, generation: Generation, ids: list[str]) -> None:
         if not ids:
@@ -272,7 +289,7 @@ class Relay:
         remade: dict[int, bytes] = {}
         with self._record.read() as connection:
             for key in user_keys:
-                indexed = _indexed(connection, generation.name, key)
+                indexed = generations.interests_held(connection, generation.name, key)
                 profile, recipe = self._profile(connection, key)
                 if recipe not in (None, self._blender.recipe.digest):
                     remade[key] = pack(profile)
@@ -307,21 +324,21 @@ class Relay:
             return {}
         return dict(zip(found, self._calibration.seen(np.stack(list(found.values()))), strict=True))
 
-    async def _fill(self, generation: Generation, progress: Progress) -> None:
+    async def _fill(self, generation: Generation) -> None:
         item_ids, user_keys = await asyncio.to_thread(self._everything)
         total, done = len(item_ids) + len(user_keys), 0
-        await progress(0, total)
+        await self._report(0, total)
         for start in range(0, len(item_ids), STEP):
             chunk = item_ids[start : start + STEP]
             await asyncio.to_thread(self._write_items, generation, chunk)
             done += len(chunk)
-            await progress(done, total)
+            await self._report(done, total)
         for start in range(0, len(user_keys), PROFILES_STEP):
             keys = user_keys[start : start + PROFILES_STEP]
             taken = await asyncio.to_thread(self._write_interests, generation, keys)
             await self._writer.submit(partial(self._note, generation=generation.name, taken=taken))
             done += len(keys)
-            await progress(done, total)
+            await self._report(done, total)
 
     def _note(self, ledger: Ledger, generation: str, taken: Taken) -> Callable[[], None]:
         """Keep the books, and the profiles that were made anew: a read would make them again each time."""
@@ -330,7 +347,7 @@ class Relay:
             # Whoever wrote meanwhile has a newer one.
             theirs = (table.c.user_key == key) & (table.c.space == self._space) & (table.c.recipe != recipe)
             ledger.connection.execute(table.update().where(theirs).values(recipe=recipe, profile=packed))
-        return _advance(ledger, generation, None, taken)
+        return generations.advance(ledger, generation, None, taken)
 
     def _everything(self) -> tuple[list[str], list[int]]:
         """Ids of all items with a vector, and keys of all users."""
@@ -341,11 +358,12 @@ class Relay:
             return list(item_ids), list(connection.execute(sa.select(schema.users.c.key)).scalars())
 
     def _live_name(self) -> str | None:
-        table = schema.generations
-        mine = table.c.live & (table.c.space == self._space)
-        fit = sa.not_(table.c.holds_erased) & (table.c.recipe == self._blender.recipe.digest)
         with self._record.read() as connection:
-            return connection.execute(sa.select(table.c.name).where(mine, fit)).scalar()
+            return generations.live_name(connection, self._space, self._blender.recipe.digest)
+
+    def _known(self) -> set[str]:
+        with self._record.read() as connection:
+            return generations.names(connection)
 
     def _is_sound(self, generation: Generation) -> bool:
         """Audit: the index holds what the record says it took, and finds a sample of it by vector."""
@@ -375,81 +393,3 @@ class Relay:
 def interest_key(user_key: int, interest_id: str) -> str:
     """Id of an interest in the index."""
     return f"{user_key}:{interest_id}"
-
-
-def _indexed(connection: sa.Connection, generation: str, user_key: int) -> dict[str, Vector]:
-    table = schema.indexed_interests
-    query = sa.select(table.c.interest_id, table.c.vector).where(
-        table.c.generation == generation, table.c.user_key == user_key
-    )
-    return {
-        row.interest_id: np.frombuffer(row.vector, dtype=np.float16).astype(np.float32)
-        for row in connection.execute(query)
-    }
-
-
-def _begin_generation(ledger: Ledger, name: str, space: int, recipe: str) -> Callable[[], None]:
-    newest = ledger.connection.execute(sa.select(sa.func.max(schema.outbox.c.seq))).scalar() or 0
-    cursors = ledger.connection.execute(sa.select(sa.func.max(schema.generations.c.cursor))).scalar() or 0
-    ledger.connection.execute(
-        schema.generations.insert().values(
-            name=name, space=space, cursor=max(newest, cursors), live=False, recipe=recipe
-        )
-    )
-    return nothing
-
-
-def _advance(ledger: Ledger, name: str, cursor: int | None, taken: Taken) -> Callable[[], None]:
-    table, generations, outbox = schema.indexed_interests, schema.generations, schema.outbox
-    for key, interest_id in taken.gone:
-        ledger.connection.execute(
-            table.delete().where(
-                table.c.generation == name, table.c.user_key == key, table.c.interest_id == interest_id
-            )
-        )
-    if taken.written:
-        statement = insert(table)
-        ledger.connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=["generation", "user_key", "interest_id"],
-                set_={"vector": statement.excluded.vector},
-            ),
-            [
-                {
-                    "generation": name,
-                    "user_key": key,
-                    "interest_id": interest_id,
-                    "vector": vector.astype(np.float16).tobytes(),
-                }
-                for (key, interest_id), vector in taken.written.items()
-            ],
-        )
-    if cursor is not None:
-        ledger.connection.execute(generations.update().where(generations.c.name == name).values(cursor=cursor))
-        last = ledger.connection.execute(sa.select(sa.func.min(generations.c.cursor))).scalar_one()
-        ledger.connection.execute(outbox.delete().where(outbox.c.seq <= last))
-    return nothing
-
-
-def _switch(ledger: Ledger, space: int, name: str) -> Callable[[], None]:
-    generations = schema.generations
-    mine = generations.c.space == space
-    ledger.connection.execute(generations.update().where(mine).values(live=generations.c.name == name))
-    return nothing
-
-
-def _forget_generation(ledger: Ledger, name: str) -> Callable[[], None]:
-    for table, column in (
-        (schema.generations, schema.generations.c.name),
-        (schema.indexed_interests, schema.indexed_interests.c.generation),
-    ):
-        ledger.connection.execute(table.delete().where(column == name))
-    return nothing
-
-
-def _forget_others(ledger: Ledger, space: int, keep: str) -> Callable[[], None]:
-    generations, indexed = schema.generations, schema.indexed_interests
-    gone = sa.select(generations.c.name).where(generations.c.space == space, generations.c.name != keep)
-    ledger.connection.execute(indexed.delete().where(indexed.c.generation.in_(gone)))
-    ledger.connection.execute(generations.delete().where(generations.c.space == space, generations.c.name != keep))
-    return nothing

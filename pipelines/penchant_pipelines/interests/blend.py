@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from penchant_pipelines import drift
+from penchant_pipelines.interests import drift
 from penchant_pipelines.interests.calibration import Calibration
 from penchant_pipelines.interests.evidence import STEERING, Evidence, SteeringEvent, Vector, weighing
 from penchant_pipelines.interests.horizons import HORIZONS, faded

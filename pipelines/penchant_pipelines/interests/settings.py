@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from penchant_pipelines.drift import DriftSettings
+from penchant_pipelines.interests.drift import DriftSettings
 from penchant_pipelines.model import Action
 from penchant_pipelines.settings import Section
 

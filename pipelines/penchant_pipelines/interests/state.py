@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from penchant_pipelines.drift import DriftState
+from penchant_pipelines.interests.drift import DriftState
 from penchant_pipelines.interests.horizons import HORIZONS
 from penchant_pipelines.interests.pace import Pace, WholePace
 from penchant_pipelines.interests.repeats import Repeats

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from penchant_pipelines import drift
-from penchant_pipelines.drift import DriftReport
-from penchant_pipelines.interests import pace
+from penchant_pipelines.interests import drift, pace
 from penchant_pipelines.interests.blend import Blender, Event, Trace
 from penchant_pipelines.interests.calibration import Calibration
+from penchant_pipelines.interests.drift import DriftReport
 from penchant_pipelines.interests.evidence import Evidence, Vector, weighing
 from penchant_pipelines.interests.state import FOREVER, SHORT, Interest, Profile, decay, total_mass
 from penchant_pipelines.model import MICROS_PER_DAY, Steering

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -186,6 +186,12 @@ def words_of_item(row: Row[Any]) -> tuple[str, ...]:
     if row.words is None:
         return tuple(word for word in row.title.lower().split() if word.isalnum())
     return tuple(json.loads(row.words))
+
+
+def item_ids(connection: Connection, after: str) -> Iterator[str]:
+    """Ids of all items that come after one (empty: of all), in order."""
+    query = sa.select(items.c.id).where(items.c.id > after).order_by(items.c.id)
+    yield from connection.execute(query.execution_options(yield_per=500)).scalars()
 
 
 def item_words(connection: Connection, item_id: str) -> tuple[tuple[str, ...], str] | None:

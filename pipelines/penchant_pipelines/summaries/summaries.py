@@ -26,7 +26,7 @@ from penchant_pipelines.record.commit import Change
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.schema import steerings, users
 from penchant_pipelines.record.schema import summaries as table
-from penchant_pipelines.space import Space
+from penchant_pipelines.spaces.space import Space
 from penchant_pipelines.summaries.model_failed import ModelFailed
 from penchant_pipelines.summaries.models import LanguageModel
 from penchant_pipelines.summaries.wording import facts, instructions, is_liked, kept_of, spoken_of

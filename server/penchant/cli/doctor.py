@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import grpc
 import typer
 
-from penchant._channel import address, channel_options
+from penchant._channel import SERVER_VARIABLE, address, channel_options
 from penchant.cli.errors import describe
 from penchant.cli.files import Config, Data, read_settings
 from penchant.cli.options import DEFAULT_SERVER, Commands, Json, Server, connect
@@ -53,13 +53,24 @@ def register(app: Commands) -> None:
 def doctor(
     data: Data = None,
     config: Config = None,
-    server: Server = DEFAULT_SERVER,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server",
+            metavar="HOST:PORT",
+            envvar=SERVER_VARIABLE,
+            help="The server to call, if not where its settings say.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check this machine, the encoder, the data folder and the server. Exit code 1 if something is broken."""
 
     def settings() -> Settings:
         return read_settings(config, data=data)
+
+    def target() -> str:
+        return server or settings().listen
 
     checks: list[tuple[str, Callable[[], tuple[bool, str]]]] = [
         ("python", _python),
@@ -68,8 +79,8 @@ def doctor(
         ("encoder weights", lambda: _weights(settings())),
         ("data folder", lambda: _data_folder(settings())),
         ("record", lambda: _record(settings())),
-        ("server health", lambda: _health(server)),
-        ("server index", lambda: _index(server)),
+        ("server health", lambda: _health(target())),
+        ("server index", lambda: _index(target())),
     ]
     findings = []
     for name, check in checks:

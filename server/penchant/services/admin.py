@@ -15,12 +15,12 @@ from penchant.pages import PageTokens
 from penchant.settings import Settings
 from penchant.v1 import admin_service_pb2 as pb
 from penchant.v1 import admin_service_pb2_grpc as pb_grpc
-from penchant_pipelines.adapters import AdapterState
 from penchant_pipelines.engine import Engine
-from penchant_pipelines.experiment import Arm, Experiment, Interval
 from penchant_pipelines.jobs import Job
 from penchant_pipelines.mixes import MixVersion
-from penchant_pipelines.stock import Adapter
+from penchant_pipelines.spaces.adapters import AdapterState
+from penchant_pipelines.spaces.experiment import Arm, Experiment, Interval
+from penchant_pipelines.spaces.stock import Adapter
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

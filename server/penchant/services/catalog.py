@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import bisect
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from penchant.validation import Validator
 from penchant_pipelines.engine import Engine
 from penchant_pipelines.errors import InvalidInput
 from penchant_pipelines.recommend.filters import Filter, FilterError
+from penchant_pipelines.record import rows
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -64,17 +64,18 @@ class CatalogService(pb_grpc.CatalogServiceServicer):
         except FilterError as error:
             raise InvalidInput.at("filter", str(error)) from error
         listing = self.tokens.listing(request, self.settings.limits.page_size, request.filter)
-        items = [entry.item for entry in self.engine.catalog.entries.values()]
+        entries = self.engine.catalog.entries
 
         def find() -> list[pb.Item]:
-            ordered = sorted(items, key=lambda item: item.id)
-            start = bisect.bisect_right(ordered, listing.cursor, key=lambda item: item.id) if listing.cursor else 0
             found = []
-            for item in ordered[start:]:
-                if condition.matches(item):
-                    found.append(convert.from_item(item))
-                    if len(found) > listing.size:
-                        break
+            # In the record ids are in order; in memory each page would have to sort them all.
+            with self.engine.record.read() as connection:
+                for item_id in rows.item_ids(connection, listing.cursor):
+                    entry = entries.get(item_id)
+                    if entry is not None and condition.matches(entry.item):
+                        found.append(convert.from_item(entry.item))
+                        if len(found) > listing.size:
+                            break
             return found
 
         page, token = listing.page(await asyncio.to_thread(find), lambda item: item.id)

@@ -25,7 +25,7 @@ from penchant_pipelines.interests.labels import Label
 from penchant_pipelines.model import Signal, now
 from penchant_pipelines.profiles import Stored
 from penchant_pipelines.record.commit import Captured
-from penchant_pipelines.space import Space
+from penchant_pipelines.spaces.space import Space
 from penchant_pipelines.summaries import Summary
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -16,10 +16,10 @@ from penchant.v1 import recommendation_service_pb2 as pb
 from penchant.v1 import recommendation_service_pb2_grpc as pb_grpc
 from penchant_pipelines.engine import Engine
 from penchant_pipelines.errors import InvalidInput
-from penchant_pipelines.experiment import attribution_token
 from penchant_pipelines.profiles import Reason, Stored
 from penchant_pipelines.recommend.recommender import Candidate, Query, Ranking, Shortlist
-from penchant_pipelines.space import Space
+from penchant_pipelines.spaces.experiment import attribution_token
+from penchant_pipelines.spaces.space import Space
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -16,26 +16,25 @@ import enum
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import sqlalchemy as sa
 import structlog
 
-from penchant_pipelines import experiment as experiments
-from penchant_pipelines.errors import Conflict, Unavailable, WrongState
-from penchant_pipelines.experiment import Experiment
-from penchant_pipelines.index import IndexUnavailable
+from penchant_pipelines.errors import Unavailable, WrongState
+from penchant_pipelines.index import IndexUnavailable, generations
 from penchant_pipelines.interests import Blender, Calibration, Recipe
 from penchant_pipelines.jobs import Job, Jobs, Progress, no_progress
 from penchant_pipelines.model import now
-from penchant_pipelines.record import nothing, schema
+from penchant_pipelines.record import schema
 from penchant_pipelines.record.ledger import Ledger
-from penchant_pipelines.reembed import Origin, Reembedding, drop_rows
-from penchant_pipelines.space import Shared, Space
-from penchant_pipelines.stock import (
+from penchant_pipelines.spaces import experiment as experiments
+from penchant_pipelines.spaces.experiment import Experiment
+from penchant_pipelines.spaces.reembed import Origin, Reembedding, drop_rows
+from penchant_pipelines.spaces.space import Shared, Space
+from penchant_pipelines.spaces.stock import (
     BUILDING,
     DROPPING,
     LIVE,
@@ -49,6 +48,7 @@ from penchant_pipelines.stock import (
 from penchant_pipelines.tasks import to_the_end
 
 log = structlog.get_logger(__name__)
+Result = TypeVar("Result")
 
 ACTIVATE = "activate_adapter"
 SWITCH = "switch_adapter"
@@ -219,25 +219,6 @@ class Adapters:
 
     async def start_experiment(self, name: str, adapter_id: str, share: float) -> Experiment:
         """Serve a share (0…1) of the users from the space of a standby adapter from now on."""
-        table = schema.experiments
-
-        def insert(ledger: Ledger, found: Experiment) -> Callable[[], None]:
-            running = sa.select(table.c.name).where(table.c.end_time.is_(None))
-            if (other := ledger.connection.execute(running).scalar()) is not None:
-                raise WrongState("EXPERIMENT_RUNNING", f"experiment {other!r} runs; stop it first")
-            if ledger.connection.execute(sa.select(table.c.seq).where(table.c.name == name)).first() is not None:
-                raise Conflict("EXPERIMENT_EXISTS", f"there was an experiment {name!r} before; choose another name")
-            ledger.connection.execute(
-                table.insert().values(
-                    name=name,
-                    adapter_id=adapter_id,
-                    share=share,
-                    control_space_id=found.control_space_id,
-                    trial_space_id=found.trial_space_id,
-                    start_time=found.start_time,
-                )
-            )
-            return nothing
 
         async def start() -> Experiment:
             async with self._changing:
@@ -248,7 +229,7 @@ class Adapters:
                     )
                 control = self.serving.live.space_id
                 found = Experiment(name, adapter_id, share, control, adapter.space.space_id, now())
-                await self._shared.writer.submit(partial(insert, found=found))
+                await self._shared.writer.submit(lambda ledger: experiments.begin(ledger, found))
                 self.serving = replace(self.serving, experiment=found, trial=adapter.space)
             return found
 
@@ -262,7 +243,7 @@ class Adapters:
                 running = self.serving.experiment
                 if running is None:
                     raise WrongState("NO_EXPERIMENT", "no experiment runs")
-                await self._shared.writer.submit(_end_experiments)
+                await self._shared.writer.submit(experiments.end)
                 self.serving = replace(self.serving, experiment=None, trial=None)
             found = await asyncio.to_thread(experiments.find, self._shared.record, running.name)
             return found or running
@@ -289,7 +270,7 @@ class Adapters:
         trial = next((space for space in self.serving.others if space.space_id == running.trial_space_id), None)
         if trial is None or not trial.keeps_profiles or live.space_id != running.control_space_id:
             log.warning("experiment.ended", name=running.name, why="one of its spaces is gone")
-            await self._shared.writer.submit(_end_experiments)
+            await self._shared.writer.submit(experiments.end)
         else:
             self.serving = replace(self.serving, experiment=running, trial=trial)
 
@@ -339,13 +320,13 @@ class Adapters:
                 live = self.serving.live
                 await self._build(space, Origin(live.key, live.blender), progress)
                 await self._build_index(space)
+                with contextlib.suppress(asyncio.CancelledError):  # too late: it is done
+                    await to_the_end(self._set_standby(space) if standby else self._switch(space))
             except BaseException:
                 # The server's stop is no cancellation: the next start goes on from here.
                 if not self._closing:
                     await to_the_end(self._give_up(adapter))
                 raise
-            with contextlib.suppress(asyncio.CancelledError):  # too late: it is done
-                await to_the_end(self._set_standby(space) if standby else self._switch(space))
 
         return activate
 
@@ -422,24 +403,31 @@ class Adapters:
                 change = table.update().where(table.c.key == key).values(state=state, job_id=None, switches=False)
                 ledger.connection.execute(change)
             if end_experiments:
-                _end_experiments(ledger)
+                experiments.end(ledger)
             rows = ledger.connection.execute(sa.select(table).where(table.c.key.in_(states))).all()
             return lambda: {row.key: row for row in rows}
 
         self._rows |= await self._shared.writer.submit(update)
 
-    async def _give_up(self, adapter: Adapter) -> None:
-        """Drop what was built, as soon as the record can be written; a stop leaves that to the next start."""
+    async def _insist(self, work: Callable[[], Awaitable[Result]]) -> Result | None:
+        """Do what must be written, as soon as the record can be; a stop leaves it to the next start."""
         while not self._closing:
             try:
-                async with self._changing:
-                    space = await self._retire(adapter)
+                return await work()
             except Unavailable:
                 await asyncio.sleep(UNWRITABLE_SECONDS)
-            else:
-                if space is not None:
-                    await self._drop(space)
-                return
+        return None
+
+    async def _give_up(self, adapter: Adapter) -> None:
+        """Drop what was built."""
+
+        async def retire() -> Space | None:
+            async with self._changing:
+                return await self._retire(adapter)
+
+        space = await self._insist(retire)
+        if space is not None:
+            await self._drop(space)
 
     async def _retire(self, adapter: Adapter) -> Space | None:
         """Take the space of an adapter out of service, if it has one."""
@@ -455,11 +443,12 @@ class Adapters:
         """Delete all that is a retired space's own."""
         await space.close()
         self._shared.keeper.catalog.drop_space(space.key)
+        await self._insist(lambda: self._delete(space.key))
         try:
-            await space.relay.drop_all()
+            await space.relay.drop_unknown()
         except IndexUnavailable as error:
             log.warning("index.unavailable", space_id=space.space_id, error=str(error))
-        await self._delete(space.key)
+            self.serving.live.relay.tidy_later()
 
     async def _drop_leftovers(self) -> None:
         """Delete what is left of spaces that are gone."""
@@ -483,12 +472,8 @@ class Adapters:
         )
 
         def delete(ledger: Ledger) -> Callable[[], None]:
-            generations, indexed, spaces = schema.generations, schema.indexed_interests, schema.spaces
-            gone = sa.select(generations.c.name).where(generations.c.space == key)
-            ledger.connection.execute(indexed.delete().where(indexed.c.generation.in_(gone)))
-            ledger.connection.execute(generations.delete().where(generations.c.space == key))
-            ledger.connection.execute(spaces.delete().where(spaces.c.key == key))
-            return nothing
+            ledger.connection.execute(schema.spaces.delete().where(schema.spaces.c.key == key))
+            return generations.forget(ledger, key)
 
         await self._shared.writer.submit(delete)
         self._rows.pop(key, None)
@@ -504,12 +489,6 @@ class Adapters:
             measured = calibration_of(row)
         calibration = measured.chosen(settings.similarity)
         return Origin(row.key, Blender(Recipe(settings, calibration, row.space_id)))
-
-
-def _end_experiments(ledger: Ledger) -> Callable[[], None]:
-    table = schema.experiments
-    ledger.connection.execute(table.update().where(table.c.end_time.is_(None)).values(end_time=now()))
-    return nothing
 
 
 def _logged() -> Progress:

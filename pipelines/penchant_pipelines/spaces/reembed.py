@@ -22,7 +22,7 @@ from penchant_pipelines.record.carry import carried
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.reading import mean_direction
 from penchant_pipelines.record.rows import Vector
-from penchant_pipelines.space import Shared, Space
+from penchant_pipelines.spaces.space import Shared, Space
 from penchant_pipelines.text import Document
 
 CHUNK = 64

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from penchant_pipelines.errors import Conflict, WrongState
 from penchant_pipelines.interests import Evidence, InterestSettings
 from penchant_pipelines.interests.evidence import weighing
-from penchant_pipelines.model import MICROS_PER_DAY, Action
-from penchant_pipelines.record import Record, rows
+from penchant_pipelines.model import MICROS_PER_DAY, Action, now
+from penchant_pipelines.record import Record, nothing, rows
+from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.schema import experiments, signals, users
 from penchant_pipelines.statistics import middle, resamples
 
@@ -106,6 +109,24 @@ def find(record: Record, name: str) -> Experiment | None:
         row.start_time,
         row.end_time,
     )
+
+
+def begin(ledger: Ledger, experiment: Experiment) -> Callable[[], None]:
+    """Note that an experiment runs. Raises WrongState where another does, Conflict where its name was used before."""
+    other = ledger.connection.execute(sa.select(experiments.c.name).where(experiments.c.end_time.is_(None))).scalar()
+    if other is not None:
+        raise WrongState("EXPERIMENT_RUNNING", f"experiment {other!r} runs; stop it first")
+    name = experiment.name
+    if ledger.connection.execute(sa.select(experiments.c.seq).where(experiments.c.name == name)).first() is not None:
+        raise Conflict("EXPERIMENT_EXISTS", f"there was an experiment {name!r} before; choose another name")
+    ledger.connection.execute(experiments.insert().values(asdict(experiment)))
+    return nothing
+
+
+def end(ledger: Ledger) -> Callable[[], None]:
+    """Note that no experiment runs any more."""
+    ledger.connection.execute(experiments.update().where(experiments.c.end_time.is_(None)).values(end_time=now()))
+    return nothing
 
 
 def report(record: Record, experiment: Experiment, settings: InterestSettings) -> Report:

@@ -19,7 +19,7 @@ from penchant_pipelines.model import now
 from penchant_pipelines.recommend.sequence import FILE as SEQUENCE
 from penchant_pipelines.recommend.sequence import SequenceModel
 from penchant_pipelines.record import Record, schema
-from penchant_pipelines.space import Space
+from penchant_pipelines.spaces.space import Space
 
 log = structlog.get_logger(__name__)
 

@@ -1,0 +1,174 @@
+"""The relay: what becomes of generations when a rebuild is broken off, meets another, or can't clear up behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from penchant_pipelines.encoder import Encoder
+from penchant_pipelines.engine import Engine, EngineSettings
+from penchant_pipelines.errors import Unavailable
+from penchant_pipelines.index import ExactStore, IndexUnavailable, generations, relay
+from penchant_pipelines.jobs import no_progress
+from penchant_pipelines.model import Item
+from penchant_pipelines.record import schema
+from penchant_pipelines.record.ledger import Ledger
+
+
+@pytest.fixture
+def store() -> ExactStore:
+    return ExactStore()
+
+
+@pytest.fixture
+async def engine(tmp_path: Path, encoder: Encoder, store: ExactStore) -> AsyncIterator[Engine]:
+    async with Engine.open(EngineSettings(), tmp_path, encoder, store) as opened:
+        await opened.upsert_items([item("hiking"), item("jazz")])
+        yield opened
+
+
+def item(name: str) -> Item:
+    return Item(id=name, title=f"A book about {name}")
+
+
+def known(engine: Engine) -> set[str]:
+    with engine.record.read() as connection:
+        return generations.names(connection)
+
+
+def live_name(engine: Engine) -> str:
+    generation = engine.live.relay.live
+    assert generation is not None
+    return generation.name
+
+
+def waiting(engine: Engine) -> int:
+    """Rows of the outbox that are kept."""
+    with engine.record.read() as connection:
+        return connection.execute(sa.select(sa.func.count()).select_from(schema.outbox)).scalar_one()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+class Halted:
+    """A progress that stops at its first word until it may go on."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
+        self.words = 0
+
+    async def __call__(self, _done: int, _total: int) -> None:
+        self.words += 1
+        self.begun.set()
+        await self.go_on.wait()
+
+
+async def test_a_close_breaks_a_rebuild_off_and_nothing_is_left(engine: Engine, store: ExactStore) -> None:
+    former, halted = live_name(engine), Halted()
+    rebuilding = asyncio.create_task(engine.live.relay.rebuild(halted))
+    await halted.begun.wait()
+    closing = asyncio.create_task(engine.live.relay.close())
+    await asyncio.sleep(0.05)
+    halted.go_on.set()
+    await asyncio.gather(rebuilding, closing)
+    assert halted.words == 1
+    await engine.live.relay.rebuild(no_progress)
+    assert known(engine) == {former} == set(store.names())
+
+
+async def test_what_cant_be_dropped_keeps_no_outbox_and_is_dropped_later(
+    engine: Engine, store: ExactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_store: ExactStore, name: str) -> None:
+        raise IndexUnavailable(name)
+
+    monkeypatch.setattr(relay, "TIDY_SECONDS", 0.05)
+    with monkeypatch.context() as patch:
+        patch.setattr(ExactStore, "drop", failing)
+        await engine.live.relay.rebuild(no_progress)
+        assert known(engine) == {live_name(engine)}
+        await engine.upsert_items([item("baking")])
+        await until(lambda: waiting(engine) == 0)
+        assert len(store.names()) == 2
+    await until(lambda: store.names() == [live_name(engine)])
+
+
+async def test_a_rebuild_that_fails_while_nothing_can_be_written_is_forgotten_later(
+    engine: Engine, store: ExactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unwritable(*_: Any, **__: Any) -> None:
+        raise Unavailable("RECORD_UNWRITABLE", "the disk is full")
+
+    monkeypatch.setattr(relay, "TIDY_SECONDS", 0.05)
+    live = live_name(engine)
+    with monkeypatch.context() as patch:
+        patch.setattr(generations, "forget", unwritable)
+        patch.setattr(generations, "switch", unwritable)
+        with pytest.raises(Unavailable):
+            await engine.live.relay.rebuild(no_progress)
+        assert len(known(engine)) == 2
+    await until(lambda: known(engine) == {live} and store.names() == [live])
+
+
+async def test_a_rebuild_that_is_given_up_as_it_switches_has_switched(
+    engine: Engine, store: ExactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch, switching, go_on = generations.switch, threading.Event(), threading.Event()
+
+    def slow(ledger: Ledger, space: int, name: str) -> Callable[[], None]:
+        switching.set()
+        go_on.wait()
+        return switch(ledger, space, name)
+
+    monkeypatch.setattr(generations, "switch", slow)
+    former = live_name(engine)
+    rebuilding = asyncio.create_task(engine.live.relay.rebuild(no_progress))
+    await asyncio.to_thread(switching.wait)
+    rebuilding.cancel()
+    await asyncio.sleep(0.05)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await rebuilding
+    assert known(engine) == {live_name(engine)} == set(store.names()) != {former}
+    await engine.upsert_items([item("baking")])
+    await until(lambda: engine.live.relay.lag() == 0)
+
+
+async def test_who_asks_for_a_rebuild_while_one_is_under_way_hears_how_far_it_is(engine: Engine) -> None:
+    told: list[tuple[int, int]] = []
+
+    async def progress(done: int, total: int) -> None:
+        told.append((done, total))
+
+    halted = Halted()
+    first = asyncio.create_task(engine.live.relay.rebuild(halted))
+    await halted.begun.wait()
+    second = asyncio.create_task(engine.live.relay.rebuild(progress))
+    await asyncio.sleep(0.05)
+    halted.go_on.set()
+    await first
+    built = live_name(engine)
+    await second
+    assert told[-1] == (2, 2)
+    assert live_name(engine) == built
+
+
+async def test_who_waits_for_a_rebuild_that_is_given_up_gets_one_of_its_own(engine: Engine) -> None:
+    former, halted = live_name(engine), Halted()
+    first = asyncio.create_task(engine.live.relay.rebuild(halted))
+    await halted.begun.wait()
+    second = asyncio.create_task(engine.live.relay.rebuild(no_progress))
+    await asyncio.sleep(0)
+    first.cancel()
+    await second
+    assert known(engine) == {live_name(engine)} != {former}
