@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +14,6 @@ from sqlalchemy import Connection
 from penchant_pipelines.errors import NotFound
 from penchant_pipelines.interests import Blender, Contribution, Evidence, ProfileView, explain, unpack, view
 from penchant_pipelines.model import Action, Signal, Steering, now
-from penchant_pipelines.recommend.sequence import LATEST, History, mass
 from penchant_pipelines.record import Record, rows, schema
 
 SNIPPET_LENGTH = 160
@@ -141,34 +139,6 @@ class Profiles:
         )
         with self._record.read() as connection:
             return set(connection.execute(query.distinct()).scalars())
-
-    def history(self, user_key: int, dimensions: int, until: int | None = None) -> History:
-        """The latest of a user's signals, as many as a sequence model reads, oldest first; vectors (n, dimensions).
-
-        None later than `until` (µs, inclusive); what was taken back is left out, whenever that was.
-        """
-        signals, vectors = schema.signals, schema.signal_vectors
-        query = (
-            sa.select(*rows.EVIDENCE_COLUMNS, signals.c.context, vectors.c.vector)
-            .join(vectors, (vectors.c.seq == signals.c.seq) & (vectors.c.space == self._space))
-            .where(signals.c.user_key == user_key, rows.STANDING, vectors.c.vector.is_not(None))
-            .order_by(signals.c.time.desc(), signals.c.id.desc())
-            .execution_options(yield_per=LATEST)
-        )
-        if until is not None:
-            query = query.where(signals.c.time <= until)
-        settings = self._blender.recipe.settings
-        latest: list[Evidence] = []
-        contexts: dict[str, dict[str, str]] = {}
-        with self._record.read() as connection:
-            for row in connection.execute(query):
-                event = rows.to_evidence(row, rows.to_vector(row.vector))
-                if mass(event, settings):
-                    latest.append(event)
-                    contexts[event.id] = json.loads(row.context)
-                if len(latest) == LATEST:
-                    break
-        return History.of(latest[::-1], settings, dimensions, contexts)
 
     def explain(self, user_id: str, interest_id: str, limit: int) -> tuple[Stored, list[Reason]]:
         """Read the signals behind an interest, greatest share first (limit 0: all)."""

@@ -29,6 +29,7 @@ from penchant_pipelines.interests import Blender, Calibration, InterestSettings,
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal, Steering
 from penchant_pipelines.profiles import Profiles
 from penchant_pipelines.reader import NOTHING
+from penchant_pipelines.recommend.history import read_history
 from penchant_pipelines.record import Record, Writer, nothing, rows, schema
 from penchant_pipelines.record.commit import Captured, Commit
 from penchant_pipelines.record.ledger import Ledger
@@ -971,6 +972,6 @@ async def test_a_history_as_of_then_knows_nothing_later(store: Store) -> None:
     await store.capture(*(post(f"p{n}", topic=n, day=n) for n in range(1, 5)))
     key = store.profiles.get("ann").key
     for until, days in ((None, [1, 2, 3, 4]), (2 * DAY, [1, 2]), (DAY - 1, [])):
-        found = store.profiles.history(key, DIMENSIONS, until)
+        found = read_history(store.record, 1, key, InterestSettings(), DIMENSIONS, until)
         assert found.times.tolist() == [day * DAY for day in days]
         assert found.vectors.tolist() == [axis(day).tolist() for day in days]

@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 from live_records import DIMENSIONS, NOW, SPACE, Live, axis
 from numpy.typing import NDArray
 
-from penchant_pipelines import profiles
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Item
 from penchant_pipelines.profiles import Profiles
-from penchant_pipelines.recommend import lessons
+from penchant_pipelines.recommend import history, lessons
 from penchant_pipelines.recommend.lessons import MOST_LESSONS, Teacher
 from penchant_pipelines.recommend.mix import Lesson
 from penchant_pipelines.recommend.sequence import History, SequenceModel
@@ -304,7 +303,7 @@ class Asked(SequenceModel):
 async def test_lessons_ask_a_sequence_model_what_recommend_would_have_asked(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (lessons, profiles):
+    for module in (lessons, history):
         monkeypatch.setattr(module, "LATEST", 2)
     await live.act(Action.LIKE, "i00", time=NOW, surface="web")
     await live.act(Action.LIKE, "i01", time=NOW + HOUR, surface="app")
@@ -313,8 +312,8 @@ async def test_lessons_ask_a_sequence_model_what_recommend_would_have_asked(
     await live.follow()
     model = Asked()
     (lesson,) = teacher(live, model).lessons()
-    profiles_of = Profiles(live.record, SPACE, live.blender)
-    served = profiles_of.history(profiles_of.get("ann").key, DIMENSIONS, NOW + DAY)
+    ann = Profiles(live.record, SPACE, live.blender).get("ann").key
+    served = history.read_history(live.record, SPACE, ann, live.blender.recipe.settings, DIMENSIONS, NOW + DAY)
     (asked,) = model.histories
     assert asked.times.tolist() == [NOW, NOW + HOUR]
     assert len(set(asked.contexts[:, 0].tolist()) - {0}) == 2

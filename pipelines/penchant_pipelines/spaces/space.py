@@ -26,6 +26,7 @@ from penchant_pipelines.profiles import Profiles, Reason, Stored
 from penchant_pipelines.reader import Reader
 from penchant_pipelines.recommend.audience import Audience, Match
 from penchant_pipelines.recommend.candidates import Candidates
+from penchant_pipelines.recommend.history import read_history
 from penchant_pipelines.recommend.lessons import Teacher
 from penchant_pipelines.recommend.mix import Mix
 from penchant_pipelines.recommend.recommender import Query, Ranking, Recommender, Shortlist
@@ -197,7 +198,8 @@ class Space:
         stored = self.profiles.find(user_id, present=minute)
         if stored is None or self._sequence is None:
             return stored, None
-        history = self.profiles.history(stored.key, self._sequence.dimensions, until)
+        shared = self._shared
+        history = read_history(shared.record, self.key, stored.key, shared.interests, self._sequence.dimensions, until)
         return stored, self._sequence.next_vectors(history)
 
     async def reasons(self, stored: Stored, ranking: Ranking, limit: int = 3) -> list[list[Reason]]:
