@@ -162,7 +162,6 @@ async def _call(method: str, context: _Context, called: Called) -> AsyncIterator
     bug: Exception | None = None
     try:
         yield
-        code = _current_code(context)
     except asyncio.CancelledError:
         code = _why_cancelled(context)
         raise
@@ -195,9 +194,9 @@ def _request_id(context: _Context) -> str:
 
 
 def _current_code(context: _Context) -> grpc.StatusCode:
-    # Whatever the handler gave it, and the stubs don't know: a StatusCode, its number, or nothing yet.
-    code: grpc.StatusCode | int | None = cast("Any", context).code()
-    return code if isinstance(code, grpc.StatusCode) else _STATUS_CODES[code or 0]
+    # Whatever the handler aborted with, and the stubs don't know: a StatusCode, or its number.
+    code: grpc.StatusCode | int = cast("Any", context).code()
+    return code if isinstance(code, grpc.StatusCode) else _STATUS_CODES[code]
 
 
 def _why_cancelled(context: _Context) -> grpc.StatusCode:

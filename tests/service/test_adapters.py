@@ -40,6 +40,7 @@ from penchant.v1.signal_pb2 import Post, Signal
 from penchant_finetune.log import live_encoder
 from penchant_pipelines.encoder import Encoder, EncoderSettings, Vectors
 from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter
+from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import Unavailable
 from penchant_pipelines.index import IndexUnavailable, relay
 from penchant_pipelines.index.chroma import EmbeddedStore
@@ -584,7 +585,9 @@ async def test_an_experiment_serves_a_share_of_the_users_and_is_evaluated(
     async with start() as server:
         await seed(server, items=20, signals=40)
         begin = StartExperimentRequest(name="books-1", adapter_id="books", share=0.5)
-        await server.client.load_adapter("books")
+        loaded = await server.client.load_adapter("books")
+        assert loaded.sha256 == file_sha256(shelf / "books" / WEIGHTS)
+        assert abs(time.time() - loaded.load_time.seconds) < 60
         assert (await refused(server.rpc("StartExperiment")(begin))).reason == "ADAPTER_NOT_STANDBY"
         await activated(server, "books", standby=True)
         assert await states(server) == {"": LIVE, "books": STANDBY}
@@ -618,6 +621,7 @@ async def test_an_experiment_serves_a_share_of_the_users_and_is_evaluated(
                     attribution_token=answer.attribution_token,
                 )
             await server.client.behave(user_id=user, item_id=f"i-{number}", action="like")  # no token, no arm
+        await server.client.behave(user_id="idle", item_id="nowhere", action="view")  # no list, but there
         report = await server.client.experiment()
         trial_users = sum(space_id == adapted.space_id for space_id in arms.values())
         assert (report.trial.user_count, report.control.user_count) == (trial_users, 10 - trial_users)
@@ -626,6 +630,12 @@ async def test_an_experiment_serves_a_share_of_the_users_and_is_evaluated(
         assert (report.trial.positive_rate.value, report.trial.negative_rate.value) == (1, 0)
         assert (report.control.positive_rate.value, report.control.negative_rate.value) == (0, 1)
         assert report.positive_difference.low == report.positive_difference.high == 1
+        assert report.negative_difference.low == report.negative_difference.high == -1
+        assert report.trial.active_user_count + report.control.active_user_count == 11
+        assert report.trial.positive_per_user.value == pytest.approx(3 * trial_users / report.trial.active_user_count)
+        assert report.control.negative_per_user.value > report.trial.negative_per_user.value == 0
+        assert report.positive_per_user_difference.value == report.trial.positive_per_user.value
+        assert report.negative_per_user_difference.value == -report.control.negative_per_user.value
         # Users are compared with each other in one space only.
         found = await server.client.call(FindUsersRequest(text="Hiking in the Alps"))
         assert found.space_id == encoder.space_id
@@ -640,7 +650,9 @@ async def test_an_experiment_serves_a_share_of_the_users_and_is_evaluated(
         assert set((await self_consistent(server, users)).values()) == {adapted.space_id}
         # A switch ends it.
         await activated(server, "books")
-        assert (await server.client.experiment("second")).experiment.HasField("end_time")
+        second = (await server.client.experiment()).experiment
+        assert (second.name, second.adapter_id, second.share) == ("second", "books", 1)
+        assert second.end_time.ToMicroseconds() > second.start_time.ToMicroseconds()
         assert (await server.client.experiment("books-1")).trial.signal_count == report.trial.signal_count
 
 

@@ -40,11 +40,12 @@ async def profile(server: Server, user_id: str) -> Profile:
 async def test_a_server_on_a_backup_has_what_was_acknowledged(
     start: StartServer, tmp_path: Path, make_adapter: Callable[[Path, int], Path]
 ) -> None:
-    copy = tmp_path / "backups" / "monday"
+    copy = tmp_path / "backups" / "2026" / "monday"
     async with start() as server:
         await server.client.upsert_items(catalogue())
         await server.client.capture(user_id="ann", text="I love hiking on mountain trails")
         make_adapter(server.data / "adapters" / "mine", 1)
+        (server.data / "adapters" / "notes.txt").write_text("Mine is the first.")  # no adapter
         before = await profile(server, "ann")
 
         feeding = asyncio.create_task(feed(server))
@@ -100,17 +101,20 @@ async def test_a_backup_overwrites_nothing_and_is_whole_or_not_there(
     code, _, err = await backup(there, "--data", data)
     assert (code, names(there)) == (1, [])
     assert "is there already, and nothing is overwritten" in err
-    code, _, err = await backup(tmp_path / "copy", "--data", tmp_path / "nowhere")
-    assert code == 1
-    assert "no data folder" in err
+    for folder in (tmp_path / "nowhere", there):
+        code, _, err = await backup(tmp_path / "copy", "--data", folder)
+        assert code == 1
+        assert "no data folder" in err
 
     record = data / "record.sqlite3"
     whole = record.read_bytes()
-    record.write_bytes(whole[:40_000] + b"\xde\xad\xbe\xef" * 20_000)
-    code, _, err = await backup(tmp_path / "copy", "--data", data)
-    assert code == 1
-    assert "is damaged" in err
-    assert not [name for name in names(tmp_path) if "copy" in name]
+    # Of another length, and of the same: pages that are copied without a look into them.
+    for words in (20_000, (len(whole) - 40_000) // 4):
+        record.write_bytes(whole[:40_000] + b"\xde\xad\xbe\xef" * words)
+        code, _, err = await backup(tmp_path / "copy", "--data", data)
+        assert code == 1
+        assert "is damaged" in err
+        assert not [name for name in names(tmp_path) if "copy" in name]
 
 
 @pytest.mark.parametrize("log", [False, True], ids=["in good order", "killed"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,7 @@ from penchant.v1.interest_service_pb2 import (
     Steering,
     SteerInterestRequest,
     StreamCaptureRequest,
+    StreamCaptureResponse,
     WatchProfilesRequest,
 )
 from penchant.v1.recommendation_service_pb2 import (
@@ -419,6 +421,22 @@ async def test_bytes_that_are_no_message_are_refused(server: Server) -> None:
         raw: Any = server.channel.unary_unary(f"/{service}/{method.name}")
         answer = await refused(raw(b"\xff\xff\xff\xff"))
         assert (answer.code, answer.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST")
+
+
+async def test_a_stream_takes_what_came_before_bytes_that_are_no_message(server: Server) -> None:
+    first = StreamCaptureRequest(sequence=3, signal=Signal(user_id="s", post=Post(text="I love hiking")))
+    raw: Any = server.channel.stream_stream("/penchant.v1.InterestService/StreamCapture")
+
+    async def answers(sent: list[bytes]) -> AsyncIterator[int]:
+        async for answer in raw(iter(sent)):
+            yield StreamCaptureResponse.FromString(answer).ack.sequence
+
+    async with asyncio.timeout(10):
+        assert [sequence async for sequence in answers([first.SerializeToString()])] == [3]
+        answer = await refused(answers([first.SerializeToString(), b"\xff\xff\xff\xff"]))
+    assert (answer.code, answer.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST")
+    assert (await server.client.profile("s")).signal_count == 2
+    await server.client.delete_user("s")
 
 
 async def test_what_is_odd_but_fine_is_taken(server: Server) -> None:

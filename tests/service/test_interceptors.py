@@ -234,10 +234,13 @@ async def test_domain_errors_become_statuses_in_every_kind_of_call(server: Runni
     assert trailers(error)[REQUEST_ID]
 
 
-async def test_overload_tells_when_to_retry(server: Running) -> None:
+async def test_overload_tells_when_to_retry_and_is_no_bug(server: Running, lines: Lines) -> None:
     error = await refused(server.stub.GetProfile(pb.GetProfileRequest(user_id="busy")))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert detail(error, error_details_pb2.RetryInfo).retry_delay.seconds == 2
+    await until(lambda: lines)
+    (line,) = lines
+    assert (line["log_level"], line["code"], line["exc_info"]) == ("info", "RESOURCE_EXHAUSTED", None)
 
 
 async def test_a_bug_is_logged_with_its_traceback_and_kept_from_the_caller(server: Running, lines: Lines) -> None:
@@ -303,12 +306,14 @@ async def test_a_deadline_that_passes_is_logged_as_such(server: Running, lines: 
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await until(lambda: lines)
     assert lines[0]["code"] == "DEADLINE_EXCEEDED"
+    assert 50 < lines[0]["duration_ms"] < 5_000
 
 
 async def test_draining_lets_calls_finish_and_no_new_ones_in(server: Running) -> None:
     assert await server.drain.wait_idle(0)
     running_call = asyncio.ensure_future(server.stub.GetProfile(pb.GetProfileRequest(user_id="slow")))
     await server.service.entered.wait()
+    await server.stub.GetProfile(pb.GetProfileRequest(user_id="u"))  # its end is not that of the other
     server.drain.start()
     assert not await server.drain.wait_idle(0.02)
 

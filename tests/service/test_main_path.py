@@ -20,6 +20,8 @@ import penchant
 from penchant.exceptions import ConflictError, InvalidInputError, NotFoundError
 from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.interest_service_pb2 import (
+    TREND_FADING,
+    TREND_STEADY,
     BatchCaptureRequest,
     CaptureRequest,
     ListSignalsRequest,
@@ -28,7 +30,7 @@ from penchant.v1.interest_service_pb2 import (
     StreamCaptureRequest,
 )
 from penchant.v1.recommendation_service_pb2 import Candidate
-from penchant.v1.signal_pb2 import ACTION_DISLIKE, ACTION_LIKE, ACTION_UNDO, Behavior, Post, Signal
+from penchant.v1.signal_pb2 import ACTION_DISLIKE, ACTION_LIKE, ACTION_UNDO, ACTION_VIEW, Behavior, Post, Signal
 from penchant_pipelines.profiles import Profiles, Stored
 
 DAY_0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -139,14 +141,42 @@ async def test_what_is_captured_is_there_word_for_word(server: Server) -> None:
     liked = Signal(id="s-2", user_id="用户")
     liked.behavior.CopyFrom(Behavior(item_id="hiking-1", action=ACTION_LIKE, value=0.25, attribution_token="token"))
     liked.time.FromDatetime(DAY_0 + timedelta(days=1))
-    for signal in (sent, liked):
+    # A nought is said as much as any other number, and there was a time before 1970.
+    seen = Signal(id="s-3", user_id="用户", behavior=Behavior(item_id="hiking-2", action=ACTION_VIEW, value=0))
+    seen.time.FromDatetime(datetime(1965, 5, 5, 5, 5, 5, 250, tzinfo=UTC))
+    neutral = Signal(id="s-4", user_id="用户", post=Post(text="A hike like any other", rating=0))
+    neutral.time.FromDatetime(DAY_0 - timedelta(days=1))
+    for signal in (sent, liked, seen, neutral):
         await server.client.capture_signal(signal)
-    assert [signal async for signal in server.client.signals("用户")] == [liked, sent]
+    assert [signal async for signal in server.client.signals("用户")] == [liked, sent, neutral, seen]
     records = [record async for record in server.client.export_user("用户")]
-    assert [record.WhichOneof("record") for record in records] == ["profile", "signal", "signal"]
-    assert [record.signal for record in records[1:]] == [liked, sent]
-    assert records[0].profile.signal_count == 2
+    assert [record.WhichOneof("record") for record in records] == ["profile", *["signal"] * 4]
+    assert [record.signal for record in records[1:]] == [liked, sent, neutral, seen]
+    assert records[0].profile.signal_count == 4
     assert len(records[0].profile.interests[0].vector) == 384
+
+
+async def test_an_interest_tells_its_times_and_each_reason_where_it_comes_from(server: Server) -> None:
+    await server.client.upsert_items(catalogue())
+    times = [DAY_0 + timedelta(days=days) for days in (0, 2)]
+    await server.client.capture(user_id="u", text="I love hiking on mountain trails", id="s-1", time=times[0])
+    await server.client.behave(user_id="u", item_id="hiking-0", action="like", id="s-2", time=times[1])
+    (hiking,) = (await server.client.profile("u")).interests
+    assert [time.ToDatetime(UTC) for time in (hiking.first_time, hiking.last_time)] == times
+    assert 0 < hiking.confidence < hiking.weight == 1
+    assert hiking.trend in (TREND_STEADY, TREND_FADING)
+    reasons = (await server.client.explain("u", hiking.id)).evidence
+    assert sorted((reason.signal_id, reason.item_id, reason.time.ToDatetime(UTC)) for reason in reasons) == [
+        ("s-1", "", times[0]),
+        ("s-2", "hiking-0", times[1]),
+    ]
+    (first,) = (await server.client.explain("u", hiking.id, max_evidence=1)).evidence
+    assert first.signal_id == reasons[0].signal_id
+    # Its short horizon tells of another user than its long one.
+    await server.client.capture(user_id="u", text="Jazz piano all evening")
+    drift = (await server.client.profile("u")).drift
+    assert (drift.enough_evidence, drift.recent_signal_count) == (False, 1)
+    assert 0.001 < drift.magnitude < 1
 
 
 async def test_an_export_tells_each_word_of_the_user(server: Server) -> None:
@@ -529,7 +559,7 @@ async def test_a_stream_acknowledges_before_it_ends(server: Server) -> None:
 
 async def test_watching_tells_of_every_change(server: Server) -> None:
     await server.client.capture(user_id="u", text="I love hiking")
-    async with aclosing(server.client.watch(["u", "new"])) as profiles, asyncio.timeout(10):
+    async with aclosing(server.client.watch(["u", "new", "u"])) as profiles, asyncio.timeout(10):
         assert [(p.user_id, p.version) for p in [await anext(profiles), await anext(profiles)]] == [
             ("u", 1),
             ("new", 0),
@@ -542,7 +572,9 @@ async def test_watching_tells_of_every_change(server: Server) -> None:
         await server.client.steer("u", topic="baking", bias=1)
         assert ((seen := await anext(profiles)).user_id, len(seen.interests)) == ("u", 2)
     async with aclosing(server.client.watch()) as everyone, asyncio.timeout(10):
-        assert (await anext(everyone)).user_id == ""
+        opening = await anext(everyone)
+        assert (opening.user_id, opening.space_id) == ("", (await server.client.server_info()).space_id)
+        assert abs(datetime.now(UTC) - opening.as_of.ToDatetime(UTC)) < timedelta(minutes=1)
         await server.client.capture(user_id="third", text="Jazz piano")
         assert (await anext(everyone)).user_id == "third"
 
@@ -606,6 +638,7 @@ async def test_who_watches_for_drift_alone_hears_of_nothing_else(server: Server)
             True,
             answer.drift.since,
         )
+        assert told.drift.recent_signal_count == told.signal_count  # all are of today
     whole = await server.client.profile("u")
     assert len(whole.interests) > 1
     strongest = await server.client.profile("u", max_interests=1)
@@ -647,7 +680,7 @@ async def test_signals_come_in_pages_newest_first(server: Server) -> None:
     rpc = server.rpc("ListSignals")
     for number in range(5):
         time = DAY_0 + timedelta(days=number // 2)
-        await server.client.capture(user_id="u", text=f"Hike number {number}", id=f"s-{number}", time=time)
+        await server.client.capture(user_id="u", text=f"Hike number {number}", id=f"s:{number}", time=time)
     ids: list[list[str]] = []
     request = ListSignalsRequest(user_id="u", page_size=2)
     while True:
@@ -657,7 +690,7 @@ async def test_signals_come_in_pages_newest_first(server: Server) -> None:
             break
         request.page_token = page.next_page_token
         request.page_size = 2 if len(ids) == 1 else 1000  # the size may change from page to page
-    assert ids == [["s-4", "s-3"], ["s-2", "s-1"], ["s-0"]]
+    assert ids == [["s:4", "s:3"], ["s:2", "s:1"], ["s:0"]]
     request = ListSignalsRequest(user_id="somebody else", page_token=request.page_token)
     assert (await refused(rpc(request))).fields == ("page_token",)
 
@@ -680,7 +713,10 @@ async def test_rerank_orders_the_callers_candidates(server: Server) -> None:
     by_prior = await client.rerank("u", candidates, prior_weight=1)
     assert [p.item_id for p in by_prior.recommendations] == ["jazz-0", "elsewhere", "hiking-1"]
     best = await client.rerank("u", candidates, top_n=1, query="jazz piano", explain=True)
-    assert len(best.recommendations) == 1
+    assert [place.item_id for place in best.recommendations] == ["jazz-0"]
+    # What an item of the catalogue is, the catalogue says.
+    candidates[0].text = "A weekend of hiking in the mountains"
+    assert [place.item_id for place in (await client.rerank("u", candidates)).recommendations] == order
     stranger = await client.rerank("nobody", candidates, prior_weight=0.5)
     assert list(stranger.degraded) == ["cold_user"]
     assert stranger.recommendations[0].item_id == "jazz-0"
@@ -731,6 +767,15 @@ async def test_reranked_texts_without_an_id_are_told_apart(server: Server) -> No
     assert again.attribution_token != answer.attribution_token
     await client.upsert_items(catalogue())
     assert not any(p.HasField("candidate_index") for p in (await client.recommend("u")).recommendations)
+
+
+async def test_an_item_is_there_word_for_word_and_listed_though_hidden(server: Server) -> None:
+    item = Item(id="b", title="徒步", text="Trails", categories=["y", "x"], attributes={"level": "3"}, hidden=True)
+    item.create_time.FromDatetime(DAY_0 + timedelta(microseconds=250))
+    plain = Item(id="a", title="Hiking trails")
+    await server.client.upsert_items([item, plain])
+    assert [await server.client.item(item_id) for item_id in ("a", "b")] == [plain, item]
+    assert [found async for found in server.client.items()] == [plain, item]
 
 
 async def test_items_change_hide_and_go(server: Server) -> None:

@@ -29,6 +29,8 @@ from penchant.v1.interest_service_pb2 import CaptureRequest
 from penchant.v1.signal_pb2 import Post, Signal
 from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.errors import InvalidInput, WrongState
+from penchant_pipelines.index.relay import Relay
+from penchant_pipelines.jobs import Progress
 
 
 async def test_server_info_counts(server: Server, encoder: Encoder) -> None:
@@ -36,7 +38,9 @@ async def test_server_info_counts(server: Server, encoder: Encoder) -> None:
     assert (info.user_count, info.item_count, info.signal_count) == (0, 0, 0)
     assert (info.space_id, info.dimensions, info.base_model) == (encoder.space_id, 384, "bilingual-MiniLM-L6")
     assert info.version
-    assert min(info.max_batch_size, info.max_page_size, info.max_text_bytes, info.max_message_bytes) > 0
+    limits = load_settings().limits
+    assert (info.max_batch_size, info.max_page_size) == (limits.batch_size, limits.page_size)
+    assert (info.max_text_bytes, info.max_message_bytes) == (limits.text_bytes, limits.message_bytes)
     await server.client.upsert_items(catalogue())
     for user in ("a", "b", "b"):
         await server.client.capture(user_id=user, text="I love hiking")
@@ -93,6 +97,24 @@ async def test_a_job_can_be_cancelled(server: Server) -> None:
     assert (await client.wait_for_job(final.id, timeout=60)).state == JobState.JOB_STATE_SUCCEEDED
     assert [j.id async for j in client.jobs()][:3] == [final.id, *reversed(jobs)]
     assert len(list((server.data / "index").glob("g-*"))) == 1
+
+
+async def test_a_job_tells_how_far_it_is(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def stuck(_: Relay, progress: Progress) -> None:
+        await progress(3, 7)
+        await asyncio.sleep(60)
+
+    async def begun() -> bool:
+        return bool((await server.client.job(job.id)).done_count)
+
+    monkeypatch.setattr(Relay, "rebuild", stuck)
+    job = await server.client.rebuild_index()
+    await until(begun)
+    found = await server.client.job(job.id)
+    assert (found.state, found.done_count, found.total_count) == (JobState.JOB_STATE_RUNNING, 3, 7)
+    assert not found.HasField("end_time")
+    ended = await server.client.cancel_job(job.id)
+    assert (ended.state, ended.done_count, ended.total_count) == (JobState.JOB_STATE_CANCELLED, 3, 7)
 
 
 async def test_jobs_come_in_pages(server: Server) -> None:

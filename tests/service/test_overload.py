@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import grpc
-from harness import StartServer
+import pytest
+from harness import StartServer, refusal
 
-from penchant.exceptions import OverloadedError, PenchantError, from_rpc_error
-from penchant.v1.interest_service_pb2 import CaptureRequest
+from penchant.exceptions import OverloadedError, PenchantError, from_rpc_error, from_status
+from penchant.v1.interest_service_pb2 import BatchCaptureRequest, CaptureRequest, StreamCaptureRequest
 from penchant.v1.signal_pb2 import Post, Signal
+from penchant_pipelines.capture import Capture
+from penchant_pipelines.errors import Overloaded
 
 FLOOD = 200
 
@@ -41,3 +44,26 @@ async def test_a_flood_is_turned_away_in_part_and_what_was_acknowledged_is_in_th
         assert await send(first) == f"s-{first}"
         assert await server.signal_count() == len(acknowledged) + 1
         assert (await server.client.profile("u")).signal_count == len(acknowledged) + 1
+
+
+async def test_each_signal_of_a_batch_and_of_a_stream_is_turned_away_with_the_time_to_come_back(
+    start: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def busy(*_: object) -> None:
+        raise Overloaded(1.5)
+
+    monkeypatch.setattr(Capture, "capture", busy)
+    signals = [Signal(id="a", user_id="u"), Signal(id="b", user_id="u", post=Post(text="I love hiking"))]
+    async with start() as server:
+        batch = await server.rpc("BatchCapture")(BatchCaptureRequest(signals=signals))
+        wrong, late = batch.errors
+        assert (wrong.index, refusal(wrong.status).fields) == (0, ("signals[0].evidence",))
+        error = from_status(late.status)
+        assert isinstance(error, OverloadedError)
+        assert (late.index, late.id, error.retry_after) == (1, "b", 1.5)
+        assert [result.signal_id for result in batch.results] == ["", ""]
+
+        requests = [StreamCaptureRequest(sequence=7 + number, signal=signal) for number, signal in enumerate(signals)]
+        refused, turned_away = [answer async for answer in server.client.stream(*requests)]
+        assert refused.refusal.sequence == 7
+        assert (turned_away.backoff.sequence, turned_away.backoff.retry_delay.ToMilliseconds()) == (8, 1500)

@@ -40,6 +40,10 @@ async def test_a_list_for_a_changed_profile_has_a_token_of_its_own(shop: Server)
     assert await token() == first
     await shop.client.capture(user_id="hiker", text="Jazz piano in the evening")
     assert await token() != first
+    # Strangers get the same list, and yet what either does with it is told apart.
+    one, other = [await shop.client.recommend(user) for user in ("stranger", "somebody else")]
+    assert one.recommendations == other.recommendations
+    assert one.attribution_token != other.attribution_token
 
 
 async def test_what_was_seen_is_left_out_unless_asked_for(shop: Server) -> None:
@@ -143,6 +147,11 @@ async def test_page_sizes_are_coerced(shop: Server) -> None:
     assert len(await shop.recommended("hiker")) == 20
     assert len(await shop.recommended("hiker", page_size=10_000)) == 100
     assert len(await shop.recommended("nobody", page_size=10_000)) == 100
+    for number in range(21):
+        await shop.client.capture(user_id=f"hiker-{number}", text="I love hiking on mountain trails")
+    assert len(await shop.client.find_users(text="mountain trails", page_size=3)) == 3
+    assert len(await shop.client.find_users(text="mountain trails")) == 20
+    assert len(await shop.client.find_users(text="mountain trails", page_size=10_000)) == 22
 
 
 async def test_newer_items_go_first_among_equals(shop: Server) -> None:

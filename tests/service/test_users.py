@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -128,8 +129,10 @@ async def test_nothing_erased_stays_in_the_files_of_the_index(
 ) -> None:
     """The start writes them anew where a stop came first; else it is done soon, again where it fails."""
     rebuild, failures = Relay.rebuild, [OSError("no room")]
+    rebuilt: list[int] = []
 
     async def failing_once(relay: Relay, progress: Progress) -> None:
+        rebuilt.append(1)
         if failures and relay.holds_erased():
             raise failures.pop()
         await rebuild(relay, progress)
@@ -163,6 +166,9 @@ async def test_nothing_erased_stays_in_the_files_of_the_index(
         if not stopped:
             await check(server)
             assert not failures
+            made = len(rebuilt)
+            await asyncio.sleep(0.5)
+            assert len(rebuilt) == made  # once is enough
     async with start() as server:
         await check(server)
 
@@ -201,6 +207,50 @@ async def test_after_an_erasure_the_record_is_written_anew_be_it_at_the_next_sta
         await until(purged)
         assert len(rewritten) == 2
         await server.client.capture(user_id="new", text="Jazz piano all night")
+    async with start():
+        await asyncio.sleep(0.4)
+        assert len(rewritten) == 2  # once is enough
+
+
+async def test_a_log_that_others_use_is_emptied_after_an_erasure_as_soon_as_it_can_be(
+    start: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_use, failures = [True], [OSError("no room")]
+    truncate, rewrite = Record.truncate_log, Record.rewrite
+    events: list[str] = []
+
+    def watched(record: Record) -> bool:
+        if in_use:
+            return False
+        if failures:
+            raise failures.pop()
+        done = truncate(record)
+        if done:
+            events.append("emptied")
+        return done
+
+    def rewritten(record: Record) -> None:
+        rewrite(record)
+        events.append("rewritten")
+
+    async def in_order(*wanted: str) -> bool:
+        return tuple(events[-len(wanted) :]) == wanted
+
+    monkeypatch.setattr(Record, "truncate_log", watched)
+    monkeypatch.setattr(Record, "rewrite", rewritten)
+    monkeypatch.setattr(engine, "HEAL_SECONDS", 0.05)
+    monkeypatch.setattr(erasure, "ERASURE_SECONDS", 0.05)
+    async with start() as server:
+        await server.client.capture(user_id="gone", text="Zugspitze summit ridgewalk")
+        assert (await server.client.delete_user("gone")).signals_deleted == 1
+        assert events == []
+        in_use.clear()
+        await until(lambda: in_order("emptied"))
+        assert not failures
+    monkeypatch.setattr(erasure, "PURGE_SECONDS", 0.05)
+    async with start():
+        # What was written anew went through the log too.
+        await until(lambda: in_order("rewritten", "emptied"))
 
 
 async def test_an_erased_id_starts_anew(server: Server) -> None:

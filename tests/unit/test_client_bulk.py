@@ -78,7 +78,13 @@ def test_batches_hold_what_the_server_takes_at_once() -> None:
 
 
 def test_batches_stay_under_the_servers_bytes() -> None:
-    assert gather(signals(3, "x" * 400), LIMITS) == [["0", "1"], ["2"]]
+    assert gather(signals(5, "x" * 400), LIMITS) == [["0", "1"], ["2", "3"], ["4"]]
+    for size in range(470, 500):  # around half of what a call takes
+        batcher: Batcher[Signal] = Batcher(LIMITS, capture_request)
+        batches = [batcher.add(signal) for signal in signals(2, "x" * size)]
+        batch = batches[1] or batcher.rest()
+        assert batch is not None
+        assert batch.request().ByteSize() <= LIMITS.max_bytes
 
 
 def test_limits_come_from_the_server_where_it_tells_them() -> None:
@@ -98,24 +104,24 @@ def test_an_element_too_large_for_any_call_is_refused_here_and_holds_up_no_other
 
 def test_only_what_was_turned_away_is_sent_again_and_results_keep_their_order() -> None:
     batch = Batch(signals(4), LIMITS, capture_request)
-    pause = answer(batch, {1: busy(), 2: refusal("signals[2].user_id"), 3: busy(3)})
+    pause = answer(batch, {3: busy(3), 2: refusal("signals[2].user_id"), 1: busy()})
     assert 3 <= pause <= 3.75
     assert not batch.done()
     request = batch.request()
     assert isinstance(request, BatchCaptureRequest)
     assert [signal.id for signal in request.signals] == ["1", "3"]
     answer(batch, {0: busy()})
-    answer(batch, {})
+    answer(batch, {0: refusal("signals[0].user_id")})
     assert batch.done()
     results = list(capture_results(batch))
     assert [result.signal.id for result in results] == ["0", "1", "2", "3"]
     assert [result.response.signal_id if result.response else None for result in results] == [
         "0",
-        "1",
+        None,
         None,
         "3",
     ]
-    assert isinstance(results[2].error, InvalidInputError)
+    assert [isinstance(result.error, InvalidInputError) for result in results] == [False, True, True, False]
 
 
 def test_field_names_speak_of_the_element_not_of_its_place_in_one_call() -> None:
@@ -132,6 +138,38 @@ def test_without_word_from_the_server_pauses_grow_to_a_limit() -> None:
     pauses = [batch.refused(UnavailableError("gone")) for _ in range(12)]
     assert pauses[0] < 0.2 < pauses[3]
     assert 5 <= pauses[-1] <= 6.25
+
+
+def test_a_call_has_more_time_the_more_it_carries() -> None:
+    batch = Batch(signals(4), LIMITS, capture_request)
+    assert batch.timeout(10.0) == 11.0
+    answer(batch, {0: busy(), 3: busy()})
+    assert batch.timeout(10.0) == 10.5
+
+
+def test_what_a_server_could_not_take_is_sent_again_soon_once_it_took_others() -> None:
+    away = status_pb2.Status(code=14, message="no room on the disk")
+    batch = Batch(signals(3), LIMITS, capture_request)
+    assert max(answer(batch, dict.fromkeys(range(3), away)) for _ in range(6)) > 3
+    assert answer(batch, {1: away}) < 0.2
+    request = batch.request()
+    assert isinstance(request, BatchCaptureRequest)
+    assert [signal.id for signal in request.signals] == ["1"]
+
+
+def test_a_minute_without_any_progress_is_counted_from_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("penchant._bulk.time.monotonic", lambda: now)
+    batch = Batch(signals(2), LIMITS, capture_request)
+    now += 50
+    answer(batch, {0: busy()})
+    now += 50
+    answer(batch, {0: busy()})
+    assert not batch.done()
+    batch.refused(UnavailableError("gone"))
+    now += 11
+    with pytest.raises(UnavailableError):
+        batch.refused(UnavailableError("gone"))
 
 
 def test_elements_that_nobody_takes_for_a_minute_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

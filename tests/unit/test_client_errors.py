@@ -1,17 +1,19 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc.aio import AioRpcError, Metadata
 
 from penchant import AsyncClient, Client, exceptions
+from penchant._rpcs import BY_NAME
 from penchant.exceptions import (
     CancelledError,
     DeadlineError,
@@ -25,8 +27,13 @@ from penchant.exceptions import (
     from_rpc_error,
     from_status,
 )
-from penchant.v1.admin_service_pb2 import JOB_STATE_RUNNING, JOB_STATE_SUCCEEDED, Job
-from penchant.v1.interest_service_pb2 import CaptureRequest
+from penchant.v1.admin_service_pb2 import JOB_STATE_RUNNING, JOB_STATE_SUCCEEDED, GetServerInfoResponse, Job
+from penchant.v1.interest_service_pb2 import (
+    BatchCaptureRequest,
+    BatchCaptureResponse,
+    CaptureRequest,
+    CaptureResponse,
+)
 from penchant.v1.signal_pb2 import Post, Signal
 
 DETAILS = "grpc-status-details-bin"
@@ -123,25 +130,31 @@ async def test_a_message_that_is_too_large_is_no_overload_that_passes() -> None:
 
 
 @asynccontextmanager
-async def silent_server() -> AsyncIterator[str]:
-    """A server that takes every call and answers none."""
+async def server_of(**calls: Callable[[Any, Any], Awaitable[Message]]) -> AsyncIterator[str]:
+    """A server that answers these calls so, and takes every other and answers none."""
 
-    class Silent(grpc.GenericRpcHandler):
+    class Calls(grpc.GenericRpcHandler):
         def service(self, details: Any) -> Any:
-            async def wait(request: bytes, context: Any) -> bytes:
-                await asyncio.sleep(60)
-                return b""
-
-            return grpc.unary_unary_rpc_method_handler(wait)
+            rpc = BY_NAME[details.method.rpartition("/")[2]]
+            return grpc.unary_unary_rpc_method_handler(
+                calls.get(rpc.path.rpartition("/")[2], never),
+                request_deserializer=rpc.request.FromString,
+                response_serializer=rpc.response.SerializeToString,
+            )
 
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers([Silent()])
+    server.add_generic_rpc_handlers([Calls()])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
         yield f"127.0.0.1:{port}"
     finally:
         await server.stop(None)
+
+
+async def never(request: Message, context: Any) -> Message:
+    await asyncio.sleep(60)
+    return request
 
 
 CALLS: list[Callable[[Any], Any]] = [
@@ -155,7 +168,7 @@ CALLS: list[Callable[[Any], Any]] = [
 async def test_a_call_under_way_when_its_client_is_closed_is_cancelled_and_its_caller_is_not(
     call: Callable[[Any], Any],
 ) -> None:
-    async with silent_server() as address:
+    async with server_of() as address:
         client = AsyncClient(address)
         asyncio.get_running_loop().call_later(0.2, lambda: asyncio.ensure_future(client.close()))
         with pytest.raises(CancelledError) as caught:
@@ -173,7 +186,7 @@ async def test_a_call_under_way_when_its_client_is_closed_is_cancelled_and_its_c
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_caller_who_is_cancelled_stays_cancelled(call: Callable[[Any], Any]) -> None:
-    async with silent_server() as address, AsyncClient(address) as client:
+    async with server_of() as address, AsyncClient(address) as client:
         task = asyncio.ensure_future(first(call(client)))
         await asyncio.sleep(0.2)
         task.cancel()
@@ -187,7 +200,7 @@ async def test_a_caller_who_is_cancelled_stays_cancelled(call: Callable[[Any], A
 async def test_a_request_of_the_callers_own_is_left_as_it_is() -> None:
     request = CaptureRequest(signal=Signal(user_id="mei", post=Post(text="Jazz piano")))
     before = CaptureRequest.FromString(request.SerializeToString())
-    async with silent_server() as address, AsyncClient(address, timeout=0.2) as client:
+    async with server_of() as address, AsyncClient(address, timeout=0.2) as client:
         with pytest.raises(DeadlineError):
             await client.call(request)
         with Client(address, timeout=0.2) as blocking, pytest.raises(DeadlineError):
@@ -225,3 +238,102 @@ async def test_a_job_is_waited_for_until_the_time_is_up(monkeypatch: pytest.Monk
                 with pytest.raises(DeadlineError, match=r"'j' is still running after 0\.4 s"):
                     await wait("j", timeout=0.4, interval=0.3)
                 assert 0.4 <= time.monotonic() - began < 5
+
+
+async def busy(context: Any, seconds: float) -> None:
+    """Turn a call away, as the server does."""
+    status = status_pb2.Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message="busy")
+    delay = Duration(nanos=int(seconds * 1e9))
+    status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy", ((DETAILS, status.SerializeToString()),))
+
+
+async def of_either(address: str, use: Callable[[Any], Any], **options: float) -> list[list[Any]]:
+    """What an iterator of the asyncio client yields, and that of its twin."""
+    async with AsyncClient(address, **options) as client:
+        found = [[element async for element in use(client)]]
+    with Client(address, **options) as blocking:
+        return [*found, await asyncio.to_thread(lambda: list(use(blocking)))]
+
+
+async def test_a_call_that_was_turned_away_comes_back_when_it_was_told_to_and_is_the_same() -> None:
+    came: list[tuple[float, str, float]] = []
+
+    async def capture(request: CaptureRequest, context: Any) -> CaptureResponse:
+        came.append((time.monotonic(), request.signal.id, context.time_remaining()))
+        if len(came) % 2:
+            await busy(context, 0.3)
+        return CaptureResponse(signal_id=request.signal.id)
+
+    request = CaptureRequest(signal=Signal(user_id="mei", post=Post(text="Jazz piano")))
+    async with server_of(Capture=capture) as address:
+        async with AsyncClient(address) as client:
+            answers = [await client.call(request)]
+        with Client(address) as blocking:
+            answers.append(await asyncio.to_thread(blocking.call, request))
+    for answer, first, again in zip(answers, came[::2], came[1::2], strict=True):
+        assert again[0] - first[0] >= 0.3
+        assert first[1] == again[1] == answer.signal_id != ""
+        # Of the time of the call, the wait is a part.
+        assert again[2] < first[2] - 0.25
+
+
+async def test_many_are_sent_by_who_may_not_ask_for_limits_with_time_for_each_and_again_when_told() -> None:
+    came: list[tuple[float, float]] = []
+
+    async def forbidden(request: Message, context: Any) -> Message:
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not yours")
+        return request
+
+    async def capture(request: BatchCaptureRequest, context: Any) -> BatchCaptureResponse:
+        came.append((time.monotonic(), context.time_remaining()))
+        if len(came) % 2:
+            await busy(context, 0.3)
+        return BatchCaptureResponse(results=[CaptureResponse(signal_id=signal.id) for signal in request.signals])
+
+    signals = [Signal(id=f"s-{number}", user_id="mei", post=Post(text="Jazz piano")) for number in range(40)]
+    async with server_of(GetServerInfo=forbidden, BatchCapture=capture) as address:
+        for results in await of_either(address, lambda client: client.capture_many(signals), timeout=5):
+            assert [result.response.signal_id for result in results] == [signal.id for signal in signals]
+    for first, again in zip(came[::2], came[1::2], strict=True):
+        assert again[0] - first[0] >= 0.3
+    assert [left for _, left in came] == pytest.approx([15] * 4, abs=1)
+
+
+async def test_no_more_is_read_than_is_under_way_and_who_stops_takes_back_what_is() -> None:
+    drawn: list[int] = []
+    given_up = asyncio.Semaphore(0)
+
+    def endless() -> Iterator[Signal]:
+        for number in range(1000):
+            drawn.append(number)
+            yield Signal(id=f"s-{number}", user_id="mei", post=Post(text="Jazz piano"))
+
+    async def info(request: Message, context: Any) -> GetServerInfoResponse:
+        return GetServerInfoResponse(max_batch_size=1)
+
+    async def capture(request: BatchCaptureRequest, context: Any) -> BatchCaptureResponse:
+        if request.signals[0].id != "s-0":
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                given_up.release()
+                raise
+        return BatchCaptureResponse(results=[CaptureResponse(signal_id="s-0")])
+
+    async with server_of(GetServerInfo=info, BatchCapture=capture) as address, asyncio.timeout(20):
+        async with AsyncClient(address, timeout=60) as client:
+            results = client.capture_many(endless())
+            assert (await anext(results)).signal.id == "s-0"
+            await asyncio.sleep(0.1)
+            await results.aclose()
+            await given_up.acquire()
+            assert len(drawn) <= 4
+        drawn.clear()
+        with Client(address, timeout=60) as blocking:
+            taken = blocking.capture_many(endless())
+            assert (await asyncio.to_thread(next, taken)).signal.id == "s-0"
+            await asyncio.sleep(0.1)
+            taken.close()
+            await given_up.acquire()
+            assert len(drawn) <= 4

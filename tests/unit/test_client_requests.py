@@ -1,10 +1,24 @@
+import inspect
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from penchant import Action, Candidate, InvalidInputError, Signal, _requests
-from penchant.v1.interest_service_pb2 import BatchCaptureRequest, CaptureRequest, GetProfileRequest
-from penchant.v1.recommendation_service_pb2 import RecommendRequest
+from penchant.v1.admin_service_pb2 import ActivateAdapterRequest, StartExperimentRequest
+from penchant.v1.interest_service_pb2 import (
+    BatchCaptureRequest,
+    CaptureRequest,
+    ExplainInterestRequest,
+    GetProfileRequest,
+    Steering,
+    SteerInterestRequest,
+    WatchProfilesRequest,
+)
+from penchant.v1.recommendation_service_pb2 import FindUsersRequest, RecommendRequest, RerankRequest
+from penchant.v1.signal_pb2 import ACTION_LIKE, Behavior
 
 
 def test_capture_builds_a_post_and_gives_it_an_id_of_its_own() -> None:
@@ -109,3 +123,92 @@ def test_find_users_takes_exactly_one_target() -> None:
         _requests.find_users.request()
     with pytest.raises(InvalidInputError, match="either"):
         _requests.find_users.request(text="soup", item_id="i")
+
+
+THEN = datetime(2026, 1, 1, tzinfo=UTC)
+MOMENT = Timestamp(seconds=int(THEN.timestamp()))
+BEHAVIOR = Behavior(item_id="i", action=ACTION_LIKE, value=0.5, attribution_token="t")
+ASKED: list[tuple[Any, dict[str, Any], Message]] = [
+    (
+        _requests.behave,
+        {"user_id": "u", "item_id": "i", "action": "like", "value": 0.5, "attribution_token": "t", "time": THEN}
+        | {"context": {"surface": "app"}, "id": "s", "validate_only": True},
+        CaptureRequest(
+            signal=Signal(id="s", user_id="u", behavior=BEHAVIOR, time=MOMENT, context={"surface": "app"}),
+            validate_only=True,
+        ),
+    ),
+    (
+        _requests.profile,
+        {"user_id": "u", "as_of": THEN, "max_interests": 3, "include_vectors": True},
+        GetProfileRequest(user_id="u", as_of=MOMENT, max_interests=3, include_vectors=True),
+    ),
+    (
+        _requests.watch,
+        {"user_ids": ["u", "v"], "drift_only": True},
+        WatchProfilesRequest(user_ids=["u", "v"], drift_only=True),
+    ),
+    (
+        _requests.explain,
+        {"user_id": "u", "interest_id": "i", "max_evidence": 3},
+        ExplainInterestRequest(user_id="u", interest_id="i", max_evidence=3),
+    ),
+    (
+        _requests.steer,
+        {"user_id": "u", "interest_id": "i", "topic": "t", "muted": True, "pinned": True, "bias": 0.5},
+        SteerInterestRequest(
+            user_id="u", interest_id="i", topic="t", steering=Steering(muted=True, pinned=True, bias=0.5)
+        ),
+    ),
+    (
+        _requests.recommend,
+        {"user_id": "u", "page_size": 3, "filter": "f", "excluded_item_ids": ["i"], "include_seen": True}
+        | {"diversity": 0.25, "exploration": 0.5, "explain": True, "query": "q"},
+        RecommendRequest(
+            user_id="u",
+            page_size=3,
+            filter="f",
+            excluded_item_ids=["i"],
+            include_seen=True,
+            diversity=0.25,
+            exploration=0.5,
+            explain=True,
+            query="q",
+        ),
+    ),
+    (
+        _requests.rerank,
+        {"user_id": "u", "candidates": ["i"], "top_n": 3, "prior_weight": 0.25, "diversity": 0.5}
+        | {"query": "q", "explain": True},
+        RerankRequest(
+            user_id="u",
+            candidates=[Candidate(item_id="i")],
+            top_n=3,
+            prior_weight=0.25,
+            diversity=0.5,
+            query="q",
+            explain=True,
+        ),
+    ),
+    (
+        _requests.find_users,
+        {"text": None, "item_id": "i", "page_size": 3, "min_similarity": 0.5},
+        FindUsersRequest(item_id="i", page_size=3, min_similarity=0.5),
+    ),
+    (
+        _requests.activate_adapter,
+        {"adapter_id": "a", "standby": True},
+        ActivateAdapterRequest(adapter_id="a", standby=True),
+    ),
+    (
+        _requests.start_experiment,
+        {"name": "n", "adapter_id": "a", "share": 0.5},
+        StartExperimentRequest(name="n", adapter_id="a", share=0.5),
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "arguments", "request_"), ASKED, ids=lambda value: str(type(value).__name__))
+def test_whatever_is_asked_for_is_in_the_request(method: Any, arguments: dict[str, Any], request_: Message) -> None:
+    assert arguments.keys() == inspect.signature(method.request).parameters.keys()
+    assert method.request(**arguments) == request_

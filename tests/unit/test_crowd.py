@@ -387,6 +387,28 @@ def test_items_that_came_after_it_was_learnt_are_told_of_by_their_vectors() -> N
     np.testing.assert_allclose(found.alike_strangers(own, vectors[later], texts), likes[:, later])
 
 
+def test_an_item_that_went_goes_with_nothing_and_its_row_is_free_for_another() -> None:
+    vectors = np.array([[1, 0], [0.6, 0.8], [0, 1]], dtype=np.float32)
+    ease = Ease(sparse.csr_array(np.array([[1.0, 1, 0], [0, 1, 1]])), vectors)
+    own = np.array([[1.0, 1.0, 0.0]])
+    before = ease.scores(own, vectors)
+    left = ease.without(np.array([0, 7]))  # the other came after it was learnt
+    assert left.scores(own, vectors)[0, 0] == 0
+    assert left.scores(np.array([[1.0, 0.0, 0.0]]), vectors).tolist() == [[0, 0, 0]]
+    assert (left.strange(vectors).tolist(), ease.strange(vectors).tolist()) == ([0], [])
+    assert ease.scores(own, vectors).tolist() == before.tolist()
+
+
+def test_it_is_the_same_in_however_many_parts_it_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    dice = np.random.default_rng(7)
+    favours = sparse.csr_array((dice.random((20, ITEMS)) < 0.4).astype(np.float64))
+    vectors = dice.normal(0.3, 1.0, (ITEMS, 3)).astype(np.float32)
+    own = np.eye(ITEMS)
+    whole = Ease(favours, vectors).scores(own, vectors)
+    monkeypatch.setattr("penchant_pipelines.catalog.ease._CHUNK", 3)
+    np.testing.assert_allclose(Ease(favours, vectors).scores(own, vectors), whole, rtol=1e-5, atol=1e-9)
+
+
 def test_those_who_favoured_most_are_learnt_from() -> None:
     favours = sparse.csr_array(np.array([[1.0, 1, 1, 0], [1, 0, 0, 1], [1, 1, 1, 0]]))
     likes = Ease(favours, most_users=2).scores(np.array([[1.0, 0, 0, 0]]))[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -143,6 +144,17 @@ def test_signals_of_one_user_do_not_make_the_interval_narrow(record: Record) -> 
     assert evaluated(record) == found
 
 
+def test_a_difference_lies_within_its_interval_and_is_less_sure_than_either_arm(record: Record) -> None:
+    keep(record, [(n, "old", Action.HIDE if n % 4 else Action.LIKE, 150) for n in range(100)])
+    keep(record, [(100 + n, "new", Action.LIKE if n % 4 else Action.HIDE, 150) for n in range(100)])
+    found = evaluated(record)
+    assert found.positive[0] == -found.negative[0] == 0.5
+    for sign, (_, low, high) in ((1, found.positive), (-1, found.negative)):
+        assert low < sign * 0.5 < high
+        # The arms are drawn anew by themselves, alike as they are.
+        assert high - low == pytest.approx(2 * 1.96 * (2 * 0.25 * 0.75 / 100) ** 0.5, rel=0.15)
+
+
 def test_who_sends_likes_alone_still_tells_the_arms_apart(record: Record) -> None:
     plan = experiment()
     rows = []
@@ -161,6 +173,15 @@ def test_who_sends_likes_alone_still_tells_the_arms_apart(record: Record) -> Non
     assert 0 < low < value < high
     assert high - low == pytest.approx(2 * 1.96 * (0.2 * 0.8 / 200 + 0.25 / 200) ** 0.5, rel=0.15)
     assert found.negative_per_user[0] == found.positive[0] == 0
+
+
+def test_an_experiment_is_found_by_its_name_and_the_newest_without_one(record: Record) -> None:
+    first, second = experiment("autumn", share=0.1, end_time=300), experiment("spring")
+    with record.engine.begin() as connection:
+        connection.execute(schema.experiments.insert(), [dataclasses.asdict(each) for each in (first, second)])
+    assert find(record, "") == find(record, "spring") == second
+    assert find(record, "autumn") == first
+    assert find(record, "winter") is None
 
 
 def test_nothing_has_been_tried_yet(record: Record) -> None:

@@ -166,6 +166,7 @@ def test_sound_messages_pass(message: Message) -> None:
             "candidates[1].item_id",
             "or text",
         ),
+        (RerankRequest(user_id="u", candidates=[Candidate(text=" \n")]), "candidates[0].item_id", "or text"),
         (RerankRequest(user_id="u", candidates=[Candidate(text="x" * 101)]), "candidates[0].text", "100"),
         (
             RerankRequest(user_id="u", candidates=[Candidate(text="x")], query="q" * 101),
@@ -174,6 +175,7 @@ def test_sound_messages_pass(message: Message) -> None:
         ),
         (FindUsersRequest(), "target", "one of text, item_id"),
         (FindUsersRequest(text=""), "text", "blank"),
+        (FindUsersRequest(text=" \n"), "text", "blank"),
         (FindUsersRequest(text="x" * 101), "text", "at most 100 bytes"),
         (ListJobsRequest(page_token="t" * 1025), "page_token", "at most 1024 bytes"),
     ],
