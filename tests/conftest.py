@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+# Tests share the cores: threads that wait for each other at every operation hold up all. Read when first used, too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # gRPC's core writes to stderr by itself, into what other tests capture. It reads this when it is first used.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 

@@ -15,6 +15,7 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.svm import LinearSVC
+from threadpoolctl import threadpool_limits
 
 from penchant_pipelines.evaluation.baselines_vectors import HALF_LIVES, faded
 from penchant_pipelines.evaluation.log import Past, Rows
@@ -194,6 +195,9 @@ class Trees(_Classifier):
             min_samples_leaf=5,
             early_stopping=False,
             random_state=self.seed,
-        ).fit(np.concatenate(parts), labels)
-        stages = list(model.staged_decision_function(self._dense_items))
+        )
+        # Of so few rows threads do nothing but wait for each other.
+        with threadpool_limits(1, "openmp"):
+            model.fit(np.concatenate(parts), labels)
+            stages = list(model.staged_decision_function(self._dense_items))
         return np.stack([stages[count - 1] for count in self.counts])
