@@ -11,7 +11,7 @@ import pytest
 from live_records import DIMENSIONS, NOW, Live, axis
 from numpy.typing import NDArray
 
-from penchant_pipelines.catalog import Catalog, Keeper, history, keeper
+from penchant_pipelines.catalog import Catalog, Keeper, feedback, keeper
 from penchant_pipelines.catalog.crowd import Own
 from penchant_pipelines.catalog.words import Words
 from penchant_pipelines.interests import Evidence, InterestSettings
@@ -279,7 +279,7 @@ async def test_what_is_said_or_forgotten_while_the_record_is_read_counts_once(
     await live.write(axis(2), "other")
     await live.follow()
     anew = Keeper.load(live.record, {1: DIMENSIONS}, InterestSettings())
-    read = history.read_posts
+    read = feedback.read_posts
 
     def interrupted(*of: Any) -> Any:
         found = read(*of)
@@ -305,7 +305,7 @@ async def test_posts_are_read_once_however_much_is_counted_again_meanwhile(
         await live.write(axis(2), item_id, user="eve")
     await live.follow()
     del live.catalog.voices[1]
-    read, loop, reads = history.read_posts, asyncio.get_running_loop(), []
+    read, loop, reads = feedback.read_posts, asyncio.get_running_loop(), []
     waiting: list[asyncio.Task[None]] = []
 
     async def meanwhile() -> None:
@@ -342,7 +342,7 @@ async def test_what_is_erased_while_posts_are_read_is_not_heard(live: Live, monk
     await live.write(axis(2), user="eve")
     await live.follow()
     anew = Keeper.load(live.record, {1: DIMENSIONS}, InterestSettings())
-    read, loop = history.read_posts, asyncio.get_running_loop()
+    read, loop = feedback.read_posts, asyncio.get_running_loop()
 
     async def erase() -> None:
         await live.writer.submit(lambda ledger: ledger.erase("eve", NOW))
@@ -379,7 +379,7 @@ async def test_who_gives_up_waiting_leaves_what_was_read_to_others(live: Live, m
     await live.write(axis(2))
     await live.follow()
     del live.catalog.voices[1]
-    read, loop = history.read_posts, asyncio.get_running_loop()
+    read, loop = feedback.read_posts, asyncio.get_running_loop()
 
     def given_up(*of: Any) -> Any:
         loop.call_soon_threadsafe(waiting.cancel)

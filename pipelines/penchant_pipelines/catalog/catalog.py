@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penchant_pipelines.catalog.crowd import CROWD_HALF_LIVES_DAYS, Crowd, Favour, Texts
-from penchant_pipelines.catalog.history import ItemFavour, favours, speaks_for
+from penchant_pipelines.catalog.feedback import ItemFavour, favours, speaks_for
 from penchant_pipelines.catalog.voices import Voices
 from penchant_pipelines.catalog.words import Words
 from penchant_pipelines.interests import Evidence, InterestSettings

@@ -11,7 +11,7 @@ import structlog
 from numpy.typing import NDArray
 
 from penchant_pipelines.catalog.catalog import Catalog
-from penchant_pipelines.catalog.history import ItemFavour, read_favours, read_posts
+from penchant_pipelines.catalog.feedback import ItemFavour, read_favours, read_posts
 from penchant_pipelines.catalog.voices import Voices
 from penchant_pipelines.interests import InterestSettings
 from penchant_pipelines.record import Record, rows, schema

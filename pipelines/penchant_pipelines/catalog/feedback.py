@@ -1,4 +1,4 @@
-"""What users did with items, as the record holds it: who favours an item, and what posts say of it."""
+"""Feedback on items, as the record holds it: who favours an item, and what posts say of it."""
 
 from __future__ import annotations
 
