@@ -85,6 +85,9 @@ def new_folder(output: Path) -> Iterator[Path]:
         whole = Path(unfinished) / "whole"
         whole.mkdir()
         yield whole
+        for file in whole.iterdir():
+            # safetensors writes files that their owner alone may read, and a server has an account of its own.
+            file.chmod(whole.stat().st_mode & 0o666)
         whole.rename(output)
 
 

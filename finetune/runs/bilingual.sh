@@ -4,8 +4,11 @@
 #   finetune/runs/bilingual.sh DATA RUN [OPTION ...]
 # DATA holds parallel/, lexicon/, similarity/, topics/ and the sets named in the adapter's card; RUN takes checkpoints,
 # losses (TensorBoard), the run's configuration and, at the end, the finished adapter in RUN/adapter with its figures.
-# Needs pip install -e '.[finetune,bilingual]'. As it is, it is made for two cores. The one that ships was made on a GPU:
-#   finetune/runs/bilingual.sh DATA RUN --steps 2300 --batch 4 --reading 140000 --headlines 160000 --threads 16
+# Needs pip install -e '.[finetune,bilingual]'. As it is, it is made for two cores. A GPU takes larger batches:
+#   finetune/runs/bilingual.sh DATA RUN --steps 2300 --batch 12 --reading 140000 --headlines 800000 --threads 16
+# Several runs on the same data (--rank, --seed) become one adapter, as the one that ships is, by
+#   python -m penchant_finetune.bilingual.average ADAPTER RUN/adapter RUN/adapter ...
+#   python -m penchant_finetune.bilingual.evaluate --data DATA --adapter ADAPTER --describe
 set -eu
 if [ $# -lt 2 ]; then
   sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0" >&2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 from sentence_transformers import SentenceTransformer
 
 from penchant_finetune.bilingual import corpus, evaluate, training
 from penchant_finetune.bilingual import export as bilingual_export
 from penchant_finetune.bilingual.__main__ import main
+from penchant_finetune.bilingual.average import average
 from penchant_finetune.bilingual.corpus import FILES, Corpus, Graded, Topical, digest, share
 from penchant_finetune.bilingual.export import MEASURES, export
 from penchant_finetune.bilingual.measures import retrieval, topic_accuracy
+from penchant_finetune.bilingual.news import news_headlines, read_news_topics
 from penchant_finetune.bilingual.rewriting import chinese_words, rewritten
 from penchant_finetune.bilingual.second_teacher import Bridge, lessons, open_multilingual, word_meanings
 from penchant_finetune.bilingual.training import (
@@ -35,10 +40,10 @@ from penchant_finetune.bilingual.training import (
 )
 from penchant_finetune.bilingual.vocabulary import first_rows, meaning, rows_by_meaning
 from penchant_pipelines.encoder import EncoderSettings, open_encoder
-from penchant_pipelines.encoder.adapter import check_adapter, open_adapter
+from penchant_pipelines.encoder.adapter import check_adapter, open_adapter, write_manifest
 from penchant_pipelines.encoder.sentence import embedded_model
 from penchant_pipelines.encoder.tokenizer import add_words
-from penchant_pipelines.encoder.words import WordVocabulary, word_embedding
+from penchant_pipelines.encoder.words import WordVocabulary, load_rows, word_embedding
 from penchant_pipelines.errors import Unsupported, WrongState
 
 GLOSSES = {
@@ -139,6 +144,8 @@ def test_training_brings_chinese_to_its_english_and_the_best_state_is_exported(
             export(tmp_path, adapter)
     assert not adapter.exists()
     export(tmp_path, adapter)
+    # A server that runs under another account reads all of it.
+    assert {file.stat().st_mode for file in adapter.iterdir()} == {(tmp_path / "words.txt").stat().st_mode}
     assert '"step": 16' in (adapter / "run.json").read_text()
     # Nobody can load it before it says how good it is.
     described = ["evaluate", "--data", str(tmp_path), "--adapter", str(adapter), "--describe"]
@@ -303,6 +310,88 @@ def test_without_its_package_the_second_teacher_says_what_to_install(monkeypatch
         open_multilingual()
 
 
+def test_without_its_package_news_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penchant_finetune.bilingual.news.find_spec", lambda _: None)
+    with pytest.raises(Unsupported, match="pip install"):
+        read_news_topics()
+
+
+def test_topics_of_news_are_read_from_the_package_without_importing_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "jionlp"
+    (package / "dictionary").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise AssertionError('imported')")
+    with zipfile.ZipFile(package / "dictionary/word_topic_weight.zip", "w") as file:
+        file.writestr("word_topic_weight.json", json.dumps({"0": {"姚明": 0.5}, "1": {"火车": 0.25}}))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert read_news_topics() == [{"姚明": 0.5}, {"火车": 0.25}]
+
+
+def test_a_headline_of_news_is_of_one_subject_but_for_strays() -> None:
+    sport, rest = ["足球", "篮球", "球队", "教练", "进球", "联赛"], ["火车", "车站", "票价", "乘客", "铁路", "高铁"]
+    topics = [
+        {word: 0.9 if word == "足球" else 0.02 for word in sport} | {"没有": 0.9},
+        dict.fromkeys(rest, 0.1),
+        {"足球": 1.0},
+    ]
+    made = news_headlines(topics, {*sport, *rest}, 400, 3)
+    assert made == news_headlines(topics, {*rest, *sport}, 400, 3)
+    texts = [text.split() for text in made]
+    # A topic of too few known words makes none, and what has no row is not said.
+    assert len(texts) == 400
+    assert {word for text in texts for word in text} <= {*sport, *rest}
+    assert all(2 <= len(text) <= 6 for text in texts)
+    strange = [
+        sum(word not in topic for word in text)
+        for topic, part in ((sport, texts[:200]), (rest, texts[200:]))
+        for text in part
+    ]
+    assert max(strange) == 1
+    assert 0.05 < np.mean(strange) < 0.2
+    football = np.mean([word == "足球" for text in texts[:200] for word in text])
+    assert 0.5 < football < 0.9
+
+
+@pytest.mark.usefixtures("small")
+def test_the_mean_of_adapters_changes_what_they_change_on_average(tmp_path: Path) -> None:
+    adapters = [tmp_path / name for name in "ab"]
+    for number, adapter in enumerate(adapters):
+        run = tmp_path / f"run{number}"
+        run.mkdir()
+        a_run(run, replace(RECIPE, seed=number, rank=4 + 2 * number, steps=8, lora_rate=0.02)).run(
+            lambda: {"score": 1.0}
+        )
+        export(run, adapter)
+    average(adapters, tmp_path / "mean", 16)
+    plain = open_encoder(EncoderSettings(model=str(embedded_model())))
+
+    write_manifest(tmp_path / "mean", plain.space_id, 384, {})
+    encoder = open_adapter(EncoderSettings(model=str(embedded_model())), tmp_path / "mean", plain)
+    assert not np.allclose(encoder.encode(["小猫"]), plain.encode(["小猫"]), atol=0.1)
+
+    def weights(adapter: Path) -> Any:
+        return load_file(adapter / "adapter_model.safetensors"), load_rows(adapter / "words.safetensors")
+
+    (a, rows_a), (b, rows_b), (mean, rows) = map(weights, [*adapters, tmp_path / "mean"])
+    # α is twice the rank: each change counts double, at any rank.
+    name = "base_model.model.encoder.layer.5.output.dense.lora_"
+    changes = [lora[name + "B.weight"].astype(float) @ lora[name + "A.weight"].astype(float) for lora in (a, b, mean)]
+    largest = np.abs(changes[2]).max()
+    assert np.abs(changes[0] - changes[1]).max() > largest / 2
+    np.testing.assert_allclose(changes[2], (changes[0] + changes[1]) / 2, atol=largest / 100)
+    lost = np.linalg.norm(rows - (rows_a + rows_b) / 2, axis=1) / np.linalg.norm(rows, axis=1)
+    assert lost.max() < 0.2
+    told = json.loads((tmp_path / "mean/run.json").read_text())
+    assert told["rank"] == 16
+    assert [run["rank"] for run in told["runs"]] == [4, 6]
+    with pytest.raises(WrongState, match="holds something"):
+        average(adapters, tmp_path / "mean", 16)
+    (adapters[1] / "words.txt").write_text("别的 1\n")
+    with pytest.raises(WrongState, match="other words"):
+        average(adapters, tmp_path / "other", 16)
+
+
 def test_the_second_teacher_speaks_of_what_the_first_knows_nothing_of() -> None:
     vocabulary = WordVocabulary({**dict.fromkeys(GLOSSES, 10), "姚明": 5, "魔兽": 5})
     known = np.eye(8, dtype=np.float32)[: len(GLOSSES)]
@@ -316,7 +405,8 @@ def test_the_second_teacher_speaks_of_what_the_first_knows_nothing_of() -> None:
     meanings = word_meanings(teacher, read, vocabulary, GLOSSES)
     assert asked == ["姚明", "魔兽"]
     assert np.array_equal(meanings[: len(GLOSSES)], known)
-    found = lessons(read, ["我喜欢姚明"], 20, vocabulary, GLOSSES, meanings, 1)
+    news = [{"姚明": 0.5, "火车": 0.2, "我": 0.1, "苹果": 0.1, "下雨": 0.1, "小猫": 0.1, "喜欢": 0.1, "湖人": 0.3}]
+    found = lessons(read, ["我喜欢姚明"], 20, news, vocabulary, GLOSSES, meanings, 1)
     assert [text for text, _ in found["names"]] == ["姚明", "魔兽"]
     assert [text for text, _ in found["reading"]] == ["我喜欢姚明"]
     assert len(found["headlines"]) == 20

@@ -15,6 +15,7 @@ import torch
 from penchant_finetune.bilingual.corpus import FILES, digest, read_corpus, read_corpus_parts
 from penchant_finetune.bilingual.export import export
 from penchant_finetune.bilingual.measures import cosine, held_out
+from penchant_finetune.bilingual.news import read_news_topics
 from penchant_finetune.bilingual.second_teacher import Bridge, Encode, lessons, open_multilingual, word_meanings
 from penchant_finetune.bilingual.training import (
     Recipe,
@@ -44,9 +45,11 @@ UNTAUGHT = 1_000
 """Sentences set aside, which tell whether the student reads as the second teacher would what it never saw."""
 SIZES = {
     "steps": "steps at most",
-    "batch": "how many times the texts of a step on two cores; a GPU takes 4",
+    "batch": "how many times the texts of a step on two cores; a GPU takes 12",
     "reading": "sentences that the second teacher reads",
-    "headlines": "headlines made of related words that it reads",
+    "headlines": "headlines that it reads, made of words alike or of one subject",
+    "rank": "rank of the LoRA",
+    "seed": "seed of the run",
 }
 
 
@@ -94,7 +97,7 @@ def main() -> None:
     recipe = Recipe(**{name: getattr(arguments, name) for name in SIZES}, data_digest=digest(arguments.data))
     # Before all else: what comes takes minutes, and other options or data, or a missing package, are told at once.
     begun(arguments.run, recipe)
-    multilingual = open_multilingual()
+    multilingual, news = open_multilingual(), read_news_topics()
     arguments.run.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(recipe.seed)
@@ -139,7 +142,7 @@ def main() -> None:
     meanings = word_meanings(teacher, read, vocabulary, glosses)
     rows = rows_by_meaning(rows, np.array([word in glosses for word in vocabulary.words]), meanings)
     untaught, taught = corpus.reading[:UNTAUGHT], corpus.reading[UNTAUGHT:]
-    led = lessons(read, taught, recipe.headlines, vocabulary, glosses, meanings, recipe.seed)
+    led = lessons(read, taught, recipe.headlines, news, vocabulary, glosses, meanings, recipe.seed)
     expected = read(untaught)
     print(f"second teacher's lessons, {time.monotonic() - started:.0f} s", flush=True)
     add_words(model, vocabulary, rows)

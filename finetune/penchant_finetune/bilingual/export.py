@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,12 @@ attention and feed-forward layers are then trained by InfoNCE and cosine distill
 (translations, English put word for word into Chinese, glosses, bags of related words), InfoNCE on paraphrases and
 passages of one document, CoSENT on graded pairs, and an anchor that holds English texts in place. A second teacher,
 multilingual-e5-small, tells of the rest: what it reads in names that no dictionary has, in headlines made of related
-words, and in Chinese sentences without a translation is led into the English model's space by a ridge regression on
-texts whose English is known. The state that did best on development data was kept, that of step {step:,} of
-{steps:,}, in batches {batch} times those of two cores. Rows are kept in 4 bits, the LoRA in 16.
-`finetune/runs/bilingual.sh` makes it; `run.json` holds its configuration.
+words or of words that news says together, and in Chinese sentences without a translation is led into the English
+model's space by a ridge regression on texts whose English is known. Rows are kept in 4 bits, the LoRA in 16.
+
+{runs}
+
+`finetune/runs/bilingual.sh` makes a run; `run.json` holds the configuration of each.
 
 ## Data
 
@@ -42,7 +45,8 @@ texts whose English is known. The state that did best on development data was ke
 
 CC-CEDICT (CC BY-SA 4.0) gave the glosses; Tatoeba (CC BY 2.0 FR) sentences; the Linux China translation project
 (Apache-2.0) titles and articles; the CSTS collection sentence pairs; public blogs, film, book and music titles the
-rest; multilingual-e5-small (MIT; Wang et al. 2024) read what has no translation. No topic-labelled text was learnt
+rest; multilingual-e5-small (MIT; Wang et al. 2024) read what has no translation; the topics of news are those of the
+package jionlp (Apache-2.0). No topic-labelled text was learnt
 from: those measure. Sentences, titles and pairs that are measured on were set aside by hash before the training.
 
 ## Figures
@@ -89,6 +93,7 @@ def export(run: Path, folder: Path) -> None:
 def describe(folder: Path, base_space_id: str, figures: dict[str, float], plain: dict[str, float]) -> None:
     """Write the card of an adapter and then the manifest, without which nobody loads it with that card."""
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    runs = run.get("runs", [run])
     rows = [
         f"| {title} | {figures[name]:.4f} | {f'{plain[name]:.4f}' if name in plain else '–'} |"
         for name, title in MEASURES.items()
@@ -96,12 +101,22 @@ def describe(folder: Path, base_space_id: str, figures: dict[str, float], plain:
     card = CARD.format(
         words=f"{len(WordVocabulary.load(folder / WORDS_FILE)):,}",
         rank=run["rank"],
-        step=run["step"],
-        steps=run["steps"],
-        batch=run["batch"],
-        data="\n".join(f"- {name}: {count:,}" for name, count in run["data"].items()),
+        runs=_told(runs),
+        data="\n".join(f"- {name}: {count:,}" for name, count in runs[0]["data"].items()),
         figures="\n".join(rows),
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
     rounded: dict[str, JsonValue] = {name: round(value, 4) for name, value in figures.items()}
     write_manifest(folder, base_space_id, 384, rounded)
+
+
+def _told(runs: Sequence[dict[str, Any]]) -> str:
+    several = (
+        "The mean of the weights of these runs (Wortsman et al. 2022)" if len(runs) > 1 else "The weights of one run"
+    )
+    lines = [
+        f"- step {run['step']:,} of {run['steps']:,} at most, in batches {run['batch']} times those of two cores; "
+        f"a LoRA of rank {run['rank']}; {run['reading']:,} sentences and {run['headlines']:,} headlines"
+        for run in runs
+    ]
+    return "\n".join([f"{several}, in the state that did best on development data:", "", *lines])

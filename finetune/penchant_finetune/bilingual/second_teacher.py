@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import Ridge
 
+from penchant_finetune.bilingual.news import Topics, news_headlines
 from penchant_finetune.bilingual.training import Led, Teacher, bags
 from penchant_finetune.bilingual.vocabulary import Glosses, meaning
 from penchant_pipelines.encoder import Vectors
@@ -76,15 +77,21 @@ def lessons(
     read: Encode,
     sentences: Sequence[str],
     headline_count: int,
+    news: Topics,
     vocabulary: WordVocabulary,
     glosses: Glosses,
     meanings: Vectors,
     seed: int,
 ) -> dict[str, list[Led]]:
-    """What the second teacher makes of words without a gloss, of headlines made of related words, and of sentences."""
+    """What the second teacher makes of words without a gloss, of headlines, and of sentences.
+
+    Half of the headlines are made of words that mean something alike, half of words that `news` says together.
+    """
     words, targets = vocabulary.words, torch.from_numpy(meanings)
     long = [row for row, word in enumerate(words) if len(word) > 1]
-    headlines = [text for text, _ in bags([words[row] for row in long], targets[long], headline_count, seed + 1)]
+    alike = headline_count // 2
+    headlines = [text for text, _ in bags([words[row] for row in long], targets[long], alike, seed + 1)]
+    headlines += news_headlines(news, {words[row] for row in long}, headline_count - alike, seed + 2)
     return {
         "names": [(word, target) for word, target in zip(words, targets, strict=True) if word not in glosses],
         "headlines": list(zip(headlines, torch.from_numpy(read(headlines)), strict=True)),
