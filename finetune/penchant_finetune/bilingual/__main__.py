@@ -43,7 +43,7 @@ TRANSLATED, NAMED = 10_000, 6_000
 """Sentences, and words of the dictionary, that the way between the teachers is learnt from, beside all titles."""
 UNTAUGHT = 1_000
 """Sentences set aside, which tell whether the student reads as the second teacher would what it never saw."""
-SIZES = {
+OPTIONS = {
     "steps": "steps at most",
     "batch": "how many times the texts of a step on two cores; a GPU takes 12",
     "reading": "sentences that the second teacher reads",
@@ -90,11 +90,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True)
-    for name, meant in SIZES.items():
+    for name, meant in OPTIONS.items():
         parser.add_argument(f"--{name}", type=int, default=getattr(Recipe(), name), help=meant)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    recipe = Recipe(**{name: getattr(arguments, name) for name in SIZES}, data_digest=digest(arguments.data))
+    recipe = Recipe(**{name: getattr(arguments, name) for name in OPTIONS}, data_digest=digest(arguments.data))
     # Before all else: what comes takes minutes, and other options or data, or a missing package, are told at once.
     begun(arguments.run, recipe)
     multilingual, news = open_multilingual(), read_news_topics()

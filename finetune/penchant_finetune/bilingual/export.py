@@ -111,7 +111,7 @@ def describe(folder: Path, base_space_id: str, figures: dict[str, float], plain:
 
 
 def _told(runs: Sequence[dict[str, Any]]) -> str:
-    several = (
+    opening = (
         "The mean of the weights of these runs (Wortsman et al. 2022)" if len(runs) > 1 else "The weights of one run"
     )
     lines = [
@@ -119,4 +119,4 @@ def _told(runs: Sequence[dict[str, Any]]) -> str:
         f"a LoRA of rank {run['rank']}; {run['reading']:,} sentences and {run['headlines']:,} headlines"
         for run in runs
     ]
-    return "\n".join([f"{several}, in the state that did best on development data:", "", *lines])
+    return "\n".join([f"{opening}, in the state that did best on development data:", "", *lines])

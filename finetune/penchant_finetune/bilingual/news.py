@@ -47,9 +47,9 @@ def news_headlines(topics: Topics, words: Collection[str], count: int, seed: int
     told = [{word: chance for word, chance in topic.items() if word in words} for topic in topics]
     told = [topic for topic in told if len(topic) >= _MOST]
     for topic in told:
-        weights = list(accumulate(chance**0.75 for chance in topic.values()))
+        said, weights = list(topic), list(accumulate(chance**0.75 for chance in topic.values()))
         for _ in range(count // len(told)):
-            chosen = draw.choices(list(topic), cum_weights=weights, k=draw.randint(_FEWEST, _MOST))
+            chosen = draw.choices(said, cum_weights=weights, k=draw.randint(_FEWEST, _MOST))
             if draw.random() < _STRAYS:
                 chosen[draw.randrange(len(chosen))] = draw.choice(known)
             made.append(" ".join(chosen))
