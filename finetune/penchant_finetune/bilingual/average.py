@@ -1,8 +1,8 @@
 """`python -m penchant_finetune.bilingual.average OUT ADAPTER ADAPTER …`: one bilingual adapter, the mean of several.
 
 Runs that began at the same rows and differ in what they drew err apart; the mean of their weights costs nothing when
-texts are read and did better than each on nearly all that was measured (Wortsman et al. 2022, "Model soups"). What the LoRA layers of all change in a
-linear map is averaged and cut to one rank by its singular values.
+texts are read and did better than each on nearly all that was measured (Wortsman et al. 2022, "Model soups"). What the
+LoRA layers of all change in a linear map is averaged and cut to one rank by its singular values.
 """
 
 from __future__ import annotations
