@@ -36,6 +36,7 @@ from penchant_finetune.bilingual.training import (
     bags,
     cosent,
     learning_rate,
+    neighbourhood,
     schedule,
 )
 from penchant_finetune.bilingual.vocabulary import first_rows, meaning, rows_by_meaning
@@ -335,13 +336,19 @@ def test_a_headline_of_news_is_of_one_subject_but_for_strays() -> None:
         dict.fromkeys(rest, 0.1),
         {"足球": 1.0},
     ]
-    made = news_headlines(topics, {*sport, *rest}, 400, 3)
-    assert made == news_headlines(topics, {*rest, *sport}, 400, 3)
+    # 票价 means much the same as 车站, all else has nothing to do with each other.
+    meanings = np.eye(12, dtype=np.float32)
+    meanings[8] = 0.6 * meanings[8] + 0.8 * meanings[7]
+    made = news_headlines(topics, [*sport, *rest], meanings, 400, 3)
+    assert made == news_headlines(topics, [*sport, *rest], meanings, 400, 3)
     texts = [text.split() for text in made]
     # A topic of too few known words makes none, and what has no row is not said.
     assert len(texts) == 400
     assert {word for text in texts for word in text} <= {*sport, *rest}
-    assert all(2 <= len(text) <= 6 for text in texts)
+    assert {len(text) for text in texts[::2]} == {2, 3, 4, 5, 6}
+    assert {len(text) for text in texts[1::2]} == {3, 4, 5, 6, 7, 8, 9}
+    near = [word for text in texts[201::2] if text[0] == "车站" for word in text[1:]]
+    assert near.count("票价") > 5 * near.count("高铁")
     strange = [
         sum(word not in topic for word in text)
         for topic, part in ((sport, texts[:200]), (rest, texts[200:]))
@@ -385,7 +392,10 @@ def test_the_mean_of_adapters_changes_what_they_change_on_average(tmp_path: Path
     lost = np.linalg.norm(rows - (rows_a + rows_b) / 2, axis=1) / np.linalg.norm(rows, axis=1)
     assert lost.max() < 0.15
     told = json.loads((tmp_path / "mean/run.json").read_text())
-    assert told == {"rank": 8, "runs": [{"rank": 2, "seed": 1}, {"rank": 5, "seed": 2}]}
+    assert told == {"rank": 8, "runs": [{"rank": 2, "seed": 1, "share": 0.5}, {"rank": 5, "seed": 2, "share": 0.5}]}
+    # Of a mean and another, each run of the mean has its part of the half.
+    average([tmp_path / "mean", adapters[1]], tmp_path / "again", 8)
+    assert [run["share"] for run in json.loads((tmp_path / "again/run.json").read_text())["runs"]] == [0.25, 0.25, 0.5]
     # Cut to a rank, what is left is the nearest of that rank.
     average(adapters, tmp_path / "cut", 3)
     values = np.linalg.svd((a + b) / 2, compute_uv=False)
@@ -438,6 +448,20 @@ def test_cosent_is_least_where_cosines_follow_the_grades() -> None:
     b = torch.nn.functional.normalize(torch.tensor([[1.0, 0, 0], [1.0, 1, 0], [0, 1.0, 0]]), dim=1)
     assert cosent(a, b, [5.0, 3.0, 0.0], 20.0) < cosent(a, b, [0.0, 3.0, 5.0], 20.0)
     assert float(cosent(a, b, [1.0, 1.0, 1.0], 20.0)) == 0.0
+
+
+def test_neighbours_are_told_apart_where_the_teacher_does_so() -> None:
+    drawn = torch.nn.functional.normalize(torch.from_numpy(np.random.default_rng(2).normal(size=(15, 12))), dim=1)
+    target, foreign = drawn[:5], drawn[5:]
+    turn = torch.linalg.qr(torch.from_numpy(np.random.default_rng(3).normal(size=(12, 12)))).Q
+    same, other = neighbourhood(target, target, foreign, 0.1), neighbourhood(target.flip(0), target, foreign, 0.1)
+    assert float(same) == pytest.approx(0, abs=1e-9)
+    assert other > 0.1
+    # Turned as a whole, texts keep their distances among themselves: only half of it is left to learn.
+    among = neighbourhood(target @ turn, target, foreign, 0.1)
+    assert 0 < among < neighbourhood(drawn[5:10], target, foreign, 0.1)
+    # What a text is to itself is asked nowhere.
+    assert float(neighbourhood(target[:1], target[:1], -foreign, 0.1)) == pytest.approx(0, abs=1e-9)
 
 
 def test_the_rate_rises_then_falls_and_the_schedule_is_the_seeds() -> None:

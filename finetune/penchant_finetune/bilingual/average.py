@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from penchant_finetune.bilingual.export import runs_of
 from penchant_finetune.bilingual.training import Recipe
 from penchant_finetune.export import new_folder
 from penchant_pipelines.encoder.adapter import CONFIG, WEIGHTS
@@ -45,7 +46,8 @@ def average(adapters: Sequence[Path], folder: Path, rank: int) -> None:
         lora[name + _DOWN] = np.ascontiguousarray(root[:, None] * right[:rank], dtype=np.float16)
     configuration: dict[str, Any] = json.loads((adapters[0] / CONFIG).read_text(encoding="utf-8"))
     configuration |= {"r": rank, "lora_alpha": 2 * rank}
-    runs = [json.loads((adapter / "run.json").read_text(encoding="utf-8")) for adapter in adapters]
+    known = [runs_of(json.loads((adapter / "run.json").read_text(encoding="utf-8"))) for adapter in adapters]
+    runs = [run | {"share": run["share"] / len(adapters)} for those in known for run in those]
     with new_folder(folder) as whole:
         shutil.copyfile(adapters[0] / WORDS_FILE, whole / WORDS_FILE)
         save_rows(whole / ROWS_FILE, rows.astype(np.float32))

@@ -16,7 +16,7 @@ from penchant_finetune.bilingual.corpus import read, read_corpus_parts, read_lin
 from penchant_finetune.bilingual.export import describe
 from penchant_finetune.bilingual.measures import cosine, held_out, topical
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
-from penchant_pipelines.encoder.adapter import write_manifest
+from penchant_pipelines.encoder.adapter import MANIFEST, write_manifest
 from penchant_pipelines.encoder.sentence import BILINGUAL, embedded_model, open_model
 from penchant_pipelines.encoder.tokenizer import WordTokenizer
 from penchant_pipelines.encoder.words import WORDS_FILE, WordVocabulary
@@ -80,7 +80,7 @@ def main() -> None:
     plain = open_encoder(EncoderSettings(model=str(embedded_model())))
     if arguments.adapter is None:
         encoder = open_encoder(EncoderSettings())
-    elif arguments.describe:
+    elif arguments.describe or not (arguments.adapter / MANIFEST).exists():
         encoder = open_undescribed(arguments.adapter, plain)
     else:
         encoder = open_encoder(EncoderSettings(model=str(embedded_model()), adapter=arguments.adapter))

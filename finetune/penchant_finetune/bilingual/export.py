@@ -33,7 +33,8 @@ attention and feed-forward layers are then trained by InfoNCE and cosine distill
 passages of one document, CoSENT on graded pairs, and an anchor that holds English texts in place. A second teacher,
 multilingual-e5-small, tells of the rest: what it reads in names that no dictionary has, in headlines made of related
 words or of words that news says together, and in Chinese sentences without a translation is led into the English
-model's space by a ridge regression on texts whose English is known. Rows are kept in 4 bits, the LoRA in 16.
+model's space by a ridge regression on texts whose English is known. Whole texts learn from both teachers whose
+neighbours they are, too (Fang et al. 2021). Rows are kept in 4 bits, the LoRA in 16.
 
 {runs}
 
@@ -46,8 +47,8 @@ model's space by a ridge regression on texts whose English is known. Rows are ke
 CC-CEDICT (CC BY-SA 4.0) gave the glosses; Tatoeba (CC BY 2.0 FR) sentences; the Linux China translation project
 (Apache-2.0) titles and articles; the CSTS collection sentence pairs; public blogs, film, book and music titles the
 rest; multilingual-e5-small (MIT; Wang et al. 2024) read what has no translation; the topics of news are those of the
-package jionlp (Apache-2.0). No topic-labelled text was learnt
-from: those measure. Sentences, titles and pairs that are measured on were set aside by hash before the training.
+package jionlp (Apache-2.0). No topic-labelled text was learnt from: those measure. Sentences, titles and pairs that are
+measured on were set aside by hash before the training.
 
 ## Figures
 
@@ -93,7 +94,7 @@ def export(run: Path, folder: Path) -> None:
 def describe(folder: Path, base_space_id: str, figures: dict[str, float], plain: dict[str, float]) -> None:
     """Write the card of an adapter and then the manifest, without which nobody loads it with that card."""
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    runs = run.get("runs", [run])
+    runs = runs_of(run)
     rows = [
         f"| {title} | {figures[name]:.4f} | {f'{plain[name]:.4f}' if name in plain else '–'} |"
         for name, title in MEASURES.items()
@@ -110,6 +111,12 @@ def describe(folder: Path, base_space_id: str, figures: dict[str, float], plain:
     write_manifest(folder, base_space_id, 384, rounded)
 
 
+def runs_of(configuration: dict[str, Any]) -> list[dict[str, Any]]:
+    """List the runs that `run.json` tells of: one, or those that an adapter is the mean of, each with its share."""
+    runs: list[dict[str, Any]] = configuration.get("runs", [configuration])
+    return [{"share": 1 / len(runs)} | run for run in runs]
+
+
 def _told(runs: Sequence[dict[str, Any]]) -> str:
     opening = (
         "The mean of the weights of these runs (Wortsman et al. 2022)" if len(runs) > 1 else "The weights of one run"
@@ -117,6 +124,8 @@ def _told(runs: Sequence[dict[str, Any]]) -> str:
     lines = [
         f"- step {run['step']:,} of {run['steps']:,} at most, in batches {run['batch']} times those of two cores; "
         f"a LoRA of rank {run['rank']}; {run['reading']:,} sentences and {run['headlines']:,} headlines"
+        + (f"; {run['share']:.0%} of the mean" if len(runs) > 1 else "")
+        + (f"; made by {run['made_by']}" if "made_by" in run else "")
         for run in runs
     ]
     return "\n".join([f"{opening}, in the state that did best on development data:", "", *lines])

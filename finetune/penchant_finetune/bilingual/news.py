@@ -9,17 +9,22 @@ from __future__ import annotations
 import json
 import random
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
+
+from penchant_pipelines.encoder import Vectors
 from penchant_pipelines.errors import Unsupported
 
 Topics = Sequence[Mapping[str, float]]
 """The chances of words, topic by topic."""
 _FILE = "dictionary/word_topic_weight.zip"
-_FEWEST, _MOST = 2, 6
+_FEWEST, _MOST, _MOST_NEAR = 2, 6, 8
+_NEARNESS = 6.0
+"""A word of the same meaning is drawn e to this power times as often as one that has nothing to do with it."""
 _STRAYS = 0.25
 """How many headlines have a word from elsewhere."""
 
@@ -36,21 +41,30 @@ def read_news_topics() -> Topics:
     return list(topics.values())
 
 
-def news_headlines(topics: Topics, words: Collection[str], count: int, seed: int) -> list[str]:
-    """Make about `count` texts of two to six of `words` that one topic of news has, each topic as often.
+def news_headlines(topics: Topics, words: Sequence[str], meanings: Vectors, count: int, seed: int) -> list[str]:
+    """Make about `count` texts of `words` that one topic of news has, each topic as often.
 
-    Common words are drawn less often than they occur (by the chances to the power of ¾), since they say least.
+    Half are two to six words; half are a word and two to eight more, drawn the likelier the nearer they are to it by
+    meaning, unit rows (n, d) in the order of the words. Common words are drawn less often than they occur (by the
+    chances to the power of ¾), since they say least.
     """
-    draw = random.Random(seed)
-    known = sorted(words)
+    draw, numbers = random.Random(seed), np.random.default_rng(seed)
+    row_of = {word: row for row, word in enumerate(words)}
     made: list[str] = []
-    told = [{word: chance for word, chance in topic.items() if word in words} for topic in topics]
+    told = [{word: chance for word, chance in topic.items() if word in row_of} for topic in topics]
     told = [topic for topic in told if len(topic) >= _MOST]
     for topic in told:
-        said, weights = list(topic), list(accumulate(chance**0.75 for chance in topic.values()))
-        for _ in range(count // len(told)):
-            chosen = draw.choices(said, cum_weights=weights, k=draw.randint(_FEWEST, _MOST))
+        said, chances = list(topic), np.array(list(topic.values())) ** 0.75
+        weights, meant = list(accumulate(chances)), meanings[[row_of[word] for word in said]]
+        for turn in range(count // len(told)):
+            if turn % 2:
+                first = draw.choices(range(len(said)), cum_weights=weights)[0]
+                near = np.cumsum(chances * np.exp(_NEARNESS * meant @ meant[first]))
+                more = np.searchsorted(near, numbers.random(draw.randint(_FEWEST, _MOST_NEAR)) * near[-1])
+                chosen = [said[first], *(said[row] for row in more)]
+            else:
+                chosen = draw.choices(said, cum_weights=weights, k=draw.randint(_FEWEST, _MOST))
             if draw.random() < _STRAYS:
-                chosen[draw.randrange(len(chosen))] = draw.choice(known)
+                chosen[draw.randrange(len(chosen))] = draw.choice(words)
             made.append(" ".join(chosen))
     return made

@@ -85,13 +85,13 @@ def lessons(
 ) -> dict[str, list[Led]]:
     """What the second teacher makes of words without a gloss, of headlines, and of sentences.
 
-    Half of the headlines are made of words that mean something alike, half of words that `news` says together.
+    A third of the headlines are made of words that mean something alike, the others of words that `news` says together.
     """
     words, targets = vocabulary.words, torch.from_numpy(meanings)
     long = [row for row, word in enumerate(words) if len(word) > 1]
-    alike = headline_count // 2
-    headlines = [text for text, _ in bags([words[row] for row in long], targets[long], alike, seed + 1)]
-    headlines += news_headlines(news, {words[row] for row in long}, headline_count - alike, seed + 2)
+    telling, alike = [words[row] for row in long], headline_count // 3
+    headlines = [text for text, _ in bags(telling, targets[long], alike, seed + 1)]
+    headlines += news_headlines(news, telling, meanings[long], headline_count - alike, seed + 2)
     return {
         "names": [(word, target) for word, target in zip(words, targets, strict=True) if word not in glosses],
         "headlines": list(zip(headlines, torch.from_numpy(read(headlines)), strict=True)),
