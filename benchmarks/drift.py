@@ -218,13 +218,15 @@ class Bench:
             settled = stream.kind is Kind.CONTROL and place >= len(stream.rows) - WITHIN
             if settled or (new and len(asked) < WITHIN):
                 asked.append(self._found(profile, fresh, int(time), vectors, pool, stream.groups[place]))
+            known = profile.drift.count
             self._blender.add(profile, signal)
             if new:
                 self._blender.add(fresh, signal)
             state = profile.drift
-            if state.remaining == self._blender.settings.drift.trust_signals:
+            # What says the same once more is not observed, and leaves an alarm as it was.
+            if state.count > known and state.remaining == self._blender.settings.drift.trust_signals:
                 alarms.append(place)
-            if state.count >= self._needed:
+            if state.count > self._needed:
                 enough = min(enough, place)
         return Seen(stream, tuple(alarms), enough, np.mean(asked, axis=0) if asked else None)
 

@@ -69,7 +69,7 @@ def main() -> int:
         found = meant(values)
         told[name] = [float(np.nanmean(found)), *bootstrap.difference(found, whole)]
     weights = learn(lessons[-MOST_LESSONS:]).named()
-    figures = {"lessons": len(lessons), "users": len(whole), "ndcg@10": told, "weights": weights}
+    figures = {"lessons": len(lessons), "users": int((~np.isnan(whole)).sum()), "ndcg@10": told, "weights": weights}
     print(json.dumps(figures | {"chances": _reliability(lessons)}, indent=1))
     return 0
 

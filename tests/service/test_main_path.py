@@ -458,6 +458,21 @@ async def test_a_muted_topic_keeps_away_what_its_category_names(server: Server) 
     assert set(await server.recommended("fan")) == {"Ghost stories", "ghosts", "stories"}
 
 
+async def test_muted_items_take_no_places_of_others(server: Server) -> None:
+    await server.client.upsert_items(
+        [Item(id=f"gear-{n}", title="Mountain trails", text="Hike", categories=["Gear"]) for n in range(60)]
+        + [
+            Item(id=f"route-{n}", title=f"City bus number {n}", text="Timetable", categories=["Routes"])
+            for n in range(9)
+        ]
+    )
+    await server.client.capture(user_id="ada", text="A long hike on mountain trails today, wonderful!")
+    await server.client.steer("ada", topic="gear", muted=True)
+    answer = await server.client.recommend("ada", page_size=5)
+    assert len(answer.recommendations) == 5
+    assert all(place.item_id.startswith("route") for place in answer.recommendations)
+
+
 async def test_what_was_asked_for_is_a_reason_for_its_own_items_alone(server: Server) -> None:
     await server.client.upsert_items(catalogue())
     await server.client.capture(user_id="ada", text="A long hike on mountain trails today, wonderful!")

@@ -131,6 +131,18 @@ async def test_hidden_items_that_were_seen_do_not_stand_for_visible_ones(catalog
     assert len(found) == OVERSAMPLE * LIMIT
 
 
+async def test_what_is_seen_takes_no_places_of_what_lies_behind_it(catalog: Catalog, relay: Relay) -> None:
+    relay.live = ExactStore().open("generation", D)
+    relay.live.items.upsert([catalog.id_at(row) for row in range(ITEMS)], catalog.vectors[1][:ITEMS])
+    indexed = Candidates(catalog, 1, relay, 0.3)
+    seen = {f"i{row}" for row in nearest(catalog, axis(0), 300)}
+    # Of what is expected next there is enough to fill an answer by itself.
+    found, degraded = await indexed.find(taste([-axis(0)]), None, LIMIT, seen, EVERYTHING, "")
+    behind = nearest(catalog, axis(0), 300 + OVERSAMPLE * LIMIT) - nearest(catalog, axis(0), 300)
+    assert set(found.tolist()) == behind | nearest(catalog, -axis(0), OVERSAMPLE * 6)
+    assert degraded == []
+
+
 async def test_what_is_deleted_or_changed_while_a_filter_looks_is_not_found(
     catalog: Catalog, candidates: Candidates
 ) -> None:

@@ -98,6 +98,22 @@ def test_a_network_learns_what_follows_what(method: Callable[[int], Method]) -> 
     assert found > 0.1
 
 
+@pytest.mark.slow
+def test_a_network_knows_what_is_popular() -> None:
+    """Some items are taken to far oftener than others, and there is nothing else to learn."""
+    items = [Item(id=f"{number}", title=f"word{number * 7919 % 997}") for number in range(400)]
+    dice, weights = np.random.default_rng(5), 1 / np.arange(1, 401)
+    signals = [
+        like(f"u{user}", day + user / 1000, f"{number}")
+        for user in range(80)
+        for day, number in enumerate(dice.choice(400, 12, replace=False, p=weights / weights.sum()))
+    ]
+    log = read(items, signals)
+    popular, _ = figure(Popularity, log)
+    found, _ = figure(NETWORKS[0], log)
+    assert found > 0.7 * popular
+
+
 def test_popularity_wins_where_all_take_the_same() -> None:
     """Everybody goes down one list, and some are ahead of the others."""
     items = [Item(id=f"{number}", title=f"word{number * 7919 % 97}") for number in range(100)]

@@ -12,7 +12,7 @@ from small_logs import START, like, read
 
 from penchant_pipelines.errors import InvalidInput
 from penchant_pipelines.evaluation.log import Past
-from penchant_pipelines.evaluation.methods import Floats, Scorer, run
+from penchant_pipelines.evaluation.methods import DEPTH, Answer, Floats, Method, Scorer, run
 from penchant_pipelines.evaluation.protocol import Phase, Query, Question, queries, replay
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal
 
@@ -147,6 +147,39 @@ def test_no_method_is_shown_a_signal_of_the_day_asked_about_or_later(
             after = log.rows[(log.users == user) & (log.times // MICROS_PER_DAY == present // MICROS_PER_DAY)]
             assert len(past) == (log.times < present).sum()
             assert set(query.relevant) == set(after) - set(before)
+
+
+@pytest.mark.parametrize("later", ["i020", "i021"])
+def test_no_setting_is_chosen_by_what_comes_after_a_cut_within_its_day(later: str) -> None:
+    items = [Item(id=f"i{number:03}", text=f"thing {number}") for number in range(60)]
+    signals = [like(f"u{user}", day + user / 1e6, f"i{day:03}") for user in range(100) for day in range(9)]
+    signals += [like(f"u{user}", 20.05 + user / 1e6, "i010") for user in range(30)]
+    log = read(items, signals + [like(f"u{user}", 20.8 + user / 1e6, later) for user in range(100)])
+    asked = queries(log)
+    rows = {item.id: row for row, item in enumerate(log.catalogue.items)}
+
+    class Either(Method):
+        name = "either"
+        settings = ("i020", "neither", "i021")
+
+        def answer(self, past: Past, question: Question) -> Answer:
+            top = np.full((3, DEPTH), -1)
+            top[:, 0] = [rows["i020"], rows["i055"], rows["i021"]]
+            return Answer(top, np.zeros((3, len(question.rated))), np.full((3, DEPTH), -1))
+
+    found = run(Either, log, asked)
+    cut = [place for place, query in enumerate(asked) if query.phase is Phase.CUT]
+    assert len(cut) == 100
+    assert {Either.settings[found.chosen[place]] for place in cut} == {"neither"}
+
+
+@pytest.mark.parametrize("count", [5, 10, 15, 20, 30, 40])
+def test_the_tuning_part_begins_where_four_tenths_end(count: int) -> None:
+    items = [Item(id=f"i{number}", text=f"thing {number}") for number in range(count)]
+    log = read(items, [like("u", number, f"i{number}") for number in range(count)])
+    asked = queries(log)
+    assert asked[0].phase is Phase.TUNING
+    assert asked[0].history == 2 * count // 5
 
 
 def test_settings_are_chosen_by_earlier_days_only() -> None:

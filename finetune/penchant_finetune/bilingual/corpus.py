@@ -233,7 +233,12 @@ def _reading(folder: Path, held: set[str], draw: random.Random, count: int) -> l
         if not row["set"].startswith("AFQMC")
         for side in ("a", "b")
     ]
-    articles = (row["text"] for row in read_lines(folder / FILES["lctt_articles"]))
+    # An article begins with its title.
+    articles = (
+        row["text"].removeprefix(row["title"])
+        for row in read_lines(folder / FILES["lctt_articles"])
+        if read(row["title"], "zh") not in held
+    )
     posts = (row["post"]["text"] for row in read_lines(folder / FILES["zh_blogs"]))
     items = (row.get("text", "") for row in read_lines(folder / FILES["douban"]))
     for documents, most in ((articles, 3), (posts, 20), (items, 3)):

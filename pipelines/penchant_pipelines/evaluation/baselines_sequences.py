@@ -145,13 +145,15 @@ class SequenceBaseline(Scorer):
         dice = np.random.default_rng([self.seed, len(past)])
         # By the square root of what they do: the busiest would drown the others otherwise.
         shares = np.sqrt([len(places) for places in early])
+        frequency = _frequency(past, early, shares / shares.sum())
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.01)
         best, kept, since = np.inf, copy.deepcopy(network.state_dict()), 0
         for step in range(steps + 1):
             if step % CHECK_EVERY == 0:
                 network.eval()
                 with torch.inference_mode():
-                    found = float(self._loss(network, past, late, np.random.default_rng(self.seed), held_from))
+                    held = np.random.default_rng(self.seed)
+                    found = float(self._loss(network, past, late, frequency, held, held_from))
                 since = 0 if found < best else since + 1
                 if found < best:
                     best, kept = found, copy.deepcopy(network.state_dict())
@@ -161,7 +163,7 @@ class SequenceBaseline(Scorer):
             drawn = [early[i] for i in dice.choice(len(early), BATCH, p=shares / shares.sum())]
             ends = [int(dice.integers(2, len(places) + 1)) for places in drawn]
             cut = [places[max(0, end - LENGTH - 1) : end] for places, end in zip(drawn, ends, strict=True)]
-            loss = self._loss(network, past, cut, dice, 0)
+            loss = self._loss(network, past, cut, frequency, dice, 0)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -170,9 +172,18 @@ class SequenceBaseline(Scorer):
         network.eval()
 
     def _loss(
-        self, network: Network, past: Past, sequences: list[Rows], dice: np.random.Generator, start: int
+        self,
+        network: Network,
+        past: Past,
+        sequences: list[Rows],
+        frequency: NDArray[np.float64],
+        dice: np.random.Generator,
+        start: int,
     ) -> Tensor:
-        """Cross entropy of each next item, from the signal at `start` on, against random items."""
+        """Cross entropy of each next item, from the signal at `start` on, against the others' and random items.
+
+        Corrected for how likely each is drawn (logQ, Yi et al. 2019): popular items would be pushed down otherwise.
+        """
         if not sequences:
             return torch.zeros((), requires_grad=True)
         rows, vectors, valid = _batch(past, [places[:-1] for places in sequences])
@@ -185,8 +196,20 @@ class SequenceBaseline(Scorer):
         if not len(wanted):
             return torch.zeros((), requires_grad=True)
         pool = np.unique(np.concatenate([wanted, dice.integers(0, len(past.catalogue), NEGATIVES)]))
-        logits = network.logits(network(rows, vectors, valid)[asked], torch.from_numpy(pool))
+        expected = len(wanted) * frequency[pool] + NEGATIVES / len(past.catalogue)
+        correction = torch.from_numpy(np.log(-np.expm1(-expected))).float()
+        logits = network.logits(network(rows, vectors, valid)[asked], torch.from_numpy(pool)) - correction
         return functional.cross_entropy(logits, torch.from_numpy(np.searchsorted(pool, wanted)))
+
+
+def _frequency(past: Past, sequences: list[Rows], shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How often each item is a target: (catalogue,), summing to 1, where sequences are drawn by these shares."""
+    counts = np.zeros(len(past.catalogue))
+    for places, share in zip(sequences, shares, strict=True):
+        rows = past.rows[places[1:]]
+        np.add.at(counts, rows[rows >= 0], share / len(rows))
+    frequency: NDArray[np.float64] = counts / max(counts.sum(), 1e-12)
+    return frequency
 
 
 def _batch(past: Past, sequences: list[Rows]) -> tuple[Tensor, Tensor, Tensor]:

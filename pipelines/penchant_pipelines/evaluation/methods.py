@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from penchant_pipelines.evaluation.log import Log, Past, Rows
 from penchant_pipelines.evaluation.protocol import Phase, Query, Question, replay
 from penchant_pipelines.metrics import ndcg
+from penchant_pipelines.model import MICROS_PER_DAY
 
 DEPTH = 50
 """Places of a list that are looked at."""
@@ -129,10 +131,15 @@ def run(make: Callable[[], Method], log: Log, asked: list[Query]) -> Run:
     """
     method = make()
     board = _Board(len(log.user_ids), len(method.settings))
+    waiting: deque[tuple[Query, Floats]] = deque()
     tops, shelves, ratings, chosen, measured = [], [], list[Floats](), [], []
     try:
         for past, moment in replay(log, asked):
             method.learn(past)
+            present = moment[0].question.present
+            # A day's right answers are known when it is over: a cut may come in the middle of it.
+            while waiting and waiting[0][0].question.present + MICROS_PER_DAY <= present:
+                board.add(*waiting.popleft())
             setting = board.leader()
             for query in moment:
                 answer = method.answer(past, query.question)
@@ -142,7 +149,7 @@ def run(make: Callable[[], Method], log: Log, asked: list[Query]) -> Run:
                 ratings.append(answer.ratings[setting])
                 chosen.append(setting)
                 measured.append(found)
-            board.add(moment, measured[-len(moment) :])
+                waiting.append((query, found))
     finally:
         method.close()
     return Run(
@@ -163,12 +170,11 @@ class _Board:
         self._sums = np.zeros((users, settings))
         self._counts = np.zeros(users)
 
-    def add(self, moment: Sequence[Query], measured: Sequence[Floats]) -> None:
-        """Count the queries of a moment that has passed; a cut's answers lie too far ahead to be known yet."""
-        for query, found in zip(moment, measured, strict=True):
-            if query.phase is not Phase.CUT and len(query.relevant):
-                self._sums[query.question.user] += found
-                self._counts[query.question.user] += 1
+    def add(self, query: Query, found: Floats) -> None:
+        """Count a query of a day that has passed; a cut's answers lie too far ahead to be known yet."""
+        if query.phase is not Phase.CUT and len(query.relevant):
+            self._sums[query.question.user] += found
+            self._counts[query.question.user] += 1
 
     def leader(self) -> int:
         """Find the best setting; the one in the middle until there is a difference."""

@@ -110,8 +110,9 @@ def single_cut(log: Log, own: list[Rows]) -> list[Query]:
 def _of_user(log: Log, user: int, places: Rows) -> Iterator[Query]:
     days = log.days[places]
     count = len(places)
-    test_day = days[min(int((1 - TEST_SHARE) * count), count - 1)]
-    tuning_day = days[min(int((1 - TEST_SHARE - TUNING_SHARE) * count), count - 1)]
+    # Shares of a whole number of signals must not fall below it by the error of the sum.
+    test_day = days[min(int((1 - TEST_SHARE) * count + 1e-9), count - 1)]
+    tuning_day = days[min(int((1 - TEST_SHARE - TUNING_SHARE) * count + 1e-9), count - 1)]
     for day in np.unique(days[days >= tuning_day]):
         begin, end = np.searchsorted(days, [day, day + 1])
         if begin:

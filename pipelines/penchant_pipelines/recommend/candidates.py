@@ -62,8 +62,11 @@ class Candidates:
         if found is None:
             rows = self._visible(out)
             return _joined(self._exact(targets, places, rows), by_row, rows, limit), [INDEX_LAG]
-        rows = self._pick([[hit.id for hit in hits] for hits in found], places, out)
+        rows, short = self._pick([[hit.id for hit in hits] for hits in found], places, out, hits_wanted)
         allowed = self._visible(out)
+        if short:
+            # What is hidden, seen or muted took the places in the index of what lies behind it.
+            rows = np.union1d(rows, self._exact(targets[short], [places[number] for number in short], allowed))
         rows = _joined(rows, by_row, allowed, limit)
         if len(rows) >= min(limit, len(allowed)):
             return rows, []
@@ -77,9 +80,13 @@ class Candidates:
             return self._visible(out)
         return _without(await self._matching(condition, expression), out)
 
-    def _pick(self, found: Sequence[Sequence[str]], places: Sequence[int], out: set[int]) -> Rows:
+    def _pick(
+        self, found: Sequence[Sequence[str]], places: Sequence[int], out: set[int], wanted: int
+    ) -> tuple[Rows, list[int]]:
+        """Rows of what was found for each target, and the targets of which the index may hold more than `wanted`."""
         picked: dict[int, None] = {}
-        for ids, quota in zip(found, places, strict=True):
+        short = []
+        for number, (ids, quota) in enumerate(zip(found, places, strict=True)):
             taken = 0
             for item_id in ids:
                 entry = self._catalog.entries.get(item_id)
@@ -89,7 +96,9 @@ class Candidates:
                 taken += 1
                 if taken == OVERSAMPLE * quota:
                     break
-        return np.array(sorted(picked), dtype=np.intp)
+            if taken < OVERSAMPLE * quota and len(ids) == wanted:
+                short.append(number)
+        return np.array(sorted(picked), dtype=np.intp), short
 
     def _exact(self, targets: Vectors, places: Sequence[int], rows: Rows) -> Rows:
         if not len(targets) or not len(rows):

@@ -140,6 +140,8 @@ class Recommender:
         if stored is not None and not query.include_seen:
             left_out |= await asyncio.to_thread(self._profiles.seen, stored.key)
         taste = Taste.of(stored.view if stored else None, self._catalog.vectors[self._space].shape[1], ahead)
+        # Before candidates are cut to a number, lest the muted ones take the others' places.
+        left_out |= self._muted_ids(taste)
         reasons: list[str] = [] if len(self._catalog) else [EMPTY_CATALOG]
         mixed: _Mixed | None = None
         if taste.is_empty and query.vector is None:
@@ -224,6 +226,14 @@ class Recommender:
             popular = self._catalog.most_popular(4 * query.limit, language, within=rows)
             return np.array([self._catalog.entries[item_id].row for item_id in popular], dtype=np.intp)
         return rows
+
+    def _muted_ids(self, taste: Taste) -> set[str]:
+        """Items of the catalogue that the user has muted."""
+        if not len(taste.muted):
+            return set()
+        rows = np.flatnonzero(self._catalog.visible)
+        muted = rows[self._muted(taste, rows, self._catalog.vectors[self._space][rows])]
+        return {self._catalog.id_at(int(row)) for row in muted}
 
     def _muted(self, taste: Taste, rows: Rows, vectors: Vectors) -> NDArray[np.bool_]:
         """Which items the user has muted: (n,), by row, −1 for foreign ones, and by vector (n, d)."""
