@@ -421,12 +421,27 @@ def test_the_users_word_stands_where_nothing_but_it_is_left_to_merge_with() -> N
         assert interest.centroid @ axis(number) > 0.7
 
 
-def test_of_words_alone_the_two_that_are_nearest_merge() -> None:
+@pytest.mark.parametrize("word", [Steering(bias=1.0), Steering(muted=True)], ids=["more", "muted"])
+def test_of_words_alone_the_two_that_are_nearest_merge(word: Steering) -> None:
     mixer, profile = blender(), Profile()
     for number, vector in enumerate([axis(0), axis(1), unit(axis(1) + 1.7 * axis(2)), axis(3)]):
-        mixer.steer(profile, SteeringEvent(f"s{number}", number, vector, Steering(bias=1.0)))
+        mixer.steer(profile, SteeringEvent(f"s{number}", number, vector, word, f"topic {number}"))
+    # Each muted topic is kept with its own vector: what it means is kept away.
+    topics = {topic for interest in profile.interests for topic in interest.topics}
+    assert topics == {f"topic {number}" for number in ((0, 1, 2, 3) if word.muted else (0, 1, 3))}
     centres = [interest.centroid for interest in profile.interests]
     assert [max(float(centre @ axis(lone)) for centre in centres) for lone in (0, 1, 3)] == pytest.approx([1, 1, 1])
+
+
+def test_what_lies_before_1970_fades_as_all_else_does() -> None:
+    mixer = blender()
+
+    def told(first_day: int) -> tuple[float, ...]:
+        profile = mixer.replay([post(n, (first_day + 30 * n) * DAY, axis(n // 20)) for n in range(40)])
+        told = view(profile, (first_day + 30 * 39) * DAY, mixer)
+        return told.drift.recent_signal_count, told.drift.magnitude, told.support, *(i.weight for i in told.interests)
+
+    assert told(-20_000) == pytest.approx(told(10_000), rel=1e-5)
 
 
 def test_the_newest_word_stands_among_too_many() -> None:

@@ -43,7 +43,7 @@ LEAST_PAST = 1e-6
 SURE = 1 / 3
 """How far from θ to 1 the cosine of a topic with an interest must be for the one to mean the other."""
 
-FORMAT = 10
+FORMAT = 11
 """Of stored profiles, and of all that goes into them besides the settings: a change makes them anew."""
 
 Event = Evidence | SteeringEvent
@@ -346,9 +346,11 @@ class Blender:
         centroids = np.stack([interest.centroid for interest in interests])
         signs = np.array([interest.sign for interest in interests])
         steered = np.array([2 if i is newest else int(i.steering is not None) for i in interests])
+        # Words weigh something even where there is no mass behind them: of mutes alone the nearest merge, too.
+        weights = np.maximum(masses, STEERED_MASS * (steered > 0))
         cost: NDArray[np.float64] = (
-            np.outer(masses, masses)
-            / np.maximum(np.add.outer(masses, masses), 1e-12)
+            np.outer(weights, weights)
+            / np.maximum(np.add.outer(weights, weights), 1e-12)
             * (2 - 2 * self.calibration.cosines(centroids, centroids))
         )
         # Touching one steered interest is better than losing the user's word on one of two; of more than two
@@ -385,6 +387,8 @@ class Blender:
         kept.signal_count += gone.signal_count
         kept.agreement += gone.agreement
         kept.pace.absorb(gone.pace)
+        if kept.steering is not None and gone.steering is not None and kept.steering.muted and gone.steering.muted:
+            kept.topics |= gone.topics
         kept.recurrent = sorted({*kept.recurrent, *gone.recurrent, *recurring(kept.terms, gone.terms)})
         for term, score in gone.terms.items():
             kept.terms[term] = kept.terms.get(term, 0.0) + score

@@ -82,6 +82,10 @@ class Interest(msgspec.Struct):
     """Topics by which the user named it since it was last as inferred."""
 
 
+BEFORE_ALL = -(2**62)
+"""µs, earlier than any event."""
+
+
 class Profile(msgspec.Struct):
     """The interests of a user: a pure function of the user's signals and steering in (time, id) order."""
 
@@ -92,7 +96,7 @@ class Profile(msgspec.Struct):
     """The same at the long half-life of posts."""
     past: NDArray[np.float32] | None = None
     """(h, d) the same at each of `HORIZONS`, as of `past_until`."""
-    past_until: int = 0
+    past_until: int = BEFORE_ALL
     """Time of the last signal in `past`."""
     today: Vector | None = None
     """(d,) sum of the newest day's positive signals, as if the day counted whole; on top of both."""
@@ -105,7 +109,7 @@ class Profile(msgspec.Struct):
     days: int = 0
     """Days with signals before the newest."""
     repeats: Repeats = msgspec.field(default_factory=Repeats)
-    updated: int = 0
+    updated: int = BEFORE_ALL
     fresh_count: float = 0.0
     """Decayed number of signals at the short half-life."""
     support: float = 0.0
