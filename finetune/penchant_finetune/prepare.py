@@ -56,7 +56,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: Literal[5] = 5
+    format: Literal[6] = 6
     settings: PrepareSettings
     encoder: EncoderSettings
     interests: InterestSettings
@@ -228,7 +228,9 @@ def evidence(prepared: Prepared, row: int, texts: Vectors, items: Vectors) -> Ev
         action=None if action is None else Action(action),
         value=columns["value"][row],
         rating=columns["rating"][row],
-        item_id=prepared.item_ids[item] if item >= 0 else "",
+        item_id=columns["item_id"][row],
+        terms=tuple(columns["terms"][row]),
+        language=columns["language"][row],
     )
 
 
@@ -245,7 +247,11 @@ def _signal_columns(log: Log, corpus: Corpus) -> dict[str, Any]:
         "user": corpus.users,
         "time": corpus.times,
         "item": corpus.item_of,
+        # Also of an item that the catalogue lacks: a post about one weighs whatever it says.
+        "item_id": [signal.item_id for signal in log.signals],
         "text": corpus.texts_of,
+        "terms": pa.array([signal.terms for signal in log.signals], pa.list_(pa.string())),
+        "language": [signal.language for signal in log.signals],
         "part": corpus.parts,
         "new": corpus.first_touches(),
         "action": pa.array([_number(signal.action) for signal in log.signals], pa.int8()),

@@ -175,6 +175,15 @@ def test_items_go_together_within_the_window_and_one_user() -> None:
     assert len(pairs_of(corpus, window=14.0)) == 2
 
 
+def test_what_names_nothing_goes_with_nothing() -> None:
+    said = [wrote("a", day, text) for day, text in enumerate(("running uphill", "lol", "soup again", "早安"))]
+    # A post about an item tells at least that.
+    corpus = corpus_of([*said, wrote("a", 4, "lol", 1), *filler(30)], shares=(0.5, 0.8))
+    assert corpus.grades[:5].tolist() == [1, 0, 1, 0, 1]
+    neighbours = written(corpus, pairs_of(corpus, similarity=-1.0), "neighbours")
+    assert neighbours == {("running uphill", "soup again"), ("soup again", "lol")}
+
+
 def test_bulk_marks_give_no_more_pairs_than_their_day_is_worth() -> None:
     corpus = corpus_of([*(liked("a", 1, number) for number in range(200)), *filler(2)], shares=(0.97, 0.98), items=200)
     train = pairs_of(corpus)
@@ -196,13 +205,13 @@ def test_users_with_many_pairs_are_thinned_most() -> None:
 
 
 def test_neighbours_are_on_one_interest() -> None:
-    signals = [wrote("a", day, text) for day, text in enumerate(("running uphill", "soup again", "a long run"))]
+    signals = [wrote("a", day, text) for day, text in enumerate(("running uphill", "soup again", "running far"))]
     corpus = corpus_of([*signals, *filler(30)], shares=(0.4, 0.8))
     vectors = np.eye(len(corpus.texts), dtype=np.float32)
-    first, third = (corpus.texts.index(text) for text in ("running uphill", "a long run"))
+    first, third = (corpus.texts.index(text) for text in ("running uphill", "running far"))
     vectors[third] = 0.8 * vectors[first] + 0.6 * vectors[third]
     train = build_pairs(corpus, vectors, level(0.5, vectors), 7.0, 1000, rows_of(corpus), seed=0)
-    assert written(corpus, train, "neighbours") == {("running uphill", "a long run")}
+    assert written(corpus, train, "neighbours") == {("running uphill", "running far")}
 
 
 def test_a_hashtag_goes_with_the_rest_of_its_post() -> None:

@@ -28,8 +28,9 @@ from penchant_finetune.losses import GradedLoss, UserAwareRankingLoss
 from penchant_finetune.next_items import Asked, Values, measure, questions
 from penchant_finetune.pairs import Vectors
 from penchant_finetune.precision import has_bfloat16, in_half
-from penchant_finetune.prepare import Prepared, PrepareSettings, load_prepared, prepare
+from penchant_finetune.prepare import MANIFEST, Prepared, PrepareSettings, evidence, load_prepared, prepare
 from penchant_finetune.run import ADAPTER, RUN, TrainSettings, held, load_run
+from penchant_finetune.sequence_data import prepared_log
 from penchant_finetune.train import CHECKPOINTS, AdapterTrainer, last_checkpoint, train
 from penchant_finetune.validation import NextItems
 from penchant_pipelines.encoder import EncoderSettings
@@ -37,6 +38,7 @@ from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter, read_manif
 from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import WrongState
 from penchant_pipelines.interests import Calibration, InterestSettings
+from penchant_pipelines.model import Post, Signal
 from penchant_pipelines.text import TextPipeline, TextSettings
 
 # peft asks transformers by a name that is on its way out.
@@ -240,6 +242,32 @@ def test_bfloat16_is_used_where_the_processor_has_it() -> None:
     with in_half("cpu"):
         product = torch.ones(2, 2) @ torch.ones(2, 2)
     assert product.dtype == (torch.bfloat16 if has_bfloat16("cpu") else torch.float32)
+
+
+# -- what is prepared --------------------------------------------------------------------------------------------
+
+
+def test_a_prepared_signal_is_the_one_that_was_read(prepared: Prepared, tmp_path: Path) -> None:
+    items, signals = tiny_models.small_log()
+    said = [Post("lol"), Post("lol", item_id="unknown"), Post("tea, please", rating=-1.0)]
+    more = [Signal(f"more-{number}", "u0", post, tiny_models.START + number) for number, post in enumerate(said)]
+    log = read_log(items, [*signals, *more], TextPipeline(TextSettings()))
+    manifest = prepared.manifest
+    encoder, _ = open_base(manifest.encoder)
+    prepare(log, encoder, manifest.encoder, manifest.interests, manifest.settings, tmp_path)
+    again = load_prepared(tmp_path)
+    rows = np.arange(len(log.signals))
+    found = [evidence(again, row, again.base, again.base[again.items]) for row in rows.tolist()]
+    assert [replace(one, vector=None) for one in found] == [signal.evidence for signal in log.signals]
+    read = sum(len(user.history) for user in prepared_log(again, again.base, rows).users)
+    assert read == len(rows) - 1
+
+
+def test_what_another_version_prepared_is_refused(prepared: Prepared, tmp_path: Path) -> None:
+    older = (prepared.folder / MANIFEST).read_text().replace('"format": 6', '"format": 5')
+    (tmp_path / MANIFEST).write_text(older)
+    with pytest.raises(WrongState, match="make one with `penchant finetune prepare`"):
+        load_prepared(tmp_path)
 
 
 # -- the validation part -----------------------------------------------------------------------------------------
