@@ -19,7 +19,7 @@ from torch import nn
 
 from penchant_finetune import validation
 from penchant_finetune.base import open_base
-from penchant_finetune.corpus import VALIDATION
+from penchant_finetune.corpus import VALIDATION, Ints
 from penchant_finetune.evaluate import EVALUATION, caution, compare, evaluate, open_tuned
 from penchant_finetune.export import export, refusal
 from penchant_finetune.log import read_log
@@ -38,7 +38,7 @@ from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter, read_manif
 from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import WrongState
 from penchant_pipelines.interests import Calibration, InterestSettings
-from penchant_pipelines.model import Post, Signal
+from penchant_pipelines.model import MICROS_PER_DAY, Post, Signal
 from penchant_pipelines.text import TextPipeline, TextSettings
 
 # peft asks transformers by a name that is on its way out.
@@ -288,6 +288,22 @@ def test_validation_asks_what_evaluation_would_before_the_test_part(
     monkeypatch.setattr(validation, "ITEMS", 60)
     monkeypatch.setattr(validation, "USERS", 2)
     assert NextItems(prepared, encoder)(model)["recall@50"] > untuned["recall@50"]
+
+
+def test_what_is_not_there_yet_is_no_rival_but_may_be_asked_for(prepared: Prepared) -> None:
+    asked = questions(prepared)
+    question = asked.questions[0]
+    asked = replace(asked, questions=[question])
+    old, unborn = (np.full(len(prepared.items), question.start + shift * MICROS_PER_DAY) for shift in (-1000, 1))
+    unborn[question.asked] = old[question.asked]
+
+    def found(created: Ints) -> float:
+        by_user = measure(replace(prepared, created=created), asked, prepared.base, prepared.manifest.calibration)
+        return float(by_user[question.user][-1])
+
+    assert found(old) < 1
+    assert found(unborn) == 1
+    assert found(np.full_like(old, question.start + 1)) == 1
 
 
 # -- whole runs --------------------------------------------------------------------------------------------------
