@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from small_logs import read
 
 from penchant_finetune.corpus import TEST, TRAIN, VALIDATION, Corpus, Split, make_corpus, measurable
 from penchant_finetune.log import Log, read_log
 from penchant_finetune.negatives import FIRST_RANK, LAST_RANK, MARGIN, mine
 from penchant_finetune.pairs import BULK, KINDS, PARTNERS, Pairs, build_graded, build_pairs, touched
 from penchant_pipelines.errors import InvalidInput
+from penchant_pipelines.evaluation.protocol import Phase, queries
 from penchant_pipelines.interests import Calibration, InterestSettings
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal
 from penchant_pipelines.text import TextPipeline, TextSettings
@@ -153,6 +156,19 @@ def test_few_users_are_split_each_at_a_time_of_their_own() -> None:
         corpus_of([*apart, *(liked(f"n{day}", 900 + day, day) for day in range(40))], "time")
     together = [liked(f"u{user}", day, (user + day) % 60) for user in range(30) for day in range(20)]
     assert corpus_of(together, None).split == "time"
+
+
+@given(logs(), st.integers(0, 23))
+def test_by_user_nothing_is_learnt_that_the_last_part_asks_about(signals: list[Signal], hours: int) -> None:
+    signals = [replace(signal, time=(signal.time or 0) * 5 // 24 + hours * DAY // 24) for signal in signals]
+    items = [item(number) for number in range(20)]
+    try:
+        corpus = corpus_of(signals, "user", (0.6, 0.7))
+        asked = [query.question for query in queries(read(items, signals)) if query.phase is Phase.TEST]
+    except InvalidInput:
+        return
+    for question in asked:
+        assert (corpus.parts[(corpus.users == question.user) & (corpus.times >= question.present)] == TEST).all()
 
 
 # -- pairs -------------------------------------------------------------------------------------------------------
