@@ -91,15 +91,16 @@ def make_corpus(log: Log, settings: InterestSettings, split: Split | None, share
         corpus = replace(corpus, parts=_parts_by_user(corpus, shares), split="user")
     if not len(measurable(corpus)):
         raise InvalidInput.at(
-            "signals", "leave nobody to measure: no user has signals before the test part and new items in it"
+            "signals", "leave nobody to measure: no user has new items in the test part on a later day than their first"
         )
     return corpus
 
 
 def measurable(corpus: Corpus, part: int = TEST) -> Ints:
-    """Users with anything before a part and a new item in it, sorted."""
-    asked = corpus.users[(corpus.parts == part) & corpus.first_touches()]
-    return np.intersect1d(asked, corpus.users[corpus.parts < part])
+    """Users whom `next_items.questions` asks about, sorted: with new items in a part on a UTC day after their first."""
+    days = corpus.times // MICROS_PER_DAY
+    _, first, places = np.unique(corpus.users, return_index=True, return_inverse=True)
+    return np.unique(corpus.users[(corpus.parts == part) & corpus.first_touches() & (days > days[first][places])])
 
 
 def _grade(signal: LoggedSignal, settings: InterestSettings) -> float:

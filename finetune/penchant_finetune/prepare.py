@@ -141,8 +141,9 @@ def prepare(
     if len(train) < FEWEST_PAIRS or not validated:
         raise InvalidInput.at(
             "signals",
-            f"give {len(train)} pairs to train and {validated} users to validate by; more signals, a wider window or "
-            "earlier --validation-from and --test-from are needed",
+            f"give {len(train)} pairs to train and {validated} users to validate by, with new items in that part on a "
+            "later day than their first; more signals, a wider window or earlier --validation-from and --test-from "
+            "are needed",
         )
     own = touched(corpus)
     if settings.negatives:

@@ -38,7 +38,7 @@ from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter, read_manif
 from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import WrongState
 from penchant_pipelines.interests import Calibration, InterestSettings
-from penchant_pipelines.model import MICROS_PER_DAY, Post, Signal
+from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Post, Signal
 from penchant_pipelines.text import TextPipeline, TextSettings
 
 # peft asks transformers by a name that is on its way out.
@@ -261,6 +261,24 @@ def test_a_prepared_signal_is_the_one_that_was_read(prepared: Prepared, tmp_path
     assert [replace(one, vector=None) for one in found] == [signal.evidence for signal in log.signals]
     read = sum(len(user.history) for user in prepared_log(again, again.base, rows).users)
     assert read == len(rows) - 1
+
+
+def test_whom_preparing_counts_are_those_who_are_asked_about(prepared: Prepared, tmp_path: Path) -> None:
+    # One comes on the day before the last alone, another on both.
+    day = max(np.array(prepared.signals["time"])) // MICROS_PER_DAY - 1
+    come = [("once", 0, "0-1"), ("once", 1, "0-2"), ("again", 0, "0-1"), ("again", MICROS_PER_DAY, "0-2")]
+    items, signals = tiny_models.small_log()
+    more = [
+        Signal(f"{user}-{later}", user, Behavior(item, Action.LIKE), int(day * MICROS_PER_DAY) + later)
+        for user, later, item in come
+    ]
+    manifest = prepared.manifest
+    encoder, _ = open_base(manifest.encoder)
+    log = read_log(items, [*signals, *more], TextPipeline(TextSettings()))
+    counts = prepare(log, encoder, manifest.encoder, manifest.interests, manifest.settings, tmp_path).counts
+    again = load_prepared(tmp_path)
+    assert counts["users measured"] == len(questions(again).signals) == tiny_models.USERS + 1
+    assert counts["users to validate by"] == len(questions(again, VALIDATION).signals)
 
 
 def test_what_another_version_prepared_is_refused(prepared: Prepared, tmp_path: Path) -> None:
