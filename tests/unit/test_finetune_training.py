@@ -29,7 +29,7 @@ from penchant_finetune.next_items import Asked, Values, measure, questions
 from penchant_finetune.pairs import Vectors
 from penchant_finetune.precision import has_bfloat16, in_half
 from penchant_finetune.prepare import MANIFEST, Prepared, PrepareSettings, evidence, load_prepared, prepare
-from penchant_finetune.run import ADAPTER, RUN, TrainSettings, held, load_run
+from penchant_finetune.run import ADAPTER, RUN, TrainSettings, held, load_run, write
 from penchant_finetune.sequence_data import prepared_log
 from penchant_finetune.train import CHECKPOINTS, AdapterTrainer, last_checkpoint, train
 from penchant_finetune.validation import NextItems
@@ -348,6 +348,21 @@ def test_random_pairs_do_not_help(prepared: Prepared, run: Path, tmp_path: Path)
     assert together == []
     with pytest.raises(WrongState, match="control"):
         export(prepared, tmp_path / "control", tmp_path / "adapter")
+
+
+def test_seeds_of_the_same_settings_are_taken_together(prepared: Prepared, run: Path, tmp_path: Path) -> None:
+    done = load_run(run)
+
+    def other(name: str, **changes: Any) -> Path:
+        folder = Path(shutil.copytree(run, tmp_path / name))
+        write(done.model_copy(update={"settings": done.settings.model_copy(update=changes)}), folder)
+        return folder
+
+    seed, longer = other("seed", seed=1, threads=2), other("longer", seed=1, epochs=9.0)
+    reports, (together,) = evaluate(prepared, [run, seed, run, longer])
+    assert len(reports) == 4
+    assert together["run"] == "mean of 2"
+    assert together["tuned"] == reports[0]["tuned"]
 
 
 def test_where_no_step_beats_the_untuned_encoder_it_is_kept(prepared: Prepared, tmp_path: Path) -> None:
