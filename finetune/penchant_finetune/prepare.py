@@ -48,7 +48,7 @@ class PrepareSettings(BaseModel):
     window_days: float = Field(default=7.0, gt=0, allow_inf_nan=False)
     negatives: bool = False
     max_pairs: int = Field(default=10_000, ge=FEWEST_PAIRS)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
 
 class Manifest(BaseModel):
