@@ -13,6 +13,7 @@ from penchant_finetune.log import Log, LoggedSignal
 from penchant_pipelines.errors import InvalidInput
 from penchant_pipelines.interests import InterestSettings
 from penchant_pipelines.interests.evidence import weighing
+from penchant_pipelines.model import MICROS_PER_DAY
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -64,9 +65,9 @@ class Corpus:
 def make_corpus(log: Log, settings: InterestSettings, split: Split | None, shares: tuple[float, float]) -> Corpus:
     """Number a log; `shares` are where validation and test begin, as shares of the signals.
 
-    split "time": at one moment for all, so that nothing learnt lies after anything measured. "user": at a moment of
-    each user's own, so that others' later signals may be learnt from, a user's own never. None: by time, unless fewer
-    than FEWEST_USERS could then be measured. Raises InvalidInput where nobody could.
+    split "time": at one moment for all, so that nothing learnt lies after anything measured. "user": at the beginning
+    of a UTC day of each user's own, so that others' later signals may be learnt from, a user's own never. None: by
+    time, unless fewer than FEWEST_USERS could then be measured. Raises InvalidInput where nobody could.
     """
     rows: dict[str, int] = {}
     items = np.array([rows.setdefault(item.text, len(rows)) for item in log.items], dtype=np.int64)
@@ -90,15 +91,16 @@ def make_corpus(log: Log, settings: InterestSettings, split: Split | None, share
         corpus = replace(corpus, parts=_parts_by_user(corpus, shares), split="user")
     if not len(measurable(corpus)):
         raise InvalidInput.at(
-            "signals", "leave nobody to measure: no user has signals before the test part and new items in it"
+            "signals", "leave nobody to measure: no user has new items in the test part on a later day than their first"
         )
     return corpus
 
 
 def measurable(corpus: Corpus, part: int = TEST) -> Ints:
-    """Users with anything before a part and a new item in it, sorted."""
-    asked = corpus.users[(corpus.parts == part) & corpus.first_touches()]
-    return np.intersect1d(asked, corpus.users[corpus.parts < part])
+    """Users whom `next_items.questions` asks about, sorted: with new items in a part on a UTC day after their first."""
+    days = corpus.times // MICROS_PER_DAY
+    _, first, places = np.unique(corpus.users, return_index=True, return_inverse=True)
+    return np.unique(corpus.users[(corpus.parts == part) & corpus.first_touches() & (days > days[first][places])])
 
 
 def _grade(signal: LoggedSignal, settings: InterestSettings) -> float:
@@ -114,6 +116,7 @@ def _parts_by_user(corpus: Corpus, shares: Sequence[float]) -> NDArray[np.int8]:
     parts = np.zeros(len(corpus.users), dtype=np.int8)
     for user in np.unique(corpus.users):
         own = corpus.users == user
-        bounds = np.quantile(corpus.times[own], shares, method="lower")
-        parts[own] = np.searchsorted(bounds, corpus.times[own], side="right")
+        days = corpus.times[own] // MICROS_PER_DAY
+        bounds = np.quantile(days, shares, method="lower")
+        parts[own] = np.searchsorted(bounds, days, side="right")
     return parts

@@ -22,7 +22,7 @@ from penchant_finetune.next_items import (
 )
 from penchant_finetune.pairs import Vectors
 from penchant_finetune.prepare import Prepared
-from penchant_finetune.run import ADAPTER, load_run, run_of
+from penchant_finetune.run import ADAPTER, TrainSettings, load_run, run_of
 from penchant_finetune.sequence import evaluate_sequence, figures
 from penchant_finetune.sequence_data import prepared_log
 from penchant_pipelines.encoder import Encoder, open_encoder
@@ -47,8 +47,8 @@ def evaluate(prepared: Prepared, runs: Sequence[Path]) -> tuple[list[Report], li
     the mean over the items asked for, each looked for by itself. Where a run has a sequence model, `sequence` holds
     what that adds to the adapter's figures, and under `next items` how it does against the mean of the last signals:
     there recall and NDCG are of a day's items together, as `penchant_pipelines.metrics` has them. Where a run was
-    trained for shorter vectors, too, `shorter` holds its figures by length. Second value: runs of several seeds taken
-    together, each user's figure being the mean over them.
+    trained for shorter vectors, too, `shorter` holds its figures by length. Second value: runs that only their seeds
+    tell apart, taken together, each seed once; each user's figure is the mean over them.
     Raises WrongState where a run was not trained from this prepared folder, the live adapter was changed since that was
     made, or nothing can be asked.
     """
@@ -62,12 +62,14 @@ def evaluate(prepared: Prepared, runs: Sequence[Path]) -> tuple[list[Report], li
         )
     live = _measure_live(prepared, asked)
     reports = []
-    measured: dict[str | None, list[dict[int, Values]]] = {}
+    measured: dict[tuple[TrainSettings, int], dict[int, dict[int, Values]]] = {}
     for folder, run in zip(runs, loaded, strict=True):
         encoder = open_tuned(prepared, folder)
         texts, calibration = _vectors(prepared, asked, encoder), _calibrated(prepared, encoder)
         tuned = measure(prepared, asked, texts, calibration)
-        measured.setdefault(run.settings.control, []).append(tuned)
+        # Threads change nothing but the pace.
+        alike = run.settings.model_copy(update={"seed": 0, "threads": 0})
+        measured.setdefault((alike, run.processes), {})[run.settings.seed] = tuned
         report: Report = {
             "run": folder.name,
             "control": run.settings.control,
@@ -92,10 +94,10 @@ def evaluate(prepared: Prepared, runs: Sequence[Path]) -> tuple[list[Report], li
         (folder / EVALUATION).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         reports.append(report)
     together: list[Report] = []
-    for control, several in measured.items():
-        if len(several) > 1:
-            means = {user: np.mean([tuned[user] for tuned in several], axis=0) for user in live}
-            together.append({"run": f"mean of {len(several)}", "control": control, **compare(live, means)})
+    for (settings, _), seeds in measured.items():
+        if len(seeds) > 1:
+            means = {user: np.mean([tuned[user] for tuned in seeds.values()], axis=0) for user in live}
+            together.append({"run": f"mean of {len(seeds)}", "control": settings.control, **compare(live, means)})
     return reports, together
 
 

@@ -47,6 +47,7 @@ class LoggedSignal:
     text: str
     hashtags: tuple[tuple[str, str], ...]
     """Each hashtag of a text, and the text without it."""
+    terms: tuple[str, ...]
     language: str
     action: Action | None
     value: float | None
@@ -65,6 +66,7 @@ class LoggedSignal:
             value=self.value,
             rating=self.rating,
             item_id=self.item_id,
+            terms=self.terms,
             language=self.language,
         )
 
@@ -166,6 +168,7 @@ def _read(signal: Signal, user: int, reader: Reader) -> LoggedSignal:
         item_id=signal.item_id,
         text=document.text,
         hashtags=tuple(_hashtags(post.text, document.language)) if post else (),
+        terms=document.terms,
         language=document.language,
         action=behavior.action if behavior else None,
         value=behavior.value if behavior else None,

@@ -1,8 +1,8 @@
 """Next items: what users took to next, looked for by profiles and scores as the server would make them.
 
 Asked once a user and day, with the profile as it stood before that day: bulk marks of one day would otherwise foretell
-each other. Every item is ranked but those the user touched before; a day's other new items stand aside while one is
-looked for. Popularity is left out: it is the same for all encoders.
+each other. Every item is ranked but those the user touched before and those created later; a day's other new items
+stand aside while one is looked for. Popularity is left out: it is the same for all encoders.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ def measure(
         taste = Taste.of(view(profile, question.start, blender), items.shape[1], expected)
         scores = score(taste, items, None, prepared.created, unpopular, question.start, ranking).scores
         seen = touched[own[: question.known]]
-        collected.setdefault(user, []).extend(_figures(rank) for rank in _ranks(scores, question, seen[seen >= 0]))
+        ranks = _ranks(scores, question, seen[seen >= 0], prepared.created)
+        collected.setdefault(user, []).extend(map(_figures, ranks))
     return {user: np.mean(figures, axis=0) for user, figures in collected.items()}
 
 
@@ -121,10 +122,12 @@ def encode_signals(prepared: Prepared, rows: NDArray[np.intp], encoder: Encoder)
     return vectors
 
 
-def _ranks(scores: Values, question: Question, seen: NDArray[np.int64]) -> list[int]:
-    """Place of each item asked for among those that are neither seen nor new that day; ties count against it."""
+def _ranks(scores: Values, question: Question, seen: NDArray[np.int64], created: NDArray[np.int64]) -> list[int]:
+    """Place of each item asked for among those that are there, not seen, nor new that day; ties count against it."""
     others = scores.copy()
     others[seen] = -np.inf
+    # As new as can be by their score, they would lead all that is there.
+    others[created > question.start] = -np.inf
     others[question.new] = -np.inf
     ordered = np.sort(others)
     return [int(1 + len(ordered) - np.searchsorted(ordered, scores[item], side="left")) for item in question.asked]

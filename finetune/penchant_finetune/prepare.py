@@ -48,7 +48,7 @@ class PrepareSettings(BaseModel):
     window_days: float = Field(default=7.0, gt=0, allow_inf_nan=False)
     negatives: bool = False
     max_pairs: int = Field(default=10_000, ge=FEWEST_PAIRS)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
 
 class Manifest(BaseModel):
@@ -56,7 +56,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: Literal[5] = 5
+    format: Literal[6] = 6
     settings: PrepareSettings
     encoder: EncoderSettings
     interests: InterestSettings
@@ -141,8 +141,9 @@ def prepare(
     if len(train) < FEWEST_PAIRS or not validated:
         raise InvalidInput.at(
             "signals",
-            f"give {len(train)} pairs to train and {validated} users to validate by; more signals, a wider window or "
-            "earlier --validation-from and --test-from are needed",
+            f"give {len(train)} pairs to train and {validated} users to validate by, with new items in that part on a "
+            "later day than their first; more signals, a wider window or earlier --validation-from and --test-from "
+            "are needed",
         )
     own = touched(corpus)
     if settings.negatives:
@@ -228,7 +229,9 @@ def evidence(prepared: Prepared, row: int, texts: Vectors, items: Vectors) -> Ev
         action=None if action is None else Action(action),
         value=columns["value"][row],
         rating=columns["rating"][row],
-        item_id=prepared.item_ids[item] if item >= 0 else "",
+        item_id=columns["item_id"][row],
+        terms=tuple(columns["terms"][row]),
+        language=columns["language"][row],
     )
 
 
@@ -245,7 +248,11 @@ def _signal_columns(log: Log, corpus: Corpus) -> dict[str, Any]:
         "user": corpus.users,
         "time": corpus.times,
         "item": corpus.item_of,
+        # Also of an item that the catalogue lacks: a post about one weighs whatever it says.
+        "item_id": [signal.item_id for signal in log.signals],
         "text": corpus.texts_of,
+        "terms": pa.array([signal.terms for signal in log.signals], pa.list_(pa.string())),
+        "language": [signal.language for signal in log.signals],
         "part": corpus.parts,
         "new": corpus.first_touches(),
         "action": pa.array([_number(signal.action) for signal in log.signals], pa.int8()),

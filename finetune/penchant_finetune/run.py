@@ -35,7 +35,7 @@ class TrainSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     epochs: float = Field(default=4.0, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=256, ge=2)
     tokens_in_memory: int = Field(default=8192, ge=1)

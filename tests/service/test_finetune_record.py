@@ -36,8 +36,8 @@ async def test_a_running_servers_record_gives_the_log_that_was_sent(server: Serv
     read = read_record(server.data, TextSettings())
     sent = read_log(*tiny_models.small_log(), TextPipeline(TextSettings()))
     assert {item.id: item for item in read.items} == {item.id: item for item in sent.items}
-    assert [(s.id, s.time, s.item_id, s.text, s.hashtags, s.action, s.value, s.rating) for s in read.signals] == [
-        (s.id, s.time, s.item_id, s.text, s.hashtags, s.action, s.value, s.rating) for s in sent.signals
+    assert [(s.evidence, s.text, s.hashtags) for s in read.signals] == [
+        (s.evidence, s.text, s.hashtags) for s in sent.signals
     ]
     one, other = (make_corpus(log, InterestSettings(), None, (0.7, 0.8)) for log in (read, sent))
     assert one.times.max() - one.times.min() < 15 * MICROS_PER_DAY

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from small_logs import read
 
 from penchant_finetune.corpus import TEST, TRAIN, VALIDATION, Corpus, Split, make_corpus, measurable
 from penchant_finetune.log import Log, read_log
 from penchant_finetune.negatives import FIRST_RANK, LAST_RANK, MARGIN, mine
 from penchant_finetune.pairs import BULK, KINDS, PARTNERS, Pairs, build_graded, build_pairs, touched
 from penchant_pipelines.errors import InvalidInput
+from penchant_pipelines.evaluation.protocol import Phase, queries
 from penchant_pipelines.interests import Calibration, InterestSettings
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal
 from penchant_pipelines.text import TextPipeline, TextSettings
@@ -155,6 +158,19 @@ def test_few_users_are_split_each_at_a_time_of_their_own() -> None:
     assert corpus_of(together, None).split == "time"
 
 
+@given(logs(), st.integers(0, 23))
+def test_by_user_nothing_is_learnt_that_the_last_part_asks_about(signals: list[Signal], hours: int) -> None:
+    signals = [replace(signal, time=(signal.time or 0) * 5 // 24 + hours * DAY // 24) for signal in signals]
+    items = [item(number) for number in range(20)]
+    try:
+        corpus = corpus_of(signals, "user", (0.6, 0.7))
+        asked = [query.question for query in queries(read(items, signals)) if query.phase is Phase.TEST]
+    except InvalidInput:
+        return
+    for question in asked:
+        assert (corpus.parts[(corpus.users == question.user) & (corpus.times >= question.present)] == TEST).all()
+
+
 # -- pairs -------------------------------------------------------------------------------------------------------
 
 
@@ -173,6 +189,15 @@ def test_items_go_together_within_the_window_and_one_user() -> None:
     # Others end in the validation part or lie in the test part, and may not be learnt from.
     assert set(train.users.tolist()) == {0}
     assert len(pairs_of(corpus, window=14.0)) == 2
+
+
+def test_what_names_nothing_goes_with_nothing() -> None:
+    said = [wrote("a", day, text) for day, text in enumerate(("running uphill", "lol", "soup again", "早安"))]
+    # A post about an item tells at least that.
+    corpus = corpus_of([*said, wrote("a", 4, "lol", 1), *filler(30)], shares=(0.5, 0.8))
+    assert corpus.grades[:5].tolist() == [1, 0, 1, 0, 1]
+    neighbours = written(corpus, pairs_of(corpus, similarity=-1.0), "neighbours")
+    assert neighbours == {("running uphill", "soup again"), ("soup again", "lol")}
 
 
 def test_bulk_marks_give_no_more_pairs_than_their_day_is_worth() -> None:
@@ -196,13 +221,13 @@ def test_users_with_many_pairs_are_thinned_most() -> None:
 
 
 def test_neighbours_are_on_one_interest() -> None:
-    signals = [wrote("a", day, text) for day, text in enumerate(("running uphill", "soup again", "a long run"))]
+    signals = [wrote("a", day, text) for day, text in enumerate(("running uphill", "soup again", "running far"))]
     corpus = corpus_of([*signals, *filler(30)], shares=(0.4, 0.8))
     vectors = np.eye(len(corpus.texts), dtype=np.float32)
-    first, third = (corpus.texts.index(text) for text in ("running uphill", "a long run"))
+    first, third = (corpus.texts.index(text) for text in ("running uphill", "running far"))
     vectors[third] = 0.8 * vectors[first] + 0.6 * vectors[third]
     train = build_pairs(corpus, vectors, level(0.5, vectors), 7.0, 1000, rows_of(corpus), seed=0)
-    assert written(corpus, train, "neighbours") == {("running uphill", "a long run")}
+    assert written(corpus, train, "neighbours") == {("running uphill", "running far")}
 
 
 def test_a_hashtag_goes_with_the_rest_of_its_post() -> None:

@@ -19,7 +19,7 @@ from torch import nn
 
 from penchant_finetune import validation
 from penchant_finetune.base import open_base
-from penchant_finetune.corpus import VALIDATION
+from penchant_finetune.corpus import VALIDATION, Ints
 from penchant_finetune.evaluate import EVALUATION, caution, compare, evaluate, open_tuned
 from penchant_finetune.export import export, refusal
 from penchant_finetune.log import read_log
@@ -28,8 +28,9 @@ from penchant_finetune.losses import GradedLoss, UserAwareRankingLoss
 from penchant_finetune.next_items import Asked, Values, measure, questions
 from penchant_finetune.pairs import Vectors
 from penchant_finetune.precision import has_bfloat16, in_half
-from penchant_finetune.prepare import Prepared, PrepareSettings, load_prepared, prepare
-from penchant_finetune.run import ADAPTER, RUN, TrainSettings, held, load_run
+from penchant_finetune.prepare import MANIFEST, Prepared, PrepareSettings, evidence, load_prepared, prepare
+from penchant_finetune.run import ADAPTER, RUN, TrainSettings, held, load_run, write
+from penchant_finetune.sequence_data import prepared_log
 from penchant_finetune.train import CHECKPOINTS, AdapterTrainer, last_checkpoint, train
 from penchant_finetune.validation import NextItems
 from penchant_pipelines.encoder import EncoderSettings
@@ -37,6 +38,7 @@ from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter, read_manif
 from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import WrongState
 from penchant_pipelines.interests import Calibration, InterestSettings
+from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Post, Signal
 from penchant_pipelines.text import TextPipeline, TextSettings
 
 # peft asks transformers by a name that is on its way out.
@@ -242,6 +244,50 @@ def test_bfloat16_is_used_where_the_processor_has_it() -> None:
     assert product.dtype == (torch.bfloat16 if has_bfloat16("cpu") else torch.float32)
 
 
+# -- what is prepared --------------------------------------------------------------------------------------------
+
+
+def test_a_prepared_signal_is_the_one_that_was_read(prepared: Prepared, tmp_path: Path) -> None:
+    items, signals = tiny_models.small_log()
+    said = [Post("lol"), Post("lol", item_id="unknown"), Post("tea, please", rating=-1.0)]
+    more = [Signal(f"more-{number}", "u0", post, tiny_models.START + number) for number, post in enumerate(said)]
+    log = read_log(items, [*signals, *more], TextPipeline(TextSettings()))
+    manifest = prepared.manifest
+    encoder, _ = open_base(manifest.encoder)
+    prepare(log, encoder, manifest.encoder, manifest.interests, manifest.settings, tmp_path)
+    again = load_prepared(tmp_path)
+    rows = np.arange(len(log.signals))
+    found = [evidence(again, row, again.base, again.base[again.items]) for row in rows.tolist()]
+    assert [replace(one, vector=None) for one in found] == [signal.evidence for signal in log.signals]
+    read = sum(len(user.history) for user in prepared_log(again, again.base, rows).users)
+    assert read == len(rows) - 1
+
+
+def test_whom_preparing_counts_are_those_who_are_asked_about(prepared: Prepared, tmp_path: Path) -> None:
+    # One comes on the day before the last alone, another on both.
+    day = max(np.array(prepared.signals["time"])) // MICROS_PER_DAY - 1
+    come = [("once", 0, "0-1"), ("once", 1, "0-2"), ("again", 0, "0-1"), ("again", MICROS_PER_DAY, "0-2")]
+    items, signals = tiny_models.small_log()
+    more = [
+        Signal(f"{user}-{later}", user, Behavior(item, Action.LIKE), int(day * MICROS_PER_DAY) + later)
+        for user, later, item in come
+    ]
+    manifest = prepared.manifest
+    encoder, _ = open_base(manifest.encoder)
+    log = read_log(items, [*signals, *more], TextPipeline(TextSettings()))
+    counts = prepare(log, encoder, manifest.encoder, manifest.interests, manifest.settings, tmp_path).counts
+    again = load_prepared(tmp_path)
+    assert counts["users measured"] == len(questions(again).signals) == tiny_models.USERS + 1
+    assert counts["users to validate by"] == len(questions(again, VALIDATION).signals)
+
+
+def test_what_another_version_prepared_is_refused(prepared: Prepared, tmp_path: Path) -> None:
+    older = (prepared.folder / MANIFEST).read_text().replace('"format": 6', '"format": 5')
+    (tmp_path / MANIFEST).write_text(older)
+    with pytest.raises(WrongState, match="make one with `penchant finetune prepare`"):
+        load_prepared(tmp_path)
+
+
 # -- the validation part -----------------------------------------------------------------------------------------
 
 
@@ -260,6 +306,22 @@ def test_validation_asks_what_evaluation_would_before_the_test_part(
     monkeypatch.setattr(validation, "ITEMS", 60)
     monkeypatch.setattr(validation, "USERS", 2)
     assert NextItems(prepared, encoder)(model)["recall@50"] > untuned["recall@50"]
+
+
+def test_what_is_not_there_yet_is_no_rival_but_may_be_asked_for(prepared: Prepared) -> None:
+    asked = questions(prepared)
+    question = asked.questions[0]
+    asked = replace(asked, questions=[question])
+    old, unborn = (np.full(len(prepared.items), question.start + shift * MICROS_PER_DAY) for shift in (-1000, 1))
+    unborn[question.asked] = old[question.asked]
+
+    def found(created: Ints) -> float:
+        by_user = measure(replace(prepared, created=created), asked, prepared.base, prepared.manifest.calibration)
+        return float(by_user[question.user][-1])
+
+    assert found(old) < 1
+    assert found(unborn) == 1
+    assert found(np.full_like(old, question.start + 1)) == 1
 
 
 # -- whole runs --------------------------------------------------------------------------------------------------
@@ -286,6 +348,21 @@ def test_random_pairs_do_not_help(prepared: Prepared, run: Path, tmp_path: Path)
     assert together == []
     with pytest.raises(WrongState, match="control"):
         export(prepared, tmp_path / "control", tmp_path / "adapter")
+
+
+def test_seeds_of_the_same_settings_are_taken_together(prepared: Prepared, run: Path, tmp_path: Path) -> None:
+    done = load_run(run)
+
+    def other(name: str, **changes: Any) -> Path:
+        folder = Path(shutil.copytree(run, tmp_path / name))
+        write(done.model_copy(update={"settings": done.settings.model_copy(update=changes)}), folder)
+        return folder
+
+    seed, longer = other("seed", seed=1, threads=2), other("longer", seed=1, epochs=9.0)
+    reports, (together,) = evaluate(prepared, [run, seed, run, longer])
+    assert len(reports) == 4
+    assert together["run"] == "mean of 2"
+    assert together["tuned"] == reports[0]["tuned"]
 
 
 def test_where_no_step_beats_the_untuned_encoder_it_is_kept(prepared: Prepared, tmp_path: Path) -> None:

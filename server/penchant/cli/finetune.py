@@ -80,7 +80,7 @@ def prepare(
     window_days: Annotated[float, typer.Option(help="Days within which two items count as taken to together.")] = 7.0,
     max_pairs: Annotated[int, typer.Option(min=8, help="Most pairs to train on.")] = 10_000,
     negatives: Annotated[bool, typer.Option(help="Mine hard negatives.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")] = 0,
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:
@@ -120,7 +120,7 @@ def prepare(
 def train(
     prepared: Prepared,
     run: Annotated[Path, typer.Argument(metavar="RUN", file_okay=False, help="Folder of the run; resumed if begun.")],
-    seed: Annotated[int, typer.Option(help="Seed of weights and order.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and order.")] = 0,
     epochs: Annotated[float, typer.Option(help="Times through all pairs, at most.")] = 4.0,
     batch_size: Annotated[int, typer.Option(help="Pairs that are each other's negatives.")] = 256,
     tokens_in_memory: Annotated[
