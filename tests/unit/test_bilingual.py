@@ -109,6 +109,11 @@ def test_nothing_that_is_measured_on_is_learnt_from(monkeypatch: pytest.MonkeyPa
     rows[FILES["goodreads"]] = rows[FILES["lastfm"]] = [{"text": f"title {number}"} for number in range(2000)]
     sides = [row["zh"] for row in rows[FILES["tatoeba"]] + rows[FILES["lctt_titles"]]]
     rows[FILES["pairs"]] = [{"a": zh, "b": f"又{zh}", "label": "same", "set": "LCQMC"} for zh in sides]
+    # An article begins with its title.
+    rows[FILES["lctt_articles"]] = [
+        {"title": row["zh"], "text": row["zh"].replace("。", "，是一个很长的句子，长得足以成为一段课文。")}
+        for row in rows[FILES["lctt_titles"]]
+    ]
     monkeypatch.setattr(corpus, "read_lines", lambda file: rows[str(file)])
     monkeypatch.setattr(corpus, "read", lambda text, _: text)
     parts = corpus.read_corpus_parts(Path())
@@ -117,6 +122,9 @@ def test_nothing_that_is_measured_on_is_learnt_from(monkeypatch: pytest.MonkeyPa
     assert len(held) == 6000
     assert len(learnt.paraphrases) == len(sides) - 3000
     assert not held & {*learnt.chinese, *learnt.english, *learnt.reading}
+    beginnings = {text.split("，")[0] + "。" for text in learnt.reading if "，" in text}
+    assert len(beginnings) > 3000
+    assert not held & beginnings
 
 
 def interrupted(*_: object, **__: object) -> None:
