@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
+GATHERED_SHARE = 0.25
+"""Of more rows than this share of an array all are multiplied: gathering them costs more."""
 
 
 def products(vectors: Vectors, few: Vectors) -> Vectors:
@@ -20,3 +22,10 @@ def products(vectors: Vectors, few: Vectors) -> Vectors:
     many = torch.from_numpy(np.ascontiguousarray(vectors))
     found: Vectors = (many @ torch.from_numpy(np.ascontiguousarray(few)).T).T.numpy()
     return found
+
+
+def products_of(vectors: Vectors, rows: NDArray[np.intp], few: Vectors) -> Vectors:
+    """Products of some rows (r,) of float32 vectors (n, d) with a few others (k, d): (k, r)."""
+    if len(rows) > GATHERED_SHARE * len(vectors):
+        return products(vectors, few)[:, rows]
+    return products(vectors[rows], few)

@@ -10,6 +10,7 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import Catalog
+from penchant_pipelines.catalog.products import products_of
 from penchant_pipelines.index.relay import Relay
 from penchant_pipelines.recommend.filters import Filter
 from penchant_pipelines.recommend.ranking import Floats, Taste, Vectors, quotas
@@ -103,7 +104,7 @@ class Candidates:
     def _exact(self, targets: Vectors, places: Sequence[int], rows: Rows) -> Rows:
         if not len(targets) or not len(rows):
             return rows
-        cosines = targets @ self._catalog.vectors[self._space][rows].T
+        cosines = products_of(self._catalog.vectors[self._space][: self._catalog.size], rows, targets)
         picked: set[int] = set()
         for line, quota in zip(cosines, places, strict=True):
             wanted = min(OVERSAMPLE * quota, len(rows))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.catalog.crowd import CROWD_HALF_LIVES_DAYS
-from penchant_pipelines.catalog.products import products
+from penchant_pipelines.catalog.products import GATHERED_SHARE, products
 from penchant_pipelines.interests.horizons import HORIZONS
 from penchant_pipelines.model import MICROS_PER_DAY
 from penchant_pipelines.recommend.ranking import Taste, Vectors, soft_maximum
@@ -49,7 +49,6 @@ item enriched by what others wrote about it; `words`: TF-IDF; `alike_items`: wha
 favoured both and by what the items are; `alike_users`: favoured by similar people; `popular`; `new`: how recent the
 item is.
 """
-_GATHERED_SHARE = 0.25
 REFERENCE = 2048
 """Items by which the scale of a source that reads vectors is taken: evenly spaced ones."""
 
@@ -152,8 +151,7 @@ class Sources:
         horizons = taste.horizons if taste.horizons is not None else taste.centroids[:0]
         fresh = taste.centroids[:0] if taste.fresh is None else taste.fresh[None]
         targets = np.vstack([taste.centroids, fresh, taste.ahead, horizons])
-        # Of many rows all are multiplied: gathering them costs more.
-        whole = len(rows) > self._catalog.size * _GATHERED_SHARE
+        whole = len(rows) > self._catalog.size * GATHERED_SHARE
         read, asked = (slice(0, self._catalog.size), rows) if whole else (rows, slice(None))
         cosines = np.hstack([products(self._vectors[read], targets)[:, asked], products(foreign, targets)])
         liked, now, ahead, past = np.split(cosines, np.cumsum([len(taste.centroids), len(fresh), len(taste.ahead)]))
