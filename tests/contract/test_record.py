@@ -31,7 +31,7 @@ from penchant_pipelines.profiles import Profiles
 from penchant_pipelines.reader import NOTHING
 from penchant_pipelines.recommend.history import read_history
 from penchant_pipelines.record import Record, Writer, nothing, rows, schema
-from penchant_pipelines.record.commit import Captured, Commit
+from penchant_pipelines.record.commit import Captured, Commit, Steered
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.reading import Reading
 from penchant_pipelines.record.record import FILE
@@ -653,25 +653,30 @@ async def test_there_is_nothing_to_take_back_while_late_signals_come_either(stor
 
 
 async def test_the_answer_to_a_word_taken_back_tells_of_it_though_it_is_gone(store: Store) -> None:
-    # A signal from the future makes each later word a matter of a replay.
-    for day in (1.0, 9.0):
-        await store.capture(post(f"p{day}", topic=0, day=day))
-        for steering in (Steering(muted=True), Steering()):
-            told = await store.writer.submit(
-                partial(
-                    Ledger.steer,
-                    user_id="ann",
-                    time=5 * DAY,
-                    steering=steering,
-                    interest_id="",
-                    topic="about 3",
-                    reading=reading(3),
-                )
-            )
-            assert int(np.argmax(told.interest.vector)) == 3
-            assert (told.interest.steering, told.interest.weight) == (steering, 0)
-            assert told.interest in told.view.interests
-        assert [interest.signal_count for interest in store.stored().interests] == [1 if day == 1 else 2]
+    muted, nothing_said = Steering(muted=True), Steering()
+    # The last two come late, which makes the words beside them a matter of a replay.
+    for day, steering in ((8, muted), (9, nothing_said), (2, muted), (1, nothing_said)):
+
+        def work(ledger: Ledger, day: int = day, steering: Steering = steering) -> Callable[[], Steered]:
+            store.capturing([post(f"p{day}", topic=0, day=day)])(ledger)
+            return ledger.steer("ann", 5 * DAY, steering, "", "about 3", reading(3))
+
+        told = await store.writer.submit(work)
+        assert int(np.argmax(told.interest.vector)) == 3
+        assert (told.interest.steering, told.interest.weight) == (steering, 0)
+        assert told.interest in told.view.interests
+        assert (len(store.stored().interests) == 1) is (steering is nothing_said)
+    assert store.true()
+
+
+async def test_a_word_comes_after_signals_of_a_clock_that_runs_ahead(store: Store) -> None:
+    captured = await store.capture(post("p"), post("q", day=2))
+    interest = captured.view.interests[0].id
+    less = Steering(bias=-1.0)
+    told = await store.writer.submit(lambda ledger: ledger.steer("ann", DAY // 2, less, interest, "", Reading()))
+    assert told.interest.id == interest
+    for space in (1, 2):
+        assert [(i.id, i.steering) for i in store.stored(space=space).interests] == [(interest, less)]
     assert store.true()
 
 

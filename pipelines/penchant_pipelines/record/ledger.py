@@ -172,6 +172,7 @@ class Ledger:
     ) -> Callable[[], Steered]:
         """Record the user's word about an interest (by id) or a topic (by its reading, and the id it may mean).
 
+        It is said at `time` (µs), or right after all else of the user's where clocks ran ahead: it is about that.
         `elsewhere` is where `carried` puts a word about an interest in other spaces; one that it lacks is looked for
         here, which holds up all who write for as long as a replay takes. Raises NotFound for an interest that is not
         there, and where there is nothing of a topic to take back.
@@ -179,6 +180,7 @@ class Ledger:
         taken_back = steering == Steering()
         by_id = not topic
         state = self.users.get(user_id, create=not by_id and not taken_back)
+        time = max(time, state.latest[0] + 1)
         serving = self._serving(user_id)
         if taken_back:
             self.users.freshen(state)  # to find what is meant among what came late, too
@@ -224,9 +226,7 @@ class Ledger:
         )
         self.users.touch(state)
         state.version += 1
-        position = (time, event.id)
-        if position < state.latest:
-            state.stale = True
+        state.latest = (time, event.id)
         steered: Interest | None = None
         if not state.stale:
             for space in self.users.with_profiles():
@@ -234,7 +234,6 @@ class Ledger:
                 if there is not None:
                     hit = space.blender.steer(state.profiles[space.key], replace(event, vector=there))
                     steered = hit if space.key == serving.key else steered
-        state.latest = max(state.latest, position)
 
         def finish() -> Steered:
             whole, blender = self.users.view(state), serving.blender
