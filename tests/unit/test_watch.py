@@ -96,6 +96,15 @@ async def test_what_was_queued_of_an_erased_user_is_told_to_nobody() -> None:
     assert await drained(watcher) == [change("b", 1), change("a", 0), change("a", 1)]
 
 
+async def test_a_slow_listener_hears_of_an_erasure_though_its_user_came_back() -> None:
+    watcher = Watcher(frozenset())
+    watcher.told("a", 5)
+    sent = [change("a", 0), change("a", 1), change("a", 2)]
+    for one in sent + [change("b", version) for version in range(1, Watcher.LIMIT + 1)]:
+        watcher.offer(one)
+    assert [c for c in await drained(watcher) if c.user_id == "a"] == [sent[0], sent[2]]
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.booleans()), max_size=80), st.integers(1, 6))
 async def test_nothing_newest_is_ever_lost(steps: Iterable[tuple[str, bool]], limit: int) -> None:
