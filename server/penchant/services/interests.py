@@ -140,15 +140,22 @@ class InterestService(pb_grpc.InterestServiceServicer):
                         yield pb.WatchProfilesResponse(profile=_nobody(change.user_id, space))
                         continue
                     packed = change.profiles.get(space.key)
-                    if packed is None:
-                        continue  # committed before this space kept profiles
-                    view = space.profiles.of_packed(packed)
+                    if packed is not None:
+                        version, signal_count = change.version, change.signal_count
+                        view = space.profiles.of_packed(packed)
+                    else:
+                        # Committed before this space kept profiles: told as it stands by now.
+                        stored = await asyncio.to_thread(space.profiles.find, change.user_id)
+                        if stored is None:
+                            continue  # whose end comes next
+                        watcher.told(change.user_id, stored.version)
+                        version, signal_count, view = stored.version, stored.signal_count, stored.view
                     if request.drift_only and not view.drift.detected:
                         continue
                     profile = convert.from_profile(
                         change.user_id,
-                        change.version,
-                        change.signal_count,
+                        version,
+                        signal_count,
                         view,
                         await space.labels(view),
                         space.space_id,
