@@ -871,6 +871,16 @@ async def test_a_guest_id_that_came_back_is_erased_with_what_was_known_of_its_me
         await store.writer.submit(lambda ledger: ledger.merge("guest", "ann"))
 
 
+async def test_no_receipt_speaks_for_who_came_back_and_was_merged(store: Store) -> None:
+    await store.capture(post("p", user="guest"))
+    receipt = await store.writer.submit(lambda ledger: ledger.erase("guest", 9))
+    assert await store.writer.submit(lambda ledger: ledger.erase("guest", 10)) == receipt
+    await store.capture(post("q", user="guest"))
+    await store.writer.submit(lambda ledger: ledger.merge("guest", "ann"))
+    with pytest.raises(NotFound):
+        await store.writer.submit(lambda ledger: ledger.erase("guest", 11))
+
+
 async def test_a_resend_of_what_was_erased_meanwhile_is_sent_once_more(store: Store) -> None:
     await store.capture(post("p"))
     # It was known when it came, so that nobody read its text; by now its author is erased.

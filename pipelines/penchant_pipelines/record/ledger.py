@@ -291,7 +291,10 @@ class Ledger:
         return self.users.view(state), state.version, state.signal_count, self._serving(state.user_id).space_id
 
     def erase(self, user_id: str, time: int) -> Callable[[], Receipt]:
-        """Erase a user. A repeated call gives the same receipt."""
+        """Erase a user. A repeated call gives the same receipt.
+
+        Raises NotFound for an id that was never erased, or was merged into another's since.
+        """
         proof = hmac.new(self._secret, user_id.encode(), "sha256").hexdigest()
         state = self.users.find(user_id)
         table = schema.receipts
@@ -299,7 +302,8 @@ class Ledger:
             row = self.connection.execute(
                 sa.select(table).where(table.c.user_digest == proof).order_by(table.c.time.desc())
             ).first()
-            if row is None:
+            merged = sa.select(schema.merges.c.into_key).where(schema.merges.c.from_user_id == user_id)
+            if row is None or self.connection.execute(merged).first() is not None:
                 raise NotFound("user", user_id)
             again = Receipt(row.id, row.signals_deleted, row.vectors_deleted)
             return lambda: again
