@@ -396,6 +396,28 @@ async def test_what_is_exported_after_a_merge_is_known_again(store: Store) -> No
         await store.capture(post("s", user="mei"))
 
 
+async def test_what_was_exported_between_merges_is_known_after_them(store: Store) -> None:
+    await store.capture(post("p", user="guest"), post("q", user="ann"))
+    await store.writer.submit(lambda ledger: ledger.merge("guest", "ann"))
+    exported = store.profiles.signals("ann", None, 10)
+    for source, target in (("ann", "mei"), ("mei", "guest")):
+        await store.writer.submit(partial(Ledger.merge, from_user_id=source, into_user_id=target))
+        for signal in exported:
+            assert (await store.capture(signal)).duplicate
+    # So is what is sent again under an id that has become another's.
+    await store.capture(post("r", user="ann"))
+    await store.writer.submit(lambda ledger: ledger.merge("ann", "bob"))
+    assert (await store.capture(post("q", user="ann"))).duplicate
+
+
+async def test_a_negative_zero_is_known_again_as_the_zero_that_is_kept(store: Store) -> None:
+    rated = Signal("p", "ann", Post("about 0", rating=-0.0), DAY)
+    seen = Signal("q", "ann", Behavior("film", Action.VIEW, value=-0.0), DAY)
+    await store.capture(rated, seen)
+    for signal in (rated, seen, *store.profiles.signals("ann", None, 10)):
+        assert (await store.capture(signal)).duplicate
+
+
 async def test_a_merge_there_and_back_leaves_a_user_with_no_merged_id_of_its_own(store: Store) -> None:
     await store.capture(post("p", user="guest"), post("q", user="mei"), post("r", user="tab"))
     for source, target in (("tab", "mei"), ("mei", "guest"), ("guest", "mei")):
