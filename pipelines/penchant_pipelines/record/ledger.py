@@ -343,10 +343,14 @@ class Ledger:
     # -- items -----------------------------------------------------------------------------------------------
 
     def upsert_items(self, batch: Sequence[tuple[Item, Reading]]) -> Callable[[], None]:
-        """Write items, each as it came last; signals that waited for one of them get their vectors."""
+        """Write items, each as it came last; signals that waited for one of them get their vectors.
+
+        So do those that have none in a space that was filled while their item was away.
+        """
         table = schema.items
         latest = {item.id: (item, reading) for item, reading in batch}
         waiting = self._waiting_signals(list(latest))
+        unread = self._unread_signals(list(latest))
         for item, reading in latest.values():
             values = rows.item_values(item, reading.language, reading.terms, reading.words)
             statement = insert(table).values(values)
@@ -357,10 +361,13 @@ class Ledger:
             self._outbox[ITEM, item.id] = None
             self._commit.upserted.append((item, reading.language, vectors, reading.words))
             self._commit.deleted_items.pop(item.id, None)
-            if item.id in waiting:
+            if item.id in waiting or item.id in unread:
                 self._commit.recount.add(item.id)
             for row in waiting.get(item.id, []):
                 self._complete(row, reading)
+            for row in unread.get(item.id, []):
+                self._put_signal_vector(row.seq, row.space, vectors[row.space])
+                self._outdate(row.user_id)
         return nothing
 
     def embed_item(self, space: int, item_id: str, vector: Vector) -> None:
@@ -399,6 +406,28 @@ class Ledger:
                 found.setdefault(row.item_id, []).append(row)
         return found
 
+    def _unread_signals(self, item_ids: list[str]) -> dict[str, list[sa.Row[*tuple[Any, ...]]]]:
+        """Number, user and space of signals that have no vector there, by item, of those items that come back."""
+        signals, held = schema.signals, schema.signal_vectors
+        kept = [space.key for space in self._spaces]
+        found: dict[str, list[sa.Row[*tuple[Any, ...]]]] = {}
+        for start in range(0, len(item_ids), 500):
+            ids = set(item_ids[start : start + 500])
+            # An item that is there has been read by all that name it; most that come are.
+            ids.difference_update(
+                self.connection.execute(sa.select(schema.items.c.id).where(schema.items.c.id.in_(ids))).scalars()
+            )
+            query = (
+                sa.select(signals.c.seq, signals.c.item_id, schema.users.c.user_id, held.c.space)
+                .join(schema.users, schema.users.c.key == signals.c.user_key)
+                .join(held, held.c.seq == signals.c.seq)
+                .where(signals.c.item_id.in_(ids), sa.not_(signals.c.awaits_item))
+                .where(held.c.space.in_(kept), held.c.vector.is_(None))
+            )
+            for row in self.connection.execute(query):
+                found.setdefault(row.item_id, []).append(row)
+        return found
+
     def _complete(self, row: sa.Row[Any], item: Reading) -> None:
         """Join a signal that waited with its item, in each space that knows the signal already."""
         table = schema.signal_vectors
@@ -407,17 +436,22 @@ class Ledger:
         reading = joined(Reading(own, row.language, rows.to_evidence(row).terms), item)
         for held in mine:
             if held.space in item.vectors:
-                self.connection.execute(
-                    table.update()
-                    .where(table.c.seq == row.seq, table.c.space == held.space)
-                    .values(vector=reading.vectors[held.space].tobytes())
-                )
+                self._put_signal_vector(row.seq, held.space, reading.vectors[held.space])
         self.connection.execute(
             schema.signals.update()
             .where(schema.signals.c.seq == row.seq)
             .values(terms=rows.to_json(list(reading.terms)), language=reading.language, awaits_item=False)
         )
-        state = self.users.get(row.user_id)
+        self._outdate(row.user_id)
+
+    def _put_signal_vector(self, seq: int, space: int, vector: Vector) -> None:
+        table = schema.signal_vectors
+        there = (table.c.seq == seq) & (table.c.space == space)
+        self.connection.execute(table.update().where(there).values(vector=vector.tobytes()))
+
+    def _outdate(self, user_id: str) -> None:
+        """Have a user's profiles made anew at the flush."""
+        state = self.users.get(user_id)
         self.users.touch(state)
         state.stale = True
         state.version += 1
