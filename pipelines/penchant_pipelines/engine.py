@@ -236,7 +236,7 @@ class Engine:
             document = Document(document.text, document.language, terms)
             interest_id = await self._shown_as(user_id, topic.strip(), steering)
         about_interest = interest_id and not topic
-        elsewhere = await asyncio.to_thread(self._elsewhere, user_id, interest_id, now()) if about_interest else {}
+        elsewhere = await asyncio.to_thread(self._elsewhere, user_id, interest_id) if about_interest else {}
         return await self._capture.write(
             [document],
             lambda ledger, readings: ledger.steer(user_id, now(), steering, interest_id, topic, readings[0], elsewhere),
@@ -250,7 +250,7 @@ class Engine:
                 return ""
             return shown_as(stored.view.interests, await space.labels(stored.view), topic, steering.for_more)
 
-    def _elsewhere(self, user_id: str, interest_id: str, time: int) -> dict[int, Vector | None]:
+    def _elsewhere(self, user_id: str, interest_id: str) -> dict[int, Vector | None]:
         """Where an interest lies in the spaces that don't serve its user, by space; blocks for a replay each."""
         serving = self.adapters.serving
         here = serving.of(user_id)
@@ -259,7 +259,8 @@ class Engine:
         found = next((each for each in stored.view.interests if each.id == interest_id), None) if stored else None
         if stored is None or found is None:
             return {}
-        event = SteeringEvent("", time, found.vector, Steering(), interest_id=interest_id)
+        # The profile reads as of now, or of its newest signal where that is ahead: the word comes after both.
+        event = SteeringEvent("", stored.view.as_of + 1, found.vector, Steering(), interest_id=interest_id)
         with self.record.read() as connection:
             return {
                 space.key: carried(connection, here.key, here.blender, space.key, stored.key, event) for space in others

@@ -14,7 +14,7 @@ class Watcher:
     """One listener's queue. A slow listener gets the newest state of each user instead of every step."""
 
     LIMIT = 1000
-    """Changes that are queued one by one; beyond, only the newest of each user is kept."""
+    """Changes that are queued one by one; beyond, only each user's newest is kept, and an end that came before it."""
 
     def __init__(self, user_ids: frozenset[str]) -> None:
         self._user_ids = user_ids
@@ -32,9 +32,14 @@ class Watcher:
             for key in [key for key in self._changes if key[0] == change.user_id]:
                 del self._changes[key]
         if len(self._changes) >= self._most:
-            # Fall back to one entry a user: nothing newest is lost and memory stays bounded by the users.
+            # Fall back to the newest of each user: none of that is lost and memory stays bounded by the users.
+            # Who came back is not told of without the end before: their versions begin anew.
             newest = {queued.user_id: queued for queued in self._changes.values()}
-            self._changes = OrderedDict(((c.user_id, c.version), c) for c in newest.values())
+            self._changes = OrderedDict(
+                (key, queued)
+                for key, queued in self._changes.items()
+                if not queued.version or queued is newest[queued.user_id]
+            )
             # Twice the users until the next time: done at every change it would stall the event loop.
             self._most = max(self.LIMIT, 2 * len(self._changes))
         self._changes[change.user_id, change.version] = change

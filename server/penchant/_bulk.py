@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -47,7 +47,7 @@ _OVERHEAD_BYTES = 16
 
 _POSITION = re.compile(r"\b(?:signals|items)\[\d+\]\.?")
 
-Element = TypeVar("Element", bound=Message)
+Element = TypeVar("Element", bound=Signal | Item)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +140,7 @@ class Batch(Generic[Element]):
         self.answers: dict[int, CaptureResponse] = {}
         self.errors: dict[int, PenchantError] = {}
         self._build = build
+        self._ids = {element.id for element in elements}
         self._attempt = 0
         self._give_up = time.monotonic() + _PATIENCE_SECONDS
         self._waiting: list[int] = []
@@ -151,6 +152,10 @@ class Batch(Generic[Element]):
                     type(element).DESCRIPTOR.name.lower(),
                     f"takes {element.ByteSize()} bytes, the server takes {limits.max_bytes}; shorten it",
                 )
+
+    def meets(self, other: Batch[Element]) -> bool:
+        """True where the two share an id: of what is sent twice, the server must see the first one first."""
+        return not self._ids.isdisjoint(other._ids)
 
     def done(self) -> bool:
         """True when nothing is left to send."""
@@ -225,6 +230,14 @@ class Batcher(Generic[Element]):
         self._build = build
         self._elements: list[Element] = []
         self._bytes = 0
+
+    def batches(self, elements: Iterable[Element]) -> Iterator[Batch[Element]]:
+        """Gather all of these, in order."""
+        for element in elements:
+            if batch := self.add(element):
+                yield batch
+        if batch := self.rest():
+            yield batch
 
     def add(self, element: Element) -> Batch[Element] | None:
         """Add an element. Returns the batch before it, where that is now full."""

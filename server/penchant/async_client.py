@@ -239,23 +239,29 @@ class AsyncClient:
         self, batcher: _bulk.Batcher[_bulk.Element], elements: AsyncIterator[_bulk.Element]
     ) -> AsyncGenerator[_bulk.Batch[_bulk.Element]]:
         """Send elements in batches, a few under way at once. Yields each batch when done, in order."""
-        flying: deque[asyncio.Task[_bulk.Batch[_bulk.Element]]] = deque()
-        try:
-            async for element in elements:
-                if batch := batcher.add(element):
-                    flying.append(asyncio.create_task(self._send_batch(batch)))
-                    if len(flying) == _bulk.IN_FLIGHT:
-                        yield await flying.popleft()
-            if batch := batcher.rest():
-                flying.append(asyncio.create_task(self._send_batch(batch)))
-            while flying:
-                yield await flying.popleft()
-        finally:
-            for task in flying:
-                task.cancel()
-            await asyncio.gather(*flying, return_exceptions=True)
+        flying: deque[tuple[_bulk.Batch[_bulk.Element], asyncio.Task[None]]] = deque()
 
-    async def _send_batch(self, batch: _bulk.Batch[_bulk.Element]) -> _bulk.Batch[_bulk.Element]:
+        async def finish() -> _bulk.Batch[_bulk.Element]:
+            batch, task = flying.popleft()
+            await task
+            return batch
+
+        try:
+            async for batch in _batches(batcher, elements):
+                while any(batch.meets(earlier) for earlier, _ in flying):
+                    yield await finish()
+                flying.append((batch, asyncio.create_task(self._send_batch(batch))))
+                if len(flying) == _bulk.IN_FLIGHT:
+                    yield await finish()
+            while flying:
+                yield await finish()
+        finally:
+            tasks = [task for _, task in flying]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _send_batch(self, batch: _bulk.Batch[_bulk.Element]) -> None:
         while not batch.done():
             request = batch.request()
             call = self._rpc(BY_REQUEST[type(request)])
@@ -265,7 +271,6 @@ class AsyncClient:
                 pause = batch.refused(_reason(error))
             if not batch.done():
                 await asyncio.sleep(pause)
-        return batch
 
 
 def _reason(error: BaseException) -> PenchantError:
@@ -276,6 +281,16 @@ def _reason(error: BaseException) -> PenchantError:
     if task is None or task.cancelling():
         raise error
     return CancelledError("the call was given up: its connection was closed")
+
+
+async def _batches(
+    batcher: _bulk.Batcher[_bulk.Element], elements: AsyncIterator[_bulk.Element]
+) -> AsyncIterator[_bulk.Batch[_bulk.Element]]:
+    async for element in elements:
+        if batch := batcher.add(element):
+            yield batch
+    if batch := batcher.rest():
+        yield batch
 
 
 async def _each(elements: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:

@@ -234,13 +234,12 @@ class Client:
         """Send elements in batches, a few under way at once. Yields each batch when done, in order."""
         flying: deque[tuple[_bulk.Batch[_bulk.Element], Any]] = deque()
         try:
-            for element in elements:
-                if batch := batcher.add(element):
-                    flying.append((batch, self._start(batch)))
-                    if len(flying) == _bulk.IN_FLIGHT:
-                        yield self._finish(*flying.popleft())
-            if batch := batcher.rest():
+            for batch in batcher.batches(elements):
+                while any(batch.meets(earlier) for earlier, _ in flying):
+                    yield self._finish(*flying.popleft())
                 flying.append((batch, self._start(batch)))
+                if len(flying) == _bulk.IN_FLIGHT:
+                    yield self._finish(*flying.popleft())
             while flying:
                 yield self._finish(*flying.popleft())
         finally:

@@ -31,7 +31,7 @@ from penchant_pipelines.profiles import Profiles
 from penchant_pipelines.reader import NOTHING
 from penchant_pipelines.recommend.history import read_history
 from penchant_pipelines.record import Record, Writer, nothing, rows, schema
-from penchant_pipelines.record.commit import Captured, Commit
+from penchant_pipelines.record.commit import Captured, Commit, Steered
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.reading import Reading
 from penchant_pipelines.record.record import FILE
@@ -396,6 +396,28 @@ async def test_what_is_exported_after_a_merge_is_known_again(store: Store) -> No
         await store.capture(post("s", user="mei"))
 
 
+async def test_what_was_exported_between_merges_is_known_after_them(store: Store) -> None:
+    await store.capture(post("p", user="guest"), post("q", user="ann"))
+    await store.writer.submit(lambda ledger: ledger.merge("guest", "ann"))
+    exported = store.profiles.signals("ann", None, 10)
+    for source, target in (("ann", "mei"), ("mei", "guest")):
+        await store.writer.submit(partial(Ledger.merge, from_user_id=source, into_user_id=target))
+        for signal in exported:
+            assert (await store.capture(signal)).duplicate
+    # So is what is sent again under an id that has become another's.
+    await store.capture(post("r", user="ann"))
+    await store.writer.submit(lambda ledger: ledger.merge("ann", "bob"))
+    assert (await store.capture(post("q", user="ann"))).duplicate
+
+
+async def test_a_negative_zero_is_known_again_as_the_zero_that_is_kept(store: Store) -> None:
+    rated = Signal("p", "ann", Post("about 0", rating=-0.0), DAY)
+    seen = Signal("q", "ann", Behavior("film", Action.VIEW, value=-0.0), DAY)
+    await store.capture(rated, seen)
+    for signal in (rated, seen, *store.profiles.signals("ann", None, 10)):
+        assert (await store.capture(signal)).duplicate
+
+
 async def test_a_merge_there_and_back_leaves_a_user_with_no_merged_id_of_its_own(store: Store) -> None:
     await store.capture(post("p", user="guest"), post("q", user="mei"), post("r", user="tab"))
     for source, target in (("tab", "mei"), ("mei", "guest"), ("guest", "mei")):
@@ -653,25 +675,30 @@ async def test_there_is_nothing_to_take_back_while_late_signals_come_either(stor
 
 
 async def test_the_answer_to_a_word_taken_back_tells_of_it_though_it_is_gone(store: Store) -> None:
-    # A signal from the future makes each later word a matter of a replay.
-    for day in (1.0, 9.0):
-        await store.capture(post(f"p{day}", topic=0, day=day))
-        for steering in (Steering(muted=True), Steering()):
-            told = await store.writer.submit(
-                partial(
-                    Ledger.steer,
-                    user_id="ann",
-                    time=5 * DAY,
-                    steering=steering,
-                    interest_id="",
-                    topic="about 3",
-                    reading=reading(3),
-                )
-            )
-            assert int(np.argmax(told.interest.vector)) == 3
-            assert (told.interest.steering, told.interest.weight) == (steering, 0)
-            assert told.interest in told.view.interests
-        assert [interest.signal_count for interest in store.stored().interests] == [1 if day == 1 else 2]
+    muted, nothing_said = Steering(muted=True), Steering()
+    # The last two come late, which makes the words beside them a matter of a replay.
+    for day, steering in ((8, muted), (9, nothing_said), (2, muted), (1, nothing_said)):
+
+        def work(ledger: Ledger, day: int = day, steering: Steering = steering) -> Callable[[], Steered]:
+            store.capturing([post(f"p{day}", topic=0, day=day)])(ledger)
+            return ledger.steer("ann", 5 * DAY, steering, "", "about 3", reading(3))
+
+        told = await store.writer.submit(work)
+        assert int(np.argmax(told.interest.vector)) == 3
+        assert (told.interest.steering, told.interest.weight) == (steering, 0)
+        assert told.interest in told.view.interests
+        assert (len(store.stored().interests) == 1) is (steering is nothing_said)
+    assert store.true()
+
+
+async def test_a_word_comes_after_signals_of_a_clock_that_runs_ahead(store: Store) -> None:
+    captured = await store.capture(post("p"), post("q", day=2))
+    interest = captured.view.interests[0].id
+    less = Steering(bias=-1.0)
+    told = await store.writer.submit(lambda ledger: ledger.steer("ann", DAY // 2, less, interest, "", Reading()))
+    assert told.interest.id == interest
+    for space in (1, 2):
+        assert [(i.id, i.steering) for i in store.stored(space=space).interests] == [(interest, less)]
     assert store.true()
 
 
@@ -864,6 +891,16 @@ async def test_a_guest_id_that_came_back_is_erased_with_what_was_known_of_its_me
     assert store.profiles.get("ann").signal_count == 1
     with pytest.raises(NotFound):
         await store.writer.submit(lambda ledger: ledger.merge("guest", "ann"))
+
+
+async def test_no_receipt_speaks_for_who_came_back_and_was_merged(store: Store) -> None:
+    await store.capture(post("p", user="guest"))
+    receipt = await store.writer.submit(lambda ledger: ledger.erase("guest", 9))
+    assert await store.writer.submit(lambda ledger: ledger.erase("guest", 10)) == receipt
+    await store.capture(post("q", user="guest"))
+    await store.writer.submit(lambda ledger: ledger.merge("guest", "ann"))
+    with pytest.raises(NotFound):
+        await store.writer.submit(lambda ledger: ledger.erase("guest", 11))
 
 
 async def test_a_resend_of_what_was_erased_meanwhile_is_sent_once_more(store: Store) -> None:

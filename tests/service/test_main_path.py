@@ -32,6 +32,8 @@ from penchant.v1.interest_service_pb2 import (
 from penchant.v1.recommendation_service_pb2 import Candidate
 from penchant.v1.signal_pb2 import ACTION_DISLIKE, ACTION_LIKE, ACTION_UNDO, ACTION_VIEW, Behavior, Post, Signal
 from penchant_pipelines.profiles import Profiles, Stored
+from penchant_pipelines.record import users
+from penchant_pipelines.record.commit import Change
 
 DAY_0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -615,6 +617,20 @@ async def test_who_begins_to_watch_amid_changes_is_told_no_older_state_after_a_n
             assert (await first).version == 2
         await server.client.capture(user_id="u", text="Sourdough bread")
         assert (await anext(profiles)).version == 3
+
+
+async def test_what_was_committed_before_a_space_kept_profiles_is_told_of_as_it_stands(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with aclosing(server.client.watch(["u"])) as profiles, asyncio.timeout(20):
+        assert (await anext(profiles)).version == 0
+        monkeypatch.setattr(
+            users, "Change", lambda user_id, version, signal_count, _: Change(user_id, version, signal_count, {})
+        )
+        for version in (1, 2):
+            await server.client.capture(user_id="u", text="I love hiking")
+            told = await anext(profiles)
+            assert (told.version, told.signal_count, len(told.interests)) == (version, version, 1)
 
 
 HIKES = [

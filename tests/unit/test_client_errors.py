@@ -28,6 +28,7 @@ from penchant.exceptions import (
     from_status,
 )
 from penchant.v1.admin_service_pb2 import JOB_STATE_RUNNING, JOB_STATE_SUCCEEDED, GetServerInfoResponse, Job
+from penchant.v1.catalog_service_pb2 import Item, UpsertItemsRequest, UpsertItemsResponse
 from penchant.v1.interest_service_pb2 import (
     BatchCaptureRequest,
     BatchCaptureResponse,
@@ -298,6 +299,29 @@ async def test_many_are_sent_by_who_may_not_ask_for_limits_with_time_for_each_an
     for first, again in zip(came[::2], came[1::2], strict=True):
         assert again[0] - first[0] >= 0.3
     assert [left for _, left in came] == pytest.approx([15] * 4, abs=1)
+
+
+async def test_no_batch_is_under_way_beside_an_earlier_one_that_holds_one_of_its_ids() -> None:
+    begun: list[list[str]] = []
+    under_way: list[set[str]] = []
+
+    async def info(request: Message, context: Any) -> GetServerInfoResponse:
+        return GetServerInfoResponse(max_batch_size=2)
+
+    async def upsert(request: UpsertItemsRequest, context: Any) -> UpsertItemsResponse:
+        ids = {item.id for item in request.items}
+        begun.append([item.title for item in request.items])
+        assert all(ids.isdisjoint(other) for other in under_way)
+        under_way.append(ids)
+        await asyncio.sleep(0.1)
+        under_way.remove(ids)
+        return UpsertItemsResponse(upserted_count=len(ids))
+
+    items = [Item(id=title[0], title=title) for title in ("a1", "b1", "c1", "b2", "d1", "c2", "b3")]
+    async with server_of(GetServerInfo=info, UpsertItems=upsert) as address:
+        for results in await of_either(address, lambda client: client.upsert_many(items)):
+            assert [(result.item.title, result.error) for result in results] == [(item.title, None) for item in items]
+    assert begun == [["a1", "b1"], ["c1", "b2"], ["d1", "c2"], ["b3"]] * 2
 
 
 async def test_no_more_is_read_than_is_under_way_and_who_stops_takes_back_what_is() -> None:

@@ -103,6 +103,32 @@ async def test_what_goes_while_it_is_encoded_holds_nothing_up(live: Live) -> Non
     assert check_whole(live, space) == {"film"}
 
 
+async def test_what_was_done_with_an_item_counts_in_a_space_that_was_filled_while_it_was_away(live: Live) -> None:
+    film = Item("film", title="film")
+    await live.upsert(film)
+    await live.act(Action.LIKE)
+    await live.write(axis(1))
+    await live.delete()
+    space = Further()
+    await fill(live, space)
+    back = Reading({SPACE: axis(3), OTHER: axis(2)}, "en")
+    await live.writer.submit(lambda ledger: ledger.upsert_items([(film, back)]))
+    assert check_whole(live, space) == {"film"}
+    held = schema.signal_vectors
+    with live.record.read() as connection:
+        kept = sa.select(held.c.space, held.c.vector).order_by(held.c.space, held.c.seq)
+        vectors = [(row.space, np.frombuffer(row.vector, np.float32)) for row in connection.execute(kept)]
+    # The post has its own words in the further space; in the first both are as they were taken.
+    between = (axis(0) + axis(1)) / np.sqrt(2)
+    wanted = [(SPACE, axis(0)), (SPACE, between), (OTHER, axis(2)), (OTHER, axis(len("words")))]
+    for (key, vector), (wanted_key, direction) in zip(vectors, wanted, strict=True):
+        assert key == wanted_key
+        np.testing.assert_allclose(vector, direction, atol=1e-6)
+    # Sent once more, it changes nothing.
+    await live.writer.submit(lambda ledger: ledger.upsert_items([(film, back)]))
+    assert not live.commits[-1].changes
+
+
 async def test_profiles_from_before_an_interruption_are_made_anew(live: Live) -> None:
     await live.upsert(Item("film", title="film"))
     await live.act(Action.LIKE)

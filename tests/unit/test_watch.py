@@ -1,11 +1,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import aclosing, contextmanager
+from types import SimpleNamespace
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penchant.interceptors import Drain
+from penchant.services.interests import InterestService
+from penchant.v1.interest_service_pb2 import WatchProfilesRequest
 from penchant_pipelines.record.commit import Change
 from penchant_pipelines.watch import Watcher, Watchers
 
@@ -96,6 +102,15 @@ async def test_what_was_queued_of_an_erased_user_is_told_to_nobody() -> None:
     assert await drained(watcher) == [change("b", 1), change("a", 0), change("a", 1)]
 
 
+async def test_a_slow_listener_hears_of_an_erasure_though_its_user_came_back() -> None:
+    watcher = Watcher(frozenset())
+    watcher.told("a", 5)
+    sent = [change("a", 0), change("a", 1), change("a", 2)]
+    for one in sent + [change("b", version) for version in range(1, Watcher.LIMIT + 1)]:
+        watcher.offer(one)
+    assert [c for c in await drained(watcher) if c.user_id == "a"] == [sent[0], sent[2]]
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.booleans()), max_size=80), st.integers(1, 6))
 async def test_nothing_newest_is_ever_lost(steps: Iterable[tuple[str, bool]], limit: int) -> None:
@@ -126,3 +141,23 @@ async def test_many_users_behind_one_slow_listener_cost_little() -> None:
     # Takes about 0.1 s; coalescing at every offer would take a minute.
     assert asyncio.get_running_loop().time() - start < 2
     assert len(await drained(watcher)) == 30_000
+
+
+async def test_no_space_is_in_use_while_a_watcher_reads() -> None:
+    in_use = [0]
+
+    @contextmanager
+    def serve(user_id: str) -> Iterator[SimpleNamespace]:
+        in_use[0] += 1
+        yield SimpleNamespace(space_id="space")
+        in_use[0] -= 1
+
+    engine: Any = SimpleNamespace(watchers=Watchers(), serve=serve, live=SimpleNamespace(space_id="space"))
+    unused: Any = None
+    service = InterestService(engine, unused, unused, unused, Drain())
+    stream: Any = service.WatchProfiles(WatchProfilesRequest(), unused)
+    async with aclosing(stream) as profiles:
+        await anext(profiles)
+        engine.watchers.publish([change("a", 0)])
+        assert (await anext(profiles)).profile.user_id == "a"
+        assert in_use == [0]

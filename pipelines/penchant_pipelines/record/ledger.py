@@ -172,6 +172,7 @@ class Ledger:
     ) -> Callable[[], Steered]:
         """Record the user's word about an interest (by id) or a topic (by its reading, and the id it may mean).
 
+        It is said at `time` (µs), or right after all else of the user's where clocks ran ahead: it is about that.
         `elsewhere` is where `carried` puts a word about an interest in other spaces; one that it lacks is looked for
         here, which holds up all who write for as long as a replay takes. Raises NotFound for an interest that is not
         there, and where there is nothing of a topic to take back.
@@ -179,6 +180,7 @@ class Ledger:
         taken_back = steering == Steering()
         by_id = not topic
         state = self.users.get(user_id, create=not by_id and not taken_back)
+        time = max(time, state.latest[0] + 1)
         serving = self._serving(user_id)
         if taken_back:
             self.users.freshen(state)  # to find what is meant among what came late, too
@@ -224,9 +226,7 @@ class Ledger:
         )
         self.users.touch(state)
         state.version += 1
-        position = (time, event.id)
-        if position < state.latest:
-            state.stale = True
+        state.latest = (time, event.id)
         steered: Interest | None = None
         if not state.stale:
             for space in self.users.with_profiles():
@@ -234,7 +234,6 @@ class Ledger:
                 if there is not None:
                     hit = space.blender.steer(state.profiles[space.key], replace(event, vector=there))
                     steered = hit if space.key == serving.key else steered
-        state.latest = max(state.latest, position)
 
         def finish() -> Steered:
             whole, blender = self.users.view(state), serving.blender
@@ -292,7 +291,10 @@ class Ledger:
         return self.users.view(state), state.version, state.signal_count, self._serving(state.user_id).space_id
 
     def erase(self, user_id: str, time: int) -> Callable[[], Receipt]:
-        """Erase a user. A repeated call gives the same receipt."""
+        """Erase a user. A repeated call gives the same receipt.
+
+        Raises NotFound for an id that was never erased, or was merged into another's since.
+        """
         proof = hmac.new(self._secret, user_id.encode(), "sha256").hexdigest()
         state = self.users.find(user_id)
         table = schema.receipts
@@ -300,7 +302,8 @@ class Ledger:
             row = self.connection.execute(
                 sa.select(table).where(table.c.user_digest == proof).order_by(table.c.time.desc())
             ).first()
-            if row is None:
+            merged = sa.select(schema.merges.c.into_key).where(schema.merges.c.from_user_id == user_id)
+            if row is None or self.connection.execute(merged).first() is not None:
                 raise NotFound("user", user_id)
             again = Receipt(row.id, row.signals_deleted, row.vectors_deleted)
             return lambda: again
@@ -340,10 +343,14 @@ class Ledger:
     # -- items -----------------------------------------------------------------------------------------------
 
     def upsert_items(self, batch: Sequence[tuple[Item, Reading]]) -> Callable[[], None]:
-        """Write items, each as it came last; signals that waited for one of them get their vectors."""
+        """Write items, each as it came last; signals that waited for one of them get their vectors.
+
+        So do those that have none in a space that was filled while their item was away.
+        """
         table = schema.items
         latest = {item.id: (item, reading) for item, reading in batch}
         waiting = self._waiting_signals(list(latest))
+        unread = self._unread_signals(list(latest))
         for item, reading in latest.values():
             values = rows.item_values(item, reading.language, reading.terms, reading.words)
             statement = insert(table).values(values)
@@ -354,10 +361,13 @@ class Ledger:
             self._outbox[ITEM, item.id] = None
             self._commit.upserted.append((item, reading.language, vectors, reading.words))
             self._commit.deleted_items.pop(item.id, None)
-            if item.id in waiting:
+            if item.id in waiting or item.id in unread:
                 self._commit.recount.add(item.id)
             for row in waiting.get(item.id, []):
                 self._complete(row, reading)
+            for row in unread.get(item.id, []):
+                self._put_signal_vector(row.seq, row.space, vectors[row.space])
+                self._outdate(row.user_id)
         return nothing
 
     def embed_item(self, space: int, item_id: str, vector: Vector) -> None:
@@ -396,6 +406,28 @@ class Ledger:
                 found.setdefault(row.item_id, []).append(row)
         return found
 
+    def _unread_signals(self, item_ids: list[str]) -> dict[str, list[sa.Row[*tuple[Any, ...]]]]:
+        """Number, user and space of signals that have no vector there, by item, of those items that come back."""
+        signals, held = schema.signals, schema.signal_vectors
+        kept = [space.key for space in self._spaces]
+        found: dict[str, list[sa.Row[*tuple[Any, ...]]]] = {}
+        for start in range(0, len(item_ids), 500):
+            ids = set(item_ids[start : start + 500])
+            # An item that is there has been read by all that name it; most that come are.
+            ids.difference_update(
+                self.connection.execute(sa.select(schema.items.c.id).where(schema.items.c.id.in_(ids))).scalars()
+            )
+            query = (
+                sa.select(signals.c.seq, signals.c.item_id, schema.users.c.user_id, held.c.space)
+                .join(schema.users, schema.users.c.key == signals.c.user_key)
+                .join(held, held.c.seq == signals.c.seq)
+                .where(signals.c.item_id.in_(ids), sa.not_(signals.c.awaits_item))
+                .where(held.c.space.in_(kept), held.c.vector.is_(None))
+            )
+            for row in self.connection.execute(query):
+                found.setdefault(row.item_id, []).append(row)
+        return found
+
     def _complete(self, row: sa.Row[Any], item: Reading) -> None:
         """Join a signal that waited with its item, in each space that knows the signal already."""
         table = schema.signal_vectors
@@ -404,17 +436,22 @@ class Ledger:
         reading = joined(Reading(own, row.language, rows.to_evidence(row).terms), item)
         for held in mine:
             if held.space in item.vectors:
-                self.connection.execute(
-                    table.update()
-                    .where(table.c.seq == row.seq, table.c.space == held.space)
-                    .values(vector=reading.vectors[held.space].tobytes())
-                )
+                self._put_signal_vector(row.seq, held.space, reading.vectors[held.space])
         self.connection.execute(
             schema.signals.update()
             .where(schema.signals.c.seq == row.seq)
             .values(terms=rows.to_json(list(reading.terms)), language=reading.language, awaits_item=False)
         )
-        state = self.users.get(row.user_id)
+        self._outdate(row.user_id)
+
+    def _put_signal_vector(self, seq: int, space: int, vector: Vector) -> None:
+        table = schema.signal_vectors
+        there = (table.c.seq == seq) & (table.c.space == space)
+        self.connection.execute(table.update().where(there).values(vector=vector.tobytes()))
+
+    def _outdate(self, user_id: str) -> None:
+        """Have a user's profiles made anew at the flush."""
+        state = self.users.get(user_id)
         self.users.touch(state)
         state.stale = True
         state.version += 1

@@ -62,13 +62,13 @@ def digest(signal: Signal) -> bytes:
     """Digest of a signal as it was sent: equal for a resend, different for other content of the same id."""
     evidence = signal.evidence
     if isinstance(evidence, Post):
-        content: list[Any] = ["post", evidence.text, evidence.language, evidence.item_id, evidence.rating]
+        content: list[Any] = ["post", evidence.text, evidence.language, evidence.item_id, _kept(evidence.rating)]
     else:
         content = [
             "behavior",
             evidence.item_id,
             int(evidence.action),
-            evidence.value,
+            _kept(evidence.value),
             evidence.attribution_token,
         ]
     whole = [signal.user_id, signal.time, content, dict(signal.context)]
@@ -76,11 +76,16 @@ def digest(signal: Signal) -> bytes:
     return hashlib.blake2b(to_json(whole).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
+def _kept(number: float | None) -> float | None:
+    """A number as SQLite gives it back: it knows no negative zero."""
+    return None if number is None else number + 0.0
+
+
 def user_of(connection: Connection, signal: Signal) -> str | None:
     """Whose a signal is in the record, None for one that is not there. Raises Conflict for other content of its id.
 
-    An export says what its sender may not have: the server's time, and the user's own id for one that was merged
-    into it. So each is as good as the other.
+    An export says what its sender may not have: the server's time, and another id of the user's where one was merged
+    into another. So each is as good as the other.
     """
     query = (
         sa.select(signals.c.digest, signals.c.time, users.c.key, users.c.user_id)
@@ -91,10 +96,10 @@ def user_of(connection: Connection, signal: Signal) -> str | None:
     if known is None:
         return None
     times = {None, known.time} if signal.time in (None, known.time) else {signal.time}
-    user_ids = {signal.user_id}
-    if signal.user_id == known.user_id:
-        merged = sa.select(merges.c.from_user_id).where(merges.c.into_key == known.key)
-        user_ids.update(connection.execute(merged).scalars())
+    merged = sa.select(merges.c.from_user_id).where(merges.c.into_key == known.key)
+    user_ids = {known.user_id, *connection.execute(merged).scalars()}
+    if signal.user_id not in user_ids:
+        user_ids = {signal.user_id}
     if all(
         known.digest != digest(replace(signal, user_id=user_id, time=time)) for user_id in user_ids for time in times
     ):

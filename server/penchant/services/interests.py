@@ -24,9 +24,10 @@ from penchant_pipelines.errors import InvalidInput, Overloaded, PenchantError
 from penchant_pipelines.interests.labels import Label
 from penchant_pipelines.model import Signal, now
 from penchant_pipelines.profiles import Stored
-from penchant_pipelines.record.commit import Captured
+from penchant_pipelines.record.commit import Captured, Change
 from penchant_pipelines.spaces.space import Space
 from penchant_pipelines.summaries import Summary
+from penchant_pipelines.watch import Watcher
 
 Context = grpc.aio.ServicerContext[Any, Any]
 STREAM_WINDOW = 256
@@ -135,26 +136,9 @@ class InterestService(pb_grpc.InterestServiceServicer):
                 yield pb.WatchProfilesResponse(profile=profile)
             while True:
                 change = await self.drain.unless_started(watcher.next())
-                with self.engine.serve(change.user_id) as space:
-                    if not change.version:
-                        yield pb.WatchProfilesResponse(profile=_nobody(change.user_id, space))
-                        continue
-                    packed = change.profiles.get(space.key)
-                    if packed is None:
-                        continue  # committed before this space kept profiles
-                    view = space.profiles.of_packed(packed)
-                    if request.drift_only and not view.drift.detected:
-                        continue
-                    profile = convert.from_profile(
-                        change.user_id,
-                        change.version,
-                        change.signal_count,
-                        view,
-                        await space.labels(view),
-                        space.space_id,
-                        await self.engine.summaries.find(change.user_id, space, view),
-                    )
-                yield pb.WatchProfilesResponse(profile=profile)
+                news = await self._news(watcher, change, request.drift_only)
+                if news is not None:
+                    yield pb.WatchProfilesResponse(profile=news)
 
     async def ExplainInterest(self, request: pb.ExplainInterestRequest, context: Context) -> pb.ExplainInterestResponse:
         """Tell which signals made an interest."""
@@ -226,6 +210,35 @@ class InterestService(pb_grpc.InterestServiceServicer):
         return pb.MergeUsersResponse(
             profile=convert.from_profile(request.into_user_id, version, signal_count, view, labels, space_id, None)
         )
+
+    async def _news(self, watcher: Watcher, change: Change, drift_only: bool) -> pb.Profile | None:
+        """What a watcher is told of a change; None for nothing."""
+        # Not around what waits for the watcher to read: a space that is in use can't be unloaded.
+        with self.engine.serve(change.user_id) as space:
+            if not change.version:
+                return _nobody(change.user_id, space)
+            packed = change.profiles.get(space.key)
+            if packed is not None:
+                version, signal_count = change.version, change.signal_count
+                view = space.profiles.of_packed(packed)
+            else:
+                # Committed before this space kept profiles: told as it stands by now.
+                stored = await asyncio.to_thread(space.profiles.find, change.user_id)
+                if stored is None:
+                    return None  # whose end comes next
+                watcher.told(change.user_id, stored.version)
+                version, signal_count, view = stored.version, stored.signal_count, stored.view
+            if drift_only and not view.drift.detected:
+                return None
+            return convert.from_profile(
+                change.user_id,
+                version,
+                signal_count,
+                view,
+                await space.labels(view),
+                space.space_id,
+                await self.engine.summaries.find(change.user_id, space, view),
+            )
 
     async def _capture_all(
         self, messages: Sequence[signal_pb2.Signal], prefixes: Sequence[str]
