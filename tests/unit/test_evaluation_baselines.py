@@ -8,14 +8,17 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from small_logs import like, read
+from torch import Tensor
 
+from penchant_pipelines.evaluation import baselines_sequences
 from penchant_pipelines.evaluation.baselines_neighbours import Als, EaseForAll, ItemNeighbours, UserNeighbours
 from penchant_pipelines.evaluation.baselines_sequences import SequenceBaseline
 from penchant_pipelines.evaluation.baselines_simple import Popularity, Random
 from penchant_pipelines.evaluation.baselines_vectors import Ewma, LastPost, MeanOfLast
 from penchant_pipelines.evaluation.baselines_words import Bm25, Svm, TfidfEwma, Trees
-from penchant_pipelines.evaluation.log import Log
+from penchant_pipelines.evaluation.log import Log, Past, places_by_user
 from penchant_pipelines.evaluation.methods import Method, Run, run
 from penchant_pipelines.evaluation.protocol import Phase, queries, replay
 from penchant_pipelines.metrics import ndcg
@@ -98,20 +101,36 @@ def test_a_network_learns_what_follows_what(method: Callable[[int], Method]) -> 
     assert found > 0.1
 
 
-@pytest.mark.slow
-def test_a_network_knows_what_is_popular() -> None:
+def test_networks_lose_nothing_by_knowing_what_is_popular(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some items are taken to far oftener than others, and there is nothing else to learn."""
+    monkeypatch.setattr(baselines_sequences, "NEGATIVES", 8)
     items = [Item(id=f"{number}", title=f"word{number * 7919 % 997}") for number in range(400)]
-    dice, weights = np.random.default_rng(5), 1 / np.arange(1, 401)
+    dice, chances = np.random.default_rng(5), 1 / np.arange(1, 401)
     signals = [
         like(f"u{user}", day + user / 1000, f"{number}")
         for user in range(80)
-        for day, number in enumerate(dice.choice(400, 12, replace=False, p=weights / weights.sum()))
+        for day, number in enumerate(dice.choice(400, 12, replace=False, p=chances / chances.sum()))
     ]
     log = read(items, signals)
-    popular, _ = figure(Popularity, log)
-    found, _ = figure(NETWORKS[0], log)
-    assert found > 0.7 * popular
+    past = Past(log, len(signals), places_by_user(log))
+    sequences = [past.liked(user) for user in range(80)]
+    frequency = baselines_sequences._frequency(past, sequences, np.ones(80))
+
+    class Told(baselines_sequences.Network):
+        scores: Tensor
+
+        def logits(self, found: Tensor, rows: Tensor) -> Tensor:
+            return self.scores[rows].expand(len(found), -1)
+
+    def loss(scores: Tensor) -> float:
+        network, method = Told(past.catalogue.vectors, "ids", "attention"), SequenceBaseline(0, "sasrec", "ids")
+        network.scores = scores
+        parts = [sequences[start : start + 2] for start in range(0, 80, 2)]
+        draw = np.random.default_rng(6)
+        return float(np.mean([method._loss(network, past, part, frequency, draw, 0).item() for part in parts]))
+
+    knowing = loss(torch.from_numpy(np.log(frequency + 1e-4)).float())
+    assert knowing < loss(torch.zeros(400)) - 0.1
 
 
 def test_popularity_wins_where_all_take_the_same() -> None:

@@ -16,7 +16,7 @@ from penchant_finetune.bilingual.corpus import read, read_corpus_parts, read_lin
 from penchant_finetune.bilingual.export import describe
 from penchant_finetune.bilingual.measures import cosine, held_out, topical
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
-from penchant_pipelines.encoder.adapter import MANIFEST, write_manifest
+from penchant_pipelines.encoder.adapter import write_manifest
 from penchant_pipelines.encoder.sentence import BILINGUAL, embedded_model, open_model
 from penchant_pipelines.encoder.tokenizer import WordTokenizer
 from penchant_pipelines.encoder.words import WORDS_FILE, WordVocabulary
@@ -59,7 +59,7 @@ def token_costs(adapter: Path, data: Path) -> dict[str, float]:
 
 
 def open_undescribed(adapter: Path, plain: Encoder) -> Encoder:
-    """Open an adapter whose manifest is still to come; its folder stays as it is. Raises as `open_encoder` does."""
+    """Open an adapter, its manifest may still be to come; its folder stays as it is. Raises as `open_encoder` does."""
     # A manifest without figures in the folder itself would let a server load it.
     with TemporaryDirectory() as scratch:
         copy = shutil.copytree(adapter, Path(scratch) / adapter.resolve().name)
@@ -78,12 +78,8 @@ def main() -> None:
     if arguments.describe and (arguments.adapter is None or arguments.part != "test"):
         parser.error("--describe writes the test part's figures into --adapter: give that folder, and no other --part")
     plain = open_encoder(EncoderSettings(model=str(embedded_model())))
-    if arguments.adapter is None:
-        encoder = open_encoder(EncoderSettings())
-    elif arguments.describe or not (arguments.adapter / MANIFEST).exists():
-        encoder = open_undescribed(arguments.adapter, plain)
-    else:
-        encoder = open_encoder(EncoderSettings(model=str(embedded_model()), adapter=arguments.adapter))
+    adapter = arguments.adapter
+    encoder = open_undescribed(adapter, plain) if adapter else open_encoder(EncoderSettings())
     found = figures(encoder, arguments.data, arguments.part)
     found["english_cosine"] = english_kept(encoder, plain, arguments.data)
     found |= token_costs(arguments.adapter or BILINGUAL, arguments.data)

@@ -145,7 +145,7 @@ class SequenceBaseline(Scorer):
         dice = np.random.default_rng([self.seed, len(past)])
         # By the square root of what they do: the busiest would drown the others otherwise.
         shares = np.sqrt([len(places) for places in early])
-        frequency = _frequency(past, early, shares / shares.sum())
+        frequency = _frequency(past, early, shares)
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.01)
         best, kept, since = np.inf, copy.deepcopy(network.state_dict()), 0
         for step in range(steps + 1):
@@ -203,7 +203,7 @@ class SequenceBaseline(Scorer):
 
 
 def _frequency(past: Past, sequences: list[Rows], shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How often each item is a target: (catalogue,), summing to 1, where sequences are drawn by these shares."""
+    """How often each item is a target where sequences are drawn in proportion to `shares`: (catalogue,), summing to 1."""
     counts = np.zeros(len(past.catalogue))
     for places, share in zip(sequences, shares, strict=True):
         rows = past.rows[places[1:]]
