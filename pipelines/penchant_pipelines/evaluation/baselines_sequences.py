@@ -203,7 +203,7 @@ class SequenceBaseline(Scorer):
 
 
 def _frequency(past: Past, sequences: list[Rows], shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How often each item is a target where sequences are drawn in proportion to `shares`: (catalogue,), summing to 1."""
+    """How often each item is a target, (catalogue,) of sum 1, where sequences are drawn in proportion to `shares`."""
     counts = np.zeros(len(past.catalogue))
     for places, share in zip(sequences, shares, strict=True):
         rows = past.rows[places[1:]]
