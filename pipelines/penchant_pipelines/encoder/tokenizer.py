@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ class WordTokenizer(PreTrainedTokenizerFast):
     def __init__(self, base: PreTrainedTokenizerBase, vocabulary: WordVocabulary, first: int) -> None:
         """Extend `base` by the words, which get the ids from `first` on. Raises WrongState for another kind of base."""
         backend = getattr(base, "backend_tokenizer", None)
-        if backend is None or (state := json.loads(backend.to_str()))["model"]["type"] != "WordPiece":
+        if backend is None or (state := msgspec.json.decode(backend.to_str()))["model"]["type"] != "WordPiece":
             raise WrongState("ADAPTER_MISMATCH", "a word vocabulary needs a model with a WordPiece tokenizer")
         # A character that the model knew gets the new row too; its old one is left without a token.
         state["model"]["vocab"] |= {word: first + number for number, word in enumerate(vocabulary.words)}
@@ -33,7 +33,7 @@ class WordTokenizer(PreTrainedTokenizerFast):
         state["truncation"] = state["padding"] = None
         names = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
         super().__init__(  # type: ignore[no-untyped-call]
-            tokenizer_object=Tokenizer.from_str(json.dumps(state)),
+            tokenizer_object=Tokenizer.from_buffer(msgspec.json.encode(state)),
             model_max_length=base.model_max_length,
             **{name: getattr(base, name) for name in names},
         )
@@ -61,5 +61,10 @@ def add_words(model: SentenceTransformer, vocabulary: WordVocabulary, rows: NDAr
         )
     model[0].processor = WordTokenizer(model.tokenizer, vocabulary, embedding.num_embeddings)  # type: ignore[assignment]
     transformer: PreTrainedModel = model[0].auto_model  # type: ignore[assignment]
-    transformer.resize_token_embeddings(embedding.num_embeddings + len(rows), mean_resizing=False)
-    word_embedding(model).weight.data[-len(rows) :] = torch.from_numpy(rows)
+    # `resize_token_embeddings` throws dice for all new rows first, which takes most of a second.
+    weight = torch.cat([embedding.weight.data, torch.from_numpy(rows).to(embedding.weight)])
+    grown = torch.nn.Embedding.from_pretrained(  # type: ignore[no-untyped-call]
+        weight, freeze=False, padding_idx=embedding.padding_idx
+    )
+    transformer.set_input_embeddings(grown)
+    transformer.config.vocab_size = len(weight)
