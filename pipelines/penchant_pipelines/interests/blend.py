@@ -7,6 +7,7 @@ What repeats itself counts once (`repeats.py`), and no day more than a usual one
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -67,7 +68,7 @@ class Trace:
         return interest_id
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Recipe:
     """All that a profile depends on besides its events."""
 
@@ -75,7 +76,7 @@ class Recipe:
     calibration: Calibration
     space_id: str
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """Changes whenever stored profiles must be made anew."""
         similarity, middle = self.calibration.similarity, self.calibration.middle.tobytes().hex()
