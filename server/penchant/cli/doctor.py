@@ -185,7 +185,9 @@ def _health(server: str) -> tuple[bool, str]:
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     target = address(server)
-    with grpc.insecure_channel(target, options=channel_options(target)) as channel:
+    # What is wrong now is asked for, not what would be right a moment later.
+    options = [*channel_options(target), ("grpc.enable_retries", 0)]
+    with grpc.insecure_channel(target, options=options) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_SECONDS)
         except grpc.RpcError as error:
@@ -195,6 +197,8 @@ def _health(server: str) -> tuple[bool, str]:
 
 
 def _index(server: str) -> tuple[bool, str]:
+    # Tells at once that nobody answers, which a client tries for a while.
+    _health(server)
     with connect(server) as client:
         answer = client.server_info()
     state = f"version {answer.version}, {answer.index_lag} writes behind the record"
