@@ -10,7 +10,6 @@ from penchant_pipelines.refusals import RATING as REFUSAL_RATING
 from penchant_pipelines.refusals import refused
 from penchant_pipelines.stance import open_stance
 from penchant_pipelines.text import Document, TextError, TextPipeline
-from penchant_pipelines.text.keywords import is_beginning
 
 NOTHING = Document(text="", language="und", terms=())
 NOTHING_SAID = "needs words to tell what the item is: give a title, a text or categories"
@@ -43,11 +42,10 @@ class Reader:
     def _refused(self, document: Document) -> Document | None:
         """What a text refuses, if it does: the phrase that refuses is the same whatever that is."""
         rest = refused(document.text, self._text.segment)
-        if rest is None:
-            return None
-        subject = self._text.read(rest, document.language) if rest else NOTHING
-        # "This" and "I" name nothing.
-        return document if subject.wordless or all(map(is_beginning, subject.terms)) else subject
+        if not rest:
+            return None if rest is None else document
+        subject = self._text.read(rest, document.language)
+        return subject if subject.text and not subject.wordless else document
 
     def _blame(self, document: Document) -> float | None:
         stance = open_stance()
