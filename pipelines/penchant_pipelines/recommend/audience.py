@@ -69,8 +69,8 @@ class Audience:
             if not interests:
                 continue
             nearness = self._calibration.cosines(matrix(interests), target[None])[:, 0]
-            # Whoever holds it nearest to something muted, much less wanted, or rather disliked than liked, does not want
-            # it; nor does, whatever they like, who muted what it is plainly about.
+            # Whoever holds it nearest to something muted, much less wanted, or rather disliked than liked, does not
+            # want it; nor does, whatever they like, who muted what it is plainly about.
             silenced = [topic for i in interests if i.steering.muted for topic in i.topics.values()]
             if silenced and self._calibration.cosines(np.stack(silenced), target[None]).max() >= plain:
                 continue

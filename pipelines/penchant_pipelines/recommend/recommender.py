@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.errors import InvalidInput
 from penchant_pipelines.interests import Calibration
+from penchant_pipelines.model import MICROS_PER_DAY
 from penchant_pipelines.profiles import Profiles, Stored
 from penchant_pipelines.recommend.candidates import Candidates, Rows
 from penchant_pipelines.recommend.filters import Filter, FilterError
@@ -164,7 +165,7 @@ class Recommender:
         explored = round(exploration * query.limit)
         if explored:
             everything = await self._candidates.matching(condition, query.filter, left_out)
-            seed = f"{stored.view.as_of // 86_400_000_000 if stored else 0}|{stored.key if stored else ''}"
+            seed = f"{as_of // MICROS_PER_DAY}|{stored.key if stored else ''}"
             places = self._explore(taste, places, everything, explored, query.limit, seed)
         return Ranking(tuple(places[: query.limit]), tuple(reasons))
 
