@@ -38,7 +38,7 @@ class Taste:
     silenced: Vectors
     """(t, d) of the topics by which they were muted."""
     unwanted: frozenset[str]
-    """Names, in lower case, of these topics."""
+    """Names of these topics."""
     fresh: NDArray[np.float32] | None
     ahead: Vectors
     """(m, d) where a sequence model expects the next signals; (0, d) without one."""
@@ -71,7 +71,7 @@ class Taste:
             against=np.array([i.against for i in avoided]),
             muted=_stack([i.vector for i in muted], dimensions),
             silenced=_stack([topic for i in muted for topic in i.topics.values()], dimensions),
-            unwanted=frozenset(topic.casefold() for i in muted for topic in i.topics),
+            unwanted=frozenset(topic for i in muted for topic in i.topics),
             fresh=profile.fresh if profile else None,
             ahead=ahead if ahead is not None and liked else _stack([], dimensions),
             horizons=profile.horizons if profile and liked else None,
