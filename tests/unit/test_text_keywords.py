@@ -25,6 +25,9 @@ def pipeline() -> TextPipeline:
         ("京都のラーメンが好き", {"京都", "ラーメン"}),
         ("아침에 커피를 마셨다", {"커피"}),
         ("Ich backe gerne Sauerteigbrot", {"sauerteigbrot"}),
+        ("मुझे कॉफ़ी और क्रिकेट पसंद है", {"कॉफ़ी", "क्रिकेट"}),
+        ("I cook दाल at home", {"दाल"}),
+        ("ฉันชอบกาแฟ", {"ฉันชอบกาแฟ"}),
     ],
 )
 def test_terms(pipeline: TextPipeline, text: str, wanted: set[str]) -> None:
