@@ -90,8 +90,10 @@ async def test_items_come_in_pages(shop: Server) -> None:
 
 async def test_a_query_leans_the_answer_once(shop: Server) -> None:
     assert topics(await shop.recommended("hiker", page_size=2)) == ["hiking", "hiking"]
-    asked = await shop.recommended("hiker", page_size=2, query="jazz piano and bebop", diversity=0)
-    assert topics(asked) == ["jazz", "jazz"]
+    asked = await shop.client.recommend("hiker", page_size=2, query="jazz piano and bebop", diversity=0, explain=True)
+    assert topics(place.item_id for place in asked.recommendations) == ["jazz", "jazz"]
+    # It was asked for, and has nothing to do with hiking.
+    assert [(place.interest_id, list(place.evidence)) for place in asked.recommendations] == [("", [])] * 2
     assert topics(await shop.recommended("hiker", page_size=2)) == ["hiking", "hiking"]
     strangers = await shop.recommended("nobody", page_size=3, query="sourdough bread", diversity=0)
     assert topics(strangers) == ["baking"] * 3
