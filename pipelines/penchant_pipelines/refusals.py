@@ -195,9 +195,14 @@ def refused(text: str, segment: Callable[[str], Sequence[str]]) -> str | None:
     own = f"{whole[refusal.clause : refusal.begin]} {told} {whole[refusal.end : refusal.clause_end]}"
     # What stands before or after the clause is about something else, if that says what it refuses:
     # "I am vegetarian, …", "…, cooking tonight".
-    rest = _ASKED_AGAIN.sub(" ", whole[refusal.clause_end :])
-    said = (part for part in (own, whole[: refusal.clause], rest) if _WORD.search(_SAYS_NOTHING.sub(" ", part)))
-    return _ADDRESS.sub("", next(said, "").strip()).strip()
+    if not _names(own):
+        own = whole[: refusal.clause] + own + _ASKED_AGAIN.sub(" ", whole[refusal.clause_end :])
+    return _ADDRESS.sub("", own.strip()).strip() if _names(own) else ""
+
+
+def _names(text: str) -> bool:
+    """Whether something is left of a text without the words that say nothing of what it is about."""
+    return _WORD.search(_SAYS_NOTHING.sub(" ", text)) is not None
 
 
 class _Refusal(NamedTuple):
