@@ -65,7 +65,7 @@ def is_same(one: str, other: str) -> bool:
 def plain(name: str) -> str:
     """A name without what makes no other of it: letter case, width, the script of Chinese, how accents are written."""
     # Some keyboards write an accent as a character of its own, and some Latin letters as wide as Chinese ones.
-    return to_simplified(unicodedata.normalize("NFKC", name)).casefold()
+    return (name if name.isascii() else to_simplified(unicodedata.normalize("NFKC", name))).casefold()
 
 
 def _words(names: Iterable[str]) -> set[str]:
