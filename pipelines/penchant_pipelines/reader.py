@@ -10,6 +10,7 @@ from penchant_pipelines.refusals import RATING as REFUSAL_RATING
 from penchant_pipelines.refusals import refused
 from penchant_pipelines.stance import open_stance
 from penchant_pipelines.text import Document, TextError, TextPipeline
+from penchant_pipelines.text.keywords import beginning
 
 NOTHING = Document(text="", language="und", terms=())
 NOTHING_SAID = "needs words to tell what the item is: give a title, a text or categories"
@@ -42,10 +43,13 @@ class Reader:
     def _refused(self, document: Document) -> Document | None:
         """What a text refuses, if it does: the phrase that refuses is the same whatever that is."""
         rest = refused(document.text, self._text.segment)
-        if not rest:
-            return None if rest is None else document
+        if rest is None:
+            return None
         subject = self._text.read(rest, document.language)
-        return subject if subject.text and not subject.wordless else document
+        if subject.text and not subject.wordless:
+            return subject
+        # "Not my cup of tea" says nothing of tea.
+        return replace(document, terms=(beginning(document.text),))
 
     def _blame(self, document: Document) -> float | None:
         stance = open_stance()

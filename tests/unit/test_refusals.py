@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given, settings
@@ -391,6 +392,7 @@ def test_it_is_about_what_is_refused_and_not_about_refusing(text: str, subject: 
 @pytest.mark.parametrize(
     "text",
     [
+        "Not my cup of tea",
         "This is a waste of money",
         "I hate &lt;br&gt;",
         "不感兴趣",
@@ -400,8 +402,12 @@ def test_it_is_about_what_is_refused_and_not_about_refusing(text: str, subject: 
         "我不喜欢",
     ],
 )
-def test_a_refusal_that_names_nothing_is_kept_whole(text: str) -> None:
-    assert Reader(TEXT).post(Post(text))[0] == TEXT.read(text)
+def test_a_refusal_that_names_nothing_is_kept_whole_and_counts_for_its_item_alone(text: str) -> None:
+    document, post = Reader(TEXT).post(Post(text))
+    assert document.text == TEXT.read(text).text
+    told = Evidence("1", 0, None, rating=post.verdict, terms=document.terms, language=document.language)
+    assert weighing(told, InterestSettings()).weight == 0
+    assert weighing(replace(told, item_id="film"), InterestSettings()).weight == pytest.approx(-0.8)
 
 
 @given(st.text(alphabet="ihate 别再推荐给我了不喜欢.,?!，。？", max_size=80))
