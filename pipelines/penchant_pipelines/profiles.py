@@ -165,6 +165,8 @@ class Profiles:
         Their shares sum to what they have of all that spoke for the item, `owned`, where none is left out. What the
         user asked for is a reason only for items of that very interest.
         """
+        if not any(interest_ids):
+            return [[] for _ in vectors]
         calibration = self._blender.calibration
         centres = {interest.id: interest.vector for interest in stored.view.interests}
         with self._record.read() as connection:

@@ -10,7 +10,7 @@ from penchant_pipelines.refusals import RATING as REFUSAL_RATING
 from penchant_pipelines.refusals import refused
 from penchant_pipelines.stance import open_stance
 from penchant_pipelines.text import Document, TextError, TextPipeline
-from penchant_pipelines.text.keywords import is_beginning
+from penchant_pipelines.text.keywords import beginning
 
 NOTHING = Document(text="", language="und", terms=())
 NOTHING_SAID = "needs words to tell what the item is: give a title, a text or categories"
@@ -45,9 +45,11 @@ class Reader:
         rest = refused(document.text, self._text.segment)
         if rest is None:
             return None
-        subject = self._text.read(rest, document.language) if rest else NOTHING
-        # "This" and "I" name nothing.
-        return document if subject.wordless or all(map(is_beginning, subject.terms)) else subject
+        subject = self._text.read(rest, document.language)
+        if subject.text and not subject.wordless:
+            return subject
+        # "Not my cup of tea" says nothing of tea.
+        return replace(document, terms=(beginning(document.text),))
 
     def _blame(self, document: Document) -> float | None:
         stance = open_stance()

@@ -85,7 +85,7 @@ _ENGLISH = (
     r"VERY(?:hated|didn't like|did not like|didn't enjoy|did not enjoy) (?:it|this|that)\b",
     # damning
     r"(?:(?:this|it|that) (?:is|was) )?(?:such )?(?:a )?(?:complete |total |utter |huge )?waste of (?:time|money)\b",
-    r"(?:wouldn't|would not|don't|do not|can't|cannot) recommend\b(?! \w+ing\b)",
+    r"(?:wouldn't|would not|don't|do not|can't|cannot) recommend\b(?! \w+ing\b|.*\b(?:enough|highly)\b)",
     r"(?:returned|sent) it(?: back)?\W*$|(?:got|want|asked for) (?:a|my) (?:refund|money back)\b",
 )
 _CHINESE = (
@@ -193,10 +193,16 @@ def refused(text: str, segment: Callable[[str], Sequence[str]]) -> str | None:
         return None
     told = whole[refusal.subject]
     own = f"{whole[refusal.clause : refusal.begin]} {told} {whole[refusal.end : refusal.clause_end]}"
-    # A remark that stands before is about something else, if the sentence says what it refuses: "I am vegetarian, …".
-    before = "" if _WORD.search(_SAYS_NOTHING.sub(" ", own)) else whole[: refusal.clause]
-    rest = _ASKED_AGAIN.sub(" ", whole[refusal.clause_end :])
-    return _ADDRESS.sub("", f"{before}{own}{rest}".strip()).strip()
+    # What stands before or after the clause is about something else, if that says what it refuses:
+    # "I am vegetarian, …", "…, cooking tonight".
+    if not _names(own):
+        own = whole[: refusal.clause] + own + _ASKED_AGAIN.sub(" ", whole[refusal.clause_end :])
+    return _ADDRESS.sub("", own.strip()).strip() if _names(own) else ""
+
+
+def _names(text: str) -> bool:
+    """Whether something is left of a text without the words that say nothing of what it is about."""
+    return _WORD.search(_SAYS_NOTHING.sub(" ", text)) is not None
 
 
 class _Refusal(NamedTuple):

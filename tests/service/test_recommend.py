@@ -10,6 +10,7 @@ from harness import Server, StartServer, catalogue, topics
 
 from penchant.v1.catalog_service_pb2 import Item, ListItemsRequest
 from penchant.v1.recommendation_service_pb2 import RecommendRequest
+from penchant_pipelines.model import MICROS_PER_DAY, now
 
 DAY_0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -89,8 +90,10 @@ async def test_items_come_in_pages(shop: Server) -> None:
 
 async def test_a_query_leans_the_answer_once(shop: Server) -> None:
     assert topics(await shop.recommended("hiker", page_size=2)) == ["hiking", "hiking"]
-    asked = await shop.recommended("hiker", page_size=2, query="jazz piano and bebop", diversity=0)
-    assert topics(asked) == ["jazz", "jazz"]
+    asked = await shop.client.recommend("hiker", page_size=2, query="jazz piano and bebop", diversity=0, explain=True)
+    assert topics(place.item_id for place in asked.recommendations) == ["jazz", "jazz"]
+    # It was asked for, and has nothing to do with hiking.
+    assert [(place.interest_id, list(place.evidence)) for place in asked.recommendations] == [("", [])] * 2
     assert topics(await shop.recommended("hiker", page_size=2)) == ["hiking", "hiking"]
     strangers = await shop.recommended("nobody", page_size=3, query="sourdough bread", diversity=0)
     assert topics(strangers) == ["baking"] * 3
@@ -114,6 +117,16 @@ async def test_exploration_goes_beyond_known_tastes(shop: Server) -> None:
     everything = topics(await shop.recommended("hiker", page_size=4, exploration=1))
     assert "hiking" not in everything
     assert len(everything) == 4
+
+
+@pytest.mark.parametrize("user_id", ["hiker", "nobody"])
+async def test_what_is_explored_differs_by_day(shop: Server, user_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lists = []
+    for day in range(3):
+        time = now() + day * MICROS_PER_DAY
+        monkeypatch.setattr("penchant_pipelines.spaces.space.now", lambda time=time: time)
+        lists.append(await shop.recommended(user_id, page_size=12, exploration=1))
+    assert lists[0] != lists[1] != lists[2]
 
 
 async def test_exploration_leaves_out_what_is_disliked(shop: Server) -> None:

@@ -565,11 +565,18 @@ def test_a_word_taken_back_leaves_nothing_behind() -> None:
         assert pack(Profile(after.interests)) == pack(Profile(plain.interests))
 
 
-def test_a_topic_is_the_same_however_its_accents_are_written() -> None:
+@pytest.mark.parametrize(("once", "again"), [("cafe\u0301", "CAF\u00c9"), ("貓糧", "猫粮"), ("NBA", "ＮＢＡ")])
+def test_a_topic_is_the_same_however_it_is_written(once: str, again: str) -> None:
     mixer, profile = blender(), Profile()
-    mixer.steer(profile, about(1, axis(1), "cafe\u0301", muted=True))
-    mixer.steer(profile, about(2, axis(2), "CAF\u00c9", bias=1.0))
-    assert [list(interest.topics) for interest in profile.interests] == [["CAF\u00c9"]]
+    mixer.steer(profile, about(1, axis(1), once, muted=True))
+    mixer.steer(profile, about(2, axis(2), again, bias=1.0))
+    assert [list(interest.topics) for interest in profile.interests] == [[again]]
+
+
+def test_a_topic_in_one_script_means_what_is_named_so_in_the_other() -> None:
+    mixer = blender()
+    profile = mixer.replay([post(1, 0, axis(0), None, "攝影展", "底片")])
+    assert mixer.steer(profile, about(2, cosine_to_football(BARELY), "摄影展", muted=True)) is profile.interests[0]
 
 
 def test_a_steered_topic_that_signals_joined_keeps_only_their_words_when_taken_back() -> None:

@@ -55,11 +55,13 @@ def test_an_item_is_in_the_categories_that_it_has_now() -> None:
     found.upsert(Item("a", categories=("Tea", "Green Tea")), "en", {1: axis(0)})
     found.upsert(Item("b", categories=("tea",)), "en", {1: axis(1)})
     a, b = (found.entries[name].row for name in "ab")
-    assert (found.of_category("tea"), found.of_category("green tea")) == ({a, b}, {a})
+    assert (found.of_category("TEA"), found.of_category("green tea")) == ({a, b}, {a})
     found.upsert(Item("a", categories=("Coffee",)), "en", {1: axis(0)})
     assert (found.of_category("tea"), found.of_category("green tea"), found.of_category("coffee")) == ({b}, set(), {a})
     found.delete(["a"])
     assert found.of_category("coffee") == set()
+    found.upsert(Item("c", categories=("摄影",)), "zh", {1: axis(0)})
+    assert found.of_category("攝影") == {found.entries["c"].row}
 
 
 def test_the_place_of_an_item_that_went_holds_nothing_of_it() -> None:

@@ -67,6 +67,15 @@ async def test_who_muted_what_a_thing_is_plainly_about_is_not_found_by_what_is_n
     assert await found(live, between(0)) == {"ann": 1, "bob": 1}
 
 
+@pytest.mark.parametrize(("bias", "wanted"), [(-1.0, False), (-0.5, False), (-0.4, True), (1.0, True)])
+async def test_who_asked_for_much_less_of_a_thing_is_not_found(live: Live, bias: float, wanted: bool) -> None:
+    await live.write(axis(0), item_id="", user="ann", time=now())
+    (interest,) = Profiles(live.record, SPACE, live.blender).get("ann").view.interests
+    less = Steering(bias=bias)
+    await live.writer.submit(lambda ledger: ledger.steer("ann", now(), less, interest.id, "", Reading()))
+    assert await found(live, axis(0)) == ({"ann": 1} if wanted else {})
+
+
 async def test_whoever_is_farther_is_found_where_the_nearest_are_left_out(live: Live) -> None:
     for user in ("ann", "bob"):
         await live.write(axis(0), item_id="", user=user, time=now())

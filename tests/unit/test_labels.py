@@ -83,6 +83,8 @@ def test_labels_differ_within_a_profile() -> None:
     found = name_interests([interest(same), interest(same), interest({"Coffee": 9.0, "tea": 1.0})], nothing)
     assert [label.label for label in found] == ["coffee", "espresso", "tea"]
     assert found[1].keywords == ("espresso", "coffee")
+    found = name_interests([interest({"貓咪": 2.0, "猫咪": 1.0}), interest({"猫咪": 2.0, "貓砂": 1.0})], nothing)
+    assert [label.keywords for label in found] == [("貓咪",), ("貓砂", "猫咪")]
 
 
 def test_a_label_is_repeated_only_when_words_run_out() -> None:

@@ -53,11 +53,10 @@ def test_what_nobody_wrote_about_is_recommended_by_its_own_text() -> None:
 
 
 def test_what_compares_with_the_users_own_is_their_own_share() -> None:
-    parts = np.zeros(len(FAMILIES) + 1)
+    parts = np.zeros((len(FAMILIES) + 1, 2))
     for family, said in (("text", 1.0), ("interests", 0.5), ("popular", 2.0), ("new", -3.0)):
-        parts[FAMILIES.index(family)] = said
-    assert own_share(parts[:-1]) == pytest.approx(1.5 / 3.5)
+        parts[FAMILIES.index(family), 0] = said
+    assert own_share(parts[:-1]) == pytest.approx([1.5 / 3.5, 0])
     # Query words are a wish of the moment: they have a share in it all.
-    parts[-1] = 1.5
-    assert own_share(parts) == pytest.approx(1.5 / 5)
-    assert own_share(np.zeros(len(FAMILIES))) == 0
+    parts[-1, 0] = 1.5
+    assert own_share(parts) == pytest.approx([1.5 / 5, 0])

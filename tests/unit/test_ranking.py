@@ -86,6 +86,13 @@ def test_one_interest_scores_by_its_cosine() -> None:
     assert found.interest.tolist() == [0, 0, 0, 0]
 
 
+def test_query_words_have_a_share_in_what_speaks_for_an_item() -> None:
+    items = [axis(0), axis(1), towards(0, 1, 0.6), -axis(0)]
+    found = rate(taste(interest(0, 1.0)), items, query=axis(1), query_weight=0.6)
+    np.testing.assert_allclose(found.own, [1, 0, 0.24 / (0.24 + 0.48), 0], atol=1e-6)
+    assert rate(taste(interest(0, 1.0)), items).own.tolist() == [1, 1, 1, 1]
+
+
 def test_two_interests_by_hand() -> None:
     found = rate(taste(interest(0, 0.75), interest(1, 0.25)), [axis(0), axis(1), axis(2)], temperature=0.5)
     by_hand = [

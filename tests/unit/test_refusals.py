@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given, settings
@@ -228,6 +229,8 @@ don't recommend me any more books, my shelves are full and I can't resist
 讨厌自己没早点开始跑步
 讨厌下班，想继续写代码，太爱了
 别推迟，今天就去跑步
+Can't recommend this book enough
+I cannot recommend it highly enough
 不要推荐太贵的咖啡机
 不想看完，舍不得
 不喜欢就别看
@@ -370,6 +373,10 @@ def test_the_authors_own_rating_is_never_overruled(text: str) -> None:
         ("麻烦停止推送理财广告", "理财"),
         ("我不喜欢榴莲，别推荐了", "榴莲"),
         ("Keep Politics out of my feed, thanks", "Politics"),
+        ("Tired of takeaway, cooking at home tonight", "takeaway"),
+        ("I'm not into football. I'm into rugby.", "football"),
+        ("I hate Mondays. Coffee first.", "Mondays"),
+        ("对跑步机没兴趣，跟朋友在山里越野跑才是王道", "跑步机"),
     ],
 )
 def test_it_is_about_what_is_refused_and_not_about_refusing(text: str, subject: str) -> None:
@@ -384,10 +391,23 @@ def test_it_is_about_what_is_refused_and_not_about_refusing(text: str, subject: 
 
 @pytest.mark.parametrize(
     "text",
-    ["This is a waste of money", "不感兴趣", "I didn't enjoy it", "Stop showing me this", "I hate this", "我不喜欢"],
+    [
+        "Not my cup of tea",
+        "This is a waste of money",
+        "I hate &lt;br&gt;",
+        "不感兴趣",
+        "I didn't enjoy it",
+        "Stop showing me this",
+        "I hate this",
+        "我不喜欢",
+    ],
 )
-def test_a_refusal_that_names_nothing_is_kept_whole(text: str) -> None:
-    assert Reader(TEXT).post(Post(text))[0] == TEXT.read(text)
+def test_a_refusal_that_names_nothing_is_kept_whole_and_counts_for_its_item_alone(text: str) -> None:
+    document, post = Reader(TEXT).post(Post(text))
+    assert document.text == TEXT.read(text).text
+    told = Evidence("1", 0, None, rating=post.verdict, terms=document.terms, language=document.language)
+    assert weighing(told, InterestSettings()).weight == 0
+    assert weighing(replace(told, item_id="film"), InterestSettings()).weight == pytest.approx(-0.8)
 
 
 @given(st.text(alphabet="ihate 别再推荐给我了不喜欢.,?!，。？", max_size=80))

@@ -25,6 +25,9 @@ def pipeline() -> TextPipeline:
         ("京都のラーメンが好き", {"京都", "ラーメン"}),
         ("아침에 커피를 마셨다", {"커피"}),
         ("Ich backe gerne Sauerteigbrot", {"sauerteigbrot"}),
+        ("मुझे कॉफ़ी और क्रिकेट पसंद है", {"कॉफ़ी", "क्रिकेट"}),
+        ("I cook दाल at home", {"दाल"}),
+        ("ฉันชอบกาแฟ", {"ฉันชอบกาแฟ"}),
     ],
 )
 def test_terms(pipeline: TextPipeline, text: str, wanted: set[str]) -> None:
@@ -58,6 +61,8 @@ def test_a_hashtag_in_quotation_marks_is_no_beginning_of_a_text(pipeline: TextPi
         ("我觉得这个真的非常好，你们可以试试", "“我觉得这个真的非常好，你…”"),
         ("I really think that this is the best thing ever", "“I really think that…”"),
         ("what a " + "ha" * 20, "“what a…”"),
+        ("18km in 93 mins", "“18km in 93 mins”"),
+        ("已经等了半小时", "“已经等了半小时”"),
     ],
 )
 def test_words_without_content_are_no_terms_but_the_beginning_of_the_text_is(

@@ -19,6 +19,7 @@ from penchant_pipelines.catalog.feedback import ItemFavour, favours, speaks_for
 from penchant_pipelines.catalog.voices import Voices
 from penchant_pipelines.catalog.words import Words
 from penchant_pipelines.interests import Evidence, InterestSettings
+from penchant_pipelines.interests.terms import plain
 from penchant_pipelines.model import Item
 from penchant_pipelines.record.commit import Touched
 from penchant_pipelines.record.rows import Vector
@@ -91,7 +92,7 @@ class Catalog:
         if known is not None:
             self._uncategorise(known)
         for name in item.categories:
-            self._categories[name.casefold()].add(row)
+            self._categories[plain(name)].add(row)
         self.entries[item.id] = Entry(item, row)
         self._ids[row] = item.id
         for space, vector in vectors.items():
@@ -122,11 +123,11 @@ class Catalog:
         return rows_gone
 
     def of_category(self, name: str) -> set[int]:
-        """Rows of the items that have a category of this name, in lower case."""
-        return self._categories.get(name, set())
+        """Rows of the items that have a category of this name."""
+        return self._categories.get(plain(name), set())
 
     def _uncategorise(self, entry: Entry) -> None:
-        for name in map(str.casefold, entry.item.categories):
+        for name in map(plain, entry.item.categories):
             self._categories[name].discard(entry.row)
             if not self._categories[name]:
                 del self._categories[name]

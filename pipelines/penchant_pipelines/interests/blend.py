@@ -44,7 +44,7 @@ LEAST_PAST = 1e-6
 SURE = 1 / 3
 """How far from θ to 1 the cosine of a topic with an interest must be for the one to mean the other."""
 
-FORMAT = 11
+FORMAT = 12
 """Of stored profiles, and of all that goes into them besides the settings: a change makes them anew."""
 
 Event = Evidence | SteeringEvent
@@ -312,7 +312,8 @@ class Blender:
         interest.today *= fade
         held = total_mass(interest.mass + day_share * interest.today, self.settings.floor)
         interest.centroid = _unit(held * interest.centroid + day_share * mass * vector, interest.centroid)
-        interest.today[[column, SHORT, FOREVER]] += mass
+        for place in (column, SHORT, FOREVER):
+            interest.today[place] += mass
         day = evidence.time // MICROS_PER_DAY
         if interest.signal_count == 0 or day != interest.last // MICROS_PER_DAY:
             interest.day_count += 1
@@ -324,8 +325,9 @@ class Blender:
         # Terms of texts near the centre count more: closeness ranks them without a pass of the encoder.
         # The opening text is its own centre, which says nothing; it counts like one at the usual distance.
         closeness = OPENING_CLOSENESS if interest.signal_count == 1 else max(cosine, 0.05)
+        told = day_share * mass * closeness
         for rank, term in enumerate(evidence.terms):
-            interest.terms[term] = interest.terms.get(term, 0.0) + day_share * mass * closeness / (1 + 0.25 * rank)
+            interest.terms[term] = interest.terms.get(term, 0.0) + told / (1 + 0.25 * rank)
         if len(interest.terms) > MAX_TERMS:
             best = sorted(interest.terms.items(), key=lambda pair: (-pair[1], pair[0]))[: MAX_TERMS // 2]
             interest.terms = dict(best)

@@ -60,8 +60,9 @@ class Calibration:
         """Cosines (n, m) of unit vectors (n, d) with others (m, d) as seen from the middle."""
         own, foreign, length = ones @ self.middle, others @ self.middle, self.middle @ self.middle
         products = ones @ others.T - own[:, None] - foreign[None, :] + length
-        squares = [np.maximum(1 + length - 2 * each, LEAST_APART**2) for each in (own, foreign)]
-        cosines: NDArray[np.float32] = np.clip(products / np.sqrt(np.outer(*squares)), -1, 1)
+        one, other = (np.maximum(1 + length - 2 * each, LEAST_APART**2) for each in (own, foreign))
+        # By these, since `np.clip` and `np.outer` take longer to begin than a few vectors to multiply.
+        cosines: NDArray[np.float32] = np.minimum(np.maximum(products / np.sqrt(one[:, None] * other), -1), 1)
         return cosines
 
     def seen(self, vectors: Vectors) -> Vectors:

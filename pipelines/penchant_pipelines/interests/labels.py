@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from penchant_pipelines.interests.terms import best_supported, is_same, naming, support
+from penchant_pipelines.interests.terms import best_supported, is_same, naming, plain, support
 from penchant_pipelines.interests.view import InterestView
 from penchant_pipelines.text.chinese import to_simplified
 from penchant_pipelines.text.keywords import is_beginning
@@ -58,9 +58,9 @@ def name_interests(interests: Sequence[InterestView], lookup: Lookup) -> list[La
     labels = []
     for interest in interests:
         keywords = list(dict.fromkeys(map(_on_a_line, _ranked(interest, lookup))))
-        free = (word for word in keywords if word.casefold() not in taken)
+        free = (word for word in keywords if plain(word) not in taken)
         label = next(free, keywords[0] if keywords else "")
-        taken.add(label.casefold())
+        taken.add(plain(label))
         ordered = [label, *(word for word in keywords if word != label)] if label else []
         labels.append(Label(label, tuple(ordered[:MAX_KEYWORDS])))
     return labels
@@ -99,10 +99,10 @@ def _ranked(interest: InterestView, lookup: Lookup) -> list[str]:
         scores[word] = closeness + known_by + _fitness(word)
     best: dict[str, str] = {}
     for word in sorted(words, key=lambda word: (-scores[word], word)):
-        folded = word.casefold()
+        bare = plain(word)
         # "running" adds nothing next to "trail running".
-        if not any(_within(folded, other) or _within(other, folded) for other in best):
-            best[folded] = word
+        if not any(_within(bare, other) or _within(other, bare) for other in best):
+            best[bare] = word
     return list(best.values())
 
 

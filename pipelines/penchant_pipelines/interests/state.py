@@ -146,8 +146,10 @@ class Profile(msgspec.Struct):
             return
         share, horizons = self.day_share, self.horizons()
         for interest in self.interests:
-            interest.mass = interest.mass + share * interest.today
-            interest.today = np.zeros_like(interest.today)
+            # The others' day is empty.
+            if interest.last // MICROS_PER_DAY == self.day:
+                interest.mass = interest.mass + share * interest.today
+                interest.today = np.zeros_like(interest.today)
         if horizons is not None and self.today is not None:
             # Each fades in place from now on: they must not be one array.
             self.fresh, self.long = horizons[0], horizons[1].copy()

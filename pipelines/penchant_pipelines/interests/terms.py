@@ -5,6 +5,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 
+from penchant_pipelines.text.chinese import to_simplified
+
 CANDIDATES = 12
 """Best-supported words of an interest that may name it."""
 PHRASE_SUPPORT = 0.7
@@ -50,16 +52,21 @@ def naming(terms: Mapping[str, float], recurrent: Container[str]) -> list[str]:
 
 def are_named(terms: Mapping[str, float], recurrent: Container[str], topic: str, words: Iterable[str]) -> bool:
     """Whether a topic, or all the words that are terms of it, are among those that name an interest of these terms."""
-    names = [term.casefold() for term in naming(terms, recurrent)]
-    asked = _words(words)
-    return topic.casefold() in names or (bool(asked) and asked <= _words(names))
+    names = [plain(term) for term in naming(terms, recurrent)]
+    asked = _words(map(plain, words))
+    return plain(topic) in names or (bool(asked) and asked <= _words(names))
 
 
 def is_same(one: str, other: str) -> bool:
-    """Whether two topics are the same but for letter case, and for how accents are written."""
-    # Some keyboards write an accent as a character of its own.
-    return unicodedata.normalize("NFC", one).casefold() == unicodedata.normalize("NFC", other).casefold()
+    """Whether two topics are the same but for what `plain` takes away."""
+    return plain(one) == plain(other)
 
 
-def _words(terms: Iterable[str]) -> set[str]:
-    return {word for term in terms for word in term.casefold().split()}
+def plain(name: str) -> str:
+    """A name without what makes no other of it: letter case, width, the script of Chinese, how accents are written."""
+    # Some keyboards write an accent as a character of its own, and some Latin letters as wide as Chinese ones.
+    return (name if name.isascii() else to_simplified(unicodedata.normalize("NFKC", name))).casefold()
+
+
+def _words(names: Iterable[str]) -> set[str]:
+    return {word for name in names for word in name.split()}

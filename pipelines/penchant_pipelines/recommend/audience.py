@@ -16,7 +16,7 @@ from penchant_pipelines.recommend.candidates import INDEX_LAG
 from penchant_pipelines.recommend.ranking import plainly
 
 UNWANTED = 0.5
-"""How much a dislike must speak against what is near to it, for its user not to want that at all."""
+"""How much an interest must speak against what is near to it, for its user not to want that at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +69,14 @@ class Audience:
             if not interests:
                 continue
             nearness = self._calibration.cosines(matrix(interests), target[None])[:, 0]
-            # Whoever holds it nearest to something muted, or rather disliked than liked, does not want it; nor does,
-            # whatever they like, who muted what it is plainly about.
+            # Whoever holds it nearest to something muted, much less wanted, or rather disliked than liked, does not
+            # want it; nor does, whatever they like, who muted what it is plainly about.
             silenced = [topic for i in interests if i.steering.muted for topic in i.topics.values()]
             if silenced and self._calibration.cosines(np.stack(silenced), target[None]).max() >= plain:
                 continue
             spoken = [row for row, i in enumerate(interests) if i.sign > 0 or i.against >= UNWANTED]
             row = max(spoken, key=lambda row: float(nearness[row]), default=None)
-            if row is None or interests[row].sign < 0 or interests[row].steering.muted:
+            if row is None or interests[row].against >= UNWANTED:
                 continue
             best, similarity = interests[row], float(nearness[row])
             if similarity >= least:

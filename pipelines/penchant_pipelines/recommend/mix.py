@@ -119,10 +119,14 @@ def shares(parts: Floats) -> tuple[tuple[str, float], ...]:
     return tuple((names[i], round(float(heard[i] / whole), 4)) for i in order if heard[i] / whole >= LEAST_SHARE)
 
 
-def own_share(parts: Floats) -> float:
-    """What share of all that spoke for an item compares it with the user's own, 0…1; `parts` as in `shares`."""
+def own_share(parts: Floats) -> Floats:
+    """What share of all that spoke for items compares them with the user's own, 0…1: (n,).
+
+    `parts` (f, n), of each as in `shares`.
+    """
     heard = np.maximum(parts, 0.0)
-    return float(heard[: len(FAMILIES)][_IS_OWN].sum() / max(float(heard.sum()), 1e-12))
+    share: Floats = heard[: len(FAMILIES)][_IS_OWN].sum(axis=0) / np.maximum(heard.sum(axis=0), 1e-12)
+    return share
 
 
 def learn(lessons: Sequence[Lesson]) -> Mix:

@@ -38,7 +38,7 @@ class Taste:
     silenced: Vectors
     """(t, d) of the topics by which they were muted."""
     unwanted: frozenset[str]
-    """Names, in lower case, of these topics."""
+    """Names of these topics."""
     fresh: NDArray[np.float32] | None
     ahead: Vectors
     """(m, d) where a sequence model expects the next signals; (0, d) without one."""
@@ -71,7 +71,7 @@ class Taste:
             against=np.array([i.against for i in avoided]),
             muted=_stack([i.vector for i in muted], dimensions),
             silenced=_stack([topic for i in muted for topic in i.topics.values()], dimensions),
-            unwanted=frozenset(topic.casefold() for i in muted for topic in i.topics),
+            unwanted=frozenset(topic for i in muted for topic in i.topics),
             fresh=profile.fresh if profile else None,
             ahead=ahead if ahead is not None and liked else _stack([], dimensions),
             horizons=profile.horizons if profile and liked else None,
@@ -97,6 +97,8 @@ class Scored:
 
     scores: Floats
     interest: NDArray[np.intp]
+    own: Floats
+    """What the user's own signals have of all that spoke for each, 0…1."""
 
 
 def score(
@@ -118,8 +120,11 @@ def score(
     if len(taste.ahead):
         share = settings.sequence_share
         total = (1 - share) * total + share * (vectors @ taste.ahead.T).max(axis=1)
+    own = np.ones(len(vectors))
     if query is not None:
-        total = (1 - settings.query_weight) * total + settings.query_weight * (vectors @ query)
+        liked, asked = (1 - settings.query_weight) * total, settings.query_weight * (vectors @ query)
+        total, heard = liked + asked, np.maximum([liked, asked], 0.0)
+        own = heard[0] / np.maximum(heard.sum(axis=0), 1e-12)
     if len(taste.avoided):
         total = total - settings.dislike_weight * taste.objection(vectors)
     age = np.maximum(as_of - created, 0) / MICROS_PER_DAY
@@ -129,7 +134,7 @@ def score(
     crowd = crowd / max(float(crowd.max(initial=0.0)), 1e-9)
     cold = settings.cold_support / (settings.cold_support + taste.support) if settings.cold_support else 0.0
     total = total + (cold * (1 if taste.is_empty else 0.2) + (1 - cold) * settings.popularity_weight) * crowd
-    return Scored(np.asarray(total, dtype=np.float64), speaks_for)
+    return Scored(np.asarray(total, dtype=np.float64), speaks_for, own)
 
 
 def affinity(taste: Taste, vectors: Vectors, settings: RecommendSettings) -> tuple[Floats, NDArray[np.intp]]:

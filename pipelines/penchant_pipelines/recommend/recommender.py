@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.errors import InvalidInput
 from penchant_pipelines.interests import Calibration
+from penchant_pipelines.model import MICROS_PER_DAY
 from penchant_pipelines.profiles import Profiles, Stored
 from penchant_pipelines.recommend.candidates import Candidates, Rows
 from penchant_pipelines.recommend.filters import Filter, FilterError
@@ -59,7 +60,8 @@ class Ranked:
     """The interest that brought it in; empty where none did."""
     vector: NDArray[np.float32]
     own_share: float = 1.0
-    """What the user's own signals have of all that spoke for it: the rest was others' doing, or how new it is."""
+    """What the user's own signals have of all that spoke for it: the rest was others' doing, how new it is, or asked
+    for."""
     sources: tuple[tuple[str, float], ...] = ()
     """Which sources spoke for it and by what share; see `mix.shares`. Empty without a mix."""
     chance: float | None = None
@@ -164,7 +166,7 @@ class Recommender:
         explored = round(exploration * query.limit)
         if explored:
             everything = await self._candidates.matching(condition, query.filter, left_out)
-            seed = f"{stored.view.as_of // 86_400_000_000 if stored else 0}|{stored.key if stored else ''}"
+            seed = f"{as_of // MICROS_PER_DAY}|{stored.key if stored else ''}"
             places = self._explore(taste, places, everything, explored, query.limit, seed)
         return Ranking(tuple(places[: query.limit]), tuple(reasons))
 
@@ -203,7 +205,8 @@ class Recommender:
             held_first = np.argsort(~held, kind="stable")
             mixed_up, parts = self._mixed_score(mixed, np.array(rows, dtype=np.intp)[held], vectors[held_first], query)
             back = np.argsort(held_first, kind="stable")
-            scored, parts = Scored(mixed_up.scores[back], mixed_up.interest[back]), parts[:, back]
+            scored = Scored(mixed_up.scores[back], mixed_up.interest[back], mixed_up.own[back])
+            parts = parts[:, back]
         chances = _chances(mixed, scored, query)
         # What scores as good as alike is alike; priors are the caller's own numbers.
         own, prior = _scaled(scored.scores, 1e-12), _scaled(np.array([c.prior for c in known]), 0.0)
@@ -270,7 +273,7 @@ class Recommender:
             # A deviation tells nothing of how much there is to say against anything at all.
             weight = settings.dislike_weight * float(taste.against.max())
             total = total - weight * np.maximum(self._sources.standing(taste.objection, vectors), 0.0)
-        return Scored(total, affinity(taste, vectors, settings)[1]), parts
+        return Scored(total, affinity(taste, vectors, settings)[1], own_share(parts)), parts
 
     def _rank(
         self, taste: Taste, rows: Rows, query: Query, diversity: float, as_of: int, mixed: _Mixed | None
@@ -338,7 +341,7 @@ def _places(
     """Tell who brought each item in, and what a mix knows of it: `ids` in this order, the rest by row."""
     places = []
     for item_id, row in zip(ids, order, strict=True):
-        own = 1.0 if parts is None else own_share(parts[:, row])
+        own = float(scored.own[row])
         own = own if own >= LEAST_OWN_SHARE else 0.0
         column = int(scored.interest[row])
         places.append(

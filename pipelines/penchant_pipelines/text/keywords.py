@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,8 +20,10 @@ _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 _RESULTS = "完"
 _JAPANESE = re.compile(r"[\u30a1-\u30fa\u30fc]{2,20}|[\u4e00-\u9fff々]{2,6}")
 _LETTER = r"[^\W_\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
+# Vowels of Hindi or Thai, say, and accents that no letter has in it: they are part of a word, but none to `\w`.
+_MARKS = "".join(char for char in map(chr, range(0x300, 0x2000)) if unicodedata.category(char) in {"Mn", "Mc"})
 # node.js, rock'n'roll, R&B and C++ are words; so is each side of "wait...what".
-_SPACED = re.compile(rf"(?!\d){_LETTER}(?:{_LETTER}|[.'’&-](?={_LETTER})){{0,60}}[+#]{{0,2}}")
+_SPACED = re.compile(rf"(?!\d){_LETTER}(?:{_LETTER}|[{_MARKS}]|[.'’&-](?={_LETTER})){{0,60}}[+#]{{0,2}}")
 _POSSESSIVE = re.compile(r"['’]s$", re.IGNORECASE)
 _KOREAN_PARTICLE = re.compile(r"(?<=..)(?:에서|으로|까지|부터|에게|처럼|은|는|이|가|을|를|의|에|도|로|와|과|만)$")
 _LONGEST_WORD = 30

@@ -43,8 +43,8 @@ def recommend(
 
     With --explain each item names the interest that brought it in, the sources
     that spoke for it with their shares, and the user's own signals behind it,
-    each with its share of all that spoke for it; none where others' doings or
-    newness decided.
+    each with its share of all that spoke for it; none where others' doings,
+    newness or the query decided.
     """
     with connect(server) as client:
         answer = client.recommend(user, page_size=count, filter=filter_, query=query, explain=explain)

@@ -137,7 +137,8 @@ class Recommendation(_message.Message):
     """
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[_interest_service_pb2.Evidence]:
-        """The user's own signals that speak most for it. With a mix, their contributions sum to no more than the share of the
+        """The user's own signals that speak most for it. The words of a query take their share from all contributions, so that
+        what was asked for and has nothing to do with the user has none. With a mix, they sum to no more than the share of the
         sources that compare an item with the user's own: "interests", "right now", "text", "words", "what others say" and
         "sequence". Empty where that is less than a fifth: what others did, or how new it is, decided.
         """
