@@ -354,6 +354,8 @@ class Engine:
         if not self.writer.writable:
             with contextlib.suppress(Unavailable, sa.exc.DatabaseError):
                 await self.writer.submit(_write_nothing_new)
+                # Here alone: a work that succeeds may have had nothing to write.
+                self.writer.writable = True
         return self.writer.writable
 
     def _indexed(self) -> list[Space]:

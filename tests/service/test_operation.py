@@ -182,6 +182,8 @@ async def test_health_tells_that_the_record_cant_be_written_and_that_it_can_agai
             ]
             # Reading goes on.
             assert (await server.client.profile("u")).signal_count == 1
+            # What has nothing to write tells nothing.
+            assert await server.client.delete_items(["unknown"]) == 0
             await asyncio.sleep(0.2)
             assert await sick()
         # Nobody writes, as a balancer sends nobody here.
