@@ -16,6 +16,7 @@ from command_line import run
 from harness import Server, StartServer, catalogue, command
 
 from penchant.cli import options
+from penchant.cli.doctor import _index
 from penchant.v1.catalog_service_pb2 import Item
 from penchant_pipelines.capture import Capture
 from penchant_pipelines.errors import NotFound
@@ -190,3 +191,15 @@ async def test_the_strongest_interests_can_be_asked_for_and_an_export_counts_its
     assert [json.loads(line).keys() for line in out.splitlines()] == [
         json.loads(line).keys() for line in file.read_text().splitlines()
     ]
+
+
+async def test_doctor_tells_whether_the_index_answers(start: StartServer) -> None:
+    async with start() as server:
+        await server.index_ready()
+        assert (await asyncio.to_thread(_index, server.address))[0]
+    async with start(**{"index.url": "http://127.0.0.1:9"}) as server:
+        # Nothing is behind: there is none that could be.
+        assert (await server.client.server_info()).index_lag == 0
+        ok, detail = await asyncio.to_thread(_index, server.address)
+        assert not ok
+        assert "exact search" in detail

@@ -197,6 +197,9 @@ def _health(server: str) -> tuple[bool, str]:
 def _index(server: str) -> tuple[bool, str]:
     with connect(server) as client:
         answer = client.server_info()
+    if not answer.index_up:
+        away = "it is being built, or can't be: the server's log says why (index.not_rebuilt)"
+        return False, f"version {answer.version}, exact search answers in place of the index; {away}"
     state = f"version {answer.version}, {answer.index_lag} writes behind the record"
     return answer.index_lag <= _MAX_LAG, state
 
