@@ -7,13 +7,14 @@ import json
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import run
-from harness import Server, StartServer, catalogue, command
+from harness import Server, StartServer, catalogue, command, until
 
 from penchant.cli import options
 from penchant.cli.doctor import _index
@@ -21,6 +22,7 @@ from penchant.v1.catalog_service_pb2 import Item
 from penchant_pipelines.capture import Capture
 from penchant_pipelines.errors import NotFound
 from penchant_pipelines.interests import Calibration
+from penchant_pipelines.profiles import Profiles
 from penchant_pipelines.spaces.adapters import Adapters
 
 
@@ -105,6 +107,32 @@ async def test_who_watches_everybody_is_told_of_users_alone(server: Server, flag
         assert b"mei" in await process.stdout.readline()
         process.send_signal(signal.SIGINT)
         assert await process.wait() == 130
+
+
+async def test_a_command_that_is_told_to_stop_leaves_nothing_half_written(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await server.client.capture(user_id="mei", text="I love hiking")
+    goes_on = threading.Event()
+    monkeypatch.setattr(Profiles, "signals", lambda *_: goes_on.wait())
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "penchant", "export", "mei", "-o", str(tmp_path / "mei.jsonl")),
+        *("--server", server.address),
+    )
+
+    def written() -> list[str]:
+        return [path.name for path in tmp_path.glob("mei*")]
+
+    async def begun() -> bool:
+        return written() == ["mei.jsonl.part"]
+
+    try:
+        await until(begun)
+        process.terminate()
+        assert await process.wait() == 143
+    finally:
+        goes_on.set()
+    assert not written()
 
 
 async def test_it_is_told_that_the_server_gives_no_more_at_once(start: StartServer) -> None:
