@@ -20,7 +20,7 @@ from penchant.v1 import interest_service_pb2_grpc as pb_grpc
 from penchant.v1 import signal_pb2
 from penchant.validation import Validator
 from penchant_pipelines.engine import Engine
-from penchant_pipelines.errors import InvalidInput, Overloaded, PenchantError
+from penchant_pipelines.errors import InvalidInput, Overloaded, PenchantError, Unavailable
 from penchant_pipelines.interests.labels import Label
 from penchant_pipelines.model import Signal, now
 from penchant_pipelines.profiles import Stored
@@ -32,6 +32,8 @@ from penchant_pipelines.watch import Watcher
 Context = grpc.aio.ServicerContext[Any, Any]
 STREAM_WINDOW = 256
 """Signals of one stream that are read ahead while a batch is captured."""
+UNWRITABLE_SECONDS = 1.0
+"""When a stream is asked to come back with what can't be written."""
 READER = "stream-reader"
 EXPORT_PAGE = 500
 
@@ -269,7 +271,11 @@ class InterestService(pb_grpc.InterestServiceServicer):
         return outcome if isinstance(outcome, Captured) else convert.at(prefix, outcome)
 
     async def _stream_batch(self, requests: Sequence[pb.StreamCaptureRequest]) -> list[pb.StreamCaptureResponse]:
-        outcomes = await self._capture_all([r.signal for r in requests], ["signal"] * len(requests))
+        outcomes: Sequence[Captured | Exception]
+        try:
+            outcomes = await self._capture_all([r.signal for r in requests], ["signal"] * len(requests))
+        except Unavailable:  # the record can't be written now: the stream outlives that
+            outcomes = [Overloaded(UNWRITABLE_SECONDS)] * len(requests)
         answers = iter(await self._answers(outcomes))
         responses = []
         for request, outcome in zip(requests, outcomes, strict=True):
