@@ -47,6 +47,12 @@ def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(
     assert load_settings(config, {key: "4"}).interests.max_interests == default.max_interests
 
 
+def test_a_size_that_no_message_can_tell_is_refused() -> None:
+    keys = ["limits.text_bytes", "limits.message_bytes"]
+    assert list(complaints(dict.fromkeys(keys, 2**31))) == keys
+    assert load_settings(overrides=dict.fromkeys(keys, 2**31 - 1)).limits.text_bytes == 2**31 - 1
+
+
 def test_dotted_keys_reach_every_level(monkeypatch: pytest.MonkeyPatch) -> None:
     found = load_settings(
         overrides={
