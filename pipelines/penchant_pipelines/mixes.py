@@ -87,7 +87,7 @@ class Mixes:
 
         Raises WrongState if one runs. The job fails where there are fewer than 40 lessons.
         """
-        self._tried_at = len(self._catalog.crowd)
+        favours = len(self._catalog.crowd)
 
         async def work(progress: Progress) -> None:
             choices = self._choices
@@ -104,7 +104,9 @@ class Mixes:
                 await to_the_end(self._keep(version))
             log.info("mix.learnt", mix=version.id, live=version.live, quality=version.quality)
 
-        return await self._jobs.start(LEARN, work)
+        job = await self._jobs.start(LEARN, work)
+        self._tried_at = favours
+        return job
 
     def is_due(self) -> bool:
         """Tell whether the record has grown enough since the last time to learn anew."""

@@ -23,6 +23,8 @@ from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.recommendation_service_pb2 import Candidate, Recommendation, RerankRequest
 from penchant.v1.signal_pb2 import Action, Behavior, Post, Signal
 from penchant_pipelines import engine
+from penchant_pipelines.errors import Unavailable
+from penchant_pipelines.jobs import Jobs
 from penchant_pipelines.mixes import Mixes, _use
 
 SUBJECTS = {
@@ -264,8 +266,17 @@ async def test_mixes_are_learnt_unasked_unless_the_settings_say_otherwise(
     start: StartServer, monkeypatch: pytest.MonkeyPatch, learns: bool
 ) -> None:
     monkeypatch.setattr(engine, "LEARNING_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(engine, "HEAL_SECONDS", 0.05)
+
+    async def unwritable(*_: object) -> None:
+        raise Unavailable("RECORD_UNWRITABLE", "the disk is full")
+
     async with start(recommend={"learn_mixes": learns}) as server:
-        await seed(server)
+        with monkeypatch.context() as patch:
+            patch.setattr(Jobs, "start", unwritable)
+            await seed(server)
+            await asyncio.sleep(0.5)
+        # What could not be begun is no try.
         await asyncio.sleep(0.5)
         jobs = [job async for job in server.client.jobs()]
         assert any(job.kind == "learn_mix" for job in jobs) is learns
