@@ -31,7 +31,10 @@ class IndexSettings(Section):
     url: str = Field(
         default="",
         pattern=r"^(https?://[^/\s]+/?)?$",
-        description="A Chroma server, http://host:port; empty: Chroma embedded in the data folder.",
+        description=(
+            "A Chroma server for this data folder alone, http://host:port: collections of others are removed; empty: "
+            "Chroma embedded in the data folder."
+        ),
     )
     max_neighbors: int = Field(
         default=16, ge=2, le=128, description="HNSW M: links per vector; more finds more and costs memory."
