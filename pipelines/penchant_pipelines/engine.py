@@ -24,7 +24,7 @@ from penchant_pipelines.capture import Capture
 from penchant_pipelines.catalog import Keeper
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
 from penchant_pipelines.erasure import Purge
-from penchant_pipelines.errors import InvalidInput, NotFound, Unavailable, WrongState
+from penchant_pipelines.errors import InvalidInput, NotFound, Overloaded, Unavailable, WrongState
 from penchant_pipelines.index import IndexSettings, IndexStore, IndexUnavailable, open_index_store
 from penchant_pipelines.interests import InterestSettings, ProfileView, SteeringEvent
 from penchant_pipelines.interests.labels import Label, name_interests, shown_as
@@ -206,12 +206,13 @@ class Engine:
     # -- users -----------------------------------------------------------------------------------------------
 
     async def labels(self, profile: ProfileView, space_id: str) -> list[Label]:
-        """Name the interests of a profile that a write answered, with the model of its space."""
+        """Name the interests of a profile that was written, with the model of its space unless that is too busy."""
         space = self._space(space_id)
         if space is not None:
-            with space.in_use():
+            # It was written: nobody may be told now that nothing was taken.
+            with contextlib.suppress(Overloaded), space.in_use():
                 return await space.labels(profile)
-        return name_interests(profile.interests, lambda _text: None)
+        return self.labels_at_hand(profile, space_id)
 
     def labels_at_hand(self, profile: ProfileView, space_id: str) -> list[Label]:
         """The same with what is known without asking the model."""

@@ -237,7 +237,7 @@ class InterestService(pb_grpc.InterestServiceServicer):
                 version,
                 signal_count,
                 view,
-                await space.labels(view),
+                await self.engine.labels(view, space.space_id),
                 space.space_id,
                 await self.engine.summaries.find(change.user_id, space, view),
             )
