@@ -224,7 +224,7 @@ class InterestService(pb_grpc.InterestServiceServicer):
                 version, signal_count = change.version, change.signal_count
                 view = space.profiles.of_packed(packed)
             else:
-                # Committed before this space kept profiles: told as it stands by now.
+                # Committed before this space kept profiles, or long before it is read: told as it stands by now.
                 stored = await asyncio.to_thread(space.profiles.find, change.user_id)
                 if stored is None:
                     return None  # whose end comes next
