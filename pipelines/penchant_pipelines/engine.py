@@ -145,8 +145,8 @@ class Engine:
             record = await asyncio.to_thread(Record, folder)
         try:
             with _readable(folder):
-                home = await asyncio.to_thread(open_encoder, settings.encoder) if encoder is None else encoder
                 adapters = settings.encoder.adapter_folder(folder)
+                home = await asyncio.to_thread(open_encoder, settings.encoder) if encoder is None else encoder
                 stock = await asyncio.to_thread(take_stock, record, settings.encoder, adapters, home)
                 dimensions = {row.key: row.dimensions for row in stock.rows}
                 keeper = await asyncio.to_thread(Keeper.load, record, dimensions, settings.interests)

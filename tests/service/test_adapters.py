@@ -41,7 +41,7 @@ from penchant_finetune.log import live_encoder
 from penchant_pipelines.encoder import Encoder, EncoderSettings, Vectors
 from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter
 from penchant_pipelines.encoder.sentence import file_sha256
-from penchant_pipelines.errors import Unavailable
+from penchant_pipelines.errors import InvalidInput, Unavailable
 from penchant_pipelines.index import IndexUnavailable, relay
 from penchant_pipelines.index.chroma import EmbeddedStore
 from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Recipe, calibrate, pack
@@ -406,6 +406,23 @@ async def test_a_live_adapter_is_served_after_a_restart_and_left_when_it_is_gone
         assert len(await server.recommended("u-1", page_size=5)) == 5
         assert await server.signal_count() == 33
     check_record(data, [encoder])
+
+
+async def test_a_folder_of_adapters_that_is_not_there_loses_nothing(
+    start: StartServer, data: Path, shelf: Path, adapted: Encoder
+) -> None:
+    elsewhere = data.parent / "elsewhere"
+    async with start() as server:
+        await seed(server, items=4, signals=4)
+        await server.client.load_adapter("books")
+        await activated(server, "books")
+    shutil.move(shelf, elsewhere)
+    with pytest.raises(InvalidInput, match=r"encoder\.adapters: there is no folder"):
+        async with start(**{"encoder.adapters": f"{elsewhere}s"}):
+            pass
+    async with start(**{"encoder.adapters": str(elsewhere)}) as server:
+        assert (await server.client.server_info()).space_id == adapted.space_id
+        assert await states(server) == {"": STANDBY, "books": LIVE}
 
 
 async def test_a_stopped_server_takes_its_activation_up_again(

@@ -142,6 +142,7 @@ def _weights(settings: Settings) -> tuple[bool, str]:
     model, adapter = settings.encoder.model, settings.encoder.adapter
     if adapter is not None:
         check_adapter(adapter)
+    settings.encoder.adapter_folder(settings.data)  # as a start does, it refuses one that is not there
     if model:
         # A model of the operator's own has no hash to compare with.
         return True, f"{model} (configured)"
