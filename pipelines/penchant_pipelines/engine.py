@@ -206,10 +206,10 @@ class Engine:
     # -- users -----------------------------------------------------------------------------------------------
 
     async def labels(self, profile: ProfileView, space_id: str) -> list[Label]:
-        """Name the interests of a profile that was written, with the model of its space unless that is too busy."""
+        """Name the interests of a profile that was written or is watched; by its space's model unless that is busy."""
         space = self._space(space_id)
         if space is not None:
-            # It was written: nobody may be told now that nothing was taken.
+            # What was written was taken, and a watch is no call that could come back.
             with contextlib.suppress(Overloaded), space.in_use():
                 return await space.labels(profile)
         return self.labels_at_hand(profile, space_id)

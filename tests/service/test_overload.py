@@ -79,6 +79,8 @@ async def test_who_has_written_and_who_watches_are_told_so_though_the_encoder_is
             assert merged.profile.interests[0].label == interest.label
             versions = [(await anext(watched)).version for _ in range(2)]
             assert versions == [2, 3]
+        async with aclosing(server.client.watch(["u"])) as watched:
+            assert (await anext(watched)).version == 3
 
 
 async def test_each_signal_of_a_batch_and_of_a_stream_is_turned_away_with_the_time_to_come_back(

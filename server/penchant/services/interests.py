@@ -113,7 +113,8 @@ class InterestService(pb_grpc.InterestServiceServicer):
             stored = await space.profile(request.user_id, as_of)
             # A summary is of the present; it says nothing of how the profile stood.
             summary = await self.engine.summaries.find(request.user_id, space, stored.view) if as_of is None else None
-            profile = await _profile(space, stored, summary, request.max_interests, request.include_vectors)
+            labels = await space.labels(stored.view)
+            profile = _profile(space, stored, labels, summary, request.max_interests, request.include_vectors)
         return pb.GetProfileResponse(profile=profile)
 
     async def WatchProfiles(
@@ -134,7 +135,8 @@ class InterestService(pb_grpc.InterestServiceServicer):
                         # Its last changes may only come to the watcher now.
                         watcher.told(user_id, stored.version)
                         summary = await self.engine.summaries.find(user_id, space, stored.view)
-                        profile = await _profile(space, stored, summary)
+                        labels = await self.engine.labels(stored.view, space.space_id)
+                        profile = _profile(space, stored, labels, summary)
                 yield pb.WatchProfilesResponse(profile=profile)
             while True:
                 change = await self.drain.unless_started(watcher.next())
@@ -181,7 +183,7 @@ class InterestService(pb_grpc.InterestServiceServicer):
         with self.engine.serve(request.user_id) as space:
             stored = await space.profile(request.user_id)
             summary = await self.engine.summaries.find(request.user_id, space, stored.view)
-            profile = await _profile(space, stored, summary, include_vectors=True)
+            profile = _profile(space, stored, await space.labels(stored.view), summary, include_vectors=True)
         yield pb.ExportUserResponse(profile=profile)
         for merged_id in await asyncio.to_thread(self.engine.live.profiles.merged_ids, request.user_id):
             yield pb.ExportUserResponse(merged_user_id=merged_id)
@@ -327,15 +329,20 @@ def _nobody(user_id: str, space: Space) -> pb.Profile:
     return pb.Profile(user_id=user_id, as_of=convert.timestamp(now()), space_id=space.space_id)
 
 
-async def _profile(
-    space: Space, stored: Stored, summary: Summary | None, max_interests: int = 0, include_vectors: bool = False
+def _profile(
+    space: Space,
+    stored: Stored,
+    labels: Sequence[Label],
+    summary: Summary | None,
+    max_interests: int = 0,
+    include_vectors: bool = False,
 ) -> pb.Profile:
     return convert.from_profile(
         stored.user_id,
         stored.version,
         stored.signal_count,
         stored.view,
-        await space.labels(stored.view),
+        labels,
         space.space_id,
         summary,
         max_interests,
