@@ -137,7 +137,8 @@ class Engine:
 
         `encoder` and `store` stand in for those that the settings name, `store` only in an empty folder.
         Where the encoder of its vectors is not to be had any more, all is brought into the space of the settings'
-        encoder first. Raises WrongState where the folder is in use, the record is damaged or the model can't be loaded.
+        encoder first. Raises WrongState where the folder is in use, the record is damaged or the model can't be loaded,
+        Unavailable where an adapter is there and can't be read, InvalidInput where the settings name what is not there.
         """
         model = open_model(settings.summaries)
         # The lock comes first: whoever can't have the folder should hear so before a model is loaded.
