@@ -136,7 +136,8 @@ def _snapshot(folder: Path) -> Iterator[Connection]:
     file = folder.resolve() / "record.sqlite3"
     if not file.is_file():
         raise WrongState("NO_RECORD", f"{str(folder)!r} is no data folder: it holds no record.sqlite3")
-    engine = sa.create_engine(f"sqlite:///{file.as_uri()}?mode=ro&uri=true", hide_parameters=True)
+    url = sa.URL.create("sqlite", database=file.as_uri(), query={"mode": "ro", "uri": "true"})
+    engine = sa.create_engine(url, hide_parameters=True)
     try:
         with engine.connect() as connection:
             # All that is read belongs to one moment, whatever a server writes meanwhile.

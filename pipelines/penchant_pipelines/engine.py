@@ -24,7 +24,7 @@ from penchant_pipelines.capture import Capture
 from penchant_pipelines.catalog import Keeper
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
 from penchant_pipelines.erasure import Purge
-from penchant_pipelines.errors import InvalidInput, NotFound, Unavailable, WrongState
+from penchant_pipelines.errors import InvalidInput, NotFound, Overloaded, Unavailable, WrongState
 from penchant_pipelines.index import IndexSettings, IndexStore, IndexUnavailable, open_index_store
 from penchant_pipelines.interests import InterestSettings, ProfileView, SteeringEvent
 from penchant_pipelines.interests.labels import Label, name_interests, shown_as
@@ -137,7 +137,8 @@ class Engine:
 
         `encoder` and `store` stand in for those that the settings name, `store` only in an empty folder.
         Where the encoder of its vectors is not to be had any more, all is brought into the space of the settings'
-        encoder first. Raises WrongState where the folder is in use, the record is damaged or the model can't be loaded.
+        encoder first. Raises WrongState where the folder is in use, the record is damaged or the model can't be loaded,
+        Unavailable where an adapter is there and can't be read, InvalidInput where the settings name what is not there.
         """
         model = open_model(settings.summaries)
         # The lock comes first: whoever can't have the folder should hear so before a model is loaded.
@@ -145,8 +146,8 @@ class Engine:
             record = await asyncio.to_thread(Record, folder)
         try:
             with _readable(folder):
-                home = await asyncio.to_thread(open_encoder, settings.encoder) if encoder is None else encoder
                 adapters = settings.encoder.adapter_folder(folder)
+                home = await asyncio.to_thread(open_encoder, settings.encoder) if encoder is None else encoder
                 stock = await asyncio.to_thread(take_stock, record, settings.encoder, adapters, home)
                 dimensions = {row.key: row.dimensions for row in stock.rows}
                 keeper = await asyncio.to_thread(Keeper.load, record, dimensions, settings.interests)
@@ -206,12 +207,13 @@ class Engine:
     # -- users -----------------------------------------------------------------------------------------------
 
     async def labels(self, profile: ProfileView, space_id: str) -> list[Label]:
-        """Name the interests of a profile that a write answered, with the model of its space."""
+        """Name the interests of a profile that was written or is watched; by its space's model unless that is busy."""
         space = self._space(space_id)
         if space is not None:
-            with space.in_use():
+            # What was written was taken, and a watch is no call that could come back.
+            with contextlib.suppress(Overloaded), space.in_use():
                 return await space.labels(profile)
-        return name_interests(profile.interests, lambda _text: None)
+        return self.labels_at_hand(profile, space_id)
 
     def labels_at_hand(self, profile: ProfileView, space_id: str) -> list[Label]:
         """The same with what is known without asking the model."""
@@ -354,6 +356,8 @@ class Engine:
         if not self.writer.writable:
             with contextlib.suppress(Unavailable, sa.exc.DatabaseError):
                 await self.writer.submit(_write_nothing_new)
+                # Here alone: a work that succeeds may have had nothing to write.
+                self.writer.writable = True
         return self.writer.writable
 
     def _indexed(self) -> list[Space]:

@@ -36,6 +36,14 @@ class JobState(enum.IntEnum):
     CANCELLED = 4
 
 
+CUT_OFF: dict[str, Any] = {
+    "state": JobState.FAILED,
+    "error": "the server stopped while the job ran; start it again",
+    "error_kind": Unavailable.__name__,
+}
+"""How a job ends that a stop of the server cuts off, unless it is taken up again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A job as it stands. Times in µs; `error` is empty unless it failed.
@@ -61,18 +69,12 @@ class Jobs:
         self._record = record
         self._writer = writer
         self._running: dict[str, tuple[Job, asyncio.Task[None]]] = {}
+        self._closing = False
 
     async def recover(self) -> None:
-        """Close the books on jobs that a stop of the server cut off."""
+        """Close the books on jobs that were running when the server was killed."""
         await self._writer.submit(
-            lambda ledger: _update(
-                ledger,
-                table.c.state == JobState.RUNNING,
-                state=JobState.FAILED,
-                error="the server stopped while the job ran; start it again",
-                error_kind=Unavailable.__name__,
-                end_time=now(),
-            )
+            lambda ledger: _update(ledger, table.c.state == JobState.RUNNING, **CUT_OFF, end_time=now())
         )
 
     @staticmethod
@@ -137,7 +139,8 @@ class Jobs:
             await asyncio.wait(tasks)
 
     async def close(self) -> None:
-        """Cancel what runs."""
+        """Cut off what runs."""
+        self._closing = True
         for job_id in list(self._running):
             with contextlib.suppress(PenchantError):
                 await self.cancel(job_id)
@@ -158,7 +161,7 @@ class Jobs:
             await work(progress)
             self._note(job.id, state=JobState.SUCCEEDED)
         except asyncio.CancelledError:
-            self._note(job.id, state=JobState.CANCELLED)
+            self._note(job.id, **(CUT_OFF if self._closing else {"state": JobState.CANCELLED}))
         except PenchantError as error:
             self._note(job.id, state=JobState.FAILED, error=error.message, error_kind=type(error).__name__)
         except Exception:

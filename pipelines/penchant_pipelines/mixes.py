@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import uuid
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from penchant_pipelines.record import Record, Writer, nothing
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.schema import mixes as table
 from penchant_pipelines.statistics import Bootstrap, by_user
+from penchant_pipelines.tasks import to_the_end
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +71,8 @@ class Mixes:
         self.live: MixVersion | None = None
         """None: interests alone rank, by the formula of the settings."""
         self._tried_at = 0
+        self._choices = 0
+        """How often somebody chose what is live."""
 
     def start(self) -> None:
         """Read what is live; blocks."""
@@ -83,10 +87,10 @@ class Mixes:
 
         Raises WrongState if one runs. The job fails where there are fewer than 40 lessons.
         """
-        self._tried_at = len(self._catalog.crowd)
+        favours = len(self._catalog.crowd)
 
         async def work(progress: Progress) -> None:
-            before = self.live
+            choices = self._choices
             thread = ThreadPoolExecutor(1, thread_name_prefix="lessons")
             try:
                 lessons = await self._lessons(teacher(), thread, progress)
@@ -94,15 +98,15 @@ class Mixes:
             finally:
                 # Whoever cancels doesn't hold up the event loop until the sums are done.
                 thread.shutdown(wait=False)
-            if self.live is not before:
-                # Somebody chose another meanwhile: what a person chose is not overruled by a job.
-                version = replace(version, live=False)
-            await self._writer.submit(lambda ledger: _insert(ledger, version))
-            if version.live:
-                self.live = version
+            # What a person chose meanwhile is not overruled by a job.
+            version = replace(version, live=version.live and self._choices == choices)
+            with contextlib.suppress(asyncio.CancelledError):  # too late: it is done
+                await to_the_end(self._keep(version))
             log.info("mix.learnt", mix=version.id, live=version.live, quality=version.quality)
 
-        return await self._jobs.start(LEARN, work)
+        job = await self._jobs.start(LEARN, work)
+        self._tried_at = favours
+        return job
 
     def is_due(self) -> bool:
         """Tell whether the record has grown enough since the last time to learn anew."""
@@ -118,13 +122,23 @@ class Mixes:
 
     async def use(self, mix_id: str) -> MixVersion | None:
         """Put a version to use at once; an empty id: none, interests alone rank. Raises NotFound."""
-        found = await asyncio.to_thread(self._read, 1, table.c.id == mix_id) if mix_id else []
-        if mix_id and not found:
-            raise NotFound("mix", mix_id)
-        await self._writer.submit(lambda ledger: _use(ledger, mix_id))
-        self.live = replace(found[0][1], live=True) if found else None
-        self._tried_at = len(self._catalog.crowd)
-        return self.live
+
+        async def use() -> MixVersion | None:
+            found = await asyncio.to_thread(self._read, 1, table.c.id == mix_id) if mix_id else []
+            if mix_id and not found:
+                raise NotFound("mix", mix_id)
+            self._choices += 1
+            await self._writer.submit(lambda ledger: _use(ledger, mix_id))
+            self.live = replace(found[0][1], live=True) if found else None
+            self._tried_at = len(self._catalog.crowd)
+            return self.live
+
+        return await to_the_end(use())
+
+    async def _keep(self, version: MixVersion) -> None:
+        await self._writer.submit(lambda ledger: _insert(ledger, version))
+        if version.live:
+            self.live = version
 
     async def _lessons(self, teacher: Teacher, thread: ThreadPoolExecutor, progress: Progress) -> list[Lesson]:
         loop, lessons, source = asyncio.get_running_loop(), list[Lesson](), teacher.lessons()

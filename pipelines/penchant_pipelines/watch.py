@@ -6,6 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from penchant_pipelines.record.commit import Change
 
@@ -14,7 +15,10 @@ class Watcher:
     """One listener's queue. A slow listener gets the newest state of each user instead of every step."""
 
     LIMIT = 1000
-    """Changes that are queued one by one; beyond, only each user's newest is kept, and an end that came before it."""
+    """Changes that are queued one by one, with their profiles.
+
+    Beyond, of each user the newest version is kept, and an end that came before it; its profile is read when told.
+    """
 
     def __init__(self, user_ids: frozenset[str]) -> None:
         self._user_ids = user_ids
@@ -42,6 +46,9 @@ class Watcher:
             )
             # Twice the users until the next time: done at every change it would stall the event loop.
             self._most = max(self.LIMIT, 2 * len(self._changes))
+        if len(self._changes) >= self.LIMIT:
+            # Profiles of all users would fill the memory.
+            change = replace(change, profiles={})
         self._changes[change.user_id, change.version] = change
         self._arrived.set()
 

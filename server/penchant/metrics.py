@@ -86,7 +86,7 @@ class _EngineCollector(Collector):
                 engine.live.relay.live is not None,
             ),
             ("writes_waiting", "Writes that wait for the record.", engine.writer.waiting),
-            ("record_writable", "0 from a write that failed to the next that does not.", engine.writer.writable),
+            ("record_writable", "0 from a write that failed until a trial succeeds.", engine.writer.writable),
             ("record_bytes", "Size of the record.", record.stat().st_size),
             ("record_log_bytes", "Size of its write-ahead log.", log_file.stat().st_size if log_file.exists() else 0),
             ("disk_free_bytes", "Room on the disk of the data folder.", shutil.disk_usage(record.parent).free),

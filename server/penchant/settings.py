@@ -32,14 +32,19 @@ from penchant_pipelines.settings import Section
 
 PREFIX, DELIMITER = "PENCHANT_", "__"
 
+# What gRPC, and GetServerInfo, can say of a size.
+_MOST_BYTES = 2**31 - 1
+
 
 class LimitSettings(Section):
     """Sizes above which a request is refused; GetServerInfo tells them to callers."""
 
-    text_bytes: int = Field(default=65_536, ge=256, description="Most bytes (UTF-8) of one text.")
+    text_bytes: int = Field(default=65_536, ge=256, le=_MOST_BYTES, description="Most bytes (UTF-8) of one text.")
     batch_size: int = Field(default=500, ge=1, le=10_000, description="Most signals, items or candidates in one call.")
     page_size: int = Field(default=100, ge=1, le=1_000, description="Most entries of one page; more are cut to this.")
-    message_bytes: int = Field(default=33_554_432, ge=65_536, description="Most bytes of one message on the wire.")
+    message_bytes: int = Field(
+        default=33_554_432, ge=65_536, le=_MOST_BYTES, description="Most bytes of one message on the wire."
+    )
 
 
 class Settings(BaseSettings, EngineSettings):

@@ -709,6 +709,20 @@ def test_a_server_that_does_not_answer_is_unavailable(tmp_path: Path, monkeypatc
         store.close()
 
 
+def test_a_query_is_given_up_sooner_than_a_write(
+    server_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_index_store(IndexSettings(url=server_url), tmp_path)
+    index = store.open("hasty", DIMENSIONS).items
+    monkeypatch.setattr(chroma_module, "QUERY_TIMEOUT", httpx.Timeout(1e-6))
+    index.upsert(["a"], axis(0))
+    with pytest.raises(IndexUnavailable, match="Timeout"):
+        index.query(axis(0), 1)
+    assert index.count() == 1
+    store.drop("hasty")
+    store.close()
+
+
 def test_a_server_that_lost_a_collection_is_unavailable_until_opened_again(server_url: str, tmp_path: Path) -> None:
     settings = IndexSettings(url=server_url)
     store, other = open_index_store(settings, tmp_path), open_index_store(settings, tmp_path)

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest.mock import Mock
 
 import grpc
 import numpy as np
@@ -22,6 +23,7 @@ import pytest
 import sqlalchemy as sa
 import torch
 from harness import Server, StartServer, catalogue, command, connected, in_process, own_process, refused, until
+from peft import PeftModel
 
 from penchant.exceptions import WrongStateError
 from penchant.v1.admin_service_pb2 import (
@@ -38,10 +40,10 @@ from penchant.v1.interest_service_pb2 import Interest
 from penchant.v1.recommendation_service_pb2 import FindUsersRequest
 from penchant.v1.signal_pb2 import Post, Signal
 from penchant_finetune.log import live_encoder
-from penchant_pipelines.encoder import Encoder, EncoderSettings, Vectors
+from penchant_pipelines.encoder import Encoder, EncoderSettings, Vectors, adapter
 from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter
 from penchant_pipelines.encoder.sentence import file_sha256
-from penchant_pipelines.errors import Unavailable
+from penchant_pipelines.errors import InvalidInput, Unavailable, WrongState
 from penchant_pipelines.index import IndexUnavailable, relay
 from penchant_pipelines.index.chroma import EmbeddedStore
 from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Recipe, calibrate, pack
@@ -406,6 +408,34 @@ async def test_a_live_adapter_is_served_after_a_restart_and_left_when_it_is_gone
         assert len(await server.recommended("u-1", page_size=5)) == 5
         assert await server.signal_count() == 33
     check_record(data, [encoder])
+
+
+async def test_an_adapter_that_is_out_of_reach_at_a_start_loses_nothing(
+    start: StartServer, data: Path, shelf: Path, adapted: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = data.parent / "elsewhere"
+    async with start() as server:
+        await seed(server, items=4, signals=4)
+        await server.client.load_adapter("books")
+        await activated(server, "books")
+    # Of another owner, for want of memory, with a hub that is away.
+    for module, name, fault, told in (
+        (adapter, "file_sha256", PermissionError("another's"), Unavailable),
+        (PeftModel, "from_pretrained", torch.OutOfMemoryError("too little"), Unavailable),
+        (adapter, "open_model", WrongState("MODEL_UNREADABLE", "the hub is away"), WrongState),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, Mock(side_effect=fault))
+            with pytest.raises(told):
+                async with start():
+                    pass
+    shutil.move(shelf, elsewhere)
+    with pytest.raises(InvalidInput, match=r"encoder\.adapters: there is no folder"):
+        async with start(**{"encoder.adapters": f"{elsewhere}s"}):
+            pass
+    async with start(**{"encoder.adapters": str(elsewhere)}) as server:
+        assert (await server.client.server_info()).space_id == adapted.space_id
+        assert await states(server) == {"": STANDBY, "books": LIVE}
 
 
 async def test_a_stopped_server_takes_its_activation_up_again(

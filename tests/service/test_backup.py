@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from harness import Server, StartServer, catalogue
 
 from penchant.v1.interest_service_pb2 import Profile
 from penchant_pipelines.encoder.sentence import file_sha256
+from penchant_pipelines.record.backup import back_up
 
 # peft asks transformers in a way that transformers is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -115,6 +118,18 @@ async def test_a_backup_overwrites_nothing_and_is_whole_or_not_there(
         assert code == 1
         assert "is damaged" in err
         assert not [name for name in names(tmp_path) if "copy" in name]
+
+
+def test_what_is_half_made_among_the_adapters_stays_out_of_a_backup(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "record.sqlite3")) as record:
+        record.execute("CREATE TABLE users (key)")
+    half = tmp_path / "adapters" / "mine.k3jx.part"
+    half.mkdir(parents=True)
+    (half / "adapter_model.safetensors").write_bytes(b"half of it")
+    # Where its own unfinished folder lies, too.
+    assert back_up(tmp_path, tmp_path / "adapters" / "monday").adapters == ()
+    assert names(tmp_path / "adapters" / "monday") == ["adapters", "record.sqlite3"]
+    assert names(tmp_path / "adapters" / "monday" / "adapters") == []
 
 
 @pytest.mark.parametrize("log", [False, True], ids=["in good order", "killed"])

@@ -7,19 +7,22 @@ import json
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import run
-from harness import Server, StartServer, catalogue, command
+from harness import Server, StartServer, catalogue, command, until
 
 from penchant.cli import options
+from penchant.cli.doctor import _index
 from penchant.v1.catalog_service_pb2 import Item
 from penchant_pipelines.capture import Capture
 from penchant_pipelines.errors import NotFound
 from penchant_pipelines.interests import Calibration
+from penchant_pipelines.profiles import Profiles
 from penchant_pipelines.spaces.adapters import Adapters
 
 
@@ -106,6 +109,32 @@ async def test_who_watches_everybody_is_told_of_users_alone(server: Server, flag
         assert await process.wait() == 130
 
 
+async def test_a_command_that_is_told_to_stop_leaves_nothing_half_written(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await server.client.capture(user_id="mei", text="I love hiking")
+    goes_on = threading.Event()
+    monkeypatch.setattr(Profiles, "signals", lambda *_: goes_on.wait())
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "penchant", "export", "mei", "-o", str(tmp_path / "mei.jsonl")),
+        *("--server", server.address),
+    )
+
+    def written() -> list[str]:
+        return [path.name for path in tmp_path.glob("mei*")]
+
+    async def begun() -> bool:
+        return written() == ["mei.jsonl.part"]
+
+    try:
+        await until(begun)
+        process.terminate()
+        assert await process.wait() == 143
+    finally:
+        goes_on.set()
+    assert not written()
+
+
 async def test_it_is_told_that_the_server_gives_no_more_at_once(start: StartServer) -> None:
     told = "the server gives at most 3 at once (limits.page_size)\n"
     async with start(**{"limits.page_size": 3}) as server:
@@ -190,3 +219,15 @@ async def test_the_strongest_interests_can_be_asked_for_and_an_export_counts_its
     assert [json.loads(line).keys() for line in out.splitlines()] == [
         json.loads(line).keys() for line in file.read_text().splitlines()
     ]
+
+
+async def test_doctor_tells_whether_the_index_answers(start: StartServer) -> None:
+    async with start() as server:
+        await server.index_ready()
+        assert (await asyncio.to_thread(_index, server.address))[0]
+    async with start(**{"index.url": "http://127.0.0.1:9"}) as server:
+        # Nothing is behind: there is none that could be.
+        assert (await server.client.server_info()).index_lag == 0
+        ok, detail = await asyncio.to_thread(_index, server.address)
+        assert not ok
+        assert "exact search" in detail

@@ -7,6 +7,7 @@ import json
 import random
 import re
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -15,13 +16,16 @@ from typing import Any
 
 import grpc
 import pytest
-from harness import Server, StartServer, command, refused
+from harness import Server, StartServer, command, refused, until
 
 from penchant.v1.admin_service_pb2 import JobState, LearnMixRequest, ListMixesRequest, Mix, UseMixRequest
 from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.recommendation_service_pb2 import Candidate, Recommendation, RerankRequest
 from penchant.v1.signal_pb2 import Action, Behavior, Post, Signal
 from penchant_pipelines import engine
+from penchant_pipelines.errors import Unavailable
+from penchant_pipelines.jobs import Jobs
+from penchant_pipelines.mixes import Mixes, _use
 
 SUBJECTS = {
     "tea": ["green tea", "oolong", "black tea", "white tea", "puer cakes"],
@@ -178,6 +182,50 @@ async def test_a_mix_is_learnt_goes_live_and_is_rolled_back(start: StartServer) 
         assert await server.recommended("u0", diversity=0) == before
 
 
+async def test_what_a_person_chooses_stays_whoever_learns_or_gives_up_meanwhile(
+    start: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def held_up(work: Callable[..., Any]) -> Callable[..., Any]:
+        def wait(*args: Any) -> Any:
+            begun.set()
+            goes_on.wait()
+            return work(*args)
+
+        return wait
+
+    async def ranked_by_mix(server: Server) -> bool:
+        answer = await server.client.recommend("u0", explain=True)
+        return any(place.sources for place in answer.recommendations)
+
+    async with start() as server:
+        await seed(server)
+        with monkeypatch.context() as patch:
+            patch.setattr(Mixes, "_judged", held_up(Mixes._judged))
+            learning = asyncio.create_task(learnt(server))
+            await asyncio.to_thread(begun.wait)
+            # There was none before: so it is to stay.
+            assert await server.client.use_mix("") is None
+            goes_on.set()
+            mix = await learning
+        assert not mix.live
+        assert not await ranked_by_mix(server)
+
+        begun.clear()
+        goes_on.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr("penchant_pipelines.mixes._use", held_up(_use))
+            using = server.rpc("UseMix")(UseMixRequest(mix_id=mix.mix_id))
+            await asyncio.to_thread(begun.wait)
+            using.cancel()
+            await asyncio.sleep(0.2)  # until the server has heard of it
+            goes_on.set()
+        # It was written already.
+        await until(lambda: ranked_by_mix(server))
+        assert [found.live for found in await mixes(server)] == [True]
+
+
 async def test_a_mix_of_sources_that_are_no_more_is_learnt_anew(
     start: StartServer, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,8 +266,17 @@ async def test_mixes_are_learnt_unasked_unless_the_settings_say_otherwise(
     start: StartServer, monkeypatch: pytest.MonkeyPatch, learns: bool
 ) -> None:
     monkeypatch.setattr(engine, "LEARNING_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(engine, "HEAL_SECONDS", 0.05)
+
+    async def unwritable(*_: object) -> None:
+        raise Unavailable("RECORD_UNWRITABLE", "the disk is full")
+
     async with start(recommend={"learn_mixes": learns}) as server:
-        await seed(server)
+        with monkeypatch.context() as patch:
+            patch.setattr(Jobs, "start", unwritable)
+            await seed(server)
+            await asyncio.sleep(0.5)
+        # What could not be begun is no try.
         await asyncio.sleep(0.5)
         jobs = [job async for job in server.client.jobs()]
         assert any(job.kind == "learn_mix" for job in jobs) is learns

@@ -175,6 +175,14 @@ async def test_health_tells_that_the_record_cant_be_written_and_that_it_can_agai
                 CaptureRequest(signal=Signal(id="s", user_id="u", post=Post(text="Jazz piano")))
             )
             assert (await refused(capture)).reason == "RECORD_UNWRITABLE"
+            # A stream goes on: each of its signals is asked to come back.
+            signals = [Signal(id=f"t-{n}", user_id="u", post=Post(text="Jazz piano")) for n in range(2)]
+            events = [event async for event in server.client.stream_capture(signals)]
+            assert [(event.WhichOneof("event"), event.backoff.sequence) for event in events] == [
+                ("backoff", 0),
+                ("backoff", 1),
+            ]
+            assert all(event.backoff.retry_delay.ToSeconds() == 1 for event in events)
             await until(sick)
             told = {name: (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status for name in SERVICES}
             assert [name for name, status in told.items() if status == health_pb2.HealthCheckResponse.SERVING] == [
@@ -182,6 +190,8 @@ async def test_health_tells_that_the_record_cant_be_written_and_that_it_can_agai
             ]
             # Reading goes on.
             assert (await server.client.profile("u")).signal_count == 1
+            # What has nothing to write tells nothing.
+            assert await server.client.delete_items(["unknown"]) == 0
             await asyncio.sleep(0.2)
             assert await sick()
         # Nobody writes, as a balancer sends nobody here.

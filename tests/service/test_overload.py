@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 import grpc
 import pytest
 from harness import StartServer, refusal
 
 from penchant.exceptions import OverloadedError, PenchantError, from_rpc_error, from_status
-from penchant.v1.interest_service_pb2 import BatchCaptureRequest, CaptureRequest, StreamCaptureRequest
+from penchant.v1.interest_service_pb2 import (
+    BatchCaptureRequest,
+    CaptureRequest,
+    MergeUsersRequest,
+    Steering,
+    SteerInterestRequest,
+    StreamCaptureRequest,
+)
 from penchant.v1.signal_pb2 import Post, Signal
 from penchant_pipelines.capture import Capture
 from penchant_pipelines.errors import Overloaded
+from penchant_pipelines.spaces.space import Space
 
 FLOOD = 200
 
@@ -44,6 +53,34 @@ async def test_a_flood_is_turned_away_in_part_and_what_was_acknowledged_is_in_th
         assert await send(first) == f"s-{first}"
         assert await server.signal_count() == len(acknowledged) + 1
         assert (await server.client.profile("u")).signal_count == len(acknowledged) + 1
+
+
+async def test_who_has_written_and_who_watches_are_told_so_though_the_encoder_is_too_busy_for_names(
+    start: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def busy(*_: object) -> None:
+        raise Overloaded(1.5)
+
+    async with start() as server:
+        for user in ("u", "guest"):
+            await server.client.capture(user_id=user, text="Hiking to a hut at the pass")
+        (interest,) = (await server.client.profile("u")).interests
+        async with aclosing(server.client.watch(["u"])) as watched:
+            await anext(watched)
+            monkeypatch.setattr(Space, "labels", busy)
+            # Not the client's: that sends again what is turned away.
+            steered = await server.rpc("SteerInterest")(
+                SteerInterestRequest(user_id="u", interest_id=interest.id, steering=Steering(pinned=True))
+            )
+            assert steered.interest.steering.pinned
+            merged = await server.rpc("MergeUsers")(MergeUsersRequest(from_user_id="guest", into_user_id="u"))
+            assert merged.profile.signal_count == 2
+            # The words of its only interest were encoded before.
+            assert merged.profile.interests[0].label == interest.label
+            versions = [(await anext(watched)).version for _ in range(2)]
+            assert versions == [2, 3]
+        async with aclosing(server.client.watch(["u"])) as watched:
+            assert (await anext(watched)).version == 3
 
 
 async def test_each_signal_of_a_batch_and_of_a_stream_is_turned_away_with_the_time_to_come_back(

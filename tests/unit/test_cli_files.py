@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from penchant.cli.files import read_assignments, read_files
+import pytest
+
+from penchant.cli.files import read_assignments, read_files, whole_file
 from penchant.settings import Settings
 
 POST = '{"user_id": "ada", "time": "2026-03-01T10:00:00Z", "post": {"text": "Sourdough again"}}\n'
@@ -50,3 +53,30 @@ def test_what_the_server_would_refuse_is_told_with_its_line(tmp_path: Path) -> N
 
 def test_a_setting_keeps_the_space_that_its_value_ends_in() -> None:
     assert read_assignments(["encoder.prompt=query: ", "a = 3"]) == {"encoder.prompt": "query: ", "a": "3"}
+
+
+def test_a_file_is_there_whole_or_as_it_was(tmp_path: Path) -> None:
+    target, link = tmp_path / "users.jsonl", tmp_path / "link"
+    link.symlink_to(target)
+    with whole_file(link) as place:
+        place.write_text("whole")
+        assert not target.exists()
+
+    def break_off() -> None:
+        with whole_file(link) as place:
+            place.write_text("ha")
+            raise OSError("no room")
+
+    with pytest.raises(OSError, match="no room"):
+        break_off()
+    assert (link.is_symlink(), target.read_text()) == (True, "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "users.jsonl"]
+
+
+def test_what_is_no_file_stays_what_it_is(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    # Whoever may write to devices would put a file in their place.
+    with whole_file(pipe) as place:
+        assert place == pipe
+    assert pipe.is_fifo()

@@ -11,6 +11,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 
+from penchant_finetune.log import live_encoder
+from penchant_pipelines.encoder import EncoderSettings
 from penchant_pipelines.errors import WrongState
 from penchant_pipelines.record import Record, schema
 from penchant_pipelines.record.record import MIGRATIONS
@@ -125,6 +127,15 @@ def test_opening_again_keeps_what_was_written(tmp_path: Path) -> None:
         assert again.secret("other") != secret
     finally:
         again.close()
+
+
+@pytest.mark.parametrize("name", ["what?", "50%20", "#1", "数据"])
+def test_a_data_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    record = Record(tmp_path / name)
+    record.close()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name / "record.sqlite3").stat().st_size > 0
+    assert live_encoder(tmp_path / name, EncoderSettings()) == (EncoderSettings(), None)
 
 
 def test_a_secret_is_made_while_another_writes(tmp_path: Path) -> None:

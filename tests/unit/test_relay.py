@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from structlog.testing import capture_logs
 
 from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.engine import Engine, EngineSettings
@@ -118,6 +119,25 @@ async def test_a_rebuild_that_fails_while_nothing_can_be_written_is_forgotten_la
             await engine.live.relay.rebuild(no_progress)
         assert len(known(engine)) == 2
     await until(lambda: known(engine) == {live} and store.names() == [live])
+
+
+async def test_what_follows_the_outbox_says_nothing_of_a_record_that_cant_be_written(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = 0
+
+    def unwritable(*_: Any, **__: Any) -> None:
+        nonlocal tries
+        tries += 1
+        raise Unavailable("RECORD_UNWRITABLE", "the disk is full")
+
+    monkeypatch.setattr(relay, "RETRY_SECONDS", 0.05)
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr(generations, "advance", unwritable)
+        await engine.upsert_items([item("baking")])
+        await until(lambda: tries > 1)
+    assert logs == []
+    await until(lambda: waiting(engine) == 0)
 
 
 async def test_a_rebuild_that_is_given_up_as_it_switches_has_switched(

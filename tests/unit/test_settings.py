@@ -47,6 +47,26 @@ def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(
     assert load_settings(config, {key: "4"}).interests.max_interests == default.max_interests
 
 
+def test_a_size_that_no_message_can_tell_is_refused() -> None:
+    keys = ["limits.text_bytes", "limits.message_bytes"]
+    assert list(complaints(dict.fromkeys(keys, 2**31))) == keys
+    assert load_settings(overrides=dict.fromkeys(keys, 2**31 - 1)).limits.text_bytes == 2**31 - 1
+
+
+def test_where_chroma_is_must_be_a_url() -> None:
+    for url in (
+        "localhost:8000",
+        "http://",
+        "http://chroma:port",
+        "http://chroma:8000/v2",
+        "http://[::1",
+        "http://a b",
+    ):
+        assert "http://127.0.0.1:8000" in complaints({"index.url": url})["index.url"]
+    for url in ("", "http://chroma", "https://chroma:8000/", "http://[::1]:8000"):
+        assert load_settings(overrides={"index.url": url}).index.url == url
+
+
 def test_dotted_keys_reach_every_level(monkeypatch: pytest.MonkeyPatch) -> None:
     found = load_settings(
         overrides={

@@ -93,6 +93,15 @@ async def test_a_slow_listener_gets_the_newest_state_of_everyone_in_bounded_memo
         assert told[-1] == versions - 1
 
 
+async def test_profiles_of_many_users_are_not_kept_for_a_slow_listener() -> None:
+    watcher = Watcher(frozenset())
+    for number in range(3 * Watcher.LIMIT):
+        watcher.offer(change(f"u{number}", 1))
+    found = await drained(watcher)
+    assert len(found) == 3 * Watcher.LIMIT
+    assert [bool(c.profiles) for c in found] == [True] * Watcher.LIMIT + [False] * 2 * Watcher.LIMIT
+
+
 async def test_what_was_queued_of_an_erased_user_is_told_to_nobody() -> None:
     watcher = Watcher(frozenset())
     sent = [change("a", 1), change("b", 1), change("a", 2), change("a", 0), change("a", 1), change("a", 0)]

@@ -85,11 +85,10 @@ class Keeper:
             self._meanwhile += commit.touched
 
     async def count_when_due(self) -> None:
-        """Wait until something is to be counted again, and do so."""
+        """Wait until something is to be counted again, and do so; what can't be read is raised and still due."""
         await self._to_count.wait()
         await asyncio.sleep(COUNT_SECONDS)
-        self._to_count.clear()
-        await self.count_again()
+        await self._count_again()
 
     async def count_again(self) -> None:
         """Count anew what is due: items whose signals were undone or erased, or came before the item.
@@ -101,15 +100,13 @@ class Keeper:
             await self._count_again()
         except Exception:
             log.exception("count.failed")
-        finally:
-            if self.due:
-                self._to_count.set()
 
     async def _count_again(self) -> None:
         catalog = self.catalog
         async with self._counting:
             if self.due:
                 items, self.due = self.due, set()
+                self._to_count.clear()
                 erased, self._erased = self._erased, set()
                 spaces, last_signal = list(catalog.voices), self._applied
                 self._meanwhile = []
@@ -117,6 +114,7 @@ class Keeper:
                     favours, said = await asyncio.to_thread(self._read_again, items, spaces, last_signal)
                 except BaseException:
                     self.due |= items
+                    self._to_count.set()
                     self._erased |= erased
                     raise
                 if erased:

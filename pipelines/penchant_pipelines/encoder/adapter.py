@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from penchant_pipelines.encoder.base import Encoder
 from penchant_pipelines.encoder.sentence import BILINGUAL, SentenceEncoder, file_sha256, merge_adapter, open_model
 from penchant_pipelines.encoder.settings import EncoderSettings
-from penchant_pipelines.errors import WrongState
+from penchant_pipelines.errors import Unavailable, WrongState
 
 MANIFEST = "penchant.json"
 CONFIG = "adapter_config.json"
@@ -121,7 +121,8 @@ def open_adapter(settings: EncoderSettings, folder: Path, base: Encoder | None =
 def check_adapter(folder: Path) -> Manifest:
     """Check all of an adapter folder that can be told without a model: files, hashes, configuration, numbers.
 
-    Whether it is made for a model is checked where it is merged into it. Raises WrongState.
+    Whether it is made for a model is checked where it is merged into it. Raises WrongState; Unavailable where files
+    that are there can't be read.
     """
     if not folder.is_dir():
         raise _unreadable(folder, "is no folder")
@@ -178,7 +179,10 @@ def _check_file(folder: Path, name: str, expected: str | None) -> None:
         raise _unreadable(folder, f"has a {name} of {path.stat().st_size:,} bytes, which no adapter needs")
     if expected is None:
         raise _unreadable(folder, f"has a {name} that its manifest doesn't name")
-    found = file_sha256(path)
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        raise _out_of_reach(folder, error) from error
     if found != expected:
         raise WrongState(
             "ADAPTER_ALTERED",
@@ -242,8 +246,15 @@ def _small_file(folder: Path, name: str) -> str:
         if path.stat().st_size > MOST_JSON_BYTES:
             raise _unreadable(folder, f"has a {name} of {path.stat().st_size:,} bytes, which no adapter needs")
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(folder, f"has a {name} that can't be read") from error
+    except OSError as error:
+        raise _out_of_reach(folder, error) from error
+    except UnicodeDecodeError as error:
+        raise _unreadable(folder, f"has a {name} that is not UTF-8") from error
+
+
+def _out_of_reach(folder: Path, error: OSError) -> Unavailable:
+    # Not as one that is altered or gone: what that had made is dropped at a start.
+    return Unavailable("ADAPTER_OUT_OF_REACH", f"adapter {folder.name!r} can't be read ({error}): see to that first")
 
 
 def _unreadable(folder: Path, problem: str) -> WrongState:

@@ -16,7 +16,7 @@ import numpy as np
 from penchant_pipelines.encoder.base import Vectors
 from penchant_pipelines.encoder.settings import EncoderSettings
 from penchant_pipelines.encoder.words import ROWS_FILE, WORDS_FILE, WordVocabulary, load_rows
-from penchant_pipelines.errors import WrongState
+from penchant_pipelines.errors import Unavailable, WrongState
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -184,8 +184,9 @@ def merge_adapter(model: SentenceTransformer, folder: Path) -> str:
     """Merge an adapter, words of its own included, into the model; returns the adapter's digest.
 
     Its files are taken as they are: `adapter.open_encoder` checks them first. Raises WrongState where they don't fit
-    the model.
+    the model, Unavailable where there is no memory for them.
     """
+    import torch
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import SafetensorError, safe_open
 
@@ -202,6 +203,8 @@ def merge_adapter(model: SentenceTransformer, folder: Path) -> str:
             adapted = PeftModel.from_pretrained(transformer.get_submodule("auto_model"), str(folder))
         with safe_open(folder / "adapter_model.safetensors", framework="pt") as tensors:
             given = set(tensors.keys())
+    except torch.OutOfMemoryError as error:
+        raise Unavailable("NO_MEMORY", f"there is no memory for adapter {folder.name!r}: {error}") from error
     except (AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
         raise WrongState("ADAPTER_MISMATCH", f"adapter {folder.name!r} does not fit the model: {error}") from error
     wrong = given ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False))

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from penchant_pipelines.errors import InvalidInput
 from penchant_pipelines.settings import Section
 
 ADAPTERS = "adapters"
@@ -69,5 +70,11 @@ class EncoderSettings(Section):
     )
 
     def adapter_folder(self, data: Path) -> Path:
-        """Where the adapters lie that a server of this data folder can load."""
+        """Where the adapters lie that a server of this data folder can load.
+
+        Raises InvalidInput where the settings name a folder that is not there: all that was made by its adapters would
+        be taken for lost.
+        """
+        if self.adapters is not None and not self.adapters.is_dir():
+            raise InvalidInput.at("encoder.adapters", f"there is no folder {str(self.adapters)!r}")
         return self.adapters or data / ADAPTERS

@@ -6,10 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from penchant_pipelines.settings import Section
 
@@ -30,8 +31,10 @@ class IndexSettings(Section):
 
     url: str = Field(
         default="",
-        pattern=r"^(https?://[^/\s]+/?)?$",
-        description="A Chroma server, http://host:port; empty: Chroma embedded in the data folder.",
+        description=(
+            "A Chroma server for this data folder alone, http://host:port: collections of others are removed; empty: "
+            "Chroma embedded in the data folder."
+        ),
     )
     max_neighbors: int = Field(
         default=16, ge=2, le=128, description="HNSW M: links per vector; more finds more and costs memory."
@@ -46,6 +49,19 @@ class IndexSettings(Section):
         le=1000,
         description="Vectors per write to the embedded index; a write stops the whole process while it lasts.",
     )
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        try:
+            url = urlsplit(value)
+            rest = url.path.strip("/") or url.query or url.fragment or any(map(str.isspace, value))
+            sound = not value or (url.scheme in ("http", "https") and url.hostname and url.port != 0 and not rest)
+        except ValueError:  # a port that is no number
+            sound = False
+        if not sound:
+            raise ValueError("must be a URL without a path, such as http://127.0.0.1:8000, or empty")
+        return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -240,8 +240,9 @@ class Relay:
             except IndexUnavailable as error:
                 if generation is not None:
                     self._lose(generation, error)
-            except Exception:
-                log.exception("index.relay_failed")
+            except Exception as error:
+                if not isinstance(error, Unavailable):  # that the record can't be written is told by its writer
+                    log.exception("index.relay_failed")
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the event.

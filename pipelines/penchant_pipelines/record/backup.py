@@ -41,7 +41,8 @@ def back_up(data: Path, target: Path) -> Backup:
         _copy_record(record, whole / FILE)
         names: list[str] = []
         if (data / ADAPTERS).is_dir():
-            shutil.copytree(data / ADAPTERS, whole / ADAPTERS)
+            # What is being exported is no adapter yet; nor is this copy, where somebody wants it there.
+            shutil.copytree(data / ADAPTERS, whole / ADAPTERS, ignore=shutil.ignore_patterns("*.part"))
             names = sorted(path.name for path in (whole / ADAPTERS).iterdir() if path.is_dir())
         found = Backup((whole / FILE).stat().st_size, tuple(names))
         whole.rename(target)

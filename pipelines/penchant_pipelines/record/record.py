@@ -153,7 +153,8 @@ def migrate(engine: Engine) -> None:
 
 def _engine(path: Path) -> Engine:
     engine = create_engine(
-        f"sqlite:///{path}",
+        # Not as a text: a folder's name may hold what means something in a URL.
+        sa.URL.create("sqlite", database=str(path)),
         connect_args={"check_same_thread": False},
         pool_size=8,
         max_overflow=24,

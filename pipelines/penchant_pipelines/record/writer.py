@@ -65,7 +65,7 @@ class Writer(Generic[Tx]):
         self._wake = threading.Condition()
         self._closed = False
         self.writable = True
-        """Whether the latest transaction met a record that can be written. The writer's thread sets it."""
+        """False from a work that met a record that can't be written until who tries it says otherwise."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="record-writer", daemon=True)
         self._thread.start()
@@ -151,7 +151,6 @@ class Writer(Generic[Tx]):
                 connection.rollback()
                 transaction.rolled_back()
                 raise
-            self.writable = True
             transaction.committed()
             return outcomes
 
@@ -159,8 +158,9 @@ class Writer(Generic[Tx]):
         """What a caller hears of a failed transaction."""
         if not isinstance(error, OperationalError):
             return error
+        if self.writable:  # told once: whoever writes meanwhile meets the same
+            log.error("record.unwritable", error=str(error.orig))
         self.writable = False
-        log.error("record.unwritable", error=str(error.orig))
         return Unavailable(
             "RECORD_UNWRITABLE", f"the record can't be written ({error.orig}); nothing was kept, try again"
         )

@@ -112,6 +112,8 @@ def _is_loaded(
     try:
         adapter = open_folder(settings, folder, row.adapter_id, home)
     except (NotFound, WrongState) as error:
+        if error.reason == "MODEL_UNREADABLE":  # the model's fault, not the adapter's
+            raise
         log.warning("adapter.lost", adapter_id=row.adapter_id, why=error.message)
         return False
     if adapter.encoder.space_id != row.space_id:

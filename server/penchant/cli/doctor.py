@@ -142,6 +142,7 @@ def _weights(settings: Settings) -> tuple[bool, str]:
     model, adapter = settings.encoder.model, settings.encoder.adapter
     if adapter is not None:
         check_adapter(adapter)
+    settings.encoder.adapter_folder(settings.data)  # as a start does, it refuses one that is not there
     if model:
         # A model of the operator's own has no hash to compare with.
         return True, f"{model} (configured)"
@@ -201,6 +202,9 @@ def _index(server: str) -> tuple[bool, str]:
     _health(server)
     with connect(server) as client:
         answer = client.server_info()
+    if not answer.index_up:
+        away = "it is being built, or can't be: the server's log says why (index.not_rebuilt)"
+        return False, f"version {answer.version}, exact search answers in place of the index; {away}"
     state = f"version {answer.version}, {answer.index_lag} writes behind the record"
     return answer.index_lag <= _MAX_LAG, state
 

@@ -11,6 +11,7 @@ import typer
 
 from penchant import jsonl
 from penchant.cli.errors import describe, fail
+from penchant.cli.files import whole_file
 from penchant.cli.options import INPUT_FILE, Commands
 from penchant.cli.output import print_line, progress
 from penchant.exceptions import InvalidInputError
@@ -43,14 +44,8 @@ def embed(
             chunks.append(encoder.encode(texts))
             moved(opened.position)
     vectors = np.concatenate(chunks)
-    # Beside it first: half a file must not stand there as if it were whole.
-    unfinished = output.with_name(output.name + ".part")
-    try:
-        with unfinished.open("wb") as file:
-            np.save(file, vectors)
-        unfinished.replace(output)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole_file(output) as place, place.open("wb") as file:
+        np.save(file, vectors)
     print_line(f"{len(vectors)} vectors of {vectors.shape[1]} numbers in {output} ({encoder.space_id})")
 
 

@@ -1,8 +1,9 @@
-"""Settings, items and signals for commands that work in this process, without a server."""
+"""Settings, items and signals for commands that work in this process, without a server; and files that are written."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -55,6 +56,24 @@ def read_assignments(assignments: list[str] | None) -> dict[str, str]:
         # A prompt may end in a space.
         overrides[key.strip()] = value.lstrip()
     return overrides
+
+
+@contextmanager
+def whole_file(output: Path) -> Iterator[Path]:
+    """Yield where to write what shall stand at `output` once it is whole: beside it.
+
+    What is no file, as /dev/stdout, is written to as it comes: nothing may take its place.
+    """
+    if output.exists() and not output.is_file():
+        yield output
+        return
+    target = output.resolve()  # a link stays one
+    unfinished = target.with_name(target.name + ".part")
+    try:
+        yield unfinished
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 class Refusals:

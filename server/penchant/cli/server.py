@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +41,8 @@ def serve(
     if listen is not None:
         overrides["listen"] = listen
 
+    # Nothing is half written until it serves, and who is stopped by the signal itself has not failed.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # Here, not above: the server's libraries take seconds to load, and no other command needs them.
     from penchant.app import run
     from penchant.settings import load_settings

@@ -11,6 +11,7 @@ import typer
 
 from penchant import jsonl
 from penchant.cli.errors import fail
+from penchant.cli.files import whole_file
 from penchant.cli.options import DEFAULT_SERVER, Commands, Json, Server, User, connect, parse_time
 from penchant.cli.output import (
     INTEREST_COLUMNS,
@@ -162,17 +163,11 @@ def export(
             for record in records:
                 sys.stdout.write(jsonl.to_json(record) + "\n")
             return
-        # Beside it first: a broken export must not stand there as if it were whole.
-        unfinished = output.with_name(output.name + ".part")
         count = 0
-        try:
-            with unfinished.open("w", encoding="utf-8") as file:
-                for record in records:
-                    file.write(jsonl.to_json(record) + "\n")
-                    count += 1
-            unfinished.replace(output)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with whole_file(output) as place, place.open("w", encoding="utf-8") as file:
+            for record in records:
+                file.write(jsonl.to_json(record) + "\n")
+                count += 1
     if as_json:
         write_line(f'{{"record_count": {count}}}')
     else:

@@ -53,6 +53,7 @@ class AdminService(pb_grpc.AdminServiceServicer):
             signal_count=signals,
             index_lag=lag,
             similarity=self.engine.live.blender.calibration.similarity,
+            index_up=self.engine.live.relay.live is not None,
         )
 
     async def ListAdapters(self, request: pb.ListAdaptersRequest, context: Context) -> pb.ListAdaptersResponse:

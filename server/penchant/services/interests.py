@@ -20,7 +20,7 @@ from penchant.v1 import interest_service_pb2_grpc as pb_grpc
 from penchant.v1 import signal_pb2
 from penchant.validation import Validator
 from penchant_pipelines.engine import Engine
-from penchant_pipelines.errors import InvalidInput, Overloaded, PenchantError
+from penchant_pipelines.errors import InvalidInput, Overloaded, PenchantError, Unavailable
 from penchant_pipelines.interests.labels import Label
 from penchant_pipelines.model import Signal, now
 from penchant_pipelines.profiles import Stored
@@ -32,6 +32,8 @@ from penchant_pipelines.watch import Watcher
 Context = grpc.aio.ServicerContext[Any, Any]
 STREAM_WINDOW = 256
 """Signals of one stream that are read ahead while a batch is captured."""
+UNWRITABLE_SECONDS = 1.0
+"""When a stream is asked to come back with what can't be written."""
 READER = "stream-reader"
 EXPORT_PAGE = 500
 
@@ -111,7 +113,8 @@ class InterestService(pb_grpc.InterestServiceServicer):
             stored = await space.profile(request.user_id, as_of)
             # A summary is of the present; it says nothing of how the profile stood.
             summary = await self.engine.summaries.find(request.user_id, space, stored.view) if as_of is None else None
-            profile = await _profile(space, stored, summary, request.max_interests, request.include_vectors)
+            labels = await space.labels(stored.view)
+            profile = _profile(space, stored, labels, summary, request.max_interests, request.include_vectors)
         return pb.GetProfileResponse(profile=profile)
 
     async def WatchProfiles(
@@ -132,7 +135,8 @@ class InterestService(pb_grpc.InterestServiceServicer):
                         # Its last changes may only come to the watcher now.
                         watcher.told(user_id, stored.version)
                         summary = await self.engine.summaries.find(user_id, space, stored.view)
-                        profile = await _profile(space, stored, summary)
+                        labels = await self.engine.labels(stored.view, space.space_id)
+                        profile = _profile(space, stored, labels, summary)
                 yield pb.WatchProfilesResponse(profile=profile)
             while True:
                 change = await self.drain.unless_started(watcher.next())
@@ -179,7 +183,7 @@ class InterestService(pb_grpc.InterestServiceServicer):
         with self.engine.serve(request.user_id) as space:
             stored = await space.profile(request.user_id)
             summary = await self.engine.summaries.find(request.user_id, space, stored.view)
-            profile = await _profile(space, stored, summary, include_vectors=True)
+            profile = _profile(space, stored, await space.labels(stored.view), summary, include_vectors=True)
         yield pb.ExportUserResponse(profile=profile)
         for merged_id in await asyncio.to_thread(self.engine.live.profiles.merged_ids, request.user_id):
             yield pb.ExportUserResponse(merged_user_id=merged_id)
@@ -222,7 +226,7 @@ class InterestService(pb_grpc.InterestServiceServicer):
                 version, signal_count = change.version, change.signal_count
                 view = space.profiles.of_packed(packed)
             else:
-                # Committed before this space kept profiles: told as it stands by now.
+                # Committed before this space kept profiles, or long before it is read: told as it stands by now.
                 stored = await asyncio.to_thread(space.profiles.find, change.user_id)
                 if stored is None:
                     return None  # whose end comes next
@@ -235,7 +239,7 @@ class InterestService(pb_grpc.InterestServiceServicer):
                 version,
                 signal_count,
                 view,
-                await space.labels(view),
+                await self.engine.labels(view, space.space_id),
                 space.space_id,
                 await self.engine.summaries.find(change.user_id, space, view),
             )
@@ -269,7 +273,11 @@ class InterestService(pb_grpc.InterestServiceServicer):
         return outcome if isinstance(outcome, Captured) else convert.at(prefix, outcome)
 
     async def _stream_batch(self, requests: Sequence[pb.StreamCaptureRequest]) -> list[pb.StreamCaptureResponse]:
-        outcomes = await self._capture_all([r.signal for r in requests], ["signal"] * len(requests))
+        outcomes: Sequence[Captured | Exception]
+        try:
+            outcomes = await self._capture_all([r.signal for r in requests], ["signal"] * len(requests))
+        except Unavailable:  # the record can't be written now: the stream outlives that
+            outcomes = [Overloaded(UNWRITABLE_SECONDS)] * len(requests)
         answers = iter(await self._answers(outcomes))
         responses = []
         for request, outcome in zip(requests, outcomes, strict=True):
@@ -321,15 +329,20 @@ def _nobody(user_id: str, space: Space) -> pb.Profile:
     return pb.Profile(user_id=user_id, as_of=convert.timestamp(now()), space_id=space.space_id)
 
 
-async def _profile(
-    space: Space, stored: Stored, summary: Summary | None, max_interests: int = 0, include_vectors: bool = False
+def _profile(
+    space: Space,
+    stored: Stored,
+    labels: Sequence[Label],
+    summary: Summary | None,
+    max_interests: int = 0,
+    include_vectors: bool = False,
 ) -> pb.Profile:
     return convert.from_profile(
         stored.user_id,
         stored.version,
         stored.signal_count,
         stored.view,
-        await space.labels(stored.view),
+        labels,
         space.space_id,
         summary,
         max_interests,

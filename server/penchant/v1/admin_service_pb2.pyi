@@ -103,6 +103,7 @@ class GetServerInfoResponse(_message.Message):
     SIGNAL_COUNT_FIELD_NUMBER: _builtins.int
     INDEX_LAG_FIELD_NUMBER: _builtins.int
     SIMILARITY_FIELD_NUMBER: _builtins.int
+    INDEX_UP_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     space_id: _builtins.str
     base_model: _builtins.str
@@ -122,6 +123,8 @@ class GetServerInfoResponse(_message.Message):
     """Cosine from which two texts count as about the same thing in the live space, −1…1, seen from where texts of no
     subject in particular lie: from there on a signal joins an interest. A sensible FindUsersRequest.min_similarity.
     """
+    index_up: _builtins.bool
+    """Whether the index of the live space answers. While it is being built, or Chroma is away, exact search does."""
     def __init__(
         self,
         *,
@@ -140,10 +143,11 @@ class GetServerInfoResponse(_message.Message):
         signal_count: _builtins.int = ...,
         index_lag: _builtins.int = ...,
         similarity: _builtins.float = ...,
+        index_up: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_id", b"adapter_id", "base_model", b"base_model", "device", b"device", "dimensions", b"dimensions", "index_lag", b"index_lag", "item_count", b"item_count", "max_batch_size", b"max_batch_size", "max_message_bytes", b"max_message_bytes", "max_page_size", b"max_page_size", "max_text_bytes", b"max_text_bytes", "signal_count", b"signal_count", "similarity", b"similarity", "space_id", b"space_id", "user_count", b"user_count", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_id", b"adapter_id", "base_model", b"base_model", "device", b"device", "dimensions", b"dimensions", "index_lag", b"index_lag", "index_up", b"index_up", "item_count", b"item_count", "max_batch_size", b"max_batch_size", "max_message_bytes", b"max_message_bytes", "max_page_size", b"max_page_size", "max_text_bytes", b"max_text_bytes", "signal_count", b"signal_count", "similarity", b"similarity", "space_id", b"space_id", "user_count", b"user_count", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -44,7 +44,8 @@ class InterestServiceStub:
     """At once one message for each user that is named, whatever the filter; where none is, one without a user_id that only
     says that watching has begun. Then one for each change that passes the filter, until the caller hangs up. A profile
     of version 0 without interests tells that a user is not known, or not any more: erased, or merged into another. That passes
-    every filter: who keeps copies of profiles must drop theirs.
+    every filter: who keeps copies of profiles must drop theirs. A switch of the embedding space sends nothing by itself:
+    who keeps copies reads them anew once a message names another space_id.
     """
     ExplainInterest: _grpc.UnaryUnaryMultiCallable[_interest_service_pb2.ExplainInterestRequest, _interest_service_pb2.ExplainInterestResponse]
     """Which signals made an interest, each with its share."""
@@ -76,7 +77,8 @@ class InterestServiceAsyncStub(InterestServiceStub):
     """At once one message for each user that is named, whatever the filter; where none is, one without a user_id that only
     says that watching has begun. Then one for each change that passes the filter, until the caller hangs up. A profile
     of version 0 without interests tells that a user is not known, or not any more: erased, or merged into another. That passes
-    every filter: who keeps copies of profiles must drop theirs.
+    every filter: who keeps copies of profiles must drop theirs. A switch of the embedding space sends nothing by itself:
+    who keeps copies reads them anew once a message names another space_id.
     """
     ExplainInterest: _aio.UnaryUnaryMultiCallable[_interest_service_pb2.ExplainInterestRequest, _interest_service_pb2.ExplainInterestResponse]  # type: ignore[assignment]
     """Which signals made an interest, each with its share."""
@@ -135,7 +137,8 @@ class InterestServiceServicer(metaclass=_abc_1.ABCMeta):
         """At once one message for each user that is named, whatever the filter; where none is, one without a user_id that only
         says that watching has begun. Then one for each change that passes the filter, until the caller hangs up. A profile
         of version 0 without interests tells that a user is not known, or not any more: erased, or merged into another. That passes
-        every filter: who keeps copies of profiles must drop theirs.
+        every filter: who keeps copies of profiles must drop theirs. A switch of the embedding space sends nothing by itself:
+        who keeps copies reads them anew once a message names another space_id.
         """
 
     @_abc_1.abstractmethod
