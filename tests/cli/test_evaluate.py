@@ -99,6 +99,7 @@ def test_a_log_is_replayed_and_reported_the_same_each_time(folder: Path, evaluat
     out, err = evaluated
     assert "left out: signals.jsonl line 421: user_id: must not be empty" in err
     assert "30 users" in out
+    assert "signals; left out: 1\n" in out
     assert all(name in out for name in FEW)
     report = json.loads((folder / "first.json").read_text())
     check_figures(report)

@@ -172,7 +172,7 @@ def read_log(
     for signal in signals:
         first.setdefault(signal.id, signal)
     given = sorted(first.values(), key=_place)
-    described = _read(lambda item: (item, reader.item(item)), [known[key] for key in sorted(known)])
+    described = _read(lambda item: (item, reader.new_item(item)), [known[key] for key in sorted(known)])
     said = _read(lambda signal: _signal(signal, reader), given)
     if not described or not said:
         raise InvalidInput.at("items" if said else "signals", "are none: there is nothing to evaluate on")

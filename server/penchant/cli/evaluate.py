@@ -140,7 +140,10 @@ def _show(figures: dict[str, Any]) -> None:
     from penchant_pipelines.evaluation.report import FEWEST_USERS, p_words
 
     told = figures["protocol"]
-    print_line(f"{told['users']} users, {told['queries']} queries, {told['items']} items, {told['signals']} signals")
+    left_out = f"; left out: {told['left_out']}" if told["left_out"] else ""
+    print_line(
+        f"{told['users']} users, {told['queries']} queries, {told['items']} items, {told['signals']} signals{left_out}"
+    )
     ranked = sorted(figures["methods"].items(), key=lambda pair: -(pair[1]["ndcg@10"][0] or 0.0))
     rows = []
     for name, values in ranked:
