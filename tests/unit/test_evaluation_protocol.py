@@ -67,6 +67,11 @@ def test_an_item_not_created_yet_is_no_candidate() -> None:
         assert set(query.question.unborn) <= set(query.question.excluded)
 
 
+def test_an_item_that_capture_refuses_is_left_out() -> None:
+    log = read([*ITEMS, Item(id="blank", title="\u200b")], [like("u", 0, "i1")])
+    assert (len(log.catalogue), log.left_out) == (len(ITEMS), 1)
+
+
 def test_a_user_without_a_past_is_not_asked_about() -> None:
     signals = [like("u", day, f"i{day}") for day in range(10)] + [like("once", 4, "i3")]
     assert {query.question.user_id for query in queries(read(ITEMS, signals))} == {"u"}

@@ -95,10 +95,10 @@ def report(
 
 
 def _mean(seeds: Sequence[Measured]) -> Measured:
-    """Mean of the seeds, user by user."""
+    """Mean of the seeds, user by user: of those seeds that tell something of the user."""
 
     def meant(parts: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
-        return {name: np.mean([part[name] for part in parts], axis=0) for name in parts[0]}
+        return {name: _by_user([part[name] for part in parts]) for name in parts[0]}
 
     return Measured(
         meant([each.users for each in seeds]),
@@ -106,6 +106,11 @@ def _mean(seeds: Sequence[Measured]) -> Measured:
         meant([each.cut for each in seeds]),
         float(np.mean([each.coverage for each in seeds])),
     )
+
+
+def _by_user(columns: Sequence[Floats]) -> Floats:
+    count = len(columns[0])
+    return by_user(np.concatenate(columns), np.tile(np.arange(count), len(columns)), count)
 
 
 def _groups(draws: Bootstrap, asked: list[Query], found: Mapping[str, Measured]) -> dict[str, Any]:
