@@ -392,17 +392,20 @@ def test_where_every_step_finds_all_the_order_decides(
 def test_a_decoder_with_instructions_is_tuned_too(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = make("qwen")
     read = set()
+    lengths: set[tuple[int, ...]] = set()
     step = AdapterTrainer.training_step
 
     def watched(self: AdapterTrainer, model: Any, inputs: dict[str, Any], *more: Any) -> torch.Tensor:
+        lengths.update(loss.dimensions for loss in self.loss.values())
         for name, tokens in inputs.items():
             if name.endswith("_input_ids"):
                 read.update(self._unwrapped().tokenizer.batch_decode(tokens, skip_special_tokens=True))
         return step(self, model, inputs, *more)
 
     monkeypatch.setattr(AdapterTrainer, "training_step", watched)
-    done = train(prepared, QUICK.model_copy(update={"matryoshka": (32, 16), "epochs": 3.0}), tmp_path / "run")
+    done = train(prepared, QUICK.model_copy(update={"matryoshka": (16,), "epochs": 3.0}), tmp_path / "run")
     assert done.best_recall > done.untuned_recall
+    assert lengths == {(32, 16)}  # the whole is what is served
     (report,), _ = evaluate(prepared, [tmp_path / "run"])
     assert report["difference"]["recall@50"][0] > 0
     assert list(report["shorter"]) == ["16"]
@@ -623,6 +626,11 @@ def test_what_is_worse_or_not_measured_is_not_exported(
     worse["difference"]["recall@50"] = [-0.02, -0.05, 0.01]
     evaluation.write_text(json.dumps(worse))
     with pytest.raises(WrongState, match=r"recall@50 is 0\.0200 lower"):
+        export(prepared, copy, tmp_path / "adapter")
+    # Both find all that there is among the first 50.
+    worse["difference"] |= {"recall@50": [0.0, 0.0, 0.0], "ndcg@10": [-0.03, -0.07, 0.01]}
+    evaluation.write_text(json.dumps(worse))
+    with pytest.raises(WrongState, match=r"ndcg@10 is 0\.0300 lower"):
         export(prepared, copy, tmp_path / "adapter")
     weights = copy / ADAPTER / "adapter_model.safetensors"
     evaluation.write_text(json.dumps(report))
