@@ -67,6 +67,12 @@ def test_an_item_not_created_yet_is_no_candidate() -> None:
         assert set(query.question.unborn) <= set(query.question.excluded)
 
 
+def test_before_1970_what_has_no_creation_time_was_there() -> None:
+    signals = [like("u", day, f"i{day}") for day in range(10)]
+    early = [replace(signal, time=(signal.time or 0) - START - 100 * MICROS_PER_DAY) for signal in signals]
+    assert [len(query.relevant) for query in only_tests(queries(read(ITEMS, early)))] == [1, 1, 1]
+
+
 def test_an_item_that_capture_refuses_is_left_out() -> None:
     log = read([*ITEMS, Item(id="blank", title="\u200b")], [like("u", 0, "i1")])
     assert (len(log.catalogue), log.left_out) == (len(ITEMS), 1)

@@ -24,7 +24,7 @@ from penchant_finetune.evaluate import EVALUATION, caution, compare, evaluate, o
 from penchant_finetune.export import export, refusal
 from penchant_finetune.log import read_log
 from penchant_finetune.lora import add_lora, target_modules
-from penchant_finetune.losses import GradedLoss, UserAwareRankingLoss
+from penchant_finetune.losses import BoundedLoss, GradedLoss, UserAwareRankingLoss
 from penchant_finetune.next_items import Asked, Values, measure, questions
 from penchant_finetune.pairs import Vectors
 from penchant_finetune.precision import has_bfloat16, in_half
@@ -322,6 +322,9 @@ def test_what_is_not_there_yet_is_no_rival_but_may_be_asked_for(prepared: Prepar
     assert found(old) < 1
     assert found(unborn) == 1
     assert found(np.full_like(old, question.start + 1)) == 1
+    # Before 1970 what has no creation time was there.
+    asked = replace(asked, questions=[replace(question, start=-MICROS_PER_DAY)])
+    assert found(np.zeros_like(old)) < 1
 
 
 # -- whole runs --------------------------------------------------------------------------------------------------
@@ -396,7 +399,8 @@ def test_a_decoder_with_instructions_is_tuned_too(make: Make, tmp_path: Path, mo
     step = AdapterTrainer.training_step
 
     def watched(self: AdapterTrainer, model: Any, inputs: dict[str, Any], *more: Any) -> torch.Tensor:
-        lengths.update(loss.dimensions for loss in self.loss.values())
+        assert isinstance(self.loss, dict)
+        lengths.update(loss.dimensions for loss in self.loss.values() if isinstance(loss, BoundedLoss))
         for name, tokens in inputs.items():
             if name.endswith("_input_ids"):
                 read.update(self._unwrapped().tokenizer.batch_decode(tokens, skip_special_tokens=True))
