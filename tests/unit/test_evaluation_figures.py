@@ -105,3 +105,14 @@ def test_a_user_of_whom_one_seed_tells_nothing_is_not_left_out(log: Log) -> None
     found = report(log, asked, [seeds], 0, {})
     # ¾ of the first user, whom both seeds tell of, and ½ of the second.
     assert found["methods"]["by chance"]["verdict_precision"][0] == pytest.approx(5 / 8)
+
+
+def test_of_few_users_there_is_no_p_whoever_else_is_asked_about(log: Log) -> None:
+    asked = [query(user, 2, 5, liked=(True, False) if user < 9 else ()) for user in range(USERS)]
+    better, worse = (
+        answers([item] * USERS, ratings=[ratings if user < 9 else () for user in range(USERS)], name=name)
+        for name, item, ratings in ((OURS, 5, (0.9, 0.1)), ("other", 6, (0.1, 0.9)))
+    )
+    found = report(log, asked, [[better], [worse]], 0, {})["against"]["other"]
+    assert found["ndcg@10"][3] < 0.01
+    assert found["verdict_auc"] == [1, 1, 1, None]

@@ -148,7 +148,8 @@ def _show(figures: dict[str, Any]) -> None:
     rows = []
     for name, values in ranked:
         gain = figures["against"].get(name, {}).get("ndcg@10")
-        said = "{:+.4f} ({:+.4f} … {:+.4f})  ".format(*gain[:3]) + p_words(gain[3]) if gain and None not in gain else ""
+        said = "{:+.4f} ({:+.4f} … {:+.4f})".format(*gain[:3]) if gain and None not in gain[:3] else ""
+        said += f"  {p_words(gain[3])}" if gain and gain[3] is not None else ""
         rows.append((name, *(f"{values[metric][0]:.4f}" for metric in _SHOWN), said))
     print_table(("method", *_SHOWN, "Penchant's lead in ndcg@10"), rows, empty="")
     if told["users"] < FEWEST_USERS:
