@@ -187,6 +187,7 @@ def test_settings_that_are_tried_change_no_question(folder: Path) -> None:
     ("arguments", "code", "said"),
     [
         (["--only", "magic"], 1, "there is no method 'magic'; choose from penchant, "),
+        (["--only", "penchant-untuned"], 1, "'penchant-untuned' is the engine without its adapter"),
         (["--set", "encoder.model"], 2, "KEY=VALUE"),
         (["--seeds", "0"], 2, "--seeds"),
         (["--html", "/nowhere/page.html"], 2, "/nowhere is no folder that can be written to"),

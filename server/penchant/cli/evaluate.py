@@ -92,8 +92,8 @@ def evaluate(
     from penchant_pipelines.evaluation.report import report as compose
     from penchant_pipelines.text import TextPipeline
 
-    check_names(only or ())
     settings, refusals = read_settings(config, assignments), Refusals()
+    check_names(only or (), settings.encoder)
     warnings = [_TRAINED_HERE] if settings.encoder.adapter is not None else []
     for warning in warnings:
         stderr.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
