@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from penchant.cli.files import Refusals, read_files, read_settings
 from penchant_pipelines.engine import Engine, EngineSettings
+from penchant_pipelines.errors import PenchantError
 from penchant_pipelines.evaluation.lineup import open_cached
 from penchant_pipelines.index import ExactStore
 from penchant_pipelines.mixes import GROWTH, JUDGING_SHARE
@@ -50,7 +51,7 @@ def main() -> int:
     # What is printed is JSON alone.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     with tempfile.TemporaryDirectory() as scratch:
-        lessons = asyncio.run(_lessons(options, Path(scratch)))
+        lessons, left_out = asyncio.run(_lessons(options, Path(scratch)))
     users = np.unique([lesson.user for lesson in lessons], return_inverse=True)[1]
     asked = np.arange(len(lessons)) >= FIRST
     bootstrap = Bootstrap(int(users.max()) + 1)
@@ -70,20 +71,24 @@ def main() -> int:
         told[name] = [float(np.nanmean(found)), *bootstrap.difference(found, whole)]
     weights = learn(lessons[-MOST_LESSONS:]).named()
     figures = {"lessons": len(lessons), "users": int((~np.isnan(whole)).sum()), "ndcg@10": told, "weights": weights}
+    figures |= {"left_out": left_out}
     print(json.dumps(figures | {"chances": _reliability(lessons)}, indent=1))
     return 0
 
 
-async def _lessons(options: argparse.Namespace, folder: Path) -> list[Lesson]:
+async def _lessons(options: argparse.Namespace, folder: Path) -> tuple[list[Lesson], int]:
+    """The lessons of a log, and how many lines of it the server would refuse."""
     settings = read_settings(None, None)
     engine_settings = EngineSettings(**{name: getattr(settings, name) for name in EngineSettings.model_fields})
     encoder = open_cached(settings.encoder, options.cache or folder / "cache")
-    items, signals = read_files(options.items, options.signals, settings, Refusals().add)
+    refusals = Refusals()
+    items, signals = read_files(options.items, options.signals, settings, refusals.add)
     async with Engine.open(engine_settings, folder / "data", encoder, ExactStore()) as engine:
-        await engine.upsert_items(list(items))
+        refused = [outcome for outcome in await engine.upsert_items(list(items)) if outcome is not None]
         # In order of time, as they came: whatever comes late calls for a replay of its user.
-        await engine.capture(sorted(signals, key=lambda signal: (signal.time or 0, signal.id)))
-        return list(engine.live.teacher().lessons(options.lessons))
+        captured = await engine.capture(sorted(signals, key=lambda signal: (signal.time or 0, signal.id)))
+        refused += [outcome for outcome in captured if isinstance(outcome, PenchantError)]
+        return list(engine.live.teacher().lessons(options.lessons)), refusals.count + len(refused)
 
 
 def _as_time_goes_by(lessons: Sequence[Lesson]) -> Floats:

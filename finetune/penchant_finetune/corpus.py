@@ -63,8 +63,9 @@ class Corpus:
 
 
 def make_corpus(log: Log, settings: InterestSettings, split: Split | None, shares: tuple[float, float]) -> Corpus:
-    """Number a log; `shares` are where validation and test begin, as shares of the signals.
+    """Number a log; `shares` are where validation and test begin, as shares of all signals.
 
+    Of those that were undone, too, as `penchant evaluate` counts them: what it asks about may then not be learnt from.
     split "time": at one moment for all, so that nothing learnt lies after anything measured. "user": at the beginning
     of a UTC day of each user's own, so that others' later signals may be learnt from, a user's own never. None: by
     time, unless fewer than FEWEST_USERS could then be measured. Raises InvalidInput where nobody could.
@@ -86,9 +87,11 @@ def make_corpus(log: Log, settings: InterestSettings, split: Split | None, share
         hashtags=[signal.hashtags for signal in signals],
         split="time",
     )
-    corpus = replace(corpus, parts=_parts_by_time(corpus, shares))
+    users, times = np.array(log.moments, dtype=np.int64).T
+    bounds = np.quantile(times, shares, method="lower")
+    corpus = replace(corpus, parts=np.searchsorted(bounds, corpus.times, side="right").astype(np.int8))
     if split == "user" or (split is None and len(measurable(corpus)) < FEWEST_USERS):
-        corpus = replace(corpus, parts=_parts_by_user(corpus, shares), split="user")
+        corpus = replace(corpus, parts=_parts_by_user(corpus, users, times, shares), split="user")
     if not len(measurable(corpus)):
         raise InvalidInput.at(
             "signals", "leave nobody to measure: no user has new items in the test part on a later day than their first"
@@ -107,16 +110,10 @@ def _grade(signal: LoggedSignal, settings: InterestSettings) -> float:
     return float(np.clip(weighing(signal.evidence, settings).weight, -1.0, 1.0))
 
 
-def _parts_by_time(corpus: Corpus, shares: Sequence[float]) -> NDArray[np.int8]:
-    bounds = np.quantile(corpus.times, shares, method="lower")
-    return np.searchsorted(bounds, corpus.times, side="right").astype(np.int8)
-
-
-def _parts_by_user(corpus: Corpus, shares: Sequence[float]) -> NDArray[np.int8]:
+def _parts_by_user(corpus: Corpus, users: Ints, times: Ints, shares: Sequence[float]) -> NDArray[np.int8]:
     parts = np.zeros(len(corpus.users), dtype=np.int8)
     for user in np.unique(corpus.users):
         own = corpus.users == user
-        days = corpus.times[own] // MICROS_PER_DAY
-        bounds = np.quantile(days, shares, method="lower")
-        parts[own] = np.searchsorted(bounds, days, side="right")
+        bounds = np.quantile(times[users == user] // MICROS_PER_DAY, shares, method="lower")
+        parts[own] = np.searchsorted(bounds, corpus.times[own] // MICROS_PER_DAY, side="right")
     return parts

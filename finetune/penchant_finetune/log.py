@@ -77,22 +77,28 @@ class Log:
 
     items: tuple[LoggedItem, ...]
     signals: tuple[LoggedSignal, ...]
+    moments: tuple[tuple[int, int], ...]
+    """User and time of every signal, by (time, id): of what was undone, and of what undoes, as well."""
 
 
 def read_log(items: Iterable[Item], signals: Iterable[Signal], text: TextPipeline) -> Log:
     """Read items and signals.
 
-    A later item replaces an earlier one of its id, a signal id counts once. Raises InvalidInput where an item or a
-    text is one that the server would refuse, or where there is nothing to learn from.
+    A later item replaces an earlier one of its id, the first signal of an id stands, and a post that holds nothing to
+    read, about no item, is left out. Raises InvalidInput where an item or a text is one that the server would refuse,
+    or where there is nothing to learn from.
     """
     reader = Reader(text)
     catalogue: dict[str, LoggedItem] = {}
     for item in items:
         catalogue[item.id] = LoggedItem(item.id, reader.item(item).text, item.create_time or 0)
-    known = {signal.id: signal for signal in signals}
+    known: dict[str, Signal] = {}
+    for signal in signals:
+        known.setdefault(signal.id, signal)
     ordered = sorted(known.values(), key=lambda signal: (_time(signal), signal.id))
     users = {user: number for number, user in enumerate(sorted({signal.user_id for signal in ordered}))}
     read = [_read(signal, users[signal.user_id], reader) for signal in ordered]
+    read = [entry for entry in read if entry.text or entry.item_id]
     by_user: dict[int, list[LoggedSignal]] = {}
     for entry in read:
         by_user.setdefault(entry.user, []).append(entry)
@@ -100,7 +106,7 @@ def read_log(items: Iterable[Item], signals: Iterable[Signal], text: TextPipelin
     kept = tuple(entry for entry in read if entry.action is not Action.UNDO and entry.id not in undone)
     if not catalogue or not kept:
         raise InvalidInput.at("items" if not catalogue else "signals", "are none: there is nothing to learn from")
-    return Log(tuple(catalogue.values()), kept)
+    return Log(tuple(catalogue.values()), kept, tuple((entry.user, entry.time) for entry in read))
 
 
 def read_record(folder: Path, settings: TextSettings) -> Log:

@@ -126,8 +126,8 @@ def _ranks(scores: Values, question: Question, seen: NDArray[np.int64], created:
     """Place of each item asked for among those that are there, not seen, nor new that day; ties count against it."""
     others = scores.copy()
     others[seen] = -np.inf
-    # As new as can be by their score, they would lead all that is there.
-    others[created > question.start] = -np.inf
+    # As new as can be by their score, they would lead all that is there. 0 is no time, before 1970 either.
+    others[created > max(question.start, 0)] = -np.inf
     others[question.new] = -np.inf
     ordered = np.sort(others)
     return [int(1 + len(ordered) - np.searchsorted(ordered, scores[item], side="left")) for item in question.asked]

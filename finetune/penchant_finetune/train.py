@@ -174,7 +174,8 @@ class AdapterTrainer(SentenceTransformerTrainer):
 def _trainer(
     model: SentenceTransformer, prepared: Prepared, settings: TrainSettings, folder: Path, validation: NextItems
 ) -> AdapterTrainer:
-    pairs, lengths = prepared.train, settings.matryoshka or (prepared.manifest.dimensions,)
+    # The whole is what is served and measured, whatever it may be cut to.
+    pairs, lengths = prepared.train, sorted({prepared.manifest.dimensions, *settings.matryoshka}, reverse=True)
     if settings.control == "random-pairs":
         order = np.random.default_rng(settings.seed).permutation(len(pairs))
         pairs = replace(pairs, positives=pairs.positives[order], negatives=np.full(len(pairs), -1))

@@ -6,7 +6,6 @@ Texts are encoded in every space that is kept current, so that each of them hold
 from __future__ import annotations
 
 import asyncio
-import unicodedata
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -17,8 +16,8 @@ import sqlalchemy as sa
 
 from penchant_pipelines.encoder import BatchingEncoder
 from penchant_pipelines.errors import InvalidInput, Overloaded, PenchantError
-from penchant_pipelines.model import Action, Item, Post, Signal, now
-from penchant_pipelines.reader import NOTHING, NOTHING_SAID, Reader
+from penchant_pipelines.model import Item, Post, Signal, now
+from penchant_pipelines.reader import NOTHING, Reader, check_value
 from penchant_pipelines.record import Record, Writer, rows, schema
 from penchant_pipelines.record.commit import Captured
 from penchant_pipelines.record.ledger import Ledger, SpacesChanged
@@ -171,7 +170,7 @@ class Capture:
                     raise InvalidInput.at("post.text", "holds no word once links, mentions and emoji are taken out")
             else:
                 document = NOTHING
-                _check_value(evidence.action, evidence.value)
+                check_value(evidence)
         except InvalidInput as error:
             return error
         return _Read(named, time, document, known=False)
@@ -191,31 +190,10 @@ class Capture:
 
     def _read_item(self, item: Item) -> _ReadItem | InvalidInput:
         try:
-            document = self._reader.item(item)
-            # Here alone: what the record holds from before is still read.
-            if not any(map(_is_visible, document.text)):
-                raise InvalidInput.at("text", NOTHING_SAID)
+            document = self._reader.new_item(item)
         except InvalidInput as error:
             return error
         return _ReadItem(item, document, self._reader.words(document))
-
-
-def _is_visible(char: str) -> bool:
-    return not char.isspace() and unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Co"}
-
-
-def _check_value(action: Action, value: float | None) -> None:
-    if value is None:
-        return
-    if action is Action.DWELL:
-        if value < 0:
-            raise InvalidInput.at("behavior.value", "must not be negative: it is the seconds dwelt")
-    elif action is Action.VIEW and not 0 <= value <= 1:
-        raise InvalidInput.at("behavior.value", "must lie between 0 and 1: it is the share that was viewed")
-    elif not -1 <= value <= 1:
-        raise InvalidInput.at(
-            "behavior.value", "must lie between -1 and 1 (a rating or share; seconds go with ACTION_DWELL)"
-        )
 
 
 def _capture_all(

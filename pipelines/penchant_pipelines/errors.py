@@ -12,8 +12,9 @@ PenchantError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,10 @@ class PenchantError(Exception):
         super().__init__(message)
         self.reason = reason
         self.message = message
+
+    def __reduce__(self) -> tuple[Callable[..., PenchantError], tuple[Any, ...]]:
+        """Copy what it holds: another process would call the class with the message alone."""
+        return _copied, (type(self), self.args, self.__dict__)
 
 
 class InvalidInput(PenchantError):
@@ -78,3 +83,9 @@ class Overloaded(PenchantError):
 
 class Unavailable(PenchantError):
     """Something that the server needs, such as room on its disk, is not to be had. Nothing was taken."""
+
+
+def _copied(kind: type[PenchantError], args: tuple[Any, ...], held: dict[str, Any]) -> PenchantError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(held)
+    return error

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import replace
 
 from penchant_pipelines.errors import InvalidInput
-from penchant_pipelines.model import Item, Post
+from penchant_pipelines.model import Action, Behavior, Item, Post
 from penchant_pipelines.refusals import RATING as REFUSAL_RATING
 from penchant_pipelines.refusals import refused
 from penchant_pipelines.stance import open_stance
@@ -77,6 +78,13 @@ class Reader:
         except TextError as error:
             raise InvalidInput.at(field, str(error)) from error
 
+    def new_item(self, item: Item) -> Document:
+        """What an item says that comes in now, else as `item`: what the record holds from before is still read."""
+        document = self.item(item)
+        if not any(map(_is_visible, document.text)):
+            raise InvalidInput.at("text", NOTHING_SAID)
+        return document
+
     def item(self, item: Item) -> Document:
         """What an item says: its title, its text unless that repeats the title, its categories where there is no text.
 
@@ -92,3 +100,23 @@ class Reader:
         if not name:
             raise InvalidInput.at("text", NOTHING_SAID)
         return Document(name, document.language, (item.title,) if item.title else item.categories)
+
+
+def check_value(behavior: Behavior) -> None:
+    """Raise InvalidInput where the value is none that goes with the action."""
+    action, value = behavior.action, behavior.value
+    if value is None:
+        return
+    if action is Action.DWELL:
+        if value < 0:
+            raise InvalidInput.at("behavior.value", "must not be negative: it is the seconds dwelt")
+    elif action is Action.VIEW and not 0 <= value <= 1:
+        raise InvalidInput.at("behavior.value", "must lie between 0 and 1: it is the share that was viewed")
+    elif not -1 <= value <= 1:
+        raise InvalidInput.at(
+            "behavior.value", "must lie between -1 and 1 (a rating or share; seconds go with ACTION_DWELL)"
+        )
+
+
+def _is_visible(char: str) -> bool:
+    return not char.isspace() and unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Co"}

@@ -99,6 +99,7 @@ def test_a_log_is_replayed_and_reported_the_same_each_time(folder: Path, evaluat
     out, err = evaluated
     assert "left out: signals.jsonl line 421: user_id: must not be empty" in err
     assert "30 users" in out
+    assert "signals; left out: 1\n" in out
     assert all(name in out for name in FEW)
     report = json.loads((folder / "first.json").read_text())
     check_figures(report)
@@ -186,6 +187,7 @@ def test_settings_that_are_tried_change_no_question(folder: Path) -> None:
     ("arguments", "code", "said"),
     [
         (["--only", "magic"], 1, "there is no method 'magic'; choose from penchant, "),
+        (["--only", "penchant-untuned"], 1, "'penchant-untuned' is the engine without its adapter"),
         (["--set", "encoder.model"], 2, "KEY=VALUE"),
         (["--seeds", "0"], 2, "--seeds"),
         (["--html", "/nowhere/page.html"], 2, "/nowhere is no folder that can be written to"),

@@ -18,23 +18,30 @@ from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import WrongState
 from penchant_pipelines.interests import InterestSettings
-from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Signal
+from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Signal
 from penchant_pipelines.text import TextPipeline, TextSettings
 
 
-async def fill(server: Server) -> None:
+def the_log() -> tuple[list[Item], list[Signal]]:
+    """The small log, and what somebody took back."""
     items, signals = tiny_models.small_log()
-    await server.client.upsert_items([convert.from_item(item) for item in items])
     undone = Behavior("1-3", Action.SAVE), Behavior("1-3", Action.UNDO)
     extra = [Signal(f"x{n}", "undoer", act, tiny_models.START + n) for n, act in enumerate(undone)]
-    answers = server.client.capture_many([convert.from_signal(signal) for signal in [*signals, *extra]])
+    return items, [*signals, *extra]
+
+
+async def fill(server: Server) -> None:
+    items, signals = the_log()
+    await server.client.upsert_items([convert.from_item(item) for item in items])
+    answers = server.client.capture_many([convert.from_signal(signal) for signal in signals])
     assert not [answer async for answer in answers if answer.error]
 
 
 async def test_a_running_servers_record_gives_the_log_that_was_sent(server: Server) -> None:
     await fill(server)
     read = read_record(server.data, TextSettings())
-    sent = read_log(*tiny_models.small_log(), TextPipeline(TextSettings()))
+    sent = read_log(*the_log(), TextPipeline(TextSettings()))
+    assert all(entry.user < tiny_models.USERS for entry in read.signals)
     assert {item.id: item for item in read.items} == {item.id: item for item in sent.items}
     assert [(s.evidence, s.text, s.hashtags) for s in read.signals] == [
         (s.evidence, s.text, s.hashtags) for s in sent.signals

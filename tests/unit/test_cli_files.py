@@ -51,6 +51,15 @@ def test_what_the_server_would_refuse_is_told_with_its_line(tmp_path: Path) -> N
     assert [refusal.partition(":")[0] for refusal in refusals] == ["items.jsonl 2", "signals.jsonl 1"]
 
 
+def test_stars_in_place_of_a_rating_are_told_as_the_server_would(tmp_path: Path) -> None:
+    behavior = '"behavior": {"item_id": "i", "action": "ACTION_LIKE", "value": 5}'
+    liked = POST.replace('"post": {"text": "Sourdough again"}', behavior)
+    _, signal_ids, refusals = read(tmp_path, "", POST + liked)
+    assert len(signal_ids) == 1
+    (refusal,) = refusals
+    assert refusal.startswith("signals.jsonl 2: behavior.value: must lie between -1 and 1")
+
+
 def test_a_setting_keeps_the_space_that_its_value_ends_in() -> None:
     assert read_assignments(["encoder.prompt=query: ", "a = 3"]) == {"encoder.prompt": "query: ", "a": "3"}
 

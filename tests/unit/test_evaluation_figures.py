@@ -94,3 +94,25 @@ def test_each_p_is_corrected_for_all_methods(log: Log) -> None:
     plain = {name: draws.difference(ours, (np.arange(USERS) < hits[name]).astype(np.float64))[3] for name in told}
     assert {name: values["ndcg@10"][3] for name, values in told.items()} == pytest.approx(holm(plain), abs=1e-5)
     assert holm(plain) != pytest.approx(plain, abs=1e-3)
+
+
+def test_a_user_of_whom_one_seed_tells_nothing_is_not_left_out(log: Log) -> None:
+    """Precision is told only where something was called liked, which differs by seed."""
+    asked = [query(0, 2, 5, liked=(True, False)), query(1, 2, 5, liked=(True, False))]
+    seeds = [
+        answers([5, 5], ratings=ratings, name="by chance") for ratings in ([(1, 0), (0.1, 0)], [(1, 1), (0.9, 0.8)])
+    ]
+    found = report(log, asked, [seeds], 0, {})
+    # ¾ of the first user, whom both seeds tell of, and ½ of the second.
+    assert found["methods"]["by chance"]["verdict_precision"][0] == pytest.approx(5 / 8)
+
+
+def test_of_few_users_there_is_no_p_whoever_else_is_asked_about(log: Log) -> None:
+    asked = [query(user, 2, 5, liked=(True, False) if user < 9 else ()) for user in range(USERS)]
+    better, worse = (
+        answers([item] * USERS, ratings=[ratings if user < 9 else () for user in range(USERS)], name=name)
+        for name, item, ratings in ((OURS, 5, (0.9, 0.1)), ("other", 6, (0.1, 0.9)))
+    )
+    found = report(log, asked, [[better], [worse]], 0, {})["against"]["other"]
+    assert found["ndcg@10"][3] < 0.01
+    assert found["verdict_auc"] == [1, 1, 1, None]

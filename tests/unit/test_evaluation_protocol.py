@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from small_logs import START, like, read
 
 from penchant_pipelines.errors import InvalidInput
+from penchant_pipelines.evaluation.baselines_simple import Random
 from penchant_pipelines.evaluation.log import Past
 from penchant_pipelines.evaluation.methods import DEPTH, Answer, Floats, Method, Scorer, run
 from penchant_pipelines.evaluation.protocol import Phase, Query, Question, queries, replay
@@ -65,6 +66,19 @@ def test_an_item_not_created_yet_is_no_candidate() -> None:
     for query in queries(log):
         assert [log.catalogue.items[row].id for row in query.question.unborn] == ["late"]
         assert set(query.question.unborn) <= set(query.question.excluded)
+
+
+def test_before_1970_what_has_no_creation_time_was_there() -> None:
+    signals = [like("u", day, f"i{day}") for day in range(10)]
+    early = [replace(signal, time=(signal.time or 0) - START - 100 * MICROS_PER_DAY) for signal in signals]
+    log = read(ITEMS, early)
+    assert [len(query.relevant) for query in only_tests(queries(log))] == [1, 1, 1]
+    assert (run(lambda: Random(0), log, queries(log)).top[:, 0] >= 0).all()
+
+
+def test_an_item_that_capture_refuses_is_left_out() -> None:
+    log = read([*ITEMS, Item(id="blank", title="\u200b")], [like("u", 0, "i1")])
+    assert (len(log.catalogue), log.left_out) == (len(ITEMS), 1)
 
 
 def test_a_user_without_a_past_is_not_asked_about() -> None:

@@ -41,8 +41,9 @@ class BagOfWords:
 
 
 def test_a_taste_that_had_faded_by_then_yields_to_that_of_then() -> None:
+    # An item may have been hidden since.
     items = [
-        Item(id=f"{topic}{n}", title=f"{topic} {topic} {topic} {topic}{n}")
+        Item(id=f"{topic}{n}", title=f"{topic} {topic} {topic} {topic}{n}", hidden=n == 11)
         for topic in ("old", "new")
         for n in range(12)
     ]
@@ -66,6 +67,7 @@ def test_a_taste_that_had_faded_by_then_yields_to_that_of_then() -> None:
         method.close()
     listed = [log.catalogue.items[row].id for row in answers[-1].top[0] if row >= 0]
     assert {item_id[:3] for item_id in listed[:8]} == {"new"}
+    assert "new11" in listed
     # What the user has touched is in no list.
     assert not {signal.item_id for signal in signals[:14]} & set(listed)
     question = asked[-1].question

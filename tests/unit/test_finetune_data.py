@@ -17,7 +17,8 @@ from penchant_finetune.log import Log, read_log
 from penchant_finetune.negatives import FIRST_RANK, LAST_RANK, MARGIN, mine
 from penchant_finetune.pairs import BULK, KINDS, PARTNERS, Pairs, build_graded, build_pairs, touched
 from penchant_pipelines.errors import InvalidInput
-from penchant_pipelines.evaluation.protocol import Phase, queries
+from penchant_pipelines.evaluation.log import places_by_user
+from penchant_pipelines.evaluation.protocol import Phase, queries, single_cut
 from penchant_pipelines.interests import Calibration, InterestSettings
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal
 from penchant_pipelines.text import TextPipeline, TextSettings
@@ -98,9 +99,12 @@ def test_texts_are_read_as_capture_reads_them() -> None:
 
 def test_ids_count_once_users_are_numbers_and_what_was_undone_is_left_out() -> None:
     again = liked("b", 1, 3)
-    signals = [liked("b", 2, 4), again, again, liked("a", 3, 5), liked("a", 4, 5, action=Action.UNDO)]
+    other = replace(again, evidence=Behavior("i7", Action.LIKE))  # the server refuses it
+    signals = [liked("b", 2, 4), again, again, other, liked("a", 3, 5), liked("a", 4, 5, action=Action.UNDO)]
     log = log_of(signals)
     assert [(entry.user, entry.item_id) for entry in log.signals] == [(1, "i3"), (1, "i4")]
+    assert log.moments == ((1, DAY), (1, 2 * DAY), (0, 3 * DAY), (0, 4 * DAY))
+    assert [signal.item_id for signal in read([item(3)], signals[:4]).signals] == ["i3", "i4"]
 
 
 @pytest.mark.parametrize(
@@ -126,6 +130,12 @@ def logs(draw: st.DrawFn) -> list[Signal]:
     count = draw(st.integers(12, 40))
     entries = [(draw(st.sampled_from("abc")), draw(st.integers(0, 30)), draw(st.integers(0, 20))) for _ in range(count)]
     return [liked(user, day, number) for user, day, number in dict.fromkeys(entries)]
+
+
+def undone(signals: list[Signal], count: int) -> list[Signal]:
+    """What takes the first of these back at once: signals that stand are then of later days than all signals."""
+    first = sorted(signals, key=lambda signal: signal.time or 0)[:count]
+    return [replace(each, id=f"undo {each.id}", evidence=Behavior(each.item_id, Action.UNDO)) for each in first]
 
 
 @given(logs(), st.sampled_from(["time", "user"]))
@@ -158,9 +168,12 @@ def test_few_users_are_split_each_at_a_time_of_their_own() -> None:
     assert corpus_of(together, None).split == "time"
 
 
-@given(logs(), st.integers(0, 23))
-def test_by_user_nothing_is_learnt_that_the_last_part_asks_about(signals: list[Signal], hours: int) -> None:
+@given(logs(), st.integers(0, 23), st.integers(0, 12))
+def test_by_user_nothing_is_learnt_that_the_last_part_asks_about(
+    signals: list[Signal], hours: int, taken_back: int
+) -> None:
     signals = [replace(signal, time=(signal.time or 0) * 5 // 24 + hours * DAY // 24) for signal in signals]
+    signals += undone(signals, taken_back)
     items = [item(number) for number in range(20)]
     try:
         corpus = corpus_of(signals, "user", (0.6, 0.7))
@@ -169,6 +182,22 @@ def test_by_user_nothing_is_learnt_that_the_last_part_asks_about(signals: list[S
         return
     for question in asked:
         assert (corpus.parts[(corpus.users == question.user) & (corpus.times >= question.present)] == TEST).all()
+
+
+@given(logs(), st.integers(0, 12))
+def test_by_time_nothing_is_learnt_that_a_single_cut_asks_about(signals: list[Signal], taken_back: int) -> None:
+    signals += undone(signals, taken_back)
+    signals.append(wrote("a", 30, "!!!"))  # which capture refuses
+    log = read([item(number) for number in range(20)], signals)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("penchant_pipelines.evaluation.protocol.FEWEST_USERS_OF_A_CUT", 1)
+        asked = single_cut(log, places_by_user(log))
+    try:
+        corpus = corpus_of(signals, "time", (0.8, 0.9))
+    except InvalidInput:
+        return
+    for query in asked:
+        assert (corpus.parts[corpus.times >= query.question.present] == TEST).all()
 
 
 # -- pairs -------------------------------------------------------------------------------------------------------

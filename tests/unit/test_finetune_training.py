@@ -24,7 +24,7 @@ from penchant_finetune.evaluate import EVALUATION, caution, compare, evaluate, o
 from penchant_finetune.export import export, refusal
 from penchant_finetune.log import read_log
 from penchant_finetune.lora import add_lora, target_modules
-from penchant_finetune.losses import GradedLoss, UserAwareRankingLoss
+from penchant_finetune.losses import BoundedLoss, GradedLoss, UserAwareRankingLoss
 from penchant_finetune.next_items import Asked, Values, measure, questions
 from penchant_finetune.pairs import Vectors
 from penchant_finetune.precision import has_bfloat16, in_half
@@ -322,6 +322,9 @@ def test_what_is_not_there_yet_is_no_rival_but_may_be_asked_for(prepared: Prepar
     assert found(old) < 1
     assert found(unborn) == 1
     assert found(np.full_like(old, question.start + 1)) == 1
+    # Before 1970 what has no creation time was there.
+    asked = replace(asked, questions=[replace(question, start=-MICROS_PER_DAY)])
+    assert found(np.zeros_like(old)) < 1
 
 
 # -- whole runs --------------------------------------------------------------------------------------------------
@@ -392,17 +395,21 @@ def test_where_every_step_finds_all_the_order_decides(
 def test_a_decoder_with_instructions_is_tuned_too(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = make("qwen")
     read = set()
+    lengths: set[tuple[int, ...]] = set()
     step = AdapterTrainer.training_step
 
     def watched(self: AdapterTrainer, model: Any, inputs: dict[str, Any], *more: Any) -> torch.Tensor:
+        assert isinstance(self.loss, dict)
+        lengths.update(loss.dimensions for loss in self.loss.values() if isinstance(loss, BoundedLoss))
         for name, tokens in inputs.items():
             if name.endswith("_input_ids"):
                 read.update(self._unwrapped().tokenizer.batch_decode(tokens, skip_special_tokens=True))
         return step(self, model, inputs, *more)
 
     monkeypatch.setattr(AdapterTrainer, "training_step", watched)
-    done = train(prepared, QUICK.model_copy(update={"matryoshka": (32, 16), "epochs": 3.0}), tmp_path / "run")
+    done = train(prepared, QUICK.model_copy(update={"matryoshka": (16,), "epochs": 3.0}), tmp_path / "run")
     assert done.best_recall > done.untuned_recall
+    assert lengths == {(32, 16)}  # the whole is what is served
     (report,), _ = evaluate(prepared, [tmp_path / "run"])
     assert report["difference"]["recall@50"][0] > 0
     assert list(report["shorter"]) == ["16"]
@@ -623,6 +630,11 @@ def test_what_is_worse_or_not_measured_is_not_exported(
     worse["difference"]["recall@50"] = [-0.02, -0.05, 0.01]
     evaluation.write_text(json.dumps(worse))
     with pytest.raises(WrongState, match=r"recall@50 is 0\.0200 lower"):
+        export(prepared, copy, tmp_path / "adapter")
+    # Both find all that there is among the first 50.
+    worse["difference"] |= {"recall@50": [0.0, 0.0, 0.0], "ndcg@10": [-0.03, -0.07, 0.01]}
+    evaluation.write_text(json.dumps(worse))
+    with pytest.raises(WrongState, match=r"ndcg@10 is 0\.0300 lower"):
         export(prepared, copy, tmp_path / "adapter")
     weights = copy / ADAPTER / "adapter_model.safetensors"
     evaluation.write_text(json.dumps(report))

@@ -287,6 +287,12 @@ async def test_what_came_after_the_user_is_neither_compared_nor_taken_to(live: L
     assert lesson.scores.shape[1] == ITEMS - 4  # but the hidden one, the one seen, and items 4 and 5
 
 
+async def test_before_1970_what_has_no_creation_time_teaches(live: Live) -> None:
+    long_ago = -(NOW // DAY) - 100
+    await tell(live, [Act(0, long_ago, 0), Act(0, long_ago + 1, 5)])
+    assert len(draw(live)) == 1
+
+
 class Asked(SequenceModel):
     """A model that keeps what it was asked."""
 

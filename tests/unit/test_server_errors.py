@@ -1,3 +1,4 @@
+import pickle
 from typing import Any
 
 import pytest
@@ -38,6 +39,9 @@ def detail(status: status_pb2.Status, kind: type) -> Any:
 )
 def test_domain_errors_keep_their_message_and_reason(error: PenchantError, code: int, reason: str) -> None:
     status = to_status(error)
+    # Out of a worker process, too.
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    assert (type(again), str(again), again.__dict__) == (type(error), str(error), error.__dict__)
     info = detail(status, error_details_pb2.ErrorInfo)
     assert (status.code, status.message) == (code, error.message)
     assert (info.domain, info.reason) == ("penchant", reason)

@@ -49,7 +49,7 @@ OPTIONS = {
     "reading": "sentences that the second teacher reads",
     "headlines": "headlines that it reads, made of words alike or of one subject",
     "rank": "rank of the LoRA",
-    "seed": "seed of the run",
+    "seed": "seed of the run: of headlines, and of the order in which it learns",
 }
 
 
@@ -103,7 +103,7 @@ def main() -> None:
     torch.manual_seed(recipe.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     started = time.monotonic()
-    corpus = read_corpus(arguments.data, recipe.seed, UNTAUGHT + recipe.reading)
+    corpus = read_corpus(arguments.data, UNTAUGHT + recipe.reading)
     development, _ = read_corpus_parts(arguments.data)
     glosses = read_glosses(arguments.data / FILES["cedict"])
     vocabulary = choose_words(glosses, corpus.chinese, recipe.word_count)

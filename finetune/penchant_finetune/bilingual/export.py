@@ -112,7 +112,10 @@ def describe(folder: Path, base_space_id: str, figures: dict[str, float], plain:
 
 
 def runs_of(configuration: dict[str, Any]) -> list[dict[str, Any]]:
-    """List the runs that `run.json` tells of: one, or those that an adapter is the mean of, each with its share."""
+    """List the runs that `run.json` tells of: one, or those that an adapter is the mean of, each with its share.
+
+    `made_by`, where a run has it, was written there by hand: it was made by another program than this one.
+    """
     runs: list[dict[str, Any]] = configuration.get("runs", [configuration])
     return [{"share": 1 / len(runs)} | run for run in runs]
 

@@ -17,7 +17,8 @@ class Random(Scorer):
 
     def score(self, past: Past, question: Question) -> Floats:
         """Draw a score for each item."""
-        dice = np.random.default_rng([self.seed, question.user, question.present // MICROS_PER_DAY])
+        # A seed has no sign, and days before 1970 have one.
+        dice = np.random.default_rng([self.seed, question.user, question.present // MICROS_PER_DAY % 2**32])
         return dice.random((1, len(past.catalogue)))
 
 

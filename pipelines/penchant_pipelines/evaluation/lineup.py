@@ -63,16 +63,18 @@ UNTUNED = "penchant-untuned"
 NAMES = (OURS, UNTUNED, *(entrant.name for entrant in BASELINES))
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Raise InvalidInput for a name that is no method's."""
+def check_names(names: Sequence[str], settings: EncoderSettings) -> None:
+    """Raise InvalidInput for a name that is no method's, or that of one which can't take part by these settings."""
     unknown = sorted(set(names) - set(NAMES))
     if unknown:
         raise InvalidInput.at("only", f"there is no method {unknown[0]!r}; choose from {', '.join(NAMES)}")
+    if UNTUNED in names and settings.adapter is None:
+        raise InvalidInput.at("only", f"{UNTUNED!r} is the engine without its adapter: name one, encoder.adapter=…")
 
 
 def line_up(log: Log, settings: EngineSettings, cache: Path, only: Sequence[str] = ()) -> list[Entrant]:
-    """All who take part, or only those named. Raises InvalidInput for a name that is none."""
-    check_names(only)
+    """All who take part, or only those named. Raises as `check_names` does."""
+    check_names(only, settings.encoder)
     entrants = [_engine(OURS, log, settings, cache)]
     if settings.encoder.adapter is not None:
         plain = settings.encoder.model_copy(update={"adapter": None})

@@ -162,13 +162,17 @@ def read_log(
 ) -> Log:
     """Read a log with the same cleaning as capture, and encode each text once.
 
-    A later item replaces an earlier one of its id, a signal id counts once. What capture would refuse is left out.
+    A later item replaces an earlier one of its id, the first signal of an id stands. What capture would refuse is left
+    out.
     Raises InvalidInput for a signal without a time, and where there are no items or no signals.
     """
     reader = Reader(text)
     known = {item.id: item for item in items}
-    given = sorted({signal.id: signal for signal in signals}.values(), key=_place)
-    described = _read(lambda item: (item, reader.item(item)), [known[key] for key in sorted(known)])
+    first: dict[str, Signal] = {}
+    for signal in signals:
+        first.setdefault(signal.id, signal)
+    given = sorted(first.values(), key=_place)
+    described = _read(lambda item: (item, reader.new_item(item)), [known[key] for key in sorted(known)])
     said = _read(lambda signal: _signal(signal, reader), given)
     if not described or not said:
         raise InvalidInput.at("items" if said else "signals", "are none: there is nothing to evaluate on")

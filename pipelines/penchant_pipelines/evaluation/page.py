@@ -41,7 +41,7 @@ def page(report: Mapping[str, Any]) -> str:
     against = report["against"]
     users = report["protocol"]["users"]
     headline, sureness = _said(ranked, against, users)
-    told = {name: against[name][SCORE] for name in ranked if name in against and None not in against[name][SCORE]}
+    told = {name: against[name][SCORE] for name in ranked if name in against and None not in against[name][SCORE][:3]}
     jinja = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = jinja.from_string(resources.files(__package__).joinpath("page.html").read_text("utf-8"))
     return template.render(
@@ -70,6 +70,9 @@ def _said(ranked: Sequence[str], against: Mapping[str, Any], users: int) -> tupl
         return f"{ranked[0]} has the highest score", "No difference was tested: that takes Penchant and another method."
     rival = others[0]
     lead, low, high, p = against[rival][SCORE]
+    title = "Penchant is ahead, but not for sure" if lead > 0 else f"{rival} is ahead of Penchant, but not for sure"
+    if users < FEWEST_USERS:
+        return title, f"Fewer than {FEWEST_USERS} users are too few to tell: others may well be different."
     ahead = sum(_verdict(against[name][SCORE], users) > 0 for name in others)
     counted = f"Beyond chance Penchant is ahead of {ahead} of the {len(others)} other methods."
     chance = f"lead {lead:+.4f}, with 95 % certainty between {low:+.4f} and {high:+.4f}, {p_words(p)}"
@@ -78,9 +81,6 @@ def _said(ranked: Sequence[str], against: Mapping[str, Any], users: int) -> tupl
         return "Penchant foretells best what users take to next", f"The next best is {rival} ({chance}). {counted}"
     if verdict < 0:
         return f"{rival} foretells better than Penchant", f"That is more than chance ({chance}). {counted}"
-    title = "Penchant is ahead, but not for sure" if lead > 0 else f"{rival} is ahead of Penchant, but not for sure"
-    if users < FEWEST_USERS:
-        return title, f"Fewer than {FEWEST_USERS} users are too few to tell: others may well be different."
     return title, f"The difference from {rival} may be chance ({chance}). {counted}"
 
 

@@ -125,7 +125,8 @@ def _query(log: Log, user: int, before: Rows, after: Rows, present: int, phase: 
     known = int(np.searchsorted(log.times, present))
     seen = np.unique(log.rows[before[log.taken_back[before] >= known]])
     # Not a right answer either, though touched later that day: when the user came nobody could name it.
-    unborn = np.flatnonzero(log.catalogue.created > log.times[after[0]])
+    # Of a creation time that nobody knows, 0, before 1970 as well.
+    unborn = np.flatnonzero(log.catalogue.created > max(log.times[after[0]], 0))
     after = after[log.standing[after]]
     excluded = np.union1d(seen[seen >= 0], unborn)
     new = np.setdiff1d(log.rows[after], np.append(excluded, -1))

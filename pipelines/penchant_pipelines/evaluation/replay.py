@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -53,7 +54,8 @@ class Penchant(Method):
         settings = settings.model_copy(update={"recommend": recommend})
         opened = Engine.open(settings, Path(self._folder.name), encoder, ExactStore())
         engine = await self._stack.enter_async_context(opened)
-        items = self._catalogue.items
+        # No log says since when an item is hidden, and what users took to they had been shown.
+        items = [replace(item, hidden=False) for item in self._catalogue.items]
         for start in range(0, len(items), CHUNK):
             _raise_first(await engine.upsert_items(items[start : start + CHUNK]))
         while await asyncio.to_thread(engine.live.relay.lag):  # noqa: ASYNC110 - the relay tells nobody

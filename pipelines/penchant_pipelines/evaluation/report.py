@@ -17,14 +17,14 @@ from penchant_pipelines.statistics import Bootstrap, by_user, holm
 
 OURS = "penchant"
 FEWEST_USERS = 10
-"""Users below which nothing is called more than chance: resampled, a few tell only of themselves."""
+"""Users below which there is no p, and nothing is called more than chance: resampled, a few tell only of themselves."""
 DIGITS = 6
 READING = (
     "methods: [mean, low, high], a figure 0…1 (novelty@10 and calibration_kl@10: bits) and its 95 % interval by "
     "bootstrap over users. against: [difference, low, high, p], Penchant less the method in the same unit, p two-sided "
     "and after Holm's correction, the interval before it. groups and single_cut: the same of some questions. settings: "
     "share of questions that each setting was chosen for, and what it alone would have reached. null: not to be told. "
-    f"Of fewer than {FEWEST_USERS} users no difference is to be called more than chance, whatever its p."
+    f"p is null where fewer than {FEWEST_USERS} users have the figure: nothing is to be called more than chance then."
 )
 PROTOCOL = {
     "name": "prequential: test, then learn",
@@ -95,10 +95,10 @@ def report(
 
 
 def _mean(seeds: Sequence[Measured]) -> Measured:
-    """Mean of the seeds, user by user."""
+    """Mean of the seeds, user by user: of those seeds that tell something of the user."""
 
     def meant(parts: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
-        return {name: np.mean([part[name] for part in parts], axis=0) for name in parts[0]}
+        return {name: _by_user([part[name] for part in parts]) for name in parts[0]}
 
     return Measured(
         meant([each.users for each in seeds]),
@@ -106,6 +106,11 @@ def _mean(seeds: Sequence[Measured]) -> Measured:
         meant([each.cut for each in seeds]),
         float(np.mean([each.coverage for each in seeds])),
     )
+
+
+def _by_user(columns: Sequence[Floats]) -> Floats:
+    count = len(columns[0])
+    return by_user(np.concatenate(columns), np.tile(np.arange(count), len(columns)), count)
 
 
 def _groups(draws: Bootstrap, asked: list[Query], found: Mapping[str, Measured]) -> dict[str, Any]:
@@ -137,11 +142,18 @@ def _against(draws: Bootstrap, values: Mapping[str, Mapping[str, Floats]]) -> di
     others = [name for name in values if name != OURS]
     found: dict[str, dict[str, list[float | None]]] = {name: {} for name in others}
     for metric, ours in values[OURS].items():
-        told = {name: draws.difference(ours, values[name][metric]) for name in others}
+        told = {name: _difference(draws, ours, values[name][metric]) for name in others}
         corrected = holm({name: difference[3] for name, difference in told.items()})
         for name, difference in told.items():
             found[name][metric] = [_number(n) for n in (*difference[:3], corrected[name])]
     return found
+
+
+def _difference(draws: Bootstrap, ours: Floats, theirs: Floats) -> tuple[float, float, float, float]:
+    mean, low, high, p = draws.difference(ours, theirs)
+    # Not all that are asked about have every figure: few may have rated anything.
+    known = int((~np.isnan(ours - theirs)).sum())
+    return mean, low, high, p if known >= FEWEST_USERS else float("nan")
 
 
 def _settings(log: Log, asked: list[Query], run: Run) -> dict[str, Any]:

@@ -182,7 +182,8 @@ def _asked(touches: Sequence[_Touch], most: int) -> dict[tuple[int, int], tuple[
             disliked = {touch.row for touch in marked if touch.weight < 0}
             taken = {touch.row for touch in marked if touch.row >= 0 and touch.weight > 0} - disliked
             if taken and day > mine[0].day:
-                found[user, day] = marked[0].time, taken
+                # What has no creation time, 0, was there before 1970 as well.
+                found[user, day] = max(marked[0].time, 0), taken
     # Users of one day stay as they came: their keys are random.
     latest = sorted(found, key=lambda key: key[1])[-most:]
     return {key: found[key] for key in latest}

@@ -92,8 +92,8 @@ def evaluate(
     from penchant_pipelines.evaluation.report import report as compose
     from penchant_pipelines.text import TextPipeline
 
-    check_names(only or ())
     settings, refusals = read_settings(config, assignments), Refusals()
+    check_names(only or (), settings.encoder)
     warnings = [_TRAINED_HERE] if settings.encoder.adapter is not None else []
     for warning in warnings:
         stderr.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
@@ -140,12 +140,16 @@ def _show(figures: dict[str, Any]) -> None:
     from penchant_pipelines.evaluation.report import FEWEST_USERS, p_words
 
     told = figures["protocol"]
-    print_line(f"{told['users']} users, {told['queries']} queries, {told['items']} items, {told['signals']} signals")
+    left_out = f"; left out: {told['left_out']}" if told["left_out"] else ""
+    print_line(
+        f"{told['users']} users, {told['queries']} queries, {told['items']} items, {told['signals']} signals{left_out}"
+    )
     ranked = sorted(figures["methods"].items(), key=lambda pair: -(pair[1]["ndcg@10"][0] or 0.0))
     rows = []
     for name, values in ranked:
         gain = figures["against"].get(name, {}).get("ndcg@10")
-        said = "{:+.4f} ({:+.4f} … {:+.4f})  ".format(*gain[:3]) + p_words(gain[3]) if gain and None not in gain else ""
+        said = "{:+.4f} ({:+.4f} … {:+.4f})".format(*gain[:3]) if gain and None not in gain[:3] else ""
+        said += f"  {p_words(gain[3])}" if gain and gain[3] is not None else ""
         rows.append((name, *(f"{values[metric][0]:.4f}" for metric in _SHOWN), said))
     print_table(("method", *_SHOWN, "Penchant's lead in ndcg@10"), rows, empty="")
     if told["users"] < FEWEST_USERS:

@@ -106,15 +106,22 @@ def read_files(
     """
     from penchant import convert
     from penchant.cli.ids import SignalIds, identified
-    from penchant.v1.catalog_service_pb2 import Item
-    from penchant.v1.signal_pb2 import Signal
+    from penchant.v1 import catalog_service_pb2, signal_pb2
     from penchant.validation import Limits, Validator
+    from penchant_pipelines.model import Behavior
+    from penchant_pipelines.reader import check_value
+
+    def to_signal(message: signal_pb2.Signal) -> Signal:
+        signal = convert.to_signal(message)
+        if isinstance(signal.evidence, Behavior):
+            check_value(signal.evidence)
+        return signal
 
     limits = settings.limits
     check = Validator(Limits(limits.text_bytes, limits.batch_size)).check
     return (
-        _messages(items, Item, identified, convert.to_item, check, refused),
-        _messages(signals, Signal, SignalIds(), convert.to_signal, check, refused),
+        _messages(items, catalog_service_pb2.Item, identified, convert.to_item, check, refused),
+        _messages(signals, signal_pb2.Signal, SignalIds(), to_signal, check, refused),
     )
 
 
@@ -136,8 +143,9 @@ def _messages(
             message = identify(line.content)
             try:
                 check(message)
+                made = read(message)
             except InvalidInput as error:
                 refused(file, line.number, error.message)
                 continue
-            yield read(message)
+            yield made
             moved(source.position)

@@ -133,7 +133,7 @@ def train(
     temperature: Annotated[float, typer.Option(help="Temperature of the contrastive loss.")] = 0.05,
     rank: Annotated[int, typer.Option(help="Rank of the LoRA layers.")] = 16,
     matryoshka: Annotated[
-        str, typer.Option(metavar="N,…", help="Lengths that vectors shall be cut to, such as 384,256,128.")
+        str, typer.Option(metavar="N,…", help="Lengths that vectors may be cut to beside the whole, such as 256,128.")
     ] = "",
     bf16: Annotated[
         bool | None, typer.Option(help="Compute in bfloat16 (default: where the hardware has it).", show_default=False)
