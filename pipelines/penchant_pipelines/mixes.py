@@ -122,18 +122,17 @@ class Mixes:
 
     async def use(self, mix_id: str) -> MixVersion | None:
         """Put a version to use at once; an empty id: none, interests alone rank. Raises NotFound."""
+        return await to_the_end(self._choose(mix_id))
 
-        async def use() -> MixVersion | None:
-            found = await asyncio.to_thread(self._read, 1, table.c.id == mix_id) if mix_id else []
-            if mix_id and not found:
-                raise NotFound("mix", mix_id)
-            self._choices += 1
-            await self._writer.submit(lambda ledger: _use(ledger, mix_id))
-            self.live = replace(found[0][1], live=True) if found else None
-            self._tried_at = len(self._catalog.crowd)
-            return self.live
-
-        return await to_the_end(use())
+    async def _choose(self, mix_id: str) -> MixVersion | None:
+        found = await asyncio.to_thread(self._read, 1, table.c.id == mix_id) if mix_id else []
+        if mix_id and not found:
+            raise NotFound("mix", mix_id)
+        self._choices += 1
+        await self._writer.submit(lambda ledger: _use(ledger, mix_id))
+        self.live = replace(found[0][1], live=True) if found else None
+        self._tried_at = len(self._catalog.crowd)
+        return self.live
 
     async def _keep(self, version: MixVersion) -> None:
         await self._writer.submit(lambda ledger: _insert(ledger, version))

@@ -163,8 +163,7 @@ def read_log(
     """Read a log with the same cleaning as capture, and encode each text once.
 
     A later item replaces an earlier one of its id, the first signal of an id stands. What capture would refuse is left
-    out.
-    Raises InvalidInput for a signal without a time, and where there are no items or no signals.
+    out. Raises InvalidInput for a signal without a time, and where there are no items or no signals.
     """
     reader = Reader(text)
     known = {item.id: item for item in items}
