@@ -108,7 +108,7 @@ class Live:
         assert found.entries.keys() == anew.entries.keys()
         held, held_anew = ([it.entries[name].row for name in anew.entries] for it in (found, anew))
         crowd, crowd_anew = (
-            it.crowd.popularity(it.size, NOW)[:, rows] for it, rows in ((found, held), (anew, held_anew))
+            it.crowd.popularity.of_all(it.size, NOW)[:, rows] for it, rows in ((found, held), (anew, held_anew))
         )
         np.testing.assert_allclose(crowd, crowd_anew, rtol=1e-9)
         voices, voices_anew = (it.voices[SPACE].sums[rows] for it, rows in ((found, held), (anew, held_anew)))

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import sparse
 
-from penchant_pipelines.catalog.crowd import CROWD_HALF_LIVES_DAYS, NEIGHBOURS, Crowd, Texts
+from penchant_pipelines.catalog.crowd import NEIGHBOURS, Crowd, Texts
 from penchant_pipelines.catalog.ease import RIDGE, TEXT_WEIGHT, Ease
+from penchant_pipelines.catalog.popularity import HALF_LIVES_DAYS
 from penchant_pipelines.interests import horizons
 from penchant_pipelines.interests.horizons import HORIZONS
 from penchant_pipelines.model import MICROS_PER_DAY
@@ -23,7 +24,7 @@ DAY = MICROS_PER_DAY
 PLAIN = Texts(0, np.zeros((0, 0), dtype=np.float32))
 """Nothing is known of what items are."""
 USERS, ITEMS = 6, 8
-LIVES = np.array(CROWD_HALF_LIVES_DAYS)
+LIVES = np.array(HALF_LIVES_DAYS)
 Floats = NDArray[np.float64]
 law = settings(max_examples=100, deadline=None)
 
@@ -62,10 +63,12 @@ def newest(told: Sequence[Favour]) -> int:
 
 
 def faded(told: Sequence[Favour], as_of: int, size: int = ITEMS) -> Floats:
-    """Popularity as a plain sum: (4, size)."""
+    """Popularity as a plain sum over users, each by the greatest favour and the latest time: (4, size)."""
     found = np.zeros((len(LIVES), size))
-    for one in told:
-        found[:, one.row] += one.mass * np.exp2(-(as_of - one.time) / DAY / LIVES)
+    for user, row in sorted({(one.user, one.row) for one in told}):
+        theirs = [one for one in told if (one.user, one.row) == (user, row)]
+        mass, time = max(one.mass for one in theirs), max(one.time for one in theirs)
+        found[:, row] += mass * np.exp2(-(as_of - time) / DAY / LIVES)
     return found
 
 
@@ -96,7 +99,7 @@ def cosines(rows: Floats, others: Floats) -> Floats:
 @given(favours, st.integers(0, 4000 * DAY))
 def test_popularity_is_the_plain_sum_whatever_the_order_of_arrival(told: list[Favour], later: int) -> None:
     as_of = newest(told) + later
-    found = crowd(told).popularity(ITEMS, as_of)
+    found = crowd(told).popularity.of_all(ITEMS, as_of)
     np.testing.assert_allclose(found, faded(told, as_of), rtol=1e-9, atol=1e-280)
 
 
@@ -108,11 +111,18 @@ def test_it_is_the_same_whether_favours_come_alone_or_at_once(told: list[Favour]
     for begin, end in itertools.pairwise(edges):
         found.add(told[begin:end])
     as_of = newest(told) + later
-    np.testing.assert_allclose(found.popularity(ITEMS, as_of), faded(told, as_of), rtol=1e-9, atol=1e-280)
+    np.testing.assert_allclose(found.popularity.of_all(ITEMS, as_of), faded(told, as_of), rtol=1e-9, atol=1e-280)
     for user in range(1, USERS + 1):
         one, other = found.own(user, as_of), crowd(told).own(user, as_of)
         np.testing.assert_array_equal(one.rows, other.rows)
         np.testing.assert_array_equal(one.masses, other.masses)
+
+
+def test_a_crowd_is_many_people_and_not_one_who_comes_often() -> None:
+    often = [Favour(1, 0, DAY + minute, 0.2) for minute in range(60)]
+    many = [Favour(user, 1, DAY, 1.0) for user in range(2, 14)]
+    found = crowd([*often, *many]).popularity.of_all(2, DAY)[-1]
+    np.testing.assert_allclose(found, [0.2, 12.0], rtol=1e-6)
 
 
 def test_popularity_holds_from_decade_to_decade() -> None:
@@ -121,11 +131,11 @@ def test_popularity_holds_from_decade_to_decade() -> None:
     late = liked(2, 1, 19_000 * DAY)
     found.add([late])
     as_of = 20_000 * DAY
-    np.testing.assert_allclose(found.popularity(ITEMS, as_of), faded([*told, late], as_of), rtol=1e-9)
+    np.testing.assert_allclose(found.popularity.of_all(ITEMS, as_of), faded([*told, late], as_of), rtol=1e-9)
 
 
 def test_a_time_before_all_favours_asks_for_no_number_beyond_all_bounds() -> None:
-    found = crowd([liked(1, 0, 30_000 * DAY)]).popularity(2, 0)
+    found = crowd([liked(1, 0, 30_000 * DAY)]).popularity.of_all(2, 0)
     assert np.isfinite(found).all()
     assert (found[:, 0] > 0).all()
     assert not found[:, 1].any()
@@ -148,7 +158,7 @@ def test_clearing_forgets_exactly_these_items(told: list[Favour], gone: set[int]
     kept += more
     as_of = newest([*told, *more])
     assert len(found) == len(kept)
-    np.testing.assert_allclose(found.popularity(ITEMS, as_of), faded(kept, as_of), rtol=1e-9, atol=1e-280)
+    np.testing.assert_allclose(found.popularity.of_all(ITEMS, as_of), faded(kept, as_of), rtol=1e-9, atol=1e-280)
     for user in range(1, USERS + 1):
         assert found.own(user, as_of).rows.tolist() == list(latest(kept, user))
 
@@ -222,7 +232,7 @@ def test_counting_anew_while_it_is_gathered_or_not_leaves_what_stands(
     kept = [*(one for one in (*told, *before) if one.row not in again), *standing]
     as_of = newest([*told, *before])
     for gathered in (None, gather()):
-        np.testing.assert_allclose(found.popularity(ITEMS, as_of), faded(kept, as_of), rtol=1e-9, atol=1e-280)
+        np.testing.assert_allclose(found.popularity.of_all(ITEMS, as_of), faded(kept, as_of), rtol=1e-9, atol=1e-280)
         for user in range(1, USERS + 1):
             assert found.own(user, as_of).rows.tolist() == list(latest(kept, user))
         found.finish(gathered)
@@ -417,9 +427,14 @@ def test_those_who_favoured_most_are_learnt_from() -> None:
 
 
 @law
-@given(favours, st.integers(1, USERS), st.integers(0, 500 * DAY))
-def test_similar_people_favour_alike(told: list[Favour], user: int, later: int) -> None:
+@given(favours, st.lists(st.integers(0, 29), max_size=5), st.integers(1, USERS), st.integers(0, 500 * DAY))
+def test_similar_people_favour_alike(told: list[Favour], again: list[int], user: int, later: int) -> None:
     found = crowd(told)
+    found.own(user, 0)
+    # Whatever is done once more counts at once, and no more than once.
+    repeated = [told[place]._replace(time=newest(told)) for place in again if place < len(told)]
+    found.add(repeated)
+    told = [*told, *repeated]
     as_of = newest(told) + later
     held = binary(told)
     likeness = cosines(held, held)[user]
@@ -478,8 +493,8 @@ def test_rows_beyond_the_first_arrays(row: int) -> None:
     assert own.rows.tolist() == [0, row]
     assert found.alike_items(own, row + 10, PLAIN).shape == (len(HORIZONS), row + 10)
     assert found.alike_users(1, own, row + 10, 2 * DAY)[-1, 0] > 0
-    np.testing.assert_allclose(found.popularity(row + 10, 2 * DAY)[-1, [0, row]], [2, 2])
-    assert found.popularity(1, 2 * DAY).shape == (len(LIVES), 1)
+    np.testing.assert_allclose(found.popularity.of_all(row + 10, 2 * DAY)[-1, [0, row]], [2, 2])
+    assert found.popularity.of_all(1, 2 * DAY).shape == (len(LIVES), 1)
     found.clear(np.array([row, 10 * row]))
     assert found.own(1, 2 * DAY).rows.tolist() == [0]
 
@@ -488,7 +503,7 @@ def test_more_favours_than_the_first_arrays_hold() -> None:
     told = [liked(number % 50, number % 7, number * DAY) for number in range(3000)]
     found = crowd(told)
     assert len(found) == 3000
-    np.testing.assert_allclose(found.popularity(7, 3000 * DAY), faded(told, 3000 * DAY, 7), rtol=1e-9)
+    np.testing.assert_allclose(found.popularity.of_all(7, 3000 * DAY), faded(told, 3000 * DAY, 7), rtol=1e-9)
     assert found.own(8, 3000 * DAY).rows.tolist() == list(latest(told, 8))
 
 
@@ -497,7 +512,11 @@ def test_nobody_has_favoured_anything() -> None:
     own = found.own(1, DAY)
     assert own.rows.shape == (0,)
     assert own.masses.shape == (len(HORIZONS), 0)
-    for answer in (found.popularity(3, DAY), found.alike_users(1, own, 3, DAY), found.alike_items(own, 3, PLAIN)):
+    for answer in (
+        found.popularity.of_all(3, DAY),
+        found.alike_users(1, own, 3, DAY),
+        found.alike_items(own, 3, PLAIN),
+    ):
         assert answer.shape[1] == 3
         assert not answer.any()
 

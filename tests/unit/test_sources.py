@@ -121,7 +121,7 @@ def test_names_are_told_apart_and_in_the_order_of_the_scores(catalog: Catalog) -
         ("words_30d", catalog.words.alike(own, ITEMS)[3]),
         ("alike_items_last1", catalog.crowd.alike_items(own, ITEMS, catalog.texts(SPACE))[0]),
         ("alike_users_30d", catalog.crowd.alike_users(ANN, own, ITEMS, NOW)[1]),
-        ("popular_ever", catalog.crowd.popularity(ITEMS, NOW)[3]),
+        ("popular_ever", catalog.crowd.popularity.of_all(ITEMS, NOW)[3]),
     ):
         assert raw.any()
         np.testing.assert_allclose(line(found, name), standing(raw, catalog, rows), atol=1e-6)
@@ -185,7 +185,7 @@ def test_a_foreign_item_is_read_by_its_vector_and_what_that_goes_with_and_unknow
     asker, silent = Asker(ANN, taste(), NOW), 8
     known = by(catalog).scores(asker, np.array([silent]))[:, 0]
     found = by(catalog).scores(asker, np.array([1, 2]), catalog.vectors[SPACE][[silent]])[:, 2]
-    assert not catalog.crowd.popularity(ITEMS, NOW)[:, silent].any()
+    assert not catalog.crowd.popularity.of_all(ITEMS, NOW)[:, silent].any()
     for name, here, there in zip(SOURCES, known, found, strict=True):
         if name.startswith("alike_items"):
             # As one that was not learnt from: nearly the same.

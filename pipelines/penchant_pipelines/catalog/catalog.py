@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from penchant_pipelines.catalog.crowd import CROWD_HALF_LIVES_DAYS, Crowd, Favour, Texts
+from penchant_pipelines.catalog.crowd import Crowd, Favour, Texts
 from penchant_pipelines.catalog.feedback import ItemFavour, favours, speaks_for
+from penchant_pipelines.catalog.popularity import HALF_LIVES_DAYS
 from penchant_pipelines.catalog.voices import Voices
 from penchant_pipelines.catalog.words import Words
 from penchant_pipelines.interests import Evidence, InterestSettings
@@ -25,7 +26,7 @@ from penchant_pipelines.record.commit import Touched
 from penchant_pipelines.record.rows import Vector
 
 POPULARITY_HALF_LIFE_DAYS = 30.0
-_POPULARITY = CROWD_HALF_LIVES_DAYS.index(POPULARITY_HALF_LIFE_DAYS)
+_POPULARITY = HALF_LIVES_DAYS.index(POPULARITY_HALF_LIFE_DAYS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +157,8 @@ class Catalog:
         return Texts(space, self.vectors[space])
 
     def popularity(self, rows_wanted: Sequence[int] | NDArray[np.intp], as_of: int) -> NDArray[np.float64]:
-        """Decayed positive mass of what users did with the items in these rows, at a time (µs)."""
-        return self.crowd.mass(np.asarray(rows_wanted, dtype=np.intp), _POPULARITY, as_of)
+        """Decayed mass of those who took to the items in these rows, everybody once, at a time (µs): (n,)."""
+        return self.crowd.popularity.of(np.asarray(rows_wanted, dtype=np.intp), _POPULARITY, as_of)
 
     def most_popular(self, limit: int, language: str = "", within: NDArray[np.intp] | None = None) -> list[str]:
         """Ids of visible items by popularity, then newest, then row; those in the language first.
@@ -166,7 +167,7 @@ class Catalog:
         """
         chosen = np.flatnonzero(self.visible) if within is None else within[self.visible[within]]
         foreign = self._language[chosen] != language if language else np.zeros(len(chosen), dtype=bool)
-        crowd = self.popularity(chosen, self.crowd.landmark)
+        crowd = self.popularity(chosen, self.crowd.popularity.landmark)
         order = np.lexsort((chosen, -self.created[chosen], -crowd, foreign))[:limit]
         return [self.id_at(row) for row in chosen[order]]
 

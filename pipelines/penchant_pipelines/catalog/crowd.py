@@ -1,7 +1,7 @@
 """What the crowd takes to: who favoured which item and when, as arrays in memory.
 
-A mirror of the record's favours, kept by rows of the catalogue. Popularity fades from sums that are kept as signals
-come; what people have in common is read from a sparse matrix that is made anew once enough has come in.
+A mirror of the record's favours, kept by rows of the catalogue. Popularity is counted as signals come; what people have
+in common is read from a sparse matrix that is made anew once enough has come in.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from penchant_pipelines.catalog.ease import Ease, Vectors
+from penchant_pipelines.catalog.popularity import EVERY, HALF_LIVES_DAYS, Popularity
 from penchant_pipelines.interests.horizons import faded
 from penchant_pipelines.model import MICROS_PER_DAY
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
-CROWD_HALF_LIVES_DAYS = (7.0, 30.0, 365.0, np.inf)
-"""Under which what everybody does is looked at; the last forgets nothing."""
 NEIGHBOURS = 100
 _PENDING_SHARE, _PENDING = 0.005, 32
 """Favours that may wait outside the matrix: a share of all, and some more."""
@@ -29,8 +28,6 @@ _UNLEARNT_SHARE, _UNLEARNT = 0.02, 32
 """Favours, come or gone, after which it is learnt anew which items go together: a share of all, and some more."""
 LENIENCE = 2.0
 """How many times as much may wait where nobody keeps up (`begin`) before a question itself is held up."""
-_REBASE_HALF_LIVES = 200.0
-EVERY = slice(None)
 
 Favour = tuple[int, int, int, float]
 """That a user, by key, took to the item in a row, when (event time, µs) and how much (mass above 0)."""
@@ -123,10 +120,9 @@ class Crowd:
         self._users = np.zeros(1024, dtype=np.int64)
         self._rows = np.zeros(1024, dtype=np.int64)
         self._times = np.zeros(1024, dtype=np.int64)
-        self._lives = np.array(CROWD_HALF_LIVES_DAYS) * MICROS_PER_DAY
-        self.landmark = 0
-        """Time (µs) that fading sums are kept for."""
-        self._faded = np.zeros((1024, len(self._lives)))
+        self._width = 1024
+        """Rows of the catalogue that the next matrix has room for: some more than anybody favoured."""
+        self.popularity = Popularity()
         self._matrix: _Matrix | None = None
         self._alike: dict[int, _Alike] = {}
         """By the key of the space."""
@@ -151,13 +147,9 @@ class Crowd:
         held = slice(start, self._count)
         self._users[held] = [self._numbers.setdefault(user, len(self._numbers)) for user in users]
         self._rows[held], self._times[held] = rows, times
-        while max(rows) >= len(self._faded):
-            self._faded = np.concatenate([self._faded, np.zeros_like(self._faded)])
-        if start == 0:
-            self.landmark = times[0]
-        self._rebase(max(times))
-        growth = np.exp2((self._times[held] - self.landmark)[:, None] / self._lives)
-        np.add.at(self._faded, self._rows[held], np.array(masses)[:, None] * growth)
+        while max(rows) >= self._width:
+            self._width *= 2
+        self.popularity.take(self._users[held], self._rows[held], np.array(masses), self._times[held])
 
     def recount(self, rows: Rows, favours: Sequence[Favour]) -> None:
         """Count the favours of these items anew; what goes with them is learnt anew when it is due."""
@@ -181,7 +173,7 @@ class Crowd:
 
     def _drop(self, rows: Rows) -> int:
         """Forget all favours of these items; tells how many there were."""
-        self._faded[rows[rows < len(self._faded)]] = 0.0
+        self.popularity.drop(rows)
         kept = ~np.isin(self._rows[: self._count], rows)
         if kept.all():
             return 0
@@ -201,21 +193,6 @@ class Crowd:
         """Forget what goes together in a space."""
         self._alike.pop(space, None)
 
-    def popularity(self, size: int, as_of: int, lives: Rows | slice = EVERY) -> Floats:
-        """Mass of favours as of a time (µs) under half-lives of the crowd, by their places: (l, size) by row."""
-        held = self._faded[:size, lives].T * np.exp2(-max(as_of - self.landmark, 0) / self._lives[lives])[:, None]
-        return np.pad(held, ((0, 0), (0, size - held.shape[1])))
-
-    def mass(self, rows: Rows | NDArray[np.intp], life: int, as_of: int) -> Floats:
-        """Mass of favours of some items (n,) as of a time (µs) under one half-life, by its place: (n,).
-
-        A time before the landmark counts as the landmark: one signal dated far ahead must not raise all beyond bounds.
-        """
-        found = np.zeros(len(rows))
-        known = rows < len(self._faded)
-        found[known] = self._faded[rows[known], life] * np.exp2(-max(as_of - self.landmark, 0) / self._lives[life])
-        return found
-
     def own(self, user: int, as_of: int) -> Own:
         """What a user favoured, each item once, by the latest favour; the newest counts whole."""
         matrix = self._current()
@@ -230,15 +207,12 @@ class Crowd:
         new = self._users[pending] == number
         rows.append(self._rows[pending][new])
         times.append(self._times[pending][new])
-        every, when = np.concatenate(rows), np.concatenate(times)
-        order = np.lexsort((when, every))
-        latest = order[np.append(every[order][1:] != every[order][:-1], True)] if len(order) else order
-        when = when[latest]
+        every, when = _latest(np.concatenate(rows), np.concatenate(times))
         age = np.maximum(as_of - when, 0) / MICROS_PER_DAY
         # After a long pause all would be as good as nothing otherwise.
         age = age - (age.min() if len(age) else 0.0)
         newer = len(when) - np.searchsorted(np.sort(when), when, side="right")
-        return Own(every[latest], faded(newer.astype(np.float64), age))
+        return Own(every, faded(newer.astype(np.float64), age))
 
     def alike_items(self, own: Own, size: int, texts: Texts) -> Floats:
         """How well items go with the user's own, by who favoured both and by their texts; see `Ease`: (h, size)."""
@@ -266,7 +240,7 @@ class Crowd:
         Similar by the cosine of what both favoured (Herlocker et al. 1999).
         """
         matrix = self._current()
-        fading = self._lives[lives]
+        fading = np.array(HALF_LIVES_DAYS)[lives] * MICROS_PER_DAY
         found = np.zeros((len(fading), size))
         if not len(matrix.users) or not len(own.rows):
             return found
@@ -277,34 +251,31 @@ class Crowd:
         cosines[matrix.users == self._numbers.get(user, -1)] = 0.0
         nearest = np.argsort(-cosines, kind="stable")[:NEIGHBOURS]
         nearest = nearest[cosines[nearest] > 0]
-        near = matrix.times[nearest]
-        ages = np.maximum(as_of - near.data, 0)
-        known = min(size, near.shape[1])
+        who, rows, times = self._favoured_by(matrix, nearest)
+        inside = rows < size
+        pulls, rows, ages = cosines[nearest[who[inside]]], rows[inside], np.maximum(as_of - times[inside], 0)
         for line, life in enumerate(fading):
-            left = sparse.csr_array((np.exp2(-ages / life), near.indices, near.indptr), shape=near.shape)
-            found[line, :known] = (cosines[nearest] @ left)[:known]
-        self._add_latest(found, fading, matrix, cosines, nearest, as_of)
+            found[line] = np.bincount(rows, pulls * np.exp2(-ages / life), minlength=size)
         return found
 
-    def _add_latest(
-        self, found: Floats, fading: Floats, matrix: _Matrix, cosines: Floats, nearest: NDArray[np.intp], as_of: int
-    ) -> None:
-        """Add what neighbours favoured since the matrix was made: the newest may be what counts most."""
-        near = np.zeros(len(matrix.users))
-        near[nearest] = cosines[nearest]
-        users, rows = self._users[matrix.count : self._count], self._rows[matrix.count : self._count]
-        places = np.minimum(np.searchsorted(matrix.users, users), len(matrix.users) - 1)
-        pull = np.where(matrix.users[places] == users, near[places], 0.0)
-        inside = rows < found.shape[1]
-        ages = np.maximum(as_of - self._times[matrix.count : self._count], 0)
-        for line, life in enumerate(fading):
-            np.add.at(found[line], rows[inside], (pull * np.exp2(-ages / life))[inside])
+    def _favoured_by(self, matrix: _Matrix, places: NDArray[np.intp]) -> tuple[Rows, Rows, Rows]:
+        """What the users in some rows of the matrix favoured: places among these, items and latest times, each (n,).
 
-    def _rebase(self, time: int) -> None:
-        """Move the landmark along: 2^(Δ/h) over decades at a half-life of days overflows a double."""
-        if time - self.landmark > _REBASE_HALF_LIVES * self._lives.min():
-            self._faded *= np.exp2(-(time - self.landmark) / self._lives)
-            self.landmark = time
+        With what came since the matrix was made: the newest may be what counts most.
+        """
+        held = matrix.times[places]
+        who = np.repeat(np.arange(len(places)), np.diff(held.indptr))
+        pending = slice(matrix.count, self._count)
+        users = self._users[pending]
+        found = np.minimum(np.searchsorted(matrix.users, users), len(matrix.users) - 1)
+        chosen = np.full(len(matrix.users), -1)
+        chosen[places] = np.arange(len(places))
+        who_since = np.where(matrix.users[found] == users, chosen[found], -1)
+        since = who_since >= 0
+        width = self._width
+        keys = np.append(who, who_since[since]) * width + np.append(held.indices, self._rows[pending][since])
+        keys, times = _latest(keys, np.append(held.data, self._times[pending][since]))
+        return *np.divmod(keys, width), times
 
     def is_ready(self, space: int) -> bool:
         """There is something to answer from in a space, be it of some time ago."""
@@ -368,7 +339,7 @@ class Crowd:
     def _snapshot(self) -> Callable[[], _Matrix]:
         """What makes the matrix of the favours there are now, in any thread."""
         users, rows, times = (array[: self._count] for array in (self._users, self._rows, self._times))
-        width = len(self._faded)
+        width = self._width
         return lambda: _made(users, rows, times, width)
 
 
@@ -382,12 +353,17 @@ def _spread(own: Own, size: int) -> Floats:
 
 def _made(users: Rows, rows: Rows, times: Rows, width: int) -> _Matrix:
     numbers, places = np.unique(users, return_inverse=True)
-    order = np.lexsort((times, rows, places))
-    places, rows, times = places[order], rows[order], times[order]
-    changes = (places[1:] != places[:-1]) | (rows[1:] != rows[:-1])
-    latest = np.append(changes, True) if len(places) else np.zeros(0, dtype=bool)
-    indptr = np.searchsorted(places[latest], np.arange(len(numbers) + 1))
+    keys, latest = _latest(places * width + rows, times)
+    places, indices = np.divmod(keys, width)
+    indptr = np.searchsorted(places, np.arange(len(numbers) + 1))
     shape = (len(numbers), width)
-    indices = rows[latest]
     favours = sparse.csr_array((np.ones(len(indices)), indices, indptr), shape=shape)
-    return _Matrix(numbers, favours, sparse.csr_array((times[latest], indices, indptr), shape=shape), len(users))
+    return _Matrix(numbers, favours, sparse.csr_array((latest, indices, indptr), shape=shape), len(users))
+
+
+def _latest(keys: Rows, times: Rows) -> tuple[Rows, Rows]:
+    """Each key once, ascending, and its latest time."""
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])) if len(keys) else order
+    return keys[starts], np.maximum.reduceat(times[order], starts) if len(keys) else times

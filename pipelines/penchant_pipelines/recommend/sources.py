@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import Catalog
-from penchant_pipelines.catalog.crowd import CROWD_HALF_LIVES_DAYS
+from penchant_pipelines.catalog.popularity import HALF_LIVES_DAYS
 from penchant_pipelines.catalog.products import GATHERED_SHARE, products
 from penchant_pipelines.interests.horizons import HORIZONS
 from penchant_pipelines.model import MICROS_PER_DAY
@@ -23,7 +23,7 @@ from penchant_pipelines.recommend.settings import RecommendSettings
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
-_LIVES = ["ever" if days == np.inf else f"{days:g}d" for days in CROWD_HALF_LIVES_DAYS]
+_LIVES = ["ever" if days == np.inf else f"{days:g}d" for days in HALF_LIVES_DAYS]
 INTERESTS, FRESH, SEQUENCE, NEW, SAID = "interests", "fresh", "sequence", "new", "said"
 _BY_ROW_PARTS = (
     [f"words_{horizon}" for horizon in HORIZONS],
@@ -119,7 +119,7 @@ class Sources:
         if len(users):
             found.append(crowd.alike_users(asker.user, own, size, as_of, users))
         if len(popular):
-            found.append(crowd.popularity(size, as_of, popular))
+            found.append(crowd.popularity.of_all(size, as_of, popular))
         if len(new):
             created = catalog.created[:size]
             age = np.maximum(as_of - created, 0) / MICROS_PER_DAY
