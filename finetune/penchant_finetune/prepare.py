@@ -45,7 +45,7 @@ class PrepareSettings(BaseModel):
     split: Split | None = None
     validation_from: float = Field(default=0.8, gt=0, lt=1)
     test_from: float = Field(default=0.9, gt=0, lt=1)
-    window_days: float = Field(default=7.0, gt=0, allow_inf_nan=False)
+    window_days: float = Field(default=7.0, gt=0, le=36_500)
     negatives: bool = False
     max_pairs: int = Field(default=10_000, ge=FEWEST_PAIRS)
     seed: int = Field(default=0, ge=0)
