@@ -52,6 +52,8 @@ def main() -> int:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     with tempfile.TemporaryDirectory() as scratch:
         lessons, left_out = asyncio.run(_lessons(options, Path(scratch)))
+    if len(lessons) <= FIRST:
+        parser.error(f"the log gives {len(lessons)} lessons; more than {FIRST} are needed (see --lessons)")
     users = np.unique([lesson.user for lesson in lessons], return_inverse=True)[1]
     asked = np.arange(len(lessons)) >= FIRST
     bootstrap = Bootstrap(int(users.max()) + 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -86,12 +86,13 @@ def read_log(items: Iterable[Item], signals: Iterable[Signal], text: TextPipelin
 
     A later item replaces an earlier one of its id, the first signal of an id stands, and a post that holds nothing to
     read, about no item, is left out. Raises InvalidInput where an item or a text is one that the server would refuse,
-    or where there is nothing to learn from.
+    naming it, or where there is nothing to learn from.
     """
     reader = Reader(text)
     catalogue: dict[str, LoggedItem] = {}
     for item in items:
-        catalogue[item.id] = LoggedItem(item.id, reader.item(item).text, item.create_time or 0)
+        with _naming(f"item {item.id!r}"):
+            catalogue[item.id] = LoggedItem(item.id, reader.item(item).text, item.create_time or 0)
     known: dict[str, Signal] = {}
     for signal in signals:
         known.setdefault(signal.id, signal)
@@ -167,7 +168,8 @@ def _time(signal: Signal) -> int:
 def _read(signal: Signal, user: int, reader: Reader) -> LoggedSignal:
     evidence = signal.evidence
     behavior = evidence if isinstance(evidence, Behavior) else None
-    document, post = reader.post(evidence) if isinstance(evidence, Post) else (NOTHING, None)
+    with _naming(f"signal {signal.id!r}"):
+        document, post = reader.post(evidence) if isinstance(evidence, Post) else (NOTHING, None)
     return LoggedSignal(
         id=signal.id,
         user=user,
@@ -183,6 +185,15 @@ def _read(signal: Signal, user: int, reader: Reader) -> LoggedSignal:
         surface=signal.context.get("surface", ""),
         device=signal.context.get("device", ""),
     )
+
+
+@contextmanager
+def _naming(which: str) -> Iterator[None]:
+    """Name the item or signal that is refused: a file holds thousands."""
+    try:
+        yield
+    except InvalidInput as error:
+        raise InvalidInput([replace(each, field=f"{which}, {each.field}") for each in error.violations]) from error
 
 
 def _hashtags(text: str, language: str) -> Iterator[tuple[str, str]]:

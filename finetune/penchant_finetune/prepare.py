@@ -45,7 +45,7 @@ class PrepareSettings(BaseModel):
     split: Split | None = None
     validation_from: float = Field(default=0.8, gt=0, lt=1)
     test_from: float = Field(default=0.9, gt=0, lt=1)
-    window_days: float = Field(default=7.0, gt=0, allow_inf_nan=False)
+    window_days: float = Field(default=7.0, gt=0, le=36_500)
     negatives: bool = False
     max_pairs: int = Field(default=10_000, ge=FEWEST_PAIRS)
     seed: int = Field(default=0, ge=0)
@@ -115,8 +115,11 @@ def prepare(
     if settings.validation_from >= settings.test_from:
         raise InvalidInput.at("test_from", f"must be above {settings.validation_from}, where validation begins")
     live = encoder
+    # Found from any working directory; links are kept, as their name is part of the space's.
+    model = Path(encoder_settings.model)
+    if model.name and model.is_dir():
+        encoder_settings = encoder_settings.model_copy(update={"model": str(model.absolute())})
     if encoder_settings.adapter is not None:
-        # Found from any working directory; links are kept, as their name is part of the space's.
         encoder_settings = encoder_settings.model_copy(update={"adapter": encoder_settings.adapter.absolute()})
         live = open_encoder(encoder_settings)
     if served not in (None, live.space_id):

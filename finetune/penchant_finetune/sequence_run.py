@@ -49,6 +49,8 @@ def _train_run_sequence(prepared: Prepared, folder: Path, seed: int, threads: in
     rows = np.flatnonzero(np.array(prepared.signals["part"]) != TEST)
     log = prepared_log(prepared, encode_signals(prepared, rows, encoder), rows)
     torch.set_num_threads(threads or cores())
+    # Were this interrupted while it writes, a half model or another's would pass for the one told of there.
+    (folder / ABOUT).unlink(missing_ok=True)
     with SummaryWriter(str(folder / "tensorboard")) as writer:
 
         def report(step: int, values: dict[str, float]) -> None:

@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from penchant import convert, jsonl
 from penchant.v1.signal_pb2 import Signal as SignalMessage
+from penchant_finetune.program import told_in_a_line
 from penchant_pipelines.errors import InvalidInput
 from penchant_pipelines.model import Post, Signal
 from penchant_pipelines.stance import BUCKETS, COUNTS, FILE, LANGUAGES, Head, Stance, read_words
@@ -309,7 +310,8 @@ def read_files(files: Sequence[Path], text: TextPipeline) -> list[Review]:
     return reviews
 
 
-def main() -> int:
+@told_in_a_line()
+def main() -> None:
     """Train, write and print the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--signals", type=Path, nargs="+", required=True, help="JSON Lines of signals with ratings")
@@ -318,8 +320,7 @@ def main() -> int:
     reviews = read_files(options.signals, TextPipeline(TextSettings()))
     _, report = train_stance(reviews, options.out)
     print(json.dumps(report, indent=1))
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -218,10 +218,11 @@ def _trainer(
 
 
 def _forget(model: SentenceTransformer) -> None:
-    """Take back what the LoRA layers learnt: with B at zero they change nothing."""
+    """Take back what the LoRA layers learnt: at zero they change nothing."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if ".lora_B." in name:
+            # A as well: what ran away may be no number there, which no zero takes back.
+            if ".lora_" in name:
                 parameter.zero_()
 
 

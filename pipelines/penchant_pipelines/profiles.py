@@ -233,7 +233,7 @@ class Profiles:
 
     def _stored(self, connection: Connection, row: sa.Row, present: int | None = None) -> Stored:  # type: ignore[type-arg]
         profile = rows.user_profile(connection, self._space, self._blender, row.key, row.recipe, row.profile)
-        as_of = max(present or now(), profile.updated)
+        as_of = max(now() if present is None else present, profile.updated)
         return Stored(row.key, row.user_id, row.version, row.signal_count, view(profile, as_of, self._blender))
 
     def _reasons(self, connection: Connection, contributions: Sequence[Contribution], sign: int) -> list[Reason]:

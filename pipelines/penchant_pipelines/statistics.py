@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 DRAWS = 5000
+_AT_ONCE = 100
+"""Draws that are summed at once: as numbers that can be, they take eight times the room."""
 
 
 def resamples(count: int, seed: int, draws: int = DRAWS) -> Iterator[Floats]:
@@ -27,11 +29,14 @@ def middle(estimates: Floats) -> tuple[float, float]:
 class Bootstrap:
     """Resamples the same users for everything that is asked, so that differences are paired (Efron & Tibshirani 1993).
 
-    Users, not queries: those of one user are not independent.
+    Users, not queries: those of one user are not independent. Holds a byte a draw and user.
     """
 
     def __init__(self, users: int, seed: int = 0, draws: int = DRAWS) -> None:
-        self._times = np.stack(list(resamples(users, seed, draws)))
+        # Nobody is drawn 256 times among so many that it could be.
+        self._times = np.empty((draws, users), dtype=np.uint8)
+        for row, times in zip(self._times, resamples(users, seed, draws), strict=True):
+            row[:] = times
 
     def interval(self, values: Floats) -> tuple[float, float, float]:
         """Mean of (users,) values and its 95 % interval; NaN values are left out. NaN where none is left."""
@@ -52,7 +57,7 @@ class Bootstrap:
     def ratio(self, numerators: Floats, denominators: Floats) -> tuple[float, float, float]:
         """Sum over users of one by that of the other, both (users,), and its 95 % interval; NaN where that is 0/0."""
         whole = float(denominators.sum())
-        sums, wholes = self._times @ numerators, self._times @ denominators
+        sums, wholes = self._sums(numerators, denominators)
         if not whole or not (wholes > 0).any():
             return (float("nan"),) * 3
         low, high = np.quantile(sums[wholes > 0] / wholes[wholes > 0], (0.025, 0.975))
@@ -62,9 +67,15 @@ class Bootstrap:
         known = ~np.isnan(values)
         if not known.any():
             return None
-        counts = self._times @ known
-        means: Floats = (self._times @ np.where(known, values, 0.0))[counts > 0] / counts[counts > 0]
+        counts, sums = self._sums(known.astype(np.float64), np.where(known, values, 0.0))
+        means: Floats = sums[counts > 0] / counts[counts > 0]
         return means
+
+    def _sums(self, *columns: Floats) -> Floats:
+        """Sums of columns, (users,) each, over every draw: (columns, draws)."""
+        values = np.stack(columns, axis=1)
+        parts = range(0, len(self._times), _AT_ONCE)
+        return np.concatenate([self._times[start : start + _AT_ONCE].astype(np.float64) @ values for start in parts]).T
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

@@ -190,6 +190,7 @@ def test_settings_that_are_tried_change_no_question(folder: Path) -> None:
         (["--only", "penchant-untuned"], 1, "'penchant-untuned' is the engine without its adapter"),
         (["--set", "encoder.model"], 2, "KEY=VALUE"),
         (["--seeds", "0"], 2, "--seeds"),
+        (["--seed", "5000000000"], 2, "--seed"),
         (["--html", "/nowhere/page.html"], 2, "/nowhere is no folder that can be written to"),
         (["--report", "/nowhere/report.json"], 2, "/nowhere is no folder that can be written to"),
         (["--set", "encoder.adapter=/nowhere"], 1, "warning: an adapter that was trained on this log has seen most"),

@@ -41,6 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["prepare", "out", "--items", "no-such-file.jsonl"], "does not exist"),
         (["prepare", "out", "--data", ".", "--test-from", "1.5"], "--test-from"),
         (["prepare", "out", "--data", ".", "--window-days", "inf"], "--window-days"),
+        (["prepare", "out", "--data", ".", "--window-days", "1e12"], "--window-days"),
         (["prepare", "out", "--data", ".", "--set", "encoder.model"], "KEY=VALUE"),
         (["prepare", "out", "--data", ".", "--seed", "-1"], "--seed"),
         (["train", "no-such-folder", "run"], "does not exist"),

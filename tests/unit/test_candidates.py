@@ -247,3 +247,16 @@ async def test_what_a_source_brings_is_kept_where_the_index_finds_too_few(
     opposite = int(np.argmin(catalog.vectors[1][:ITEMS] @ axis(0)))
     found = await found_by(indexed, taste([]), learnt({opposite: 1.0}))
     assert found == nearest(catalog, axis(0), OVERSAMPLE * LIMIT) | {opposite}
+
+
+@pytest.mark.parametrize("limit", [LIMIT, 60, 100])
+async def test_a_page_is_filled_whatever_interests_have_in_common(
+    catalog: Catalog, indexed: Candidates, limit: int
+) -> None:
+    for row in range(60):
+        catalog.upsert(Item(f"i{row}", categories=("film",)), "en", {})
+    many = replace(taste([]), centroids=np.stack([axis(0)] * 12), shares=np.full(12, 1 / 12), ids=("",) * 12)
+    films = 'category = "film"'
+    narrow = {"condition": Filter.parse(films), "expression": films, "limit": limit}
+    assert len(await found_by(indexed, many, None, **narrow)) >= min(limit, 60)
+    assert len(await found_by(indexed, many, None, limit=limit)) >= limit

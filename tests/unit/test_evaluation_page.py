@@ -37,6 +37,7 @@ def report(lead: float, p: float, users: int = 40, all_users: int = 40) -> dict[
     [
         (0.02, 0.01, "Penchant foretells best", ">ahead<"),
         (0.02, 0.2, "Penchant is ahead, but not for sure", "open (+0.0200)"),
+        (0.0, 1.0, "Penchant and ewma are level", "open (+0.0000)"),
         (-0.02, 0.2, "ewma is ahead of Penchant, but not for sure", "open (-0.0200)"),
         (-0.02, 0.01, "ewma foretells better than Penchant", ">behind<"),
     ],

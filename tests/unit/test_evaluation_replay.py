@@ -6,6 +6,7 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from small_logs import bag_of_words, like, read
 
@@ -40,7 +41,8 @@ class BagOfWords:
         return vectors
 
 
-def test_a_taste_that_had_faded_by_then_yields_to_that_of_then() -> None:
+@pytest.mark.parametrize("start", [0, -19_405], ids=["lately", "until 1970 began"])
+def test_a_taste_that_had_faded_by_then_yields_to_that_of_then(start: int) -> None:
     # An item may have been hidden since.
     items = [
         Item(id=f"{topic}{n}", title=f"{topic} {topic} {topic} {topic}{n}", hidden=n == 11)
@@ -48,10 +50,10 @@ def test_a_taste_that_had_faded_by_then_yields_to_that_of_then() -> None:
         for n in range(12)
     ]
     # More of the old, but a year before: today both have faded alike, and there would be more of the old left.
-    signals = [like("u", day, f"old{day}") for day in range(10)] + [
-        like("u", 400 + day, f"new{day}") for day in range(4)
+    signals = [like("u", start + day, f"old{day}") for day in range(10)] + [
+        like("u", start + 400 + day, f"new{day}") for day in range(4)
     ]
-    signals += [like("u", 405, "new11", 1.0), like("u", 405.1, "old11", 1.0)]
+    signals += [like("u", start + 405, "new11", 1.0), like("u", start + 405.1, "old11", 1.0)]
     log = read(items, signals)
     asked = [query for query in queries(log) if query.phase is Phase.TEST]
     settings = EngineSettings(

@@ -113,8 +113,8 @@ def test_ids_count_once_users_are_numbers_and_what_was_undone_is_left_out() -> N
         ([item(0)], [], "signals: are none"),
         ([], [wrote("a", 1, "hello")], "items: are none"),
         ([item(0)], [Signal("s", "a", Post("hello"))], "time: is missing in signal 's'"),
-        ([Item(id="x")], [wrote("a", 1, "hello")], "needs words"),
-        ([item(0)], [wrote("a", 1, "\x00\x01\x02" * 50)], "post.text"),
+        ([Item(id="x")], [wrote("a", 1, "hello")], "item 'x', text: needs words"),
+        ([item(0)], [wrote("a", 1, "\x00\x01\x02" * 50)], "signal 'a-1-.*', post.text: looks"),
     ],
 )
 def test_what_can_not_be_learnt_from_is_refused(items: list[Item], signals: list[Signal], said: str) -> None:

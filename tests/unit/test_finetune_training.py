@@ -368,8 +368,9 @@ def test_seeds_of_the_same_settings_are_taken_together(prepared: Prepared, run: 
     assert together["tuned"] == reports[0]["tuned"]
 
 
-def test_where_no_step_beats_the_untuned_encoder_it_is_kept(prepared: Prepared, tmp_path: Path) -> None:
-    ruined = QUICK.model_copy(update={"learning_rate": 10.0, "epochs": 1.0})
+@pytest.mark.parametrize("rate", [10.0, 1e9])
+def test_where_no_step_beats_the_untuned_encoder_it_is_kept(prepared: Prepared, tmp_path: Path, rate: float) -> None:
+    ruined = QUICK.model_copy(update={"learning_rate": rate, "epochs": 1.0})
     done = train(prepared, ruined, tmp_path / "run")
     assert done.best_step == 0
     assert done.best_recall == done.untuned_recall > 0
@@ -696,12 +697,15 @@ def test_a_run_belongs_to_its_prepared_folder(make: Make, run: Path, tmp_path: P
         export(other, run, tmp_path / "adapter")
 
 
-def test_a_live_adapter_is_found_from_anywhere_and_must_be_as_it_was(
+def test_model_and_live_adapter_are_found_from_anywhere_and_it_must_be_as_it_was(
     prepared: Prepared, run: Path, report: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export(prepared, run, tmp_path / "adapter")
     monkeypatch.chdir(tmp_path)
-    settings = prepared.manifest.encoder.model_copy(update={"adapter": Path("adapter")})
+    model = Path(prepared.manifest.encoder.model)
+    Path(model.name).symlink_to(model)
+    changes = {"adapter": Path("adapter"), "model": model.name}
+    settings = prepared.manifest.encoder.model_copy(update=changes)
     encoder, _ = open_base(settings)
     log = read_log(*tiny_models.small_log(), TextPipeline(TextSettings()))
     prepare(log, encoder, settings, InterestSettings(), prepared.manifest.settings, tmp_path / "prepared")

@@ -106,10 +106,18 @@ def test_a_sequence_model_that_is_there_is_not_trained_anew(
     train_run_sequence(prepared, run, seed=4, threads=1)
     assert (run / FILE).read_bytes() != (trained / FILE).read_bytes()
     assert json.loads((run / ABOUT).read_text())["settings"]["seed"] == 4
-    # Interrupted between the model and what tells of it.
-    (run / ABOUT).unlink()
+
+    def killed(*_: object) -> None:
+        (run / FILE).write_bytes(b"half of a model")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("penchant_finetune.sequence_run.train_sequence", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_run_sequence(prepared, run, seed=5, threads=1)
     train_run_sequence(prepared, run, seed=4, threads=1)
-    assert (run / ABOUT).is_file()
+    assert json.loads((run / ABOUT).read_text())["settings"]["seed"] == 4
+    assert len((run / FILE).read_bytes()) == len((trained / FILE).read_bytes())
 
 
 def test_the_log_of_a_part_holds_that_part_with_its_contexts(prepared: Prepared, trained: Path) -> None:

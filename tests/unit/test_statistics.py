@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from penchant_pipelines.statistics import Bootstrap, by_user, holm
+from penchant_pipelines.statistics import Bootstrap, by_user, holm, middle, resamples
 
 
 def test_the_interval_is_that_of_theory_for_normal_values() -> None:
@@ -54,6 +55,18 @@ def test_users_without_a_value_are_left_out() -> None:
     mean, low, high = Bootstrap(4, seed=0).interval(values)
     assert (mean, low, high) == pytest.approx((0.3, 0.2, 0.4))
     assert all(math.isnan(n) for n in Bootstrap(4, seed=0).difference(values, np.full(4, np.nan)))
+
+
+def test_many_users_take_a_byte_each_and_draw() -> None:
+    users, draws = 3000, 250
+    values = np.random.default_rng(4).random(users)
+    tracemalloc.start()
+    found = Bootstrap(users, seed=5, draws=draws).interval(values)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5 * users * draws
+    means = [times @ values / users for times in resamples(users, 5, draws)]
+    assert found == pytest.approx((values.mean(), *middle(np.array(means))), rel=1e-9)
 
 
 def test_holm_by_hand() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from penchant_finetune.bilingual.corpus import FILES, digest, read_corpus, read_corpus_parts
+from penchant_finetune.bilingual.corpus import FILES, Corpus, Held, digest, read_corpus, read_corpus_parts
 from penchant_finetune.bilingual.export import export
 from penchant_finetune.bilingual.measures import cosine, held_out
 from penchant_finetune.bilingual.news import read_news_topics
@@ -34,10 +34,12 @@ from penchant_finetune.bilingual.vocabulary import (
     rows_by_meaning,
 )
 from penchant_finetune.precision import in_half
+from penchant_finetune.program import at_least, told_in_a_line
 from penchant_pipelines.encoder import Vectors
 from penchant_pipelines.encoder.sentence import embedded_model
 from penchant_pipelines.encoder.tokenizer import add_words
 from penchant_pipelines.encoder.words import WORDS_FILE, word_embedding
+from penchant_pipelines.errors import InvalidInput
 
 TRANSLATED, NAMED = 10_000, 6_000
 """Sentences, and words of the dictionary, that the way between the teachers is learnt from, beside all titles."""
@@ -83,6 +85,20 @@ def kept(folder: Path, name: str, encode: Encode, texts: Sequence[str]) -> Vecto
     return vectors
 
 
+def check_enough(corpus: Corpus, development: Held) -> None:
+    """Raise InvalidInput where there is too little to learn from, or to tell by how that goes."""
+    wanted: dict[str, tuple[Sequence[object], int]] = {
+        "translated sentences beside the 2,000 that are set aside": (corpus.parallel, 1),
+        "translated titles beside the 1,000 that are set aside": (corpus.titles, 1),
+        "untranslated sentences": (corpus.reading, UNTAUGHT + 1),
+        "graded pairs to be judged by": (development.graded, 2),
+    }
+    few = [f"{len(texts):,} {name}, needs {least:,}" for name, (texts, least) in wanted.items() if len(texts) < least]
+    if few:
+        raise InvalidInput.at("data", "holds too little: " + "; ".join(few))
+
+
+@told_in_a_line()
 def main() -> None:
     """Read the data, train, save."""
     from sentence_transformers import SentenceTransformer
@@ -91,8 +107,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True)
     for name, meant in OPTIONS.items():
-        parser.add_argument(f"--{name}", type=int, default=getattr(Recipe(), name), help=meant)
-    parser.add_argument("--threads", type=int, default=2)
+        least = 0 if name == "seed" else 1
+        parser.add_argument(f"--{name}", type=at_least(least), default=getattr(Recipe(), name), help=meant)
+    parser.add_argument("--threads", type=at_least(1), default=2)
     arguments = parser.parse_args()
     recipe = Recipe(**{name: getattr(arguments, name) for name in OPTIONS}, data_digest=digest(arguments.data))
     # Before all else: what comes takes minutes, and other options or data, or a missing package, are told at once.
@@ -105,6 +122,7 @@ def main() -> None:
     started = time.monotonic()
     corpus = read_corpus(arguments.data, UNTAUGHT + recipe.reading)
     development, _ = read_corpus_parts(arguments.data)
+    check_enough(corpus, development)
     glosses = read_glosses(arguments.data / FILES["cedict"])
     vocabulary = choose_words(glosses, corpus.chinese, recipe.word_count)
     vocabulary.save(arguments.run / WORDS_FILE)

@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 from penchant_finetune.bilingual.export import runs_of
 from penchant_finetune.bilingual.training import Recipe
 from penchant_finetune.export import new_folder
+from penchant_finetune.program import at_least, told_in_a_line
 from penchant_pipelines.encoder.adapter import CONFIG, WEIGHTS
 from penchant_pipelines.encoder.words import ROWS_FILE, WORDS_FILE, WordVocabulary, load_rows, save_rows
 from penchant_pipelines.errors import WrongState
@@ -79,12 +80,13 @@ def _changes(adapter: Path) -> dict[str, NDArray[np.float32]]:
     }
 
 
+@told_in_a_line()
 def main() -> None:
     """Average, for `evaluate --describe` to measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("adapters", type=Path, nargs="+", help="adapters of runs on the same data")
-    parser.add_argument("--rank", type=int, default=Recipe().rank)
+    parser.add_argument("--rank", type=at_least(1), default=Recipe().rank)
     options = parser.parse_args()
     average(options.adapters, options.out, options.rank)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from penchant_pipelines.encoder.sentence import file_sha256
+from penchant_pipelines.errors import InvalidInput
 from penchant_pipelines.text import TextError
 from penchant_pipelines.text.clean import clean
 from penchant_pipelines.text.pipeline import encoder_text
@@ -41,10 +42,15 @@ _SENTENCE_END = re.compile(r"(?<=[。！？!?])|(?<=\.)\s|\n+")
 
 
 def read_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """Objects of a gzipped JSON Lines file."""
-    with gzip.open(file, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)
+    """Objects of a gzipped JSON Lines file. Raises OSError, and InvalidInput where a line can't be read."""
+    read = 0
+    try:
+        with gzip.open(file, "rt", encoding="utf-8") as lines:
+            for line in lines:
+                yield json.loads(line)
+                read += 1
+    except (EOFError, ValueError) as error:
+        raise InvalidInput.at(str(file), f"can't be read after line {read}: {error}") from error
 
 
 def digest(folder: Path) -> str:
@@ -160,9 +166,9 @@ def read_corpus(folder: Path, reading: int) -> Corpus:
             corpus.english.append(draw.choice(spans))
     for name in ("goodreads", "lastfm"):
         items = [read(row["text"], "en") for row in read_lines(folder / FILES[name])]
-        corpus.english += draw.sample([text for text in items if text], 2000)
-    corpus.english += draw.sample([en for _, en in corpus.titles], 3000)
-    corpus.english += draw.sample([en for _, en in corpus.parallel], 4000)
+        corpus.english += _drawn(draw, [text for text in items if text], 2000)
+    corpus.english += _drawn(draw, [en for _, en in corpus.titles], 3000)
+    corpus.english += _drawn(draw, [en for _, en in corpus.parallel], 4000)
     corpus.chinese = [
         *(zh for zh, _ in corpus.parallel + corpus.titles),
         *(text for row in corpus.paraphrases for text in row),
@@ -246,9 +252,12 @@ def _reading(folder: Path, held: set[str], draw: random.Random, count: int) -> l
     for documents, most in ((articles, 3), (posts, 20), (items, 3)):
         for document in documents:
             spans = _spans(read(document[:3000], "zh"), 60)
-            texts += draw.sample(spans, min(most, len(spans)))
-    pool = sorted({text for text in texts if text} - held)
-    return draw.sample(pool, min(count, len(pool)))
+            texts += _drawn(draw, spans, most)
+    return _drawn(draw, sorted({text for text in texts if text} - held), count)
+
+
+def _drawn(draw: random.Random, texts: list[str], most: int) -> list[str]:
+    return draw.sample(texts, min(most, len(texts)))
 
 
 def _spans(text: str, length: int = 90) -> list[str]:

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from penchant_finetune.bilingual.corpus import read, read_corpus_parts, read_lines, read_topics
 from penchant_finetune.bilingual.export import describe
 from penchant_finetune.bilingual.measures import cosine, held_out, topical
+from penchant_finetune.program import told_in_a_line
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
 from penchant_pipelines.encoder.adapter import write_manifest
 from penchant_pipelines.encoder.sentence import BILINGUAL, embedded_model, open_model
@@ -67,6 +68,7 @@ def open_undescribed(adapter: Path, plain: Encoder) -> Encoder:
         return open_encoder(EncoderSettings(model=str(embedded_model()), adapter=copy))
 
 
+@told_in_a_line()
 def main() -> None:
     """Measure, print a table, and write the card where that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)

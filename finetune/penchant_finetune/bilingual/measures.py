@@ -10,6 +10,7 @@ from scipy.stats import spearmanr
 
 from penchant_finetune.bilingual.corpus import Graded, Held, Topical
 from penchant_pipelines.encoder import Vectors
+from penchant_pipelines.errors import InvalidInput
 
 NEIGHBOURS = 10
 
@@ -59,10 +60,17 @@ def held_out(encoder: Encodes, part: Held) -> dict[str, float]:
 def topical(
     encoder: Encodes, rows: Mapping[str, Sequence[Topical]], part: int, labelled: dict[str, int], asked: dict[str, int]
 ) -> dict[str, float]:
-    """10-NN accuracy by set. Parts 0 and 1 ask different rows of the same labelled ones."""
+    """10-NN accuracy by set. Parts 0 and 1 ask different rows of the same labelled ones.
+
+    Raises InvalidInput where a set has none to ask about.
+    """
     figures = {}
     for name, topics in rows.items():
         first = labelled[name] + part * asked[name]
+        if len(topics) <= first:
+            raise InvalidInput.at(
+                "data", f"holds {len(topics):,} texts of {name}; those after the first {first:,} are asked about"
+            )
         figures[name] = topic_accuracy(encoder, topics[: labelled[name]], topics[first : first + asked[name]])
     return figures
 

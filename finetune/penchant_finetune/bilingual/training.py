@@ -249,6 +249,7 @@ class Training:
         self._batches = {
             name: Batches(examples, BATCHES[name] * (1 if name in SCARCE else recipe.batch), recipe.seed + number)
             for number, (name, examples) in enumerate(sources.items())
+            if examples
         }
         self._anchor = Batches(corpus.english, ANCHOR_BATCH * recipe.batch, recipe.seed + 99)
         rows = [student.embedding.words.weight]
@@ -259,7 +260,7 @@ class Training:
         ]
         self._lora = lora
         save_configuration(student.adapted, folder)
-        self._schedule = schedule(recipe, list(sources))
+        self._schedule = schedule(recipe, list(self._batches))
         self._log = SummaryWriter(str(folder / "tensorboard"))
         self._foreign = random.Random()
         read = [target for kind, texts in led.items() if kind in WHOLE for _, target in texts]
@@ -348,7 +349,8 @@ class Training:
         alike = (target @ target.T > 0.95) & ~torch.eye(len(texts), dtype=torch.bool, device=target.device)
         logits = logits.masked_fill(alike, -1e4)
         labels = torch.arange(len(texts), device=target.device)
-        chosen = self._foreign.sample(range(len(self._others)), recipe.foreign_negatives)
+        most = min(recipe.foreign_negatives, len(self._others))
+        chosen = self._foreign.sample(range(len(self._others)), most)
         foreign = self._others[chosen].to(target.device)
         outside = (vectors @ foreign.T / recipe.temperature).masked_fill(target @ foreign.T > 0.9, -1e4)
         contrast = 0.5 * (cross_entropy(torch.cat([logits, outside], 1), labels) + cross_entropy(logits.T, labels))
@@ -423,7 +425,7 @@ def bags(words: Sequence[str], meanings: Tensor, count: int, seed: int) -> list[
         seeds = chosen[start : start + 500]
         near = (meanings[seeds] @ meanings.T).topk(min(30, len(words)), dim=1).indices.tolist()
         for first, others in zip(seeds, near, strict=True):
-            members = [first, *draw.sample(others[1:], draw.randint(1, 4))]
+            members = [first, *draw.sample(others[1:], min(draw.randint(1, 4), len(others) - 1))]
             if draw.random() < 0.5:
                 members.append(draw.randrange(len(words)))
             draw.shuffle(members)

@@ -70,7 +70,8 @@ def _said(ranked: Sequence[str], against: Mapping[str, Any], users: int) -> tupl
         return f"{ranked[0]} has the highest score", "No difference was tested: that takes Penchant and another method."
     rival = others[0]
     lead, low, high, p = against[rival][SCORE]
-    title = "Penchant is ahead, but not for sure" if lead > 0 else f"{rival} is ahead of Penchant, but not for sure"
+    leader = "Penchant is ahead" if lead > 0 else f"{rival} is ahead of Penchant"
+    title = f"{leader}, but not for sure" if lead else f"Penchant and {rival} are level"
     if users < FEWEST_USERS:
         return title, f"Fewer than {FEWEST_USERS} users are too few to tell: others may well be different."
     ahead = sum(_verdict(against[name][SCORE], users) > 0 for name in others)

@@ -57,21 +57,22 @@ class Candidates:
         out = {catalog.entries[item_id].row for item_id in left_out if item_id in catalog.entries}
         if not condition.is_empty:
             rows = _without(await self._matching(condition, expression), out)
-            return _joined(self._exact(targets, places, rows), by_row, rows, limit), []
+            return _joined(self._exact(targets, places, rows, limit), by_row, rows, limit), []
         hits_wanted = min(MOST_HITS, OVERSAMPLE * max(places) + min(len(out), 100))
         found = await self._relay.query("items", targets, hits_wanted)
         if found is None:
             rows = self._visible(out)
-            return _joined(self._exact(targets, places, rows), by_row, rows, limit), [INDEX_LAG]
+            return _joined(self._exact(targets, places, rows, limit), by_row, rows, limit), [INDEX_LAG]
         rows, short = self._pick([[hit.id for hit in hits] for hits in found], places, out, hits_wanted)
         allowed = self._visible(out)
         if short:
             # What is hidden, seen or muted took the places in the index of what lies behind it.
-            rows = np.union1d(rows, self._exact(targets[short], [places[number] for number in short], allowed))
+            behind = self._exact(targets[short], [places[number] for number in short], allowed, limit)
+            rows = np.union1d(rows, behind)
         rows = _joined(rows, by_row, allowed, limit)
         if len(rows) >= min(limit, len(allowed)):
             return rows, []
-        return _joined(self._exact(targets, places, allowed), by_row, allowed, limit), []
+        return _joined(self._exact(targets, places, allowed, limit), by_row, allowed, limit), []
 
     async def matching(self, condition: Filter, expression: str, left_out: set[str]) -> Rows:
         """All visible rows that pass a filter."""
@@ -101,7 +102,8 @@ class Candidates:
                 short.append(number)
         return np.array(sorted(picked), dtype=np.intp), short
 
-    def _exact(self, targets: Vectors, places: Sequence[int], rows: Rows) -> Rows:
+    def _exact(self, targets: Vectors, places: Sequence[int], rows: Rows, least: int) -> Rows:
+        """What is nearest to each target, by its places; at least so many rows in all, where there are."""
         if not len(targets) or not len(rows):
             return rows
         cosines = products_of(self._catalog.vectors[self._space][: self._catalog.size], rows, targets)
@@ -109,6 +111,10 @@ class Candidates:
         for line, quota in zip(cosines, places, strict=True):
             wanted = min(OVERSAMPLE * quota, len(rows))
             picked.update(rows[np.argpartition(-line, wanted - 1)[:wanted]].tolist())
+        if len(picked) < min(least, len(rows)):
+            # Several targets brought the same.
+            order = np.argsort(-cosines.max(axis=0), kind="stable")
+            picked.update(rows[order[:least]].tolist())
         return np.array(sorted(picked), dtype=np.intp)
 
     def _visible(self, out: set[int]) -> Rows:

@@ -73,9 +73,9 @@ def evaluate(
     only: Annotated[
         list[str] | None, typer.Option(metavar="METHOD", help="Run this method alone; repeatable. Default: all.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Seed of all that is drawn.")] = 0,
     seeds: Annotated[
-        int, typer.Option(min=1, help="Runs, each with a seed of its own, of methods that depend on chance.")
+        int, typer.Option(min=1, max=1000, help="Runs, each with a seed of its own, of methods that depend on chance.")
     ] = 2,
     config: Config = None,
     assignments: Assignments = None,
