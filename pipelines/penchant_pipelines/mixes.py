@@ -77,8 +77,11 @@ class Mixes:
     def start(self) -> None:
         """Read what is live; blocks."""
         self.live = next((version for _, version in self._read(1, table.c.live)), None)
-        # The newest, live or not: who went back to another doesn't want it learnt again at once.
-        self._tried_at = max((version.favour_count for _, version in self._read(1)), default=0)
+        # By the newest, live or not: who went back to another doesn't want it learnt again at once.
+        newest = sa.select(table.c.favour_count, table.c.chosen_count).order_by(table.c.seq.desc()).limit(1)
+        with self._record.read() as connection:
+            row = connection.execute(newest).first()
+        self._tried_at = max(row.favour_count, row.chosen_count or 0) if row else 0
         if self.live is not None and self.live.outdated:
             self._tried_at = 0
 
@@ -129,9 +132,10 @@ class Mixes:
         if mix_id and not found:
             raise NotFound("mix", mix_id)
         self._choices += 1
-        await self._writer.submit(lambda ledger: _use(ledger, mix_id))
+        favours = len(self._catalog.crowd)
+        await self._writer.submit(lambda ledger: _use(ledger, mix_id, favours))
         self.live = replace(found[0][1], live=True) if found else None
-        self._tried_at = len(self._catalog.crowd)
+        self._tried_at = favours
         return self.live
 
     async def _keep(self, version: MixVersion) -> None:
@@ -217,6 +221,6 @@ def _insert(ledger: Ledger, version: MixVersion) -> Callable[[], None]:
     return nothing
 
 
-def _use(ledger: Ledger, mix_id: str) -> Callable[[], None]:
-    ledger.connection.execute(table.update().values(live=table.c.id == mix_id))
+def _use(ledger: Ledger, mix_id: str, favours: int) -> Callable[[], None]:
+    ledger.connection.execute(table.update().values(live=table.c.id == mix_id, chosen_count=favours))
     return nothing

@@ -226,6 +226,23 @@ async def test_what_a_person_chooses_stays_whoever_learns_or_gives_up_meanwhile(
         assert [found.live for found in await mixes(server)] == [True]
 
 
+async def test_what_a_person_chose_is_not_overruled_after_a_restart(
+    start: StartServer, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start() as server:
+        await seed(server)
+        first = await learnt(server)
+        assert await server.client.use_mix("") is None
+    # As if it had been learnt when the record held a third of what it held when it was put away.
+    with closing(sqlite3.connect(data / "record.sqlite3")) as record, record:
+        record.execute("UPDATE mixes SET favour_count = favour_count / 3")
+    monkeypatch.setattr(engine, "LEARNING_PAUSE_SECONDS", 0.05)
+    async with start() as server:
+        await asyncio.sleep(1)
+        assert [(mix.mix_id, mix.live) for mix in await mixes(server)] == [(first.mix_id, False)]
+        assert [job.kind async for job in server.client.jobs()] == ["learn_mix"]
+
+
 async def test_a_mix_of_sources_that_are_no_more_is_learnt_anew(
     start: StartServer, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

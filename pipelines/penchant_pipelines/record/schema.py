@@ -98,6 +98,8 @@ mixes = Table(
     Column("quality_before", Float, nullable=False),
     Column("chance", Text),  # JSON array: base and slope of the curve from scores to chances, if any
     Column("live", Boolean, nullable=False),
+    # How many favours the record held when somebody last chose what is live; of mixes learnt since then null.
+    Column("chosen_count", BigInteger),
 )
 
 steerings = Table(
