@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.engine import Engine, EngineSettings
 from penchant_pipelines.errors import Unavailable
-from penchant_pipelines.index import ExactStore, IndexUnavailable, generations, relay
+from penchant_pipelines.index import ExactIndex, ExactStore, IndexUnavailable, generations, relay
 from penchant_pipelines.jobs import no_progress
 from penchant_pipelines.model import Item
 from penchant_pipelines.record import schema
@@ -85,6 +85,16 @@ async def test_a_close_breaks_a_rebuild_off_and_nothing_is_left(engine: Engine, 
     assert halted.words == 1
     await engine.live.relay.rebuild(no_progress)
     assert known(engine) == {former} == set(store.names())
+
+
+@pytest.mark.parametrize(("missed", "sound"), [(1, True), (2, False)])
+async def test_an_index_that_misses_one_of_a_sample_is_no_damaged_one(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, missed: int, sound: bool
+) -> None:
+    await until(lambda: engine.live.relay.lag() == 0)
+    query = ExactIndex.query
+    monkeypatch.setattr(ExactIndex, "query", lambda *arguments: [[]] * missed + query(*arguments)[missed:])
+    assert await engine.live.relay.audit() is sound
 
 
 async def test_what_cant_be_dropped_keeps_no_outbox_and_is_dropped_later(

@@ -387,8 +387,11 @@ class Relay:
         if not sample or self.lag():
             return True
         hits = generation.items.query(np.stack(sample), 1)
-        # Another item may have the very same text: it is the similarity that must be 1.
-        return all(found and found[0].similarity > 0.99 for found in hits)
+        # Another item may have the very same text: it is the similarity that must be 1. A graph misses one at times.
+        missed = sum(not found or found[0].similarity < 0.99 for found in hits)
+        if missed > len(hits) / 2:
+            log.warning("index.audit_failed", missed=missed, asked=len(hits))
+        return missed <= len(hits) / 2
 
 
 def interest_key(user_key: int, interest_id: str) -> str:
