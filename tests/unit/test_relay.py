@@ -97,6 +97,28 @@ async def test_an_index_that_misses_one_of_a_sample_is_no_damaged_one(
     assert await engine.live.relay.audit() is sound
 
 
+async def test_queries_that_hang_take_the_threads_of_nothing_else_and_are_asked_once(
+    engine: Engine, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, asked = threading.Event(), []
+
+    def hang(*arguments: Any) -> None:
+        asked.append(arguments)
+        go_on.wait(10)
+        raise IndexUnavailable("it hangs")
+
+    monkeypatch.setattr(ExactIndex, "query", hang)
+    monkeypatch.setattr(engine.live.relay, "_on_lost", lambda: None)
+    target = encoder.encode(["jazz"])
+    queries = [asyncio.create_task(engine.live.relay.query("items", target, 1)) for _ in range(100)]
+    await until(lambda: len(asked) > 0)
+    async with asyncio.timeout(5):
+        await engine.upsert_items([item("baking")])
+    go_on.set()
+    assert await asyncio.gather(*queries) == [None] * 100
+    assert len(asked) <= 32  # no more than there are threads
+
+
 async def test_what_cant_be_dropped_keeps_no_outbox_and_is_dropped_later(
     engine: Engine, store: ExactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

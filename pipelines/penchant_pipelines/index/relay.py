@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Literal
 
@@ -72,6 +73,9 @@ class Relay:
         """Of all who wait for a rebuild."""
         self._littered = asyncio.Event()
         self._closed = False
+        # Of its own: queries that hang would take the threads of all else.
+        self._asking = ThreadPoolExecutor(thread_name_prefix="index-query")
+        self._failed: Generation | None = None
         self.live: Generation | None = None
         """The generation that answers queries; None while there is none that can be trusted."""
 
@@ -106,6 +110,7 @@ class Relay:
                 await task
         async with self._rebuilding, self._stepping:
             self.live = None
+        self._asking.shutdown(wait=False)
 
     def holds_erased(self) -> bool:
         """Tell whether files of a generation hold vectors of erased users: deleted from it, they stay there; blocks."""
@@ -123,13 +128,25 @@ class Relay:
         """
         if kind == "interests":
             targets = self._calibration.seen(targets)
+        loop = asyncio.get_running_loop()
         while (generation := self.live) is not None:
-            index = generation.items if kind == "items" else generation.interests
             try:
-                return await asyncio.to_thread(index.query, targets, limit)
+                return await loop.run_in_executor(self._asking, self._ask, generation, kind, targets, limit)
             except IndexUnavailable as error:
                 self._lose(generation, error)
         return None
+
+    def _ask(
+        self, generation: Generation, kind: Literal["items", "interests"], targets: Vectors, limit: int
+    ) -> list[list[Hit]]:
+        if self._failed is generation:  # while this waited for a thread
+            raise IndexUnavailable("it failed just now")
+        index = generation.items if kind == "items" else generation.interests
+        try:
+            return index.query(targets, limit)
+        except IndexUnavailable:
+            self._failed = generation
+            raise
 
     def _lose(self, generation: Generation, error: IndexUnavailable) -> None:
         """Take a generation that failed out of service, unless a rebuild has replaced it meanwhile."""
