@@ -119,6 +119,26 @@ async def test_queries_that_hang_take_the_threads_of_nothing_else_and_are_asked_
     assert len(asked) <= 32  # no more than there are threads
 
 
+async def test_an_index_of_which_more_was_deleted_than_it_holds_is_replaced(
+    engine: Engine, store: ExactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "LEAST_DELETED", 2)
+    former = live_name(engine)
+    await engine.upsert_items([item("chess"), item("go")])
+    await engine.delete_items(["hiking", "jazz"])
+    await until(lambda: engine.live.relay.lag() == 0)
+    assert live_name(engine) == former
+    await engine.delete_items(["go"])
+    await until(lambda: live_name(engine) != former and store.names() == [live_name(engine)])
+    replaced = live_name(engine)
+    for _ in range(2):
+        await engine.delete_items(["chess"])
+        await engine.upsert_items([item("chess")])
+        await until(lambda: engine.live.relay.lag() == 0)
+    assert live_name(engine) == replaced
+    assert store.open(replaced, 384).items.count() == 1
+
+
 async def test_what_cant_be_dropped_keeps_no_outbox_and_is_dropped_later(
     engine: Engine, store: ExactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
