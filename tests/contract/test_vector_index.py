@@ -207,6 +207,16 @@ def test_upsert_replaces(index: VectorIndex) -> None:
     assert index.query(axis(0), 2)[0][0].similarity == pytest.approx(0, abs=1e-3)
 
 
+def test_files_of_an_embedded_index_go_once_a_server_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    embedded = open_index_store(IndexSettings(), folder)
+    embedded.open("g-1", DIMENSIONS).interests.upsert(["7:i-1"], axis(0))
+    embedded.close()
+    assert list(folder.iterdir())
+    open_index_store(IndexSettings(url="http://127.0.0.1:9"), folder)
+    assert not folder.exists()
+
+
 def test_the_last_of_a_repeated_id_counts(index: VectorIndex) -> None:
     index.upsert(["twice", "once", "twice"], np.concatenate([axis(0), axis(1), axis(2)]))
     assert held(index) == {"twice", "once"}
