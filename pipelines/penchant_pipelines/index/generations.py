@@ -49,10 +49,10 @@ def holds_erased(connection: sa.Connection, space: int) -> bool:
 
 
 def deleted(connection: sa.Connection, name: str) -> tuple[int, int]:
-    """Count the items and the interests that were deleted from a generation."""
+    """Count the items and the interests that were deleted from a generation; none where the record does not know it."""
     query = sa.select(table.c.items_deleted, table.c.interests_deleted).where(table.c.name == name)
-    items, interests = connection.execute(query).one()
-    return items, interests
+    row = connection.execute(query).first()
+    return (0, 0) if row is None else (row.items_deleted, row.interests_deleted)
 
 
 def lag(connection: sa.Connection, space: int) -> int:
