@@ -1,6 +1,6 @@
 """The vector index: nearest items and interests, rebuildable from the record at any time."""
 
-import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from penchant_pipelines.index.base import (
@@ -38,7 +38,10 @@ def open_index_store(settings: IndexSettings, folder: Path) -> IndexStore:
     # only here, because chromadb takes half a second to import
     from penchant_pipelines.index.chroma import EmbeddedStore, ServerStore
 
+    embedded = EmbeddedStore(settings, folder)
     if not settings.url:
-        return EmbeddedStore(settings, folder)
-    shutil.rmtree(folder, ignore_errors=True)
+        return embedded
+    for name in embedded.names():
+        with suppress(IndexUnavailable):
+            embedded.drop(name)
     return ServerStore(settings)
