@@ -92,11 +92,10 @@ class Jobs:
             raise WrongState("JOB_RUNNING", f"a {kind} job is running; wait for it or cancel it")
         job = Job(job_id or self.new_id(), kind, JobState.RUNNING, 0, 0, "", "", now(), None)
         # Taken before the first await, so that two calls at once can't both pass the check above.
-        kept = asyncio.create_task(self._writer.submit(lambda ledger: _insert(ledger, job)))
+        kept = asyncio.create_task(self._keep(job))
         task = asyncio.create_task(self._run(job, work, kept), name=f"job-{kind}")
         self._running[job.id] = (job, task)
-        await asyncio.shield(kept)
-        return job
+        return await asyncio.shield(kept)
 
     async def get(self, job_id: str) -> Job:
         """Read a job."""
@@ -145,7 +144,7 @@ class Jobs:
             with contextlib.suppress(PenchantError):
                 await self.cancel(job_id)
 
-    async def _run(self, job: Job, work: Callable[[Progress], Awaitable[None]], kept: asyncio.Task[None]) -> None:
+    async def _run(self, job: Job, work: Callable[[Progress], Awaitable[None]], kept: asyncio.Task[Job]) -> None:
         saved = 0
 
         async def progress(done: int, total: int) -> None:
@@ -175,9 +174,14 @@ class Jobs:
             return  # it stays at hand, so that `get` tells how it ended
         del self._running[job.id]
 
-    def _note(self, job_id: str, **changes: Any) -> None:
+    async def _keep(self, job: Job) -> Job:
+        """Write a job that begins; one that is taken up again keeps the time at which it was created."""
+        return self._note(job.id, create_time=await self._writer.submit(lambda ledger: _insert(ledger, job)))
+
+    def _note(self, job_id: str, **changes: Any) -> Job:
         job, task = self._running[job_id]
         self._running[job_id] = (replace(job, **changes), task)
+        return self._running[job_id][0]
 
     async def _save(self, job_id: str) -> None:
         job, _ = self._running[job_id]
@@ -219,12 +223,13 @@ async def no_progress(_done: int, _total: int) -> None:
     """Report to nobody."""
 
 
-def _insert(ledger: Ledger, job: Job) -> Callable[[], None]:
+def _insert(ledger: Ledger, job: Job) -> Callable[[], int]:
     values: dict[str, Any] = {"state": int(job.state), "done_count": 0, "total_count": 0, "end_time": None}
     values |= {"error": "", "error_kind": ""}
     statement = insert(table).values(id=job.id, kind=job.kind, create_time=job.create_time, **values)
-    ledger.connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
-    return nothing
+    again = statement.on_conflict_do_update(index_elements=["id"], set_=values).returning(table.c.create_time)
+    create_time = ledger.connection.execute(again).scalar_one()
+    return lambda: create_time
 
 
 def _update(ledger: Ledger, where: sa.ColumnElement[bool], **values: Any) -> Callable[[], None]:

@@ -149,7 +149,7 @@ def test_hits_carry_the_cosine_best_first(index: VectorIndex) -> None:
     )
     (hits,) = index.query(axis(0), 4)
     assert names_of(hits) == ["self", "near", "far", "opposite"]
-    assert [hit.similarity for hit in hits] == pytest.approx([1.0, 0.9, 0.1, -1.0], abs=1e-5)
+    assert [hit.similarity for hit in hits] == pytest.approx([1.0, 0.9, 0.1, -1.0], abs=1e-3)
     assert all(-1 <= hit.similarity <= 1 for hit in hits)
     assert [names_of(h) for h in index.query(np.concatenate([-axis(0), towards(0, 1, 0.9)]), 1)] == [
         ["opposite"],
@@ -168,6 +168,15 @@ def test_ties_go_by_id(index: VectorIndex) -> None:
     index.upsert(shuffled, np.repeat(random_rows(1), 12, axis=0))
     (hits,) = index.query(random_rows(1), 12)
     assert names_of(hits) == ids
+
+
+def test_many_equal_vectors_hide_no_others(index: VectorIndex) -> None:
+    index.upsert([f"equal-{n}" for n in range(1500)], np.repeat(random_rows(1), 1500, axis=0))
+    others = [f"other-{n}" for n in range(200)]
+    rows = random_rows(200, seed=1)
+    index.upsert(others, rows)
+    found = [names_of(hits)[0] for hits in index.query(rows, 1)]
+    assert sum(map(str.__eq__, found, others)) > 190
 
 
 def test_a_limit_above_the_count_gives_all(index: VectorIndex) -> None:
@@ -195,7 +204,17 @@ def test_upsert_replaces(index: VectorIndex) -> None:
     index.upsert(["moving"], axis(2))
     assert index.count() == 2
     assert index.query(axis(2), 1) == [[Hit("moving", 1.0)]]
-    assert index.query(axis(0), 2)[0][0].similarity == pytest.approx(0, abs=1e-5)
+    assert index.query(axis(0), 2)[0][0].similarity == pytest.approx(0, abs=1e-3)
+
+
+def test_files_of_an_embedded_index_go_once_a_server_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    embedded = open_index_store(IndexSettings(), folder)
+    embedded.open("g-1", DIMENSIONS).interests.upsert(["7:i-1"], axis(0))
+    embedded.close()
+    assert list(folder.iterdir())
+    open_index_store(IndexSettings(url="http://127.0.0.1:9"), folder)
+    assert not list(folder.iterdir())
 
 
 def test_the_last_of_a_repeated_id_counts(index: VectorIndex) -> None:
@@ -298,9 +317,8 @@ def test_many_changes_end_like_a_dictionary(index: VectorIndex) -> None:
     oracle = ExactIndex(DIMENSIONS)
     oracle.upsert(list(model), np.stack(list(model.values())))
     queries = random_rows(10, seed=7)
-    for got, expected in zip(index.query(queries, 10), oracle.query(queries, 10), strict=True):
-        assert names_of(got) == names_of(expected)
-        assert [h.similarity for h in got] == pytest.approx([h.similarity for h in expected], abs=1e-5)
+    for got, expected in zip(index.query(queries, 100), oracle.query(queries, 100), strict=True):
+        assert {h.id: h.similarity for h in got} == pytest.approx({h.id: h.similarity for h in expected}, abs=1e-3)
 
 
 def test_threads_query_while_one_writes(index: VectorIndex) -> None:

@@ -172,6 +172,7 @@ async def test_what_a_stop_cut_off_has_failed_and_what_had_ended_stays_as_it_was
 
     # Taken up again it is the same job, as if nothing had been.
     again = await after.start("long", at_once, cut.id)
+    assert again.create_time == (await after.get(cut.id)).create_time == cut.create_time
     await after.ended("long")
     whole = await after.get(again.id)
     assert (whole.id, whole.state, whole.error, whole.error_kind) == (cut.id, JobState.SUCCEEDED, "", "")

@@ -23,7 +23,8 @@ from penchant_pipelines.record import rows, schema
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.reading import Reading
 from penchant_pipelines.refusals import RATING
-from penchant_pipelines.spaces.reembed import Origin, Reembedding
+from penchant_pipelines.spaces import reembed
+from penchant_pipelines.spaces.reembed import Origin, Reembedding, drop_rows
 from penchant_pipelines.text import TextPipeline, TextSettings
 
 OTHER = 2
@@ -59,14 +60,17 @@ async def live(tmp_path: Path) -> AsyncIterator[Live]:
     await found.close()
 
 
+def shared(live: Live) -> Any:
+    return SimpleNamespace(
+        record=live.record, writer=live.writer, reader=Reader(TextPipeline(TextSettings())), encoder=None
+    )
+
+
 async def fill(live: Live, space: Further) -> None:
     """Bring all into the space, which is kept from now on."""
     live.spaces.append(space)
-    shared: Any = SimpleNamespace(
-        record=live.record, writer=live.writer, reader=Reader(TextPipeline(TextSettings())), encoder=None
-    )
     filled: Any = space
-    await Reembedding(filled, Origin(SPACE, live.blender), shared, no_progress).run()
+    await Reembedding(filled, Origin(SPACE, live.blender), shared(live), no_progress).run()
 
 
 def check_whole(live: Live, space: Further) -> set[str]:
@@ -155,3 +159,40 @@ async def test_a_refusal_is_read_by_what_it_refuses(live: Live) -> None:
     space = Further()
     await fill(live, space)
     assert space.encoded == ["jazz"]
+
+
+async def test_filling_and_dropping_a_space_go_over_its_rows_once(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reembed, "PROFILES_CHUNK", 2)
+    monkeypatch.setattr(reembed, "DROP_CHUNK", 2)
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    sa.event.listen(live.record.engine, "checkout", lambda driver, *_: driver.set_progress_handler(step, 10))
+
+    async def taken(first: int, count: int) -> int:
+        """Steps that SQLite takes for all users, so many of them new."""
+        users = [
+            {"key": key, "user_id": str(key), "version": 0, "signal_count": 0, "latest_time": 0, "latest_id": ""}
+            for key in range(first, first + count)
+        ]
+        profiles = [{"user_key": user["key"], "space": SPACE, "recipe": "", "profile": b""} for user in users]
+        with live.record.engine.begin() as connection:
+            connection.execute(schema.users.insert(), users)
+            connection.execute(schema.profiles.insert(), profiles)
+        space, before = Further(), steps
+        await fill(live, space)
+        check_whole(live, space)
+        live.spaces.remove(space)
+        await drop_rows(shared(live), OTHER, schema.profiles)
+        after = steps
+        with live.record.read() as connection:
+            kept = connection.execute(sa.select(schema.profiles.c.space)).scalars().all()
+        assert kept == [SPACE] * (first + count)
+        return after - before
+
+    few, many = await taken(0, 50), await taken(50, 350)
+    assert many < 12 * few

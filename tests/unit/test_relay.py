@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.engine import Engine, EngineSettings
 from penchant_pipelines.errors import Unavailable
-from penchant_pipelines.index import ExactStore, IndexUnavailable, generations, relay
+from penchant_pipelines.index import ExactIndex, ExactStore, IndexUnavailable, generations, relay
 from penchant_pipelines.jobs import no_progress
 from penchant_pipelines.model import Item
 from penchant_pipelines.record import schema
@@ -85,6 +85,58 @@ async def test_a_close_breaks_a_rebuild_off_and_nothing_is_left(engine: Engine, 
     assert halted.words == 1
     await engine.live.relay.rebuild(no_progress)
     assert known(engine) == {former} == set(store.names())
+
+
+@pytest.mark.parametrize(("missed", "sound"), [(1, True), (2, False)])
+async def test_an_index_that_misses_one_of_a_sample_is_no_damaged_one(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, missed: int, sound: bool
+) -> None:
+    await until(lambda: engine.live.relay.lag() == 0)
+    query = ExactIndex.query
+    monkeypatch.setattr(ExactIndex, "query", lambda *arguments: [[]] * missed + query(*arguments)[missed:])
+    assert await engine.live.relay.audit() is sound
+
+
+async def test_queries_that_hang_take_the_threads_of_nothing_else_and_are_asked_once(
+    engine: Engine, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, asked = threading.Event(), []
+
+    def hang(*arguments: Any) -> None:
+        asked.append(arguments)
+        go_on.wait(10)
+        raise IndexUnavailable("it hangs")
+
+    monkeypatch.setattr(ExactIndex, "query", hang)
+    monkeypatch.setattr(engine.live.relay, "_on_lost", lambda: None)
+    target = encoder.encode(["jazz"])
+    queries = [asyncio.create_task(engine.live.relay.query("items", target, 1)) for _ in range(100)]
+    await until(lambda: len(asked) > 0)
+    async with asyncio.timeout(5):
+        await engine.upsert_items([item("baking")])
+    go_on.set()
+    assert await asyncio.gather(*queries) == [None] * 100
+    assert len(asked) <= 32  # no more than there are threads
+
+
+async def test_an_index_of_which_more_was_deleted_than_it_holds_is_replaced(
+    engine: Engine, store: ExactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "LEAST_DELETED", 2)
+    former = live_name(engine)
+    await engine.upsert_items([item("chess"), item("go")])
+    await engine.delete_items(["hiking", "jazz"])
+    await until(lambda: engine.live.relay.lag() == 0)
+    assert live_name(engine) == former
+    await engine.delete_items(["go"])
+    await until(lambda: live_name(engine) != former and store.names() == [live_name(engine)])
+    replaced = live_name(engine)
+    for _ in range(2):
+        await engine.delete_items(["chess"])
+        await engine.upsert_items([item("chess")])
+        await until(lambda: engine.live.relay.lag() == 0)
+    assert live_name(engine) == replaced
+    assert store.open(replaced, 384).items.count() == 1
 
 
 async def test_what_cant_be_dropped_keeps_no_outbox_and_is_dropped_later(

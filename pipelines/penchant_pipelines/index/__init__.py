@@ -1,5 +1,6 @@
 """The vector index: nearest items and interests, rebuildable from the record at any time."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from penchant_pipelines.index.base import (
@@ -31,9 +32,16 @@ def open_index_store(settings: IndexSettings, folder: Path) -> IndexStore:
     """Open the store that `settings` name: a Chroma server, or Chroma embedded with its files in `folder`.
 
     Nothing is opened or connected before the first call. Of one folder there may be one store at a time,
-    in one process: Chroma loses vectors otherwise.
+    in one process: Chroma loses vectors otherwise. What an embedded one left in `folder` is removed once a server is
+    named: it would stay there whoever is erased.
     """
     # only here, because chromadb takes half a second to import
     from penchant_pipelines.index.chroma import EmbeddedStore, ServerStore
 
-    return ServerStore(settings) if settings.url else EmbeddedStore(settings, folder)
+    embedded = EmbeddedStore(settings, folder)
+    if not settings.url:
+        return embedded
+    for name in embedded.names():
+        with suppress(IndexUnavailable):
+            embedded.drop(name)
+    return ServerStore(settings)

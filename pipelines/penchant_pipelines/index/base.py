@@ -18,7 +18,7 @@ Vectors: TypeAlias = NDArray[np.float32]
 """float32 (n, d), unit rows."""
 
 UNIT_TOLERANCE = 0.01  # a unit vector that was stored as bfloat16 is still one
-DECIMALS = 6  # what a float32 cosine carries; the rest is noise that would break ties at random
+DECIMALS = 5  # what a float32 cosine carries; the rest is noise that would break ties at random
 GENERATION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
@@ -66,7 +66,7 @@ class IndexSettings(Section):
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A vector found: its id and the cosine between it and the query, −1…1."""
+    """A vector found: its id and the cosine between it and the query, −1…1, to a thousandth."""
 
     id: str
     similarity: float

@@ -8,6 +8,7 @@ import json
 import shutil
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -44,6 +45,8 @@ SERVER_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 QUERY_TIMEOUT = httpx.Timeout(10.0)  # a caller and a thread wait; a large index may have to be loaded first
 PAUSE = 0.002  # seconds between two embedded writes, so that other threads get the interpreter
 COLLECTIONS = ("items", "interests")
+HAIR = 1e-3  # how far a vector is shifted; of much less float32 keeps nothing between two that were equal
+SHIFTS = 2**16  # different ones
 M_PERTURB = -6  # of glibc's mallopt
 
 
@@ -111,10 +114,13 @@ class ChromaIndex:
         self._gate = gate
         self._batch_size = batch_size
         self._pause = pause
+        # A shift is as many of them as there are dimensions, from a place that an id has.
+        self._noise = np.random.default_rng(0).normal(0, HAIR / dimensions**0.5, SHIFTS + dimensions).astype(np.float32)
 
     def upsert(self, ids: Sequence[str], vectors: Vectors) -> None:
         """See VectorIndex."""
         unique, rows = unique_rows(ids, vectors, self._dimensions)
+        rows = self._apart(unique, rows)
 
         def write(part: slice) -> None:
             self._collection.upsert(ids=unique[part], embeddings=rows[part])
@@ -148,6 +154,16 @@ class ChromaIndex:
         """See VectorIndex."""
         with self._gate.passing():
             return self._collection.count()
+
+    def _apart(self, ids: Sequence[str], rows: Vectors) -> Vectors:
+        """Shift each vector of (n, d) by a hair, always the same for an id.
+
+        HNSW links vectors that are equal with each other and with nothing else: a few hundred items of one title, or
+        users who asked for one topic, are a place out of which a search does not find again.
+        """
+        places = [zlib.crc32(each.encode()) % SHIFTS for each in ids]
+        shifts = [self._noise[place : place + self._dimensions] for place in places]
+        return unit_rows(rows + np.reshape(shifts, rows.shape), self._dimensions)
 
     def _in_batches(self, count: int, write: Callable[[slice], None]) -> None:
         for start in range(0, count, self._batch_size):

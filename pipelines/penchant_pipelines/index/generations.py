@@ -48,6 +48,13 @@ def holds_erased(connection: sa.Connection, space: int) -> bool:
     return connection.execute(found).first() is not None
 
 
+def deleted(connection: sa.Connection, name: str) -> tuple[int, int]:
+    """Count the items and the interests that were deleted from a generation; none where the record does not know it."""
+    query = sa.select(table.c.items_deleted, table.c.interests_deleted).where(table.c.name == name)
+    row = connection.execute(query).first()
+    return (0, 0) if row is None else (row.items_deleted, row.interests_deleted)
+
+
 def lag(connection: sa.Connection, space: int) -> int:
     """Count outbox rows that a space's live generation has yet to take."""
     mine = table.c.live & (table.c.space == space)
@@ -85,7 +92,7 @@ def begin(ledger: Ledger, name: str, space: int, recipe: str) -> Callable[[], No
     return nothing
 
 
-def advance(ledger: Ledger, name: str, cursor: int | None, taken: Taken) -> Callable[[], None]:
+def advance(ledger: Ledger, name: str, cursor: int | None, taken: Taken, items_deleted: int = 0) -> Callable[[], None]:
     """Note what a generation has taken, up to an outbox row if there is one."""
     for key, interest_id in taken.gone:
         ledger.connection.execute(
@@ -111,7 +118,11 @@ def advance(ledger: Ledger, name: str, cursor: int | None, taken: Taken) -> Call
             ],
         )
     if cursor is not None:
-        ledger.connection.execute(table.update().where(table.c.name == name).values(cursor=cursor))
+        counts = {
+            "items_deleted": table.c.items_deleted + items_deleted,
+            "interests_deleted": table.c.interests_deleted + len(taken.gone),
+        }
+        ledger.connection.execute(table.update().where(table.c.name == name).values(cursor=cursor, **counts))
         last = ledger.connection.execute(sa.select(sa.func.min(table.c.cursor))).scalar_one()
         ledger.connection.execute(outbox.delete().where(outbox.c.seq <= last))
     return nothing

@@ -159,6 +159,9 @@ generations = Table(
     Column("holds_erased", Boolean, nullable=False, server_default=false()),
     # Digest of the recipe that made its interests; one of another recipe is to be replaced.
     Column("recipe", String, nullable=False, server_default=text("''")),
+    # How many of its vectors were deleted: they slow it down, and stay in its files.
+    Column("items_deleted", BigInteger, nullable=False, server_default=text("0")),
+    Column("interests_deleted", BigInteger, nullable=False, server_default=text("0")),
 )
 
 indexed_interests = Table(

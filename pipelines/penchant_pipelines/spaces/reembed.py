@@ -28,6 +28,7 @@ from penchant_pipelines.text import Document
 CHUNK = 64
 """Rows that are encoded and written at once: few enough that the writer is held for milliseconds."""
 PROFILES_CHUNK = 20
+DROP_CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,15 +205,17 @@ class Reembedding:
         return lambda: complete
 
     async def _profiles(self) -> None:
-        """Replay users until none is left; those who do something meanwhile are taken by the writer."""
+        """Replay users one after another; those who do something meanwhile are taken by the writer."""
         users, held = schema.users, schema.profiles
-        query = (
+        after = -1
+        while found := await self._read(
             sa.select(users.c.key)
             .outerjoin(held, (held.c.user_key == users.c.key) & (held.c.space == self._space.key))
-            .where(held.c.user_key.is_(None))
+            .where(held.c.user_key.is_(None), users.c.key > after)
+            .order_by(users.c.key)
             .limit(PROFILES_CHUNK)
-        )
-        while found := await self._read(query):
+        ):
+            after = found[-1].key
             made = [await asyncio.to_thread(self._replayed, row.key) for row in found]
             ready = [entry for entry in made if entry is not None]
             await self._shared.writer.submit(partial(self._put_profiles, made=ready))
@@ -286,23 +289,20 @@ class Reembedding:
 
 async def drop_rows(shared: Shared, space: int, *tables: sa.Table) -> None:
     """Delete a space's rows of these tables, a few in each transaction."""
+
+    def read(query: sa.Select[Any]) -> Sequence[Any]:
+        with shared.record.read() as connection:
+            return connection.execute(query).scalars().all()
+
+    def delete(ledger: Ledger, some: sa.Delete) -> Callable[[], None]:
+        ledger.connection.execute(some)
+        return nothing
+
     for table in tables:
         key = next(iter(table.primary_key.columns))
-        while True:
-
-            def read(table: sa.Table = table, key: sa.Column[Any] = key) -> Sequence[Any]:
-                with shared.record.read() as connection:
-                    query = sa.select(key).where(table.c.space == space).limit(500)
-                    return connection.execute(query).scalars().all()
-
-            found = await asyncio.to_thread(read)
-            if not found:
-                break
-
-            def delete(
-                ledger: Ledger, table: sa.Table = table, key: sa.Column[Any] = key, found: Sequence[Any] = found
-            ) -> Callable[[], None]:
-                ledger.connection.execute(table.delete().where(table.c.space == space, key.in_(found)))
-                return nothing
-
-            await shared.writer.submit(delete)
+        left = mine = table.c.space == space
+        while found := await asyncio.to_thread(read, sa.select(key).where(left).order_by(key).limit(DROP_CHUNK)):
+            last = found[-1]
+            await shared.writer.submit(partial(delete, some=table.delete().where(left, key <= last)))
+            # From the beginning, all rows of other spaces would be gone over each time.
+            left = mine & (key > last)
