@@ -85,6 +85,10 @@ def test_emoji_figures_and_marks_are_no_words(pipeline: TextPipeline, text: str)
         ("徒步十二公里,腿都断了", ("徒步",)),
         ("新相机到了", ("相机",)),
         ("刚看完三体", ("三体",)),
+        ("这是一座老城", ("老城",)),
+        ("這茶不錯", ("茶",)),
+        ("这猫真蠢", ("猫",)),
+        ("我怕狗", ("狗",)),
         ("很香的咖啡", ("咖啡",)),
     ],
 )
@@ -97,8 +101,8 @@ def test_a_part_of_a_term_is_left_out_unless_it_is_used_by_itself(pipeline: Text
     assert "bread" in pipeline.read("rye bread, and more bread, any bread").terms
 
 
-@pytest.mark.parametrize("phrase", ["超甜", "不香", "炒出", "带得"])
-def test_an_adverb_with_its_word_and_a_verb_with_its_ending_are_no_guessed_words(
+@pytest.mark.parametrize("phrase", ["超甜", "不香", "炒出", "带得", "最牛", "真蠢", "能查", "换个", "看著", "椅上", "杯里"])
+def test_an_adverb_with_its_word_and_a_word_with_an_ending_of_no_name_are_no_guessed_words(
     pipeline: TextPipeline, phrase: str
 ) -> None:
     assert pipeline.read(f"{phrase}，西瓜").terms == ("西瓜",)

@@ -16,8 +16,8 @@ from penchant_pipelines.text.segment import Segmenter
 # Terms come from the beginning of a text; that bounds the work, and people say early what it is about.
 _SAMPLE_CHARS = 6_000
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
-# A guessed word may begin with what ends the verb before it: 看 + 完三体.
-_RESULTS = "完"
+# A guessed word may begin with what ends the verb before it, or points to it: 看 + 完三体, 这 + 茶.
+_NO_PART_OF_IT = "完这哪我你他它"
 _JAPANESE = re.compile(r"[\u30a1-\u30fa\u30fc]{2,20}|[\u4e00-\u9fff々]{2,6}")
 _LETTER = r"[^\W_\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
 # Vowels of Hindi or Thai, say, and accents that no letter has in it: they are part of a word, but none to `\w`.
@@ -174,10 +174,14 @@ def _chinese_words(text: str, segmenter: Segmenter) -> Iterator[_Word]:
     for cut, place in segmenter.cut_with_offsets(to_simplified(text)):
         word, start, end = cut, place, place + len(cut)
         if _HAN.search(word):
-            if len(word) > 2 and word[0] in _RESULTS and not (segmenter.knows(word) or word in segmenter.user_words):
+            if len(word) > 1 and word[0] in _NO_PART_OF_IT and not _is_listed(word, segmenter):
                 word, start = word[1:], start + 1
             weight = 1.0 if word in segmenter.user_words else chinese_weight(word, segmenter.knows(word))
             yield _Word(word.casefold(), text[start:end], start, end, weight)
+
+
+def _is_listed(word: str, segmenter: Segmenter) -> bool:
+    return segmenter.knows(word) or word in segmenter.user_words
 
 
 def _key(term: str) -> str:

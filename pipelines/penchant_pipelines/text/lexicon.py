@@ -20,10 +20,10 @@ _PARTS_OF_SPEECH = {
 # Things that jieba's dictionary calls adverbs.
 _TAGGED_AMISS = frozenset("徒步 相机 照相 相声 越剧 随笔 仿真 立体声 异步 从句 婉约 仿古 马步".split())  # noqa: SIM905 - words read easier so
 # With these begin words that jieba guesses of an adverb and what follows it: 很香, 没读, 刚看.
-_ADVERBS = "很太没还再又就被刚"
-# So do guessed words of two characters with these, and with those they end as verbs do: 不香, 超甜, 买了, 跑着.
-_DEGREES = "不好超"
-_VERB_ENDINGS = "了着到得起掉进出"
+_ADVERBS = "很太没还再又就被刚最更别能"
+# So do guessed words of two characters with these, and with those they end as no name does: 不香, 真蠢, 买了, 换个.
+_DEGREES = "不好超真"
+_ENDINGS = "了着著到得起掉进出个些是在有能要上里"
 _PROPER_NAMES = ("nr", "ns", "nt", "nz")
 _THINGS = "njsbtfgx"
 _NAME_BONUS = 0.1
@@ -52,7 +52,7 @@ def chinese_weight(word: str, known: bool) -> float:
 
 def _is_a_phrase(guessed: str) -> bool:
     short = len(guessed) == 2
-    return guessed[0] in _ADVERBS or (short and (guessed[0] in _DEGREES or guessed[1] in _VERB_ENDINGS))
+    return guessed[0] in _ADVERBS or (short and (guessed[0] in _DEGREES or guessed[1] in _ENDINGS))
 
 
 def is_thing(character: str) -> bool:
