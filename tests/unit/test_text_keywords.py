@@ -96,6 +96,20 @@ def test_chinese_words_are_found_whole(pipeline: TextPipeline, text: str, terms:
     assert pipeline.read(text).terms == terms
 
 
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("We went hiking.it was steep", ("hiking", "steep")),
+        ("Sat on the beach.Sushi after that", ("beach", "sushi")),
+        ("node.js, St.Vincent, J.K. Rowling", ("node.js", "st.vincent", "J.K", "rowling")),
+    ],
+)
+def test_a_missing_space_after_a_full_stop_makes_no_word_of_two(
+    pipeline: TextPipeline, text: str, terms: tuple[str, ...]
+) -> None:
+    assert set(pipeline.read(text).terms) == set(terms)
+
+
 def test_a_part_of_a_term_is_left_out_unless_it_is_used_by_itself(pipeline: TextPipeline) -> None:
     assert pipeline.read("rye bread").terms == ("rye bread",)
     assert "bread" in pipeline.read("rye bread, and more bread, any bread").terms

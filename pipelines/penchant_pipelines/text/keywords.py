@@ -24,6 +24,8 @@ _LETTER = r"[^\W_\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
 _MARKS = "".join(char for char in map(chr, range(0x300, 0x2000)) if unicodedata.category(char) in {"Mn", "Mc"})
 # node.js, rock'n'roll, R&B and C++ are words; so is each side of "wait...what".
 _SPACED = re.compile(rf"(?!\d){_LETTER}(?:{_LETTER}|[{_MARKS}]|[.'’&-](?={_LETTER})){{0,60}}[+#]{{0,2}}")
+# Where the space after a full stop is missing, a new sentence begins with a word that says nothing or with a capital.
+_RUN_ON = re.compile(rf"(?<={_LETTER}{{2}})\.(?=({_LETTER}+))")
 _POSSESSIVE = re.compile(r"['’]s$", re.IGNORECASE)
 _KOREAN_PARTICLE = re.compile(r"(?<=..)(?:에서|으로|까지|부터|에게|처럼|은|는|이|가|을|를|의|에|도|로|와|과|만)$")
 _LONGEST_WORD = 30
@@ -154,7 +156,8 @@ def _adjoin(left: _Word, right: _Word, gap: str) -> bool:
 
 def _spaced_words(text: str, language: str, shouting: bool) -> list[_Word]:
     words = []
-    for match in _SPACED.finditer(text):
+    parted = _RUN_ON.sub(lambda stop: "!" if _begins_anew(stop, language) else ".", text)
+    for match in _SPACED.finditer(parted):
         written = _POSSESSIVE.sub("", match.group())
         if language == "ko":
             written = _KOREAN_PARTICLE.sub("", written)
@@ -162,6 +165,14 @@ def _spaced_words(text: str, language: str, shouting: bool) -> list[_Word]:
         weight = spaced_weight(key, language) if len(key) <= _LONGEST_WORD else 0.0
         words.append(_Word(key, _lower(written, shouting), match.start(), match.end(), weight))
     return words
+
+
+def _begins_anew(stop: re.Match[str], language: str) -> bool:
+    ended, word = stop.string[max(stop.start() - 3, 0) : stop.start()], stop[1]
+    # Dr.Dre, St.Vincent
+    abbreviated = len(ended) < 3 or not ended.isalpha()
+    capital = word.istitle() and len(word) > 1 and ended[-1].islower()
+    return (capital and not abbreviated) or not spaced_weight(word.casefold(), language)
 
 
 def _east_asian_words(text: str, language: str, segmenter: Segmenter) -> list[_Word]:
