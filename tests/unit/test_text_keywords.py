@@ -115,7 +115,7 @@ def test_a_part_of_a_term_is_left_out_unless_it_is_used_by_itself(pipeline: Text
     assert "bread" in pipeline.read("rye bread, and more bread, any bread").terms
 
 
-@pytest.mark.parametrize("phrase", ["超甜", "不香", "炒出", "带得", "最牛", "真蠢", "能查", "换个", "看著", "椅上", "杯里"])
+@pytest.mark.parametrize("phrase", ["超甜", "不香", "炒出", "带得", "最牛", "真蠢", "换个", "看著", "椅上"])
 def test_an_adverb_with_its_word_and_a_word_with_an_ending_of_no_name_are_no_guessed_words(
     pipeline: TextPipeline, phrase: str
 ) -> None:

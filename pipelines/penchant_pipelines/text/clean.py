@@ -1,4 +1,4 @@
-"""What a user typed, less what carries no meaning: markup, addresses, the invisible, drawn-out letters."""
+"""What a user typed in plain letters, less what carries no meaning: markup, addresses, the invisible, the drawn-out."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ _EMPTY_BRACKETS = re.compile(r"\(\s*\)|\[\s*\]|（\s*）|【\s*】|<\s*>|《\s*�
 _UNREADABLE = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ue000-\uf8ff\ufdd0-\ufdef\ufffd-\uffff\U000f0000-\U0010ffff]"
 )
+# Letters in another dress, wide, bold or joined, and radicals that a PDF gives for characters: no encoder knows any.
+_DRESSED = re.compile("[\u2f00-\u2fdf\ufb00-\ufb06\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\U0001d400-\U0001d7ff]")
 _ENCODED_RUN = re.compile(r"[A-Za-z0-9+/=_-]{60,}")
 
 
@@ -92,7 +94,7 @@ def _drop_addresses(text: str) -> str:
 
 
 class _Invisible(dict[int, str | None]):
-    """A `str.translate` table that fills itself: controls to spaces or nothing, the rest to itself."""
+    """A `str.translate` table that fills itself: controls to spaces or nothing, letters to plain ones, others as is."""
 
     def __init__(self, keep: set[str]) -> None:
         super().__init__({ord(c): c for c in keep} | {ord(c): "\n" for c in "\n\r\v\f\x85\u2028\u2029"} | {9: " "})
@@ -102,6 +104,8 @@ class _Invisible(dict[int, str | None]):
         kept = None if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co"} or code & 0xFFFE == 0xFFFE else char
         if code == 0xFFFD:
             kept = None
+        elif _DRESSED.match(char):
+            kept = unicodedata.normalize("NFKC", char)
         self[code] = kept
         return kept
 
