@@ -44,7 +44,7 @@ LEAST_PAST = 1e-6
 SURE = 1 / 3
 """How far from θ to 1 the cosine of a topic with an interest must be for the one to mean the other."""
 
-FORMAT = 12
+FORMAT = 13
 """Of stored profiles, and of all that goes into them besides the settings: a change makes them anew."""
 
 Event = Evidence | SteeringEvent
@@ -198,13 +198,12 @@ class Blender:
         written = profile.interests
         levels = [(written, self.calibration.similarity)]
         signs: tuple[int, ...] = (0,)
+        spoken_of = None
         if event.topic:
             said = event.topic.strip()
-            for interest in profile.interests:
-                if any(is_same(known, said) for known in interest.topics) and not (
-                    event.steering.for_more and _is_no(interest)
-                ):
-                    return interest
+            spoken_of = next((i for i in profile.interests if any(is_same(known, said) for known in i.topics)), None)
+            if spoken_of is not None and (spoken_of.sign > 0 or event.steering == Steering()):
+                return spoken_of
             # Single words lie near each other whatever they mean.
             written = [interest for interest in profile.interests if interest.signal_count]
             words = event.terms[1:] or event.terms
@@ -212,14 +211,14 @@ class Blender:
             sure = self.calibration.similarity + SURE * (1 - self.calibration.similarity)
             levels = [(named_so, self.calibration.similarity), (written, sure)]
             # A short refusal lies nearest to a bare topic, but it is what the user likes that is to be more, less or
-            # silent; and more of it is not said of a dislike.
-            signs = (1,) if event.steering.for_more else (1, -1)
+            # silent, also where less of it was asked for before; and more of it is not said of a dislike.
+            signs = (1,) if event.steering.for_more or spoken_of is not None else (1, -1)
         for sign in signs:
             for interests, level in levels:
                 nearest, cosine = self.nearest(interests, event.vector, sign)
                 if nearest is not None and cosine >= level:
                     return nearest
-        return None
+        return None if spoken_of is not None and event.steering.for_more and _is_no(spoken_of) else spoken_of
 
     def opened_by(self, event: SteeringEvent) -> Interest:
         """Make the interest that the user's word opens where it is about none that there is."""
