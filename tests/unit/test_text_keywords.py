@@ -90,6 +90,7 @@ def test_emoji_figures_and_marks_are_no_words(pipeline: TextPipeline, text: str)
         ("这猫真蠢", ("猫",)),
         ("我怕狗", ("狗",)),
         ("很香的咖啡", ("咖啡",)),
+        ("太苦的咖啡，但是很纯", ("咖啡",)),
     ],
 )
 def test_chinese_words_are_found_whole(pipeline: TextPipeline, text: str, terms: tuple[str, ...]) -> None:
