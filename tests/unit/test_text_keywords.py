@@ -100,6 +100,22 @@ def test_chinese_words_are_found_whole(pipeline: TextPipeline, text: str, terms:
 @pytest.mark.parametrize(
     ("text", "terms"),
     [
+        ("今天看NBA总决赛", {"NBA", "总决赛"}),
+        ("奥迪A4", {"A4", "奥迪"}),
+        ("PS5", {"PS5"}),
+        ("3D打印机和5G手机", {"3D", "打印机", "5G", "手机"}),
+        ("3d printing at 9AM, my 1st", {"3d printing"}),
+    ],
+)
+def test_acronyms_and_names_with_a_figure_are_as_people_write_them(
+    pipeline: TextPipeline, text: str, terms: set[str]
+) -> None:
+    assert set(pipeline.read(text).terms) == terms
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
         ("We went hiking.it was steep", ("hiking", "steep")),
         ("Sat on the beach.Sushi after that", ("beach", "sushi")),
         ("node.js, St.Vincent, J.K. Rowling", ("node.js", "st.vincent", "J.K", "rowling")),

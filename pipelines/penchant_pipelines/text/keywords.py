@@ -22,8 +22,9 @@ _JAPANESE = re.compile(r"[\u30a1-\u30fa\u30fc]{2,20}|[\u4e00-\u9fff々]{2,6}")
 _LETTER = r"[^\W_\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
 # Vowels of Hindi or Thai, say, and accents that no letter has in it: they are part of a word, but none to `\w`.
 _MARKS = "".join(char for char in map(chr, range(0x300, 0x2000)) if unicodedata.category(char) in {"Mn", "Mc"})
-# node.js, rock'n'roll, R&B and C++ are words; so is each side of "wait...what".
-_SPACED = re.compile(rf"(?!\d){_LETTER}(?:{_LETTER}|[{_MARKS}]|[.'’&-](?={_LETTER})){{0,60}}[+#]{{0,2}}")
+# node.js, rock'n'roll, R&B and C++ are words; so is each side of "wait...what". 3D and 5G are, 9AM and 8GB are not.
+_FIGURED = r"(?<![A-Za-z0-9_.,:/-])[0-9](?:(?=[A-Z])(?![A-Z]?[BHM]\b)|(?=[Dd]\b))"
+_SPACED = re.compile(rf"(?:{_FIGURED}|(?!\d)){_LETTER}(?:{_LETTER}|[{_MARKS}]|[.'’&-](?={_LETTER})){{0,60}}[+#]{{0,2}}")
 # Where the space after a full stop is missing, a new sentence begins with a word that says nothing or with a capital.
 _RUN_ON = re.compile(rf"(?<={_LETTER}{{2}})\.(?=({_LETTER}+))")
 _POSSESSIVE = re.compile(r"['’]s$", re.IGNORECASE)
@@ -66,8 +67,9 @@ def extract_terms(
 ) -> tuple[str, ...]:
     """Rank the terms of `text` (line breaks kept, no emoji), hashtags before all others; at most `limit`."""
     sample = text[:_SAMPLE_CHARS]
-    # In a text all in capitals they don't mark acronyms.
-    shouting = sum(map(str.isupper, sample)) > sum(map(str.islower, sample))
+    # In a text all in capitals they don't mark acronyms. Beside letters that have no capitals they do: 看NBA.
+    cased = sum(map(str.isupper, sample)), sum(map(str.islower, sample))
+    shouting = cased[0] > cased[1] and sum(cased) == sum(map(str.isalpha, sample))
     candidates: dict[str, _Candidate] = {}
     for words in (_spaced_words(sample, language, shouting), _east_asian_words(sample, language, segmenter)):
         _count(words, sample, candidates)
@@ -200,12 +202,11 @@ def _key(term: str) -> str:
 
 
 def _lower(written: str, shouting: bool) -> str:
-    acronym = (lambda word: False) if shouting else _is_acronym
-    return " ".join(word if acronym(word) else word.lower() for word in written.split())
+    return " ".join(word if _is_acronym(word, shouting) else word.lower() for word in written.split())
 
 
-def _is_acronym(word: str) -> bool:
-    return 2 <= len(word) <= 5 and word.isupper()
+def _is_acronym(word: str, shouting: bool) -> bool:
+    return 2 <= len(word) <= 5 and word.isupper() and (not shouting or any(map(str.isdigit, word)))
 
 
 def _is_presentable(tag: str) -> bool:
