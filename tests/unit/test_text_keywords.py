@@ -72,7 +72,7 @@ def test_words_without_content_are_no_terms_but_the_beginning_of_the_text_is(
     assert not document.wordless
 
 
-@pytest.mark.parametrize("text", ["123 456", "😂😂☕", "5:0!", "+1"])
+@pytest.mark.parametrize("text", ["123 456", "😂😂☕", "5:0!", "+1", "[doge]", "[泪] [泪]"])
 def test_emoji_figures_and_marks_are_no_words(pipeline: TextPipeline, text: str) -> None:
     document = pipeline.read(text)
     assert document.wordless
@@ -125,6 +125,21 @@ def test_a_missing_space_after_a_full_stop_makes_no_word_of_two(
     pipeline: TextPipeline, text: str, terms: tuple[str, ...]
 ) -> None:
     assert set(pipeline.read(text).terms) == set(terms)
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("今天的火锅[笑cry][doge][允悲]", ("火锅",)),
+        ("[泪][泪]咖啡洒了", ("咖啡",)),
+        ("[足球] 英超", ("足球", "英超")),
+        ("[三体](https://a.example/1)", ("三体",)),
+    ],
+)
+def test_emoji_by_name_are_no_terms_but_what_a_text_is_filed_under_is(
+    pipeline: TextPipeline, text: str, terms: tuple[str, ...]
+) -> None:
+    assert pipeline.read(text).terms == terms
 
 
 def test_a_part_of_a_term_is_left_out_unless_it_is_used_by_itself(pipeline: TextPipeline) -> None:

@@ -18,6 +18,8 @@ _TLD = (
     "com|org|net|edu|gov|info|biz|io|ai|app|dev|xyz|top|club|site|online|shop|blog|cn|tw|hk|jp|kr|sg|in|us|uk|ca|au|nz"
     "|eu|de|fr|es|it|nl|be|ch|at|se|no|fi|dk|pl|cz|ru|ua|br|mx|ar|me|tv|cc|co|ly|gl|gg|ee|im|to|be"
 )
+_LINKED = re.compile(r"(?:!\[[^\[\]]{0,200}\]|\[([^\[\]]{1,200})\])(?=\((?:https?://|www\.))")
+"""What a link in Markdown is called; the name of a picture is none to its reader."""
 _URL = re.compile(rf"(?<![A-Za-z0-9])(?:[A-Za-z][A-Za-z0-9+.-]{{1,20}}://|www\.){_LINK_REST}")
 _BARE_URL = re.compile(
     rf"(?<![A-Za-z0-9_.@＠-])(?:[A-Za-z0-9][A-Za-z0-9-]{{0,62}}\.){{1,8}}"
@@ -86,6 +88,8 @@ def _refuse_encoded(text: str) -> None:
 
 
 def _drop_addresses(text: str) -> str:
+    if "](" in text:
+        text = _LINKED.sub(lambda link: link[1] or " ", text)
     if "://" in text or "www." in text:
         text = _URL.sub(" ", text)
     if "@" in text or "＠" in text:
