@@ -24,6 +24,7 @@ def pipeline() -> TextPipeline:
     [
         ("Cafe\u0301", "Café"),
         ("cof\u200bf\u00adee\u202e\x07 \ufeffbeans\x85now", "coffee beans now"),
+        ("最终幻想Ⅶ, ⓣⓔⓐ", "最终幻想VII, tea"),
         ("ＰＳ５ 𝗧𝗿𝗮𝗶𝗹 𝓇𝓊𝓃 ﬁshing ⼈⽣，＃ＴｒａｉｌＲｕｎｎｉｎｇ", "PS5 Trail run fishing 人生， Trail Running"),
         ("  a\t b \r\n\u3000c\u2028d ", "a b c d"),
         ("a < b, i <3 you & me", "a < b, i <3 you & me"),

@@ -39,8 +39,11 @@ _EMPTY_BRACKETS = re.compile(r"\(\s*\)|\[\s*\]|（\s*）|【\s*】|<\s*>|《\s*�
 _UNREADABLE = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ue000-\uf8ff\ufdd0-\ufdef\ufffd-\uffff\U000f0000-\U0010ffff]"
 )
-# Letters in another dress, wide, bold or joined, and radicals that a PDF gives for characters: no encoder knows any.
-_DRESSED = re.compile("[\u2f00-\u2fdf\ufb00-\ufb06\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\U0001d400-\U0001d7ff]")
+# Letters in another dress, wide, bold, round or joined, and the radicals that a PDF gives for characters, which no
+# encoder knows.
+_DRESSED = re.compile(
+    "[\u2160-\u217f\u24b6-\u24e9\u2f00-\u2fdf\ufb00-\ufb06\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\U0001d400-\U0001d7ff]"
+)
 _ENCODED_RUN = re.compile(r"[A-Za-z0-9+/=_-]{60,}")
 
 
