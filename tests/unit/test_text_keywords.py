@@ -160,6 +160,24 @@ def test_a_single_character_is_a_term_only_where_no_longer_word_is(pipeline: Tex
     assert pipeline.read("猫和咖啡").terms == ("咖啡",)
 
 
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("Day 3: 5 km run in 25 minutes", ("run",)),
+        ("10-mile run", ("run",)),
+        ("Run out of 5 kg flour", ("flour",)),
+        ("10 km by the river", ("river",)),
+        ("10 km", ("km",)),
+        ("跑了十公里", ("公里",)),
+        ("Green Mile", ("green mile",)),
+    ],
+)
+def test_a_unit_is_a_term_only_where_nothing_else_is_and_what_is_run_far_is_a_run(
+    pipeline: TextPipeline, text: str, terms: tuple[str, ...]
+) -> None:
+    assert pipeline.read(text).terms == terms
+
+
 def test_capitals_do_not_make_acronyms_of_a_shouted_text(pipeline: TextPipeline) -> None:
     assert pipeline.read("GRAVEL BIKE RIDES").terms[0].islower()
 

@@ -27,6 +27,15 @@ _FIGURED = r"(?<![A-Za-z0-9_.,:/-])[0-9](?:(?=[A-Z])(?![A-Z]?[BHM]\b)|(?=[Dd]\b)
 _SPACED = re.compile(rf"(?:{_FIGURED}|(?!\d)){_LETTER}(?:{_LETTER}|[{_MARKS}]|[.'’&-](?={_LETTER})){{0,60}}[+#]{{0,2}}")
 # Where the space after a full stop is missing, a new sentence begins with a word that says nothing or with a capital.
 _RUN_ON = re.compile(rf"(?<={_LETTER}{{2}})\.(?=({_LETTER}+))")
+# After a figure a unit tells how much there is of something: it is a keyword where nothing else is.
+_UNITS = (
+    "(?:centi|kilo|milli)?(?:gram|met(?:er|re))s?|cm|hrs?|inch(?:es)?|kgs?|kilos?|kmh?|kms|kph|lbs?|mg|miles?|mins?|mm|mph"
+    "|secs?|公里|公斤"
+)
+_MEASURED = re.compile(rf"(?:[0-9][ -]?|[一二两三四五六七八九十百千半])({_UNITS})(?![A-Za-z])", re.IGNORECASE)
+# "run" may be anything, but not after a distance: 5k run.
+_DISTANCE = re.compile(r"[0-9][ -]?(?:k|km|m|mi|miles?)[ -]$", re.IGNORECASE)
+_RUN_WEIGHT = 0.6
 _POSSESSIVE = re.compile(r"['’]s$", re.IGNORECASE)
 _KOREAN_PARTICLE = re.compile(r"(?<=..)(?:에서|으로|까지|부터|에게|처럼|은|는|이|가|을|를|의|에|도|로|와|과|만)$")
 _LONGEST_WORD = 30
@@ -88,6 +97,11 @@ def extract_characters(text: str, segmenter: Segmenter) -> tuple[str, ...]:
     return tuple(
         dict.fromkeys(word.shown for word in _chinese_words(text[:_SAMPLE_CHARS], segmenter) if is_thing(word.key))
     )
+
+
+def extract_units(text: str) -> tuple[str, ...]:
+    """Units of what is measured: what a text is about where no other word tells."""
+    return tuple(dict.fromkeys(match[1].lower() for match in _MEASURED.finditer(text[:_SAMPLE_CHARS])))
 
 
 def beginning(text: str) -> str:
@@ -159,12 +173,15 @@ def _adjoin(left: _Word, right: _Word, gap: str) -> bool:
 def _spaced_words(text: str, language: str, shouting: bool) -> list[_Word]:
     words = []
     parted = _RUN_ON.sub(lambda stop: "!" if _begins_anew(stop, language) else ".", text)
+    units = {match.start(1) for match in _MEASURED.finditer(text)}
     for match in _SPACED.finditer(parted):
         written = _POSSESSIVE.sub("", match.group())
         if language == "ko":
             written = _KOREAN_PARTICLE.sub("", written)
         key = written.casefold().replace("’", "'")
-        weight = spaced_weight(key, language) if len(key) <= _LONGEST_WORD else 0.0
+        weight = spaced_weight(key, language) if len(key) <= _LONGEST_WORD and match.start() not in units else 0.0
+        if key == "run" and _DISTANCE.search(text, max(match.start() - 10, 0), match.start()):
+            weight = _RUN_WEIGHT
         words.append(_Word(key, _lower(written, shouting), match.start(), match.end(), weight))
     return words
 
