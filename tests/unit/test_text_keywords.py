@@ -61,6 +61,7 @@ def test_a_hashtag_in_quotation_marks_is_no_beginning_of_a_text(pipeline: TextPi
         ("我觉得这个真的非常好，你们可以试试", "“我觉得这个真的非常好，你…”"),
         ("I really think that this is the best thing ever", "“I really think that…”"),
         ("what a " + "ha" * 20, "“what a…”"),
+        ("Sooo looong, yesss", "“Sooo looong, yesss”"),
     ],
 )
 def test_words_without_content_are_no_terms_but_the_beginning_of_the_text_is(

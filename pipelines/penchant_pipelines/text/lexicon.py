@@ -36,6 +36,8 @@ _SOUNDS = re.compile(
     r"[ah]{3,}|(?:ha|he|hi){2,}h?|l+o+l+|l+m+a+o+|h+m+|a+w+|a+h+|o+h+|z{3,}|y+a+y+|w+o+w+|n+o+|s+o+|u+g+h+|e+w+"
     "|[哈呵嘿嘻嗯啊哦噢呜嘤唉哎呀哇]+"
 )
+# No English word has a letter three times in a row; XXX and AAA are no words.
+_DRAWN_OUT = re.compile(r"([a-z])\1\1")
 _CONTRACTION = re.compile(r"(?:n't|'(?:m|re|ve|ll|d|t))$")
 # In languages without a list of stop words their shortness gives them away.
 _SHORTEST_CONTENT_WORD = {"ko": 2, "ar": 4, "he": 3}
@@ -72,7 +74,8 @@ def spaced_weight(word: str, language: str) -> float:
     if len(word) < 2 or is_stop_word(word, "en" if english else language) or _CONTRACTION.search(word):
         return 0.0
     if english:
-        return _english_weight(word)
+        drawn_out = len(set(word)) > 1 and _DRAWN_OUT.search(word)
+        return 0.0 if drawn_out else _english_weight(word)
     if not _stop_words(language) and len(word) < _SHORTEST_CONTENT_WORD.get(language, _SHORTEST_ELSEWHERE):
         return 0.0
     if language == "ko" and _KOREAN_VERB.search(word):
