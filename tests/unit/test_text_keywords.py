@@ -119,7 +119,8 @@ def test_acronyms_and_names_with_a_figure_are_as_people_write_them(
     [
         ("We went hiking.it was steep", ("hiking", "steep")),
         ("Sat on the beach.Sushi after that", ("beach", "sushi")),
-        ("node.js, St.Vincent, J.K. Rowling", ("node.js", "st.vincent", "J.K", "rowling")),
+        ("I love it.hiking is great", ("hiking",)),
+        ("node.js, St.Vincent, J.K. Rowling, last.fm", ("node.js", "st.vincent", "J.K", "rowling", "last.fm")),
     ],
 )
 def test_a_missing_space_after_a_full_stop_makes_no_word_of_two(

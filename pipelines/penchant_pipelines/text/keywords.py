@@ -25,7 +25,7 @@ _MARKS = "".join(char for char in map(chr, range(0x300, 0x2000)) if unicodedata.
 # node.js, rock'n'roll, R&B and C++ are words; so is each side of "wait...what". 3D and 5G are, 9AM and 8GB are not.
 _FIGURED = r"(?<![A-Za-z0-9_.,:/-])[0-9](?:(?=[A-Z])(?![A-Z]?[BHM]\b)|(?=[Dd]\b))"
 _SPACED = re.compile(rf"(?:{_FIGURED}|(?!\d)){_LETTER}(?:{_LETTER}|[{_MARKS}]|[.'’&-](?={_LETTER})){{0,60}}[+#]{{0,2}}")
-# Where the space after a full stop is missing, a new sentence begins with a word that says nothing or with a capital.
+# Where the space after a full stop is missing, a word that says nothing stands beside it, or a capital follows.
 _RUN_ON = re.compile(rf"(?<={_LETTER}{{2}})\.(?=({_LETTER}+))")
 # After a figure a unit tells how much there is of something: it is a keyword where nothing else is.
 _UNITS = (
@@ -187,11 +187,12 @@ def _spaced_words(text: str, language: str, shouting: bool) -> list[_Word]:
 
 
 def _begins_anew(stop: re.Match[str], language: str) -> bool:
-    ended, word = stop.string[max(stop.start() - 3, 0) : stop.start()], stop[1]
-    # Dr.Dre, St.Vincent
-    abbreviated = len(ended) < 3 or not ended.isalpha()
-    capital = word.istitle() and len(word) > 1 and ended[-1].islower()
-    return (capital and not abbreviated) or not spaced_weight(word.casefold(), language)
+    before, word = stop.string[max(stop.start() - _LONGEST_WORD, 0) : stop.start()], stop[1]
+    ended = re.split(r"[\W\d_]", before)[-1]
+    # Dr.Dre, St.Vincent and last.fm are names.
+    capital = word.istitle() and len(word) > 1 and len(ended) > 2 and ended[-1].islower()
+    said_all = ended.islower() and len(word) > 2 and not spaced_weight(ended, language)
+    return capital or said_all or not spaced_weight(word.casefold(), language)
 
 
 def _east_asian_words(text: str, language: str, segmenter: Segmenter) -> list[_Word]:
