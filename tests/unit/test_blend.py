@@ -632,6 +632,14 @@ def test_terms_of_central_texts_count_more_and_are_bounded() -> None:
     assert terms["w11-0"] > terms["w11-7"]
 
 
+def test_a_term_in_capitals_and_in_small_letters_is_one_as_it_was_written_first() -> None:
+    (interest,) = (
+        blender().replay([post(n, n, near(0, n), None, name) for n, name in enumerate(("NBA", "nba", "Nba"))]).interests
+    )
+    assert set(interest.terms) == {"NBA"}
+    assert "NBA" in interest.recurrent
+
+
 def test_the_floor_joins_fading_and_unfading_mass() -> None:
     mixer = blender()
     assert list(mixer.lives / DAY) == [*sorted({30.0, 60.0, 90.0, 180.0}), 5.0, np.inf]

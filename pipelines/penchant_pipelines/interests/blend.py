@@ -30,7 +30,7 @@ from penchant_pipelines.interests.state import (
     half_lives,
     total_mass,
 )
-from penchant_pipelines.interests.terms import are_named, is_same, recurring
+from penchant_pipelines.interests.terms import are_named, gather, is_same, recurring
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Steering
 
 MAX_TERMS = 40
@@ -325,8 +325,7 @@ class Blender:
         # The opening text is its own centre, which says nothing; it counts like one at the usual distance.
         closeness = OPENING_CLOSENESS if interest.signal_count == 1 else max(cosine, 0.05)
         told = day_share * mass * closeness
-        for rank, term in enumerate(evidence.terms):
-            interest.terms[term] = interest.terms.get(term, 0.0) + told / (1 + 0.25 * rank)
+        gather(interest.terms, ((term, told / (1 + 0.25 * rank)) for rank, term in enumerate(evidence.terms)))
         if len(interest.terms) > MAX_TERMS:
             best = sorted(interest.terms.items(), key=lambda pair: (-pair[1], pair[0]))[: MAX_TERMS // 2]
             interest.terms = dict(best)
@@ -392,8 +391,7 @@ class Blender:
         if kept.steering is not None and gone.steering is not None and kept.steering.muted and gone.steering.muted:
             kept.topics |= gone.topics
         kept.recurrent = sorted({*kept.recurrent, *gone.recurrent, *recurring(kept.terms, gone.terms)})
-        for term, score in gone.terms.items():
-            kept.terms[term] = kept.terms.get(term, 0.0) + score
+        gather(kept.terms, gone.terms.items())
 
 
 def undone_ids(events: Iterable[Event]) -> set[str]:
