@@ -106,6 +106,8 @@ def test_chinese_words_are_found_whole(pipeline: TextPipeline, text: str, terms:
         ("PS5", {"PS5"}),
         ("3D打印机和5G手机", {"3D", "打印机", "5G", "手机"}),
         ("3d printing at 9AM, my 1st", {"3d printing"}),
+        ("80s", {"80s"}),
+        ("30s of 1980s jazz", {"1980s jazz"}),
     ],
 )
 def test_acronyms_and_names_with_a_figure_are_as_people_write_them(

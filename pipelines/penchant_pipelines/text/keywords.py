@@ -22,8 +22,8 @@ _JAPANESE = re.compile(r"[\u30a1-\u30fa\u30fc]{2,20}|[\u4e00-\u9fff々]{2,6}")
 _LETTER = r"[^\W_\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
 # Vowels of Hindi or Thai, say, and accents that no letter has in it: they are part of a word, but none to `\w`.
 _MARKS = "".join(char for char in map(chr, range(0x300, 0x2000)) if unicodedata.category(char) in {"Mn", "Mc"})
-# node.js, rock'n'roll, R&B and C++ are words; so is each side of "wait...what". 3D and 5G are, 9AM and 8GB are not.
-_FIGURED = r"(?<![A-Za-z0-9_.,:/-])[0-9](?:(?=[A-Z])(?![A-Z]?[BHM]\b)|(?=[Dd]\b))"
+# node.js, rock'n'roll, R&B and C++ are words; so is each side of "wait...what". 3D and the 80s are, 9AM and 8GB not.
+_FIGURED = r"(?<![A-Za-z0-9_.,:/-])(?:[0-9](?:(?=[A-Z])(?![A-Z]?[BHM]\b)|(?=[Dd]\b))|(?:19)?[5-9]0(?=s\b))"
 _SPACED = re.compile(rf"(?:{_FIGURED}|(?!\d)){_LETTER}(?:{_LETTER}|[{_MARKS}]|[.'’&-](?={_LETTER})){{0,60}}[+#]{{0,2}}")
 # Where the space after a full stop is missing, a word that says nothing stands beside it, or a capital follows.
 _RUN_ON = re.compile(rf"(?<={_LETTER}{{2}})\.(?=({_LETTER}+))")
