@@ -182,6 +182,11 @@ def test_a_unit_is_a_term_only_where_nothing_else_is_and_what_is_run_far_is_a_ru
     assert pipeline.read(text).terms == terms
 
 
+def test_what_stands_before_a_name_is_no_part_of_it(pipeline: TextPipeline) -> None:
+    assert {"elden ring", "beat"} <= set(pipeline.read("Finally beat Elden Ring").terms)
+    assert pipeline.read("a craft IPA").terms == ("craft IPA",)
+
+
 def test_capitals_do_not_make_acronyms_of_a_shouted_text(pipeline: TextPipeline) -> None:
     assert pipeline.read("GRAVEL BIKE RIDES").terms[0].islower()
 

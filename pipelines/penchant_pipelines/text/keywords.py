@@ -22,7 +22,7 @@ _JAPANESE = re.compile(r"[\u30a1-\u30fa\u30fc]{2,20}|[\u4e00-\u9fff々]{2,6}")
 _LETTER = r"[^\W_\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
 # Vowels of Hindi or Thai, say, and accents that no letter has in it: they are part of a word, but none to `\w`.
 _MARKS = "".join(char for char in map(chr, range(0x300, 0x2000)) if unicodedata.category(char) in {"Mn", "Mc"})
-# node.js, rock'n'roll, R&B and C++ are words; so is each side of "wait...what". 3D and the 80s are, 9AM and 8GB not.
+# node.js, rock'n'roll, R&B and C++ are words; so is each side of "wait...what". 3D and 80s are, 9AM and 8GB are not.
 _FIGURED = r"(?<![A-Za-z0-9_.,:/-])(?:[0-9](?:(?=[A-Z])(?![A-Z]?[BHM]\b)|(?=[Dd]\b))|(?:19)?[5-9]0(?=s\b))"
 _SPACED = re.compile(rf"(?:{_FIGURED}|(?!\d)){_LETTER}(?:{_LETTER}|[{_MARKS}]|[.'’&-](?={_LETTER})){{0,60}}[+#]{{0,2}}")
 # Where the space after a full stop is missing, a word that says nothing stands beside it, or a capital follows.
@@ -155,6 +155,7 @@ def _count(words: Sequence[_Word], text: str, candidates: dict[str, _Candidate])
     pairs: dict[str, int] = {}
     phrases = [(left, right, text[left.end : right.start]) for left, right in pairwise(words)]
     phrases = [p for p in phrases if p[0].weight and p[1].weight and _adjoin(*p) and p[0].key != p[1].key]
+    phrases = [p for p in phrases if not _begins_a_name(p[1], p[0], text)]
     for left, right, gap in phrases:
         pairs[left.key + gap + right.key] = pairs.get(left.key + gap + right.key, 0) + 1
     for left, right, gap in phrases:
@@ -168,6 +169,12 @@ def _count(words: Sequence[_Word], text: str, candidates: dict[str, _Candidate])
 def _adjoin(left: _Word, right: _Word, gap: str) -> bool:
     chinese = _HAN.search(left.key), _HAN.search(right.key)
     return gap == ("" if all(chinese) else " ") and all(chinese) == any(chinese)
+
+
+def _begins_a_name(word: _Word, before: _Word, text: str) -> bool:
+    """Whether a word is written as names are, and what stands before it is not: beat Elden Ring."""
+    capital = text[word.start].isupper() and text[word.start + 1].islower()
+    return capital and text[before.start].islower()
 
 
 def _spaced_words(text: str, language: str, shouting: bool) -> list[_Word]:
