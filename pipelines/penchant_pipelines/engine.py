@@ -49,6 +49,7 @@ from penchant_pipelines.spaces.stock import Stock, take_stock
 from penchant_pipelines.summaries import LanguageModel, Summaries, SummarySettings, open_model
 from penchant_pipelines.tasks import to_the_end
 from penchant_pipelines.text import Document, TextPipeline, TextSettings
+from penchant_pipelines.text.hashtags import take_hashtags
 from penchant_pipelines.watch import Watchers
 
 log = structlog.get_logger(__name__)
@@ -227,16 +228,16 @@ class Engine:
     async def steer(self, user_id: str, steering: Steering, interest_id: str = "", topic: str = "") -> Steered:
         """Take the user's word about an interest, or about a topic. Raises NotFound, InvalidInput."""
         document = NOTHING
-        # An accent may come as a character of its own; what looks the same is the same topic.
-        topic = unicodedata.normalize("NFC", topic)
         if topic:
+            # What looks the same is the same: accents may come as characters of their own. A hashtag is its words.
+            topic = " ".join(take_hashtags(unicodedata.normalize("NFC", topic))[0].split())
             document = await asyncio.to_thread(self._reader.document, topic, "", "topic")
             if not document.text:
                 raise InvalidInput.at("topic", "holds no words that could name a topic")
             # The user's own words are the best name there is.
-            terms = tuple(dict.fromkeys([topic.strip(), *document.terms]))
+            terms = tuple(dict.fromkeys([topic, *document.terms]))
             document = Document(document.text, document.language, terms)
-            interest_id = await self._shown_as(user_id, topic.strip(), steering)
+            interest_id = await self._shown_as(user_id, topic, steering)
         about_interest = interest_id and not topic
         elsewhere = await asyncio.to_thread(self._elsewhere, user_id, interest_id) if about_interest else {}
         return await self._capture.write(

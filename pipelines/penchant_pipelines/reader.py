@@ -11,7 +11,7 @@ from penchant_pipelines.refusals import RATING as REFUSAL_RATING
 from penchant_pipelines.refusals import refused
 from penchant_pipelines.stance import open_stance
 from penchant_pipelines.text import Document, TextError, TextPipeline
-from penchant_pipelines.text.keywords import beginning
+from penchant_pipelines.text.keywords import beginning, is_beginning
 
 NOTHING = Document(text="", language="und", terms=())
 NOTHING_SAID = "needs words to tell what the item is: give a title, a text or categories"
@@ -93,13 +93,14 @@ class Reader:
         parts = [item.title] if item.title and not item.text.startswith(item.title) else []
         parts += [item.text] if item.text else list(item.categories)
         document = self.document("\n".join(part for part in parts if part), item.attributes.get("language", ""), "text")
-        if document.text:
-            return document
-        # A name need not be a word: there is a band called "!!!".
+        # A name need not be a word that says something: there are "1984", "Friends" and a band called "!!!".
         name = " ".join([item.title, *item.categories]).strip()
+        named = document.text and not document.wordless and not any(map(is_beginning, document.terms))
+        if named or (document.text and not name):
+            return document
         if not name:
             raise InvalidInput.at("text", NOTHING_SAID)
-        return Document(name, document.language, (item.title,) if item.title else item.categories)
+        return Document(document.text or name, document.language, (item.title,) if item.title else item.categories)
 
 
 def check_value(behavior: Behavior) -> None:

@@ -26,17 +26,18 @@ REMARK = 4
 _PIECES = {
     "VERY": "(?:(?:so|really|very|just|too|quite|absolutely|truly|totally|completely|utterly|honestly|simply|deeply"
     "|at all|particularly|even|getting|always|still|personally|officially|beyond|also) )*",
-    # What is particular ("my back", "the referees") or a circumstance ("when it rains", "waiting for") is no subject.
+    # What is particular ("my back", "the referees"), a circumstance ("when it rains", "waiting for") or a bad one of a
+    # kind is no subject.
     "THING": r"(?!(?:to|when|how|if|what|why|who|where|being|having|not|that (?=\w+ \w)|it (?:when|if|that)|all the"
-    r"|my|your|his|her|their|our|me|you|him|them|us|myself|yourself|people|any\w+|every\w+|nothing|nobody|still"
-    r"|some\w*|the(?! (?:book|novel|film|movie|show|series|game|phone|app)))\b"
-    r"|(?!(?:seeing|hearing|reading|getting|watching|boring)\b)\w+ing \w)",
+    r"|my|your|his|her|their|our|me|you|him|them|us|myself|yourself|people|bad|fake|poor|any\w+|every\w+"
+    r"|nothing|nobody|still|some\w*|the(?! (?:book|novel|film|movie|show|series|game|phone|app)))\b"
+    r"|(?!(?:seeing|hearing|reading|getting|watching|boring)\b(?! (?:my|our|your|his|her|their)\b))\w+ing \w)",
     "STUFF": r"(?=.*\b(?:please|pls|already|\w+ (?:posts?|ads?|spam|content|videos))\b)",
     "WHOLLY": "(?:(?>真心|真的?是?|实在是?|完全|根本|一点[儿也都]*|丝毫|从来|向来|一直|已经|早就|早已|都|就|很|非常"
     "|特别|超级?|最|好|越来越|再也|并|挺|比较|表示))*",
     "AGAIN": "(?:再|总是?|老是?|一直|天天|整天|每天)*",
     "NO_MORE": "(?:别|不要|请勿|不用|不必|甭)",
-    "AFTER": "(?!的|你|您|他|她|自己|别人|人家|我|也|就|还|鬼|吗|么|才怪)",
+    "AFTER": "(?!了?(?:的|假|劣|烂|坏|你|您|他|她|自己|别人|人家|我|也|就|还|鬼|吗|么|才怪))",
     "FEED": "(?:PUSH|发|刷|弹|展示|显示)",
     # Other verbs begin with 推, and other things than posts are pushed.
     "PUSH": "推(?:荐|送|销|播)?(?![迟开倒脱理动进翻测拿卸辞敲托诿搡却崇举算断导演选延后出到向上下来去诚陈给]|广(?!告)"
@@ -130,9 +131,11 @@ _ABOUT = "(?:(?!谁|没|不|非|即使|就算|他|她|人|大家|孩子|朋友|�
 _TAKEN_BACK = re.compile(
     r"\b(?:but|though|although|however|yet|except|unless|until|till|instead|rather|prefer|than|once|at first|used to"
     r"|said|says|nobody|kidding|joking|going|off to|back to|wallet|afford|resist|hungry"
-    r"|addicted|without|need|spoilers?|so (?:i|we)|(?:i|we) (?:really |do )?(?:like|want))\b"
+    r"|addicted|without|need|spoilers?|as much|(?:not|\w+n't) (?:just|simply)"
+    r"|want to (?:see|hear|read|watch) .*end|so (?:i|we)|(?:i|we) (?:really |do )?(?:like|want))\b"
     "|但|不过|可是|然而|虽然|尽管|除了|反而|却|不如|宁可|宁愿|才怪|怎么可能|谁说|说我|以为|恨不得|开玩笑|真香"
-    "|起初|一开始|本来|原本|以前|曾经|小时候|如果|要是|不是不|没有不|只|太|更|去|(?<!能)不能|还没|周末|剧透|钱包|种草|剁手|忍不住|上头|馋|饿"
+    "|起初|一开始|本来|原本|以前|曾经|小时候|如果|要是|不是不|没有不|[没不]那么|[以之]外"
+    "|只|太|更|去|(?<!能)不能|还没|周末|剧透|钱包|种草|剁手|忍不住|上头|馋|饿"
 )
 # What is qualified is a part of a subject: 不喜欢人多的路线.
 _QUALIFIED = re.compile(r"(?<!真)的(?=[\u4e00-\u9fff])(?!内容|帖|文章|视频|新闻|消息|广告|东西|推送|话题)")

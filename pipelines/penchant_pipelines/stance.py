@@ -139,7 +139,9 @@ def read_words(words: Sequence[str]) -> Words:
     found: set[str] = set()
     good = bad = left = 0
     for place, token in enumerate(tokens):
-        negation = token in _NEGATIONS or token.endswith("n't")
+        # Who doesn't love a sunset? Everybody does.
+        asked = place > 0 and tokens[place - 1] == "who" and (place == 1 or tokens[place - 2] in _ENDS)
+        negation = (token in _NEGATIONS or token.endswith("n't")) and not asked
         if token in _ENDS:
             left = 0
         turned = left > 0 and not negation and token not in _ENDS

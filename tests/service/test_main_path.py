@@ -429,6 +429,14 @@ async def test_a_topic_steers_the_interest_that_it_means_and_no_neighbour(server
         assert [i.weight for i in after] == pytest.approx([i.weight for i in before], abs=1e-5)
 
 
+@pytest.mark.parametrize(("tag", "topic"), [("#trail_running", "Trail  Running"), ("#手冲咖啡#", "手冲咖啡")])
+async def test_a_topic_given_as_a_hashtag_is_its_words(server: Server, tag: str, topic: str) -> None:
+    told = await server.client.steer("fan", topic=tag, muted=True)
+    assert "#" not in told.label
+    assert (await server.client.steer("fan", topic=topic)).id == told.id
+    assert not (await server.client.profile("fan")).interests
+
+
 async def test_the_label_that_is_shown_means_its_interest(server: Server) -> None:
     for text in FAN:
         await server.client.capture(user_id="fan", text=text)

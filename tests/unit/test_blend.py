@@ -632,6 +632,14 @@ def test_terms_of_central_texts_count_more_and_are_bounded() -> None:
     assert terms["w11-0"] > terms["w11-7"]
 
 
+def test_a_term_in_capitals_and_in_small_letters_is_one_as_it_was_written_first() -> None:
+    (interest,) = (
+        blender().replay([post(n, n, near(0, n), None, name) for n, name in enumerate(("NBA", "nba", "Nba"))]).interests
+    )
+    assert set(interest.terms) == {"NBA"}
+    assert "NBA" in interest.recurrent
+
+
 def test_the_floor_joins_fading_and_unfading_mass() -> None:
     mixer = blender()
     assert list(mixer.lives / DAY) == [*sorted({30.0, 60.0, 90.0, 180.0}), 5.0, np.inf]
@@ -713,6 +721,24 @@ def test_the_last_word_on_a_topic_holds() -> None:
     assert {i.sign: i.steering for i in profile.interests} == {1: Steering(bias=1), -1: None}
     profile = mixer.replay([REFUSED, less, about(5, axis(0), "Football", bias=1), about(6, axis(0), "football")])
     assert {i.sign: i.steering for i in profile.interests} == {-1: None}
+
+
+@pytest.mark.parametrize("word", [{"muted": True}, {"bias": 1.0}, {"bias": -0.5}, {"pinned": True}])
+@pytest.mark.parametrize("refused", [[], [REFUSED]])
+def test_a_word_on_what_is_liked_by_now_is_no_word_on_the_dislike_that_took_the_former(
+    refused: list[Event], word: dict[str, Any]
+) -> None:
+    mixer = blender()
+    less = about(4, axis(0), "football", bias=-1)
+    liked = [post(5, 5, axis(0), None, "football"), post(6, 6, axis(0), None, "football")]
+    asked = [*refused, less, *liked, about(7, axis(0), "football", **word)]
+    found = {i.sign: (i.steering, list(i.topics)) for i in mixer.replay(asked).interests}
+    assert found == {1: (Steering(**word), ["football"]), **({-1: (None, [])} if refused else {})}
+    (football,) = mixer.replay([*asked, about(8, axis(0), "football")]).interests[len(refused) :]
+    assert football.steering is None
+    # Taken back before that, it is the former word that goes.
+    taken_back = mixer.replay([*refused, less, *liked, about(7, axis(0), "football")])
+    assert {interest.steering for interest in taken_back.interests} == {None}
 
 
 def test_every_topic_by_which_it_was_spoken_of_is_kept() -> None:

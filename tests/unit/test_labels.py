@@ -65,6 +65,13 @@ def test_a_topic_is_what_is_shown_under_that_very_label() -> None:
     assert shown_as([shown[0], named], labels[:2], "tea", False) == ""
 
 
+def test_what_the_users_word_opened_keeps_its_name_whatever_signals_say_of_it() -> None:
+    terms = {"football": 2.0} | {f"word {n}": 5.0 for n in range(CANDIDATES)}
+    called = replace(interest(terms), called="football")
+    assert name_interests([called], {"word 0": axis(0)}.get)[0].keywords[:2] == ("football", "word 0")
+    assert name_interests([replace(called, called="")], {"word 0": axis(0)}.get)[0].label == "word 0"
+
+
 def test_support_names_it_where_no_vector_is_known() -> None:
     found = name_interests([interest({"coffee": 1.0, "espresso": 3.0})], nothing)
     assert found[0].keywords == ("espresso", "coffee")

@@ -153,6 +153,19 @@ I don't like sushi, stop recommending it
 """.strip().splitlines()
 
 OTHERS = """
+Never want to see this hike end
+I don't want to see this show end
+I can't stand watching my team lose
+I don't just like pizza
+I'm not just into golf
+I don't like golf as much as tennis
+Not a fan of bad coffee
+I hate fake ramen
+受够了假咖啡
+讨厌烂片
+受够了你
+对足球以外的都不感兴趣
+我对足球没那么不感兴趣
 Why do people hate jazz?
 I don't hate jazz
 not that I'm tired of it

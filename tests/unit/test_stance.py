@@ -120,6 +120,8 @@ def test_the_heads_that_ship_tell_a_damning_review_from_a_question() -> None:
     for text, damns in (
         ("I hated this book, boring and a waste of time", True),
         ("A wonderful, brilliant story", False),
+        ("Who doesn't love a good sunset?", False),
+        ("Pizza! Who wouldn’t like pizza?", False),
         ("Which lens is best for the night sky?", False),
     ):
         assert (stance.blame(TEXT.segment(text), "en") is not None) == damns
@@ -138,6 +140,7 @@ def test_the_heads_that_ship_tell_a_damning_review_from_a_question() -> None:
         ("一点都不无聊", "很无聊"),
         ("好看", "不好看"),
         ("很有意思", "没意思"),
+        ("who doesn't like it", "for people who don't like it"),
     ],
 )
 def test_polar_words_are_counted_with_their_negation(praise: str, blame: str) -> None:

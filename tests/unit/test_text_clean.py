@@ -24,6 +24,8 @@ def pipeline() -> TextPipeline:
     [
         ("Cafe\u0301", "Café"),
         ("cof\u200bf\u00adee\u202e\x07 \ufeffbeans\x85now", "coffee beans now"),
+        ("最终幻想Ⅶ, ⓣⓔⓐ", "最终幻想VII, tea"),
+        ("ＰＳ５ 𝗧𝗿𝗮𝗶𝗹 𝓇𝓊𝓃 ﬁshing ⼈⽣，＃ＴｒａｉｌＲｕｎｎｉｎｇ", "PS5 Trail run fishing 人生， Trail Running"),
         ("  a\t b \r\n\u3000c\u2028d ", "a b c d"),
         ("a < b, i <3 you & me", "a < b, i <3 you & me"),
         ("<p>Rye</p><p>and <b>spe</b>lt</p>", "Rye and spelt"),
@@ -36,7 +38,7 @@ def pipeline() -> TextPipeline:
         ("look https://a.example/b?c=1#d and www.e.example/f, ok", "look and ok"),
         ("看这里https://t.cn/A6x很好喝", "看这里 很好喝"),
         ("my pan: example.com/cast-iron-pan", "my pan:"),
-        ("[recipe](https://en.wikipedia.org/wiki/Rye_(bread)) here", "[recipe] here"),
+        ("![IMG_2034](https://a.example/2034.jpg) [rye](https://en.wikipedia.org/wiki/Rye_(bread)) here", "rye here"),
         ("e.g. node.js and/or v1.2, U.S./UK", "e.g. node.js and/or v1.2, U.S./UK"),
         ("thanks @anna and @b_c@social.example!", "thanks and !"),
         ("转发 //@小明: ＠小红 好茶", "转发 好茶"),

@@ -61,6 +61,7 @@ def test_a_hashtag_in_quotation_marks_is_no_beginning_of_a_text(pipeline: TextPi
         ("我觉得这个真的非常好，你们可以试试", "“我觉得这个真的非常好，你…”"),
         ("I really think that this is the best thing ever", "“I really think that…”"),
         ("what a " + "ha" * 20, "“what a…”"),
+        ("Sooo looong, yesss", "“Sooo looong, yesss”"),
     ],
 )
 def test_words_without_content_are_no_terms_but_the_beginning_of_the_text_is(
@@ -72,7 +73,7 @@ def test_words_without_content_are_no_terms_but_the_beginning_of_the_text_is(
     assert not document.wordless
 
 
-@pytest.mark.parametrize("text", ["123 456", "😂😂☕", "5:0!", "+1"])
+@pytest.mark.parametrize("text", ["123 456", "😂😂☕", "5:0!", "+1", "[doge]", "[泪] [泪]"])
 def test_emoji_figures_and_marks_are_no_words(pipeline: TextPipeline, text: str) -> None:
     document = pipeline.read(text)
     assert document.wordless
@@ -85,10 +86,63 @@ def test_emoji_figures_and_marks_are_no_words(pipeline: TextPipeline, text: str)
         ("徒步十二公里,腿都断了", ("徒步",)),
         ("新相机到了", ("相机",)),
         ("刚看完三体", ("三体",)),
+        ("这是一座老城", ("老城",)),
+        ("這茶不錯", ("茶",)),
+        ("这猫真蠢", ("猫",)),
+        ("我怕狗", ("狗",)),
         ("很香的咖啡", ("咖啡",)),
+        ("太苦的咖啡，但是很纯", ("咖啡",)),
     ],
 )
 def test_chinese_words_are_found_whole(pipeline: TextPipeline, text: str, terms: tuple[str, ...]) -> None:
+    assert pipeline.read(text).terms == terms
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("今天看NBA总决赛", {"NBA", "总决赛"}),
+        ("奥迪A4", {"A4", "奥迪"}),
+        ("PS5", {"PS5"}),
+        ("3D打印机和5G手机", {"3D", "打印机", "5G", "手机"}),
+        ("3d printing at 9AM, my 1st", {"3d printing"}),
+        ("80s", {"80s"}),
+        ("30s of 1980s jazz", {"1980s jazz"}),
+    ],
+)
+def test_acronyms_and_names_with_a_figure_are_as_people_write_them(
+    pipeline: TextPipeline, text: str, terms: set[str]
+) -> None:
+    assert set(pipeline.read(text).terms) == terms
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("We went hiking.it was steep", ("hiking", "steep")),
+        ("Sat on the beach.Sushi after that", ("beach", "sushi")),
+        ("I love it.hiking is great", ("hiking",)),
+        ("node.js, St.Vincent, J.K. Rowling, last.fm", ("node.js", "st.vincent", "J.K", "rowling", "last.fm")),
+    ],
+)
+def test_a_missing_space_after_a_full_stop_makes_no_word_of_two(
+    pipeline: TextPipeline, text: str, terms: tuple[str, ...]
+) -> None:
+    assert set(pipeline.read(text).terms) == set(terms)
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("今天的火锅[笑cry][doge][允悲]", ("火锅",)),
+        ("[泪][泪]咖啡洒了", ("咖啡",)),
+        ("[足球] 英超", ("足球", "英超")),
+        ("[三体](https://a.example/1)", ("三体",)),
+    ],
+)
+def test_emoji_by_name_are_no_terms_but_what_a_text_is_filed_under_is(
+    pipeline: TextPipeline, text: str, terms: tuple[str, ...]
+) -> None:
     assert pipeline.read(text).terms == terms
 
 
@@ -97,8 +151,8 @@ def test_a_part_of_a_term_is_left_out_unless_it_is_used_by_itself(pipeline: Text
     assert "bread" in pipeline.read("rye bread, and more bread, any bread").terms
 
 
-@pytest.mark.parametrize("phrase", ["超甜", "不香", "炒出", "带得"])
-def test_an_adverb_with_its_word_and_a_verb_with_its_ending_are_no_guessed_words(
+@pytest.mark.parametrize("phrase", ["超甜", "不香", "炒出", "带得", "最牛", "真蠢", "换个", "看著", "椅上"])
+def test_an_adverb_with_its_word_and_a_word_with_an_ending_of_no_name_are_no_guessed_words(
     pipeline: TextPipeline, phrase: str
 ) -> None:
     assert pipeline.read(f"{phrase}，西瓜").terms == ("西瓜",)
@@ -108,6 +162,29 @@ def test_a_single_character_is_a_term_only_where_no_longer_word_is(pipeline: Tex
     assert pipeline.read("猫！").terms == ("猫",)
     assert pipeline.read("狗向着我跑了过来").terms == ("狗",)
     assert pipeline.read("猫和咖啡").terms == ("咖啡",)
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("Day 3: 5 km run in 25 minutes", ("run",)),
+        ("10-mile run", ("run",)),
+        ("Run out of 5 kg flour", ("flour",)),
+        ("10 km by the river", ("river",)),
+        ("10 km", ("km",)),
+        ("跑了十公里", ("公里",)),
+        ("Green Mile", ("green mile",)),
+    ],
+)
+def test_a_unit_is_a_term_only_where_nothing_else_is_and_what_is_run_far_is_a_run(
+    pipeline: TextPipeline, text: str, terms: tuple[str, ...]
+) -> None:
+    assert pipeline.read(text).terms == terms
+
+
+def test_what_stands_before_a_name_is_no_part_of_it(pipeline: TextPipeline) -> None:
+    assert {"elden ring", "beat"} <= set(pipeline.read("Finally beat Elden Ring").terms)
+    assert pipeline.read("a craft IPA").terms == ("craft IPA",)
 
 
 def test_capitals_do_not_make_acronyms_of_a_shouted_text(pipeline: TextPipeline) -> None:

@@ -30,7 +30,7 @@ from penchant_pipelines.interests.state import (
     half_lives,
     total_mass,
 )
-from penchant_pipelines.interests.terms import are_named, is_same, recurring
+from penchant_pipelines.interests.terms import are_named, gather, is_same, recurring
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Steering
 
 MAX_TERMS = 40
@@ -44,7 +44,7 @@ LEAST_PAST = 1e-6
 SURE = 1 / 3
 """How far from θ to 1 the cosine of a topic with an interest must be for the one to mean the other."""
 
-FORMAT = 12
+FORMAT = 13
 """Of stored profiles, and of all that goes into them besides the settings: a change makes them anew."""
 
 Event = Evidence | SteeringEvent
@@ -198,13 +198,12 @@ class Blender:
         written = profile.interests
         levels = [(written, self.calibration.similarity)]
         signs: tuple[int, ...] = (0,)
+        spoken_of = None
         if event.topic:
             said = event.topic.strip()
-            for interest in profile.interests:
-                if any(is_same(known, said) for known in interest.topics) and not (
-                    event.steering.for_more and _is_no(interest)
-                ):
-                    return interest
+            spoken_of = next((i for i in profile.interests if any(is_same(known, said) for known in i.topics)), None)
+            if spoken_of is not None and (spoken_of.sign > 0 or event.steering == Steering()):
+                return spoken_of
             # Single words lie near each other whatever they mean.
             written = [interest for interest in profile.interests if interest.signal_count]
             words = event.terms[1:] or event.terms
@@ -212,14 +211,14 @@ class Blender:
             sure = self.calibration.similarity + SURE * (1 - self.calibration.similarity)
             levels = [(named_so, self.calibration.similarity), (written, sure)]
             # A short refusal lies nearest to a bare topic, but it is what the user likes that is to be more, less or
-            # silent; and more of it is not said of a dislike.
-            signs = (1,) if event.steering.for_more else (1, -1)
+            # silent, also where less of it was asked for before; and more of it is not said of a dislike.
+            signs = (1,) if event.steering.for_more or spoken_of is not None else (1, -1)
         for sign in signs:
             for interests, level in levels:
                 nearest, cosine = self.nearest(interests, event.vector, sign)
                 if nearest is not None and cosine >= level:
                     return nearest
-        return None
+        return None if spoken_of is not None and event.steering.for_more and _is_no(spoken_of) else spoken_of
 
     def opened_by(self, event: SteeringEvent) -> Interest:
         """Make the interest that the user's word opens where it is about none that there is."""
@@ -326,8 +325,7 @@ class Blender:
         # The opening text is its own centre, which says nothing; it counts like one at the usual distance.
         closeness = OPENING_CLOSENESS if interest.signal_count == 1 else max(cosine, 0.05)
         told = day_share * mass * closeness
-        for rank, term in enumerate(evidence.terms):
-            interest.terms[term] = interest.terms.get(term, 0.0) + told / (1 + 0.25 * rank)
+        gather(interest.terms, ((term, told / (1 + 0.25 * rank)) for rank, term in enumerate(evidence.terms)))
         if len(interest.terms) > MAX_TERMS:
             best = sorted(interest.terms.items(), key=lambda pair: (-pair[1], pair[0]))[: MAX_TERMS // 2]
             interest.terms = dict(best)
@@ -393,8 +391,7 @@ class Blender:
         if kept.steering is not None and gone.steering is not None and kept.steering.muted and gone.steering.muted:
             kept.topics |= gone.topics
         kept.recurrent = sorted({*kept.recurrent, *gone.recurrent, *recurring(kept.terms, gone.terms)})
-        for term, score in gone.terms.items():
-            kept.terms[term] = kept.terms.get(term, 0.0) + score
+        gather(kept.terms, gone.terms.items())
 
 
 def undone_ids(events: Iterable[Event]) -> set[str]:

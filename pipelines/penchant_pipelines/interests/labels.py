@@ -1,6 +1,7 @@
 """Labels and keywords: the user's own words that lie nearest to an interest's centre, names before verbs.
 
-An interest without a single word that is fit for one is called by the beginning of a text.
+What a word of the user opened keeps that name until it is taken back. An interest without a single word that is fit for
+one is called by the beginning of a text.
 """
 
 from __future__ import annotations
@@ -44,9 +45,10 @@ class Label:
 
 
 def candidates(interest: InterestView) -> list[str]:
-    """Words that may name an interest, best supported first."""
+    """Words that may name an interest: what the user called it, then the best supported."""
     words = {term: times for term, times in interest.terms.items() if not is_beginning(term)}
-    return best_supported(words or interest.terms)
+    called = [interest.called] if interest.called else []
+    return list(dict.fromkeys([*called, *best_supported(words or interest.terms)]))
 
 
 def name_interests(interests: Sequence[InterestView], lookup: Lookup) -> list[Label]:
@@ -89,7 +91,7 @@ def _ranked(interest: InterestView, lookup: Lookup) -> list[str]:
     words = candidates(interest)
     if not words:
         return []
-    most = support(interest.terms, words[0]) or 1.0
+    most = max(support(interest.terms, word) for word in words) or 1.0
     names = naming({word: interest.terms[word] for word in words}, interest.recurrent)
     scores: dict[str, float] = {}
     for word in words:
@@ -98,7 +100,7 @@ def _ranked(interest: InterestView, lookup: Lookup) -> list[str]:
         known_by = SUPPORT_SHARE * support(interest.terms, word) / most + NAMING_BONUS * (word in names)
         scores[word] = closeness + known_by + _fitness(word)
     best: dict[str, str] = {}
-    for word in sorted(words, key=lambda word: (-scores[word], word)):
+    for word in sorted(words, key=lambda word: (word != interest.called, -scores[word], word)):
         bare = plain(word)
         # "running" adds nothing next to "trail running".
         if not any(_within(bare, other) or _within(other, bare) for other in best):

@@ -25,6 +25,14 @@ def best_supported(terms: Mapping[str, float]) -> list[str]:
     return sorted(terms, key=lambda term: (-support(terms, term), term))[:CANDIDATES]
 
 
+def gather(terms: dict[str, float], told: Iterable[tuple[str, float]]) -> None:
+    """Add support to terms; of those that differ in letter case alone the first spelling stays."""
+    known = {term.casefold(): term for term in terms}
+    for term, more in told:
+        name = known.setdefault(term.casefold(), term)
+        terms[name] = terms.get(name, 0.0) + more
+
+
 def recurring(terms: Collection[str], said: Collection[str]) -> set[str]:
     """Terms that one of those said in another text has a part in, or the other way round: tyre, "winter tyres"."""
     return {*_within(said, terms), *_within(terms, said)}

@@ -59,6 +59,8 @@ class InterestView:
     """Topics by which the user spoke of it, (d,) each."""
     recurrent: frozenset[str] = field(default=frozenset(), repr=False)
     """Terms that more than one text spoke of."""
+    called: str = field(default="", repr=False)
+    """What the user called it where the user's word opened it: one of the terms; else empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,7 @@ def unweighed_view(interest: Interest) -> InterestView:
         sign=interest.sign,
         topics={name: topic.vector for name, topic in interest.topics.items()},
         recurrent=frozenset(interest.recurrent),
+        called=next(iter(interest.steered_terms), ""),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a user typed, less what carries no meaning: markup, addresses, the invisible, drawn-out letters."""
+"""What a user typed in plain letters, less what carries no meaning: markup, addresses, the invisible, the drawn-out."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ _TLD = (
     "com|org|net|edu|gov|info|biz|io|ai|app|dev|xyz|top|club|site|online|shop|blog|cn|tw|hk|jp|kr|sg|in|us|uk|ca|au|nz"
     "|eu|de|fr|es|it|nl|be|ch|at|se|no|fi|dk|pl|cz|ru|ua|br|mx|ar|me|tv|cc|co|ly|gl|gg|ee|im|to|be"
 )
+_LINKED = re.compile(r"(?:!\[[^\[\]]{0,200}\]|\[([^\[\]]{1,200})\])(?=\((?:https?://|www\.))")
+"""What a link in Markdown is called; the name of a picture is none to its reader."""
 _URL = re.compile(rf"(?<![A-Za-z0-9])(?:[A-Za-z][A-Za-z0-9+.-]{{1,20}}://|www\.){_LINK_REST}")
 _BARE_URL = re.compile(
     rf"(?<![A-Za-z0-9_.@＠-])(?:[A-Za-z0-9][A-Za-z0-9-]{{0,62}}\.){{1,8}}"
@@ -36,6 +38,11 @@ _EMPTY_BRACKETS = re.compile(r"\(\s*\)|\[\s*\]|（\s*）|【\s*】|<\s*>|《\s*�
 
 _UNREADABLE = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ue000-\uf8ff\ufdd0-\ufdef\ufffd-\uffff\U000f0000-\U0010ffff]"
+)
+# Letters in another dress, wide, bold, round or joined, and the radicals that a PDF gives for characters, which no
+# encoder knows.
+_DRESSED = re.compile(
+    "[\u2160-\u217f\u24b6-\u24e9\u2f00-\u2fdf\ufb00-\ufb06\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\U0001d400-\U0001d7ff]"
 )
 _ENCODED_RUN = re.compile(r"[A-Za-z0-9+/=_-]{60,}")
 
@@ -84,6 +91,8 @@ def _refuse_encoded(text: str) -> None:
 
 
 def _drop_addresses(text: str) -> str:
+    if "](" in text:
+        text = _LINKED.sub(lambda link: link[1] or " ", text)
     if "://" in text or "www." in text:
         text = _URL.sub(" ", text)
     if "@" in text or "＠" in text:
@@ -92,7 +101,7 @@ def _drop_addresses(text: str) -> str:
 
 
 class _Invisible(dict[int, str | None]):
-    """A `str.translate` table that fills itself: controls to spaces or nothing, the rest to itself."""
+    """A `str.translate` table that fills itself: controls to spaces or nothing, letters to plain ones, others as is."""
 
     def __init__(self, keep: set[str]) -> None:
         super().__init__({ord(c): c for c in keep} | {ord(c): "\n" for c in "\n\r\v\f\x85\u2028\u2029"} | {9: " "})
@@ -102,6 +111,8 @@ class _Invisible(dict[int, str | None]):
         kept = None if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co"} or code & 0xFFFE == 0xFFFE else char
         if code == 0xFFFD:
             kept = None
+        elif _DRESSED.match(char):
+            kept = unicodedata.normalize("NFKC", char)
         self[code] = kept
         return kept
 

@@ -1,4 +1,4 @@
-"""Emoji: their names for the encoder, nothing for the keywords."""
+"""Emoji, and those that are written as [doge]: their names for the encoder, nothing for the keywords."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import emoji
 
 # A coarse net: most texts hold no emoji, and looking for them one character at a time is slow.
 _MAYBE = re.compile("[\u00a9\u00ae\u203c-\u3299\U0001f000-\U0001faff]")
+_NAMED = r"\[\w{1,12}\]"
+# One that a line begins with may be what it is filed under: [足球] …
+_NAMED_EMOJI = re.compile(rf"(?<=.){_NAMED}|^{_NAMED}(?=\s*(?:{_NAMED}|$))")
 _SKIN_TONES = dict.fromkeys(range(0x1F3FB, 0x1F400))
 _SIGNS = frozenset("©®™")
 
@@ -33,6 +36,8 @@ def name_emoji(text: str, language: str) -> str:
 
 def drop_emoji(text: str) -> str:
     """Replace each emoji by a space."""
+    if "[" in text:
+        text = _NAMED_EMOJI.sub(" ", text)
     return _replace(text, lambda chars, _: chars[0] if chars[0].isascii() else " ")
 
 

@@ -16,14 +16,26 @@ from penchant_pipelines.text.segment import Segmenter
 # Terms come from the beginning of a text; that bounds the work, and people say early what it is about.
 _SAMPLE_CHARS = 6_000
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
-# A guessed word may begin with what ends the verb before it: 看 + 完三体.
-_RESULTS = "完"
+# A guessed word may begin with what ends the verb before it, or points to it: 看 + 完三体, 这 + 茶.
+_NO_PART_OF_IT = "完这哪我你他它"
 _JAPANESE = re.compile(r"[\u30a1-\u30fa\u30fc]{2,20}|[\u4e00-\u9fff々]{2,6}")
 _LETTER = r"[^\W_\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
 # Vowels of Hindi or Thai, say, and accents that no letter has in it: they are part of a word, but none to `\w`.
 _MARKS = "".join(char for char in map(chr, range(0x300, 0x2000)) if unicodedata.category(char) in {"Mn", "Mc"})
-# node.js, rock'n'roll, R&B and C++ are words; so is each side of "wait...what".
-_SPACED = re.compile(rf"(?!\d){_LETTER}(?:{_LETTER}|[{_MARKS}]|[.'’&-](?={_LETTER})){{0,60}}[+#]{{0,2}}")
+# node.js, rock'n'roll, R&B and C++ are words; so is each side of "wait...what". 3D and 80s are, 9AM and 8GB are not.
+_FIGURED = r"(?<![A-Za-z0-9_.,:/-])(?:[0-9](?:(?=[A-Z])(?![A-Z]?[BHM]\b)|(?=[Dd]\b))|(?:19)?[5-9]0(?=s\b))"
+_SPACED = re.compile(rf"(?:{_FIGURED}|(?!\d)){_LETTER}(?:{_LETTER}|[{_MARKS}]|[.'’&-](?={_LETTER})){{0,60}}[+#]{{0,2}}")
+# Where the space after a full stop is missing, a word that says nothing stands beside it, or a capital follows.
+_RUN_ON = re.compile(rf"(?<={_LETTER}{{2}})\.(?=({_LETTER}+))")
+# After a figure a unit tells how much there is of something: it is a keyword where nothing else is.
+_UNITS = (
+    "(?:centi|kilo|milli)?(?:gram|met(?:er|re))s?|cm|hrs?|inch(?:es)?|kgs?|kilos?|kmh?|kms|kph|lbs?|mg|miles?|mins?|mm|mph"
+    "|secs?|公里|公斤"
+)
+_MEASURED = re.compile(rf"(?:[0-9][ -]?|[一二两三四五六七八九十百千半])({_UNITS})(?![A-Za-z])", re.IGNORECASE)
+# "run" may be anything, but not after a distance: 5k run.
+_DISTANCE = re.compile(r"[0-9][ -]?(?:k|km|m|mi|miles?)[ -]$", re.IGNORECASE)
+_RUN_WEIGHT = 0.6
 _POSSESSIVE = re.compile(r"['’]s$", re.IGNORECASE)
 _KOREAN_PARTICLE = re.compile(r"(?<=..)(?:에서|으로|까지|부터|에게|처럼|은|는|이|가|을|를|의|에|도|로|와|과|만)$")
 _LONGEST_WORD = 30
@@ -64,8 +76,9 @@ def extract_terms(
 ) -> tuple[str, ...]:
     """Rank the terms of `text` (line breaks kept, no emoji), hashtags before all others; at most `limit`."""
     sample = text[:_SAMPLE_CHARS]
-    # In a text all in capitals they don't mark acronyms.
-    shouting = sum(map(str.isupper, sample)) > sum(map(str.islower, sample))
+    # In a text all in capitals they don't mark acronyms. Beside letters that have no capitals they do: 看NBA.
+    cased = sum(map(str.isupper, sample)), sum(map(str.islower, sample))
+    shouting = cased[0] > cased[1] and sum(cased) == sum(map(str.isalpha, sample))
     candidates: dict[str, _Candidate] = {}
     for words in (_spaced_words(sample, language, shouting), _east_asian_words(sample, language, segmenter)):
         _count(words, sample, candidates)
@@ -84,6 +97,11 @@ def extract_characters(text: str, segmenter: Segmenter) -> tuple[str, ...]:
     return tuple(
         dict.fromkeys(word.shown for word in _chinese_words(text[:_SAMPLE_CHARS], segmenter) if is_thing(word.key))
     )
+
+
+def extract_units(text: str) -> tuple[str, ...]:
+    """Units of what is measured: what a text is about where no other word tells."""
+    return tuple(dict.fromkeys(match[1].lower() for match in _MEASURED.finditer(text[:_SAMPLE_CHARS])))
 
 
 def beginning(text: str) -> str:
@@ -137,6 +155,7 @@ def _count(words: Sequence[_Word], text: str, candidates: dict[str, _Candidate])
     pairs: dict[str, int] = {}
     phrases = [(left, right, text[left.end : right.start]) for left, right in pairwise(words)]
     phrases = [p for p in phrases if p[0].weight and p[1].weight and _adjoin(*p) and p[0].key != p[1].key]
+    phrases = [p for p in phrases if not _begins_a_name(p[1], p[0], text)]
     for left, right, gap in phrases:
         pairs[left.key + gap + right.key] = pairs.get(left.key + gap + right.key, 0) + 1
     for left, right, gap in phrases:
@@ -152,16 +171,35 @@ def _adjoin(left: _Word, right: _Word, gap: str) -> bool:
     return gap == ("" if all(chinese) else " ") and all(chinese) == any(chinese)
 
 
+def _begins_a_name(word: _Word, before: _Word, text: str) -> bool:
+    """Whether a word is written as names are, and what stands before it is not: beat Elden Ring."""
+    capital = text[word.start].isupper() and text[word.start + 1].islower()
+    return capital and text[before.start].islower()
+
+
 def _spaced_words(text: str, language: str, shouting: bool) -> list[_Word]:
     words = []
-    for match in _SPACED.finditer(text):
+    parted = _RUN_ON.sub(lambda stop: "!" if _begins_anew(stop, language) else ".", text)
+    units = {match.start(1) for match in _MEASURED.finditer(text)}
+    for match in _SPACED.finditer(parted):
         written = _POSSESSIVE.sub("", match.group())
         if language == "ko":
             written = _KOREAN_PARTICLE.sub("", written)
         key = written.casefold().replace("’", "'")
-        weight = spaced_weight(key, language) if len(key) <= _LONGEST_WORD else 0.0
+        weight = spaced_weight(key, language) if len(key) <= _LONGEST_WORD and match.start() not in units else 0.0
+        if key == "run" and _DISTANCE.search(text, max(match.start() - 10, 0), match.start()):
+            weight = _RUN_WEIGHT
         words.append(_Word(key, _lower(written, shouting), match.start(), match.end(), weight))
     return words
+
+
+def _begins_anew(stop: re.Match[str], language: str) -> bool:
+    before, word = stop.string[max(stop.start() - _LONGEST_WORD, 0) : stop.start()], stop[1]
+    ended = re.split(r"[\W\d_]", before)[-1]
+    # Dr.Dre, St.Vincent and last.fm are names.
+    capital = word.istitle() and len(word) > 1 and len(ended) > 2 and ended[-1].islower()
+    said_all = ended.islower() and len(word) > 2 and not spaced_weight(ended, language)
+    return capital or said_all or not spaced_weight(word.casefold(), language)
 
 
 def _east_asian_words(text: str, language: str, segmenter: Segmenter) -> list[_Word]:
@@ -174,10 +212,14 @@ def _chinese_words(text: str, segmenter: Segmenter) -> Iterator[_Word]:
     for cut, place in segmenter.cut_with_offsets(to_simplified(text)):
         word, start, end = cut, place, place + len(cut)
         if _HAN.search(word):
-            if len(word) > 2 and word[0] in _RESULTS and not (segmenter.knows(word) or word in segmenter.user_words):
+            if len(word) > 1 and word[0] in _NO_PART_OF_IT and not _is_listed(word, segmenter):
                 word, start = word[1:], start + 1
             weight = 1.0 if word in segmenter.user_words else chinese_weight(word, segmenter.knows(word))
             yield _Word(word.casefold(), text[start:end], start, end, weight)
+
+
+def _is_listed(word: str, segmenter: Segmenter) -> bool:
+    return segmenter.knows(word) or word in segmenter.user_words
 
 
 def _key(term: str) -> str:
@@ -185,12 +227,11 @@ def _key(term: str) -> str:
 
 
 def _lower(written: str, shouting: bool) -> str:
-    acronym = (lambda word: False) if shouting else _is_acronym
-    return " ".join(word if acronym(word) else word.lower() for word in written.split())
+    return " ".join(word if _is_acronym(word, shouting) else word.lower() for word in written.split())
 
 
-def _is_acronym(word: str) -> bool:
-    return 2 <= len(word) <= 5 and word.isupper()
+def _is_acronym(word: str, shouting: bool) -> bool:
+    return 2 <= len(word) <= 5 and word.isupper() and (not shouting or any(map(str.isdigit, word)))
 
 
 def _is_presentable(tag: str) -> bool:

@@ -20,10 +20,10 @@ _PARTS_OF_SPEECH = {
 # Things that jieba's dictionary calls adverbs.
 _TAGGED_AMISS = frozenset("徒步 相机 照相 相声 越剧 随笔 仿真 立体声 异步 从句 婉约 仿古 马步".split())  # noqa: SIM905 - words read easier so
 # With these begin words that jieba guesses of an adverb and what follows it: 很香, 没读, 刚看.
-_ADVERBS = "很太没还再又就被刚"
-# So do guessed words of two characters with these, and with those they end as verbs do: 不香, 超甜, 买了, 跑着.
-_DEGREES = "不好超"
-_VERB_ENDINGS = "了着到得起掉进出"
+_ADVERBS = "很太没还再又就被刚最更别能"
+# So do guessed words of two characters with these, and with those they end as no name does: 不香, 真蠢, 买了, 换个.
+_DEGREES = "不好超真"
+_ENDINGS = "了着著到得起掉进出个些是在有能要上里"
 _PROPER_NAMES = ("nr", "ns", "nt", "nz")
 _THINGS = "njsbtfgx"
 _NAME_BONUS = 0.1
@@ -36,6 +36,8 @@ _SOUNDS = re.compile(
     r"[ah]{3,}|(?:ha|he|hi){2,}h?|l+o+l+|l+m+a+o+|h+m+|a+w+|a+h+|o+h+|z{3,}|y+a+y+|w+o+w+|n+o+|s+o+|u+g+h+|e+w+"
     "|[哈呵嘿嘻嗯啊哦噢呜嘤唉哎呀哇]+"
 )
+# No English word has a letter three times in a row; XXX and AAA are no words.
+_DRAWN_OUT = re.compile(r"([a-z])\1\1")
 _CONTRACTION = re.compile(r"(?:n't|'(?:m|re|ve|ll|d|t))$")
 # In languages without a list of stop words their shortness gives them away.
 _SHORTEST_CONTENT_WORD = {"ko": 2, "ar": 4, "he": 3}
@@ -52,7 +54,7 @@ def chinese_weight(word: str, known: bool) -> float:
 
 def _is_a_phrase(guessed: str) -> bool:
     short = len(guessed) == 2
-    return guessed[0] in _ADVERBS or (short and (guessed[0] in _DEGREES or guessed[1] in _VERB_ENDINGS))
+    return guessed[0] in _ADVERBS or (short and (guessed[0] in _DEGREES or guessed[1] in _ENDINGS))
 
 
 def is_thing(character: str) -> bool:
@@ -72,7 +74,8 @@ def spaced_weight(word: str, language: str) -> float:
     if len(word) < 2 or is_stop_word(word, "en" if english else language) or _CONTRACTION.search(word):
         return 0.0
     if english:
-        return _english_weight(word)
+        drawn_out = len(set(word)) > 1 and _DRAWN_OUT.search(word)
+        return 0.0 if drawn_out else _english_weight(word)
     if not _stop_words(language) and len(word) < _SHORTEST_CONTENT_WORD.get(language, _SHORTEST_ELSEWHERE):
         return 0.0
     if language == "ko" and _KOREAN_VERB.search(word):

@@ -11,7 +11,7 @@ from penchant_pipelines.settings import Section
 from penchant_pipelines.text.chinese import to_simplified
 from penchant_pipelines.text.clean import clean, tidy
 from penchant_pipelines.text.emojis import drop_emoji, name_emoji
-from penchant_pipelines.text.keywords import beginning, extract_characters, extract_terms
+from penchant_pipelines.text.keywords import beginning, extract_characters, extract_terms, extract_units
 from penchant_pipelines.text.language import UNDETERMINED, resolve_language
 from penchant_pipelines.text.segment import Segmenter
 
@@ -67,8 +67,9 @@ class TextPipeline:
             return Document(spoken, found, (), wordless=True)
         terms = extract_terms(plain, cleaned.hashtags, found, self._segmenter, self._max_terms)
         if not terms and found == "zh":
-            terms = extract_characters(plain, self._segmenter)[: self._max_terms]
-        return Document(spoken, found, terms or (beginning(plain),)[: self._max_terms])
+            terms = extract_characters(plain, self._segmenter)
+        terms = terms or extract_units(plain) or (beginning(plain),)
+        return Document(spoken, found, terms[: self._max_terms])
 
     def segment(self, text: str) -> list[str]:
         """Return the words and marks of `text` in order, Chinese cut by jieba; no white space among them."""
