@@ -17,7 +17,8 @@ from penchant.v1.interest_service_pb2 import Profile
 from penchant.v1.signal_pb2 import Post, Signal
 from penchant_pipelines import engine, erasure
 from penchant_pipelines.index.base import unit_rows
-from penchant_pipelines.index.relay import Relay
+from penchant_pipelines.index.chroma import apart
+from penchant_pipelines.index.relay import Relay, interest_key
 from penchant_pipelines.jobs import Progress
 from penchant_pipelines.record import Record, schema
 from penchant_pipelines.spaces.stock import calibration_of
@@ -155,9 +156,11 @@ async def test_nothing_erased_stays_in_the_files_of_the_index(
         database = sa.create_engine(f"sqlite:///{data / 'record.sqlite3'}")
         with database.connect() as connection:
             calibration = calibration_of(connection.execute(sa.select(schema.spaces)).one())
+            gone = sa.select(schema.users.c.key).where(schema.users.c.user_id == "gone")
+            key = interest_key(connection.execute(gone).scalar_one(), interest.id)
         database.dispose()
         vector = np.array([interest.vector], dtype=np.float32)
-        indexed = unit_rows(calibration.seen(vector), vector.shape[1]).tobytes()
+        indexed = apart([key], unit_rows(calibration.seen(vector), vector.shape[1])).tobytes()
         # A page of a file may end within a vector.
         halves = indexed[: len(indexed) // 2], indexed[len(indexed) // 2 :]
         assert any(list(files_with(data / "index", half)) for half in halves)

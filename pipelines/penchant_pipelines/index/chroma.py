@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
@@ -59,6 +60,25 @@ def fill_allocations() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_PERTURB, 0xFF)  # handed out as its complement, zeros
+
+
+def apart(ids: Sequence[str], rows: Vectors) -> Vectors:
+    """Shift each vector of (n, d) by a hair, always the same for an id.
+
+    HNSW links vectors that are equal with each other and with nothing else: a few hundred items of one title, or users
+    who asked for one topic, are a place out of which a search does not find again.
+    """
+    dimensions = rows.shape[1]
+    noise = _noise(dimensions)
+    # A shift begins at the place that an id has.
+    places = [zlib.crc32(each.encode()) % SHIFTS for each in ids]
+    shifts = [noise[place : place + dimensions] for place in places]
+    return unit_rows(rows + np.reshape(shifts, rows.shape), dimensions)
+
+
+@cache
+def _noise(dimensions: int) -> Vectors:
+    return np.random.default_rng(0).normal(0, HAIR / dimensions**0.5, SHIFTS + dimensions).astype(np.float32)
 
 
 class Gate:
@@ -114,13 +134,11 @@ class ChromaIndex:
         self._gate = gate
         self._batch_size = batch_size
         self._pause = pause
-        # A shift is as many of them as there are dimensions, from a place that an id has.
-        self._noise = np.random.default_rng(0).normal(0, HAIR / dimensions**0.5, SHIFTS + dimensions).astype(np.float32)
 
     def upsert(self, ids: Sequence[str], vectors: Vectors) -> None:
         """See VectorIndex."""
         unique, rows = unique_rows(ids, vectors, self._dimensions)
-        rows = self._apart(unique, rows)
+        rows = apart(unique, rows)
 
         def write(part: slice) -> None:
             self._collection.upsert(ids=unique[part], embeddings=rows[part])
@@ -154,16 +172,6 @@ class ChromaIndex:
         """See VectorIndex."""
         with self._gate.passing():
             return self._collection.count()
-
-    def _apart(self, ids: Sequence[str], rows: Vectors) -> Vectors:
-        """Shift each vector of (n, d) by a hair, always the same for an id.
-
-        HNSW links vectors that are equal with each other and with nothing else: a few hundred items of one title, or
-        users who asked for one topic, are a place out of which a search does not find again.
-        """
-        places = [zlib.crc32(each.encode()) % SHIFTS for each in ids]
-        shifts = [self._noise[place : place + self._dimensions] for place in places]
-        return unit_rows(rows + np.reshape(shifts, rows.shape), self._dimensions)
 
     def _in_batches(self, count: int, write: Callable[[slice], None]) -> None:
         for start in range(0, count, self._batch_size):
