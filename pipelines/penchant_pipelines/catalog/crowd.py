@@ -173,10 +173,10 @@ class Crowd:
 
     def _drop(self, rows: Rows) -> int:
         """Forget all favours of these items; tells how many there were."""
-        self.popularity.drop(rows)
         kept = ~np.isin(self._rows[: self._count], rows)
         if kept.all():
             return 0
+        self.popularity.drop(rows)
         for name in ("_users", "_rows", "_times"):
             # Not in place: a thread may be reading them, see `begin`.
             array = getattr(self, name)

@@ -18,7 +18,7 @@ Vectors: TypeAlias = NDArray[np.float32]
 """float32 (n, d), unit rows."""
 
 UNIT_TOLERANCE = 0.01  # a unit vector that was stored as bfloat16 is still one
-DECIMALS = 5  # what a float32 cosine carries; the rest is noise that would break ties at random
+DECIMALS = 5  # of a cosine: what equals the query has 1, for all that float32 rounds and Chroma's vectors are shifted
 GENERATION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
