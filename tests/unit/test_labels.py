@@ -140,7 +140,17 @@ def test_words_keep_the_language_and_spelling_of_the_user() -> None:
 
 @pytest.mark.parametrize(
     ("name", "no_name"),
-    [("巴厘岛", "羡慕"), ("马拉松", "跑步"), ("兵馬俑", "精美"), ("华为", "不会"), ("火车站", "车站")],
+    [
+        ("巴厘岛", "羡慕"),
+        ("马拉松", "跑步"),
+        ("兵馬俑", "精美"),
+        ("华为", "不会"),
+        ("火车站", "车站"),
+        ("小红书", "帖子"),
+        ("Monstera", "Stubborn fig"),
+        ("burr grinder", "grinding finer"),
+        ("dark chocolate", "slept"),
+    ],
 )
 def test_names_and_things_come_before_what_is_done_or_felt(name: str, no_name: str) -> None:
     found = name_interests([interest({no_name: 1.0, name: 0.95})], nothing)

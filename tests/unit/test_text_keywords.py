@@ -20,6 +20,8 @@ def pipeline() -> TextPipeline:
         ("Went trail running in the hills. Trail running is the best!", {"trail running"}),
         ("早上喝了一杯手冲咖啡，豆子来自云南。手冲咖啡的味道真好", {"手冲咖啡", "云南", "豆子"}),
         ("在臺北的咖啡館喝手沖", {"臺北", "咖啡館"}),
+        ("比特币又跌了，B站上有人讲区块链", {"比特币", "B站", "区块链"}),
+        ("密室逃脫和劇本殺，小紅書上都有", {"密室逃脫", "劇本殺", "小紅書"}),
         ("用 Docker 部署 Kubernetes 集群", {"docker", "kubernetes", "集群"}),
         ("The NASA launch was delayed", {"NASA"}),
         ("京都のラーメンが好き", {"京都", "ラーメン"}),

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from penchant_pipelines.errors import WrongState
 from penchant_pipelines.text import TextPipeline, TextSettings, segment
+from penchant_pipelines.text.lexicon import newer_words
+from penchant_pipelines.text.quiet_jieba import jieba
 from penchant_pipelines.text.segment import Segmenter, load_dictionary
 
 SENTENCE = "周末去绿云山谷露营"
@@ -23,6 +25,19 @@ def test_words() -> None:
     assert cut("我喜欢手冲咖啡，穿T恤。It's node.js!") == [
         "我", "喜欢", "手冲", "咖啡", "，", "穿", "T恤", "。", "It's", "node.js", "!",
     ]  # fmt: skip
+
+
+def test_newer_words_stay_whole_and_are_none_of_jiebas_own() -> None:
+    tokenizer = load_dictionary(None)
+    assert [word for word in newer_words() if list(tokenizer.cut(word)) != [word]] == []
+    own, _ = jieba.Tokenizer().gen_pfdict(jieba.get_dict_file())
+    assert [word for word in newer_words() if own.get(word)] == []
+    assert set(newer_words().values()) == {"n", "nz"}
+
+
+@pytest.mark.parametrize("text", ["前后摇晃", "网上分享", "江湖人", "地铁三号线", "赶快充电", "哈利路亚", "方面经验"])
+def test_newer_words_cut_no_others_in_two(text: str) -> None:
+    assert not set(Segmenter().cut(text)) & (newer_words().keys() - {text})
 
 
 @settings(deadline=None)  # the dictionary is loaded at the first text

