@@ -18,8 +18,15 @@ _PARTS_OF_SPEECH = {
     "n": 1.0, "nr": 0.8, "vn": 0.9, "v": 0.55, "j": 1.0, "l": 0.6, "i": 0.5, "a": 0.5, "an": 0.7, "b": 0.6,
     "s": 0.7, "z": 0.4, "g": 0.5, "eng": 1.0, "x": 0.8,
 }  # fmt: skip
-# Things that jieba's dictionary calls adverbs.
-_TAGGED_AMISS = frozenset("徒步 相机 照相 相声 越剧 随笔 仿真 立体声 异步 从句 婉约 仿古 马步".split())  # noqa: SIM905 - words read easier so
+# Things that jieba's dictionary calls adverbs, figures or sounds; and times that are subjects.
+_TAGGED_AMISS = frozenset(
+    """
+    徒步 相机 照相 相声 越剧 随笔 仿真 立体声 异步 从句 婉约 仿古 马步 首尔 大连 大同 约旦 也门 胡须 霍乱 乒乓 八角
+    海米 月季 五月天 夜宵 侏罗纪 西游 卡路里 春节 元宵 元宵节 清明节 端午 端午节 七夕 中秋 中秋节 国庆节 圣诞 圣诞节
+    感恩节 泼水节 除夕 暑假 童年 孕期 青春期 更年期 旧石器时代 先秦 秦朝 汉朝 汉代 东汉 西晋 东晋 魏晋 北魏 南北朝
+    隋唐 隋朝 唐朝 唐代 盛唐 五代 北宋 南宋 宋朝 宋代 辽代 元朝 元代 明朝 明代 明清 晚明 清朝 清代 晚清
+    """.split()  # noqa: SIM905 - words read easier so
+)
 # With these begin words that jieba guesses of an adverb and what follows it: 很香, 没读, 刚看.
 _ADVERBS = "很太没还再又就被刚最更别能"
 # So do guessed words of two characters with these, and with those they end as no name does: 不香, 真蠢, 买了, 换个.
