@@ -30,6 +30,12 @@ LAST = "\U0010ffff"
 """Begins the place of an UNDO among signals of one time: whatever comes later of that time may be what it undoes."""
 
 
+# Put together once, as in `rows`.
+_NEW_SIGNAL = schema.signals.insert()
+_NEW_SIGNAL_VECTORS = schema.signal_vectors.insert()
+_NEWEST_SIGNAL = sa.select(sa.func.max(schema.signals.c.seq))
+
+
 class SpacesChanged(Overloaded):
     """A space is kept current now that the texts were not encoded in: encode them anew and come again."""
 
@@ -88,10 +94,10 @@ class Ledger:
             "awaits_item": awaits_item,
             "undone": False,
         }
-        self.connection.execute(schema.signals.insert().values(values))
+        self.connection.execute(_NEW_SIGNAL, values)
         if spaces:
             vectors = [{"seq": seq, "space": key, "vector": rows.to_blob(reading.vectors.get(key))} for key in spaces]
-            self.connection.execute(schema.signal_vectors.insert(), vectors)
+            self.connection.execute(_NEW_SIGNAL_VECTORS, vectors)
         self.users.touch(state)
         state.version += 1
         state.signal_count += 1
@@ -460,7 +466,7 @@ class Ledger:
 
     def flush(self) -> None:
         """Replay what is stale, then write profiles and the outbox."""
-        newest = self.connection.execute(sa.select(sa.func.max(schema.signals.c.seq))).scalar()
+        newest = self.connection.execute(_NEWEST_SIGNAL).scalar()
         self._commit.last_signal = newest or 0
         self.users.flush()
         if self._outbox:

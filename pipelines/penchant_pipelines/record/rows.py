@@ -39,6 +39,16 @@ EVIDENCE_COLUMNS = (
     signals.c.terms,
     signals.c.language,
 )
+# What each signal asks is put together once: SQLAlchemy takes longer to build a query than SQLite to answer it.
+_OWNER = (
+    sa.select(signals.c.digest, signals.c.time, users.c.key, users.c.user_id)
+    .join(users, users.c.key == signals.c.user_key)
+    .where(signals.c.id == sa.bindparam("signal_id"))
+)
+_ITEM_WORDS = sa.select(items.c.terms, items.c.language).where(items.c.id == sa.bindparam("item_id"))
+_ITEM_VECTORS = sa.select(item_vectors.c.space, item_vectors.c.vector).where(
+    item_vectors.c.item_id == sa.bindparam("item_id")
+)
 STANDING = sa.not_(signals.c.undone) & signals.c.action.is_distinct_from(int(Action.UNDO))
 """Signals that are neither taken back nor take back."""
 
@@ -87,12 +97,7 @@ def user_of(connection: Connection, signal: Signal) -> str | None:
     An export says what its sender may not have: the server's time, and another id of the user's where one was merged
     into another. So each is as good as the other.
     """
-    query = (
-        sa.select(signals.c.digest, signals.c.time, users.c.key, users.c.user_id)
-        .join(users, users.c.key == signals.c.user_key)
-        .where(signals.c.id == signal.id)
-    )
-    known = connection.execute(query).first()
+    known = connection.execute(_OWNER, {"signal_id": signal.id}).first()
     if known is None:
         return None
     times = {None, known.time} if signal.time in (None, known.time) else {signal.time}
@@ -201,14 +206,14 @@ def item_ids(connection: Connection, after: str) -> Iterator[str]:
 
 def item_words(connection: Connection, item_id: str) -> tuple[tuple[str, ...], str] | None:
     """Terms and language of an item; None if it is not known."""
-    row = connection.execute(sa.select(items.c.terms, items.c.language).where(items.c.id == item_id)).first()
+    row = connection.execute(_ITEM_WORDS, {"item_id": item_id}).first()
     return None if row is None else (tuple(json.loads(row.terms)), row.language)
 
 
 def vectors_of_item(connection: Connection, item_id: str) -> dict[int, Vector]:
     """An item's vectors by space."""
-    query = sa.select(item_vectors.c.space, item_vectors.c.vector).where(item_vectors.c.item_id == item_id)
-    return {row.space: np.frombuffer(row.vector, dtype=np.float32) for row in connection.execute(query)}
+    found = connection.execute(_ITEM_VECTORS, {"item_id": item_id})
+    return {row.space: np.frombuffer(row.vector, dtype=np.float32) for row in found}
 
 
 def vectors_of_items(connection: Connection, space: int, ids: Sequence[str]) -> dict[str, Vector]:

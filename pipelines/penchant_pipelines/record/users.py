@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 from cachetools import LRUCache
@@ -26,6 +26,19 @@ from penchant_pipelines.record.commit import Change, Commit
 ITEM, USER = "item", "user"
 Outbox = dict[tuple[str, str], None]
 """Items and users, by kind and key, that the index must hear of, in order."""
+
+
+# Put together once, as in `rows`.
+_BY_ID = sa.select(schema.users).where(schema.users.c.user_id == sa.bindparam("user_id"))
+_WRITE_USER = schema.users.update().where(schema.users.c.key == sa.bindparam("user_key"))
+_PROFILE = sa.select(schema.profiles).where(
+    schema.profiles.c.user_key == sa.bindparam("user_key"), schema.profiles.c.space == sa.bindparam("space")
+)
+_NEW_PROFILE = insert(schema.profiles)
+_PUT_PROFILE = _NEW_PROFILE.on_conflict_do_update(
+    index_elements=["user_key", "space"],
+    set_={"recipe": _NEW_PROFILE.excluded.recipe, "profile": _NEW_PROFILE.excluded.profile},
+)
 
 
 class KeptSpace(Protocol):
@@ -97,7 +110,7 @@ class Users:
         """A user with the profiles that are kept; None for an unknown one."""
         state = self._dirty.get(user_id) or self._cache.get(user_id)
         if state is None:
-            row = self._connection.execute(sa.select(schema.users).where(schema.users.c.user_id == user_id)).first()
+            row = self._connection.execute(_BY_ID, {"user_id": user_id}).first()
             if row is None:
                 return None
             latest = (row.latest_time, row.latest_id)
@@ -172,7 +185,8 @@ class Users:
         """Replay what is stale, then write all that was touched."""
         for state in self._dirty.values():
             self.freshen(state)
-            self._write_back(state)
+        if self._dirty:
+            self._write_back(list(self._dirty.values()))
 
     def freshen(self, state: UserState) -> None:
         """Replay a user's profiles if they are stale; else this waits for the flush."""
@@ -183,11 +197,7 @@ class Users:
 
     def put_profile(self, space: KeptSpace, user_key: int, packed: bytes) -> None:
         """Write a profile that this space's recipe made."""
-        statement = insert(schema.profiles).values(
-            user_key=user_key, space=space.key, recipe=space.blender.recipe.digest, profile=packed
-        )
-        new = {"recipe": statement.excluded.recipe, "profile": statement.excluded.profile}
-        self._connection.execute(statement.on_conflict_do_update(index_elements=["user_key", "space"], set_=new))
+        self._connection.execute(_PUT_PROFILE, _profile_row(space, user_key, packed))
 
     def committed(self) -> None:
         """Keep the profiles at hand."""
@@ -201,10 +211,7 @@ class Users:
 
     def _load(self, state: UserState, space: KeptSpace) -> None:
         """Read a profile as it is stored, or make it where another recipe made it or none yet."""
-        table = schema.profiles
-        row = self._connection.execute(
-            sa.select(table).where(table.c.user_key == state.key, table.c.space == space.key)
-        ).first()
+        row = self._connection.execute(_PROFILE, {"user_key": state.key, "space": space.key}).first()
         if row is not None and row.recipe == space.blender.recipe.digest:
             state.profiles[space.key] = unpack(row.profile)
         else:
@@ -229,24 +236,33 @@ class Users:
                 self._connection.execute(signals.update().where(signals.c.id == signal_id).values(undone=value))
                 self._commit.recount.add(items[signal_id])
 
-    def _write_back(self, state: UserState) -> None:
-        self._connection.execute(
-            schema.users.update()
-            .where(schema.users.c.key == state.key)
-            .values(
-                version=state.version,
-                signal_count=state.signal_count,
-                latest_time=state.latest[0],
-                latest_id=state.latest[1],
-            )
-        )
-        packed: dict[int, bytes] = {}
-        for space in self.with_profiles():
-            # A space may have begun to keep profiles within this very transaction; its builder makes what is missing.
-            if space.key in state.profiles:
-                packed[space.key] = pack(state.profiles[space.key])
-                self.put_profile(space, state.key, packed[space.key])
-        self._commit.changes.append(Change(state.user_id, state.version, state.signal_count, packed))
+    def _write_back(self, states: Sequence[UserState]) -> None:
+        written = [
+            {
+                "user_key": state.key,
+                "version": state.version,
+                "signal_count": state.signal_count,
+                "latest_time": state.latest[0],
+                "latest_id": state.latest[1],
+            }
+            for state in states
+        ]
+        self._connection.execute(_WRITE_USER, written)
+        profiles: list[dict[str, Any]] = []
+        for state in states:
+            packed: dict[int, bytes] = {}
+            for space in self.with_profiles():
+                # A space may begin to keep profiles within this very transaction; its builder makes what is missing.
+                if space.key in state.profiles:
+                    packed[space.key] = pack(state.profiles[space.key])
+                    profiles.append(_profile_row(space, state.key, packed[space.key]))
+            self._commit.changes.append(Change(state.user_id, state.version, state.signal_count, packed))
+        if profiles:
+            self._connection.execute(_PUT_PROFILE, profiles)
+
+
+def _profile_row(space: KeptSpace, user_key: int, packed: bytes) -> dict[str, Any]:
+    return {"user_key": user_key, "space": space.key, "recipe": space.blender.recipe.digest, "profile": packed}
 
 
 def _summary(profile: Profile) -> dict[str, tuple[int, int]]:
