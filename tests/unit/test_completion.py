@@ -141,7 +141,7 @@ async def test_what_fails_is_still_to_be_done_and_holds_nobody_up_for_long(
         await asyncio.wait_for(live.completion.caught_up(), 5)
     caught_up = asyncio.create_task(live.completion.caught_up())
     started = time.monotonic()
-    await live.completion.complete()
+    await asyncio.wait_for(live.completion.complete(), 10)
     await caught_up
     assert time.monotonic() - started < completion.PATIENCE_SECONDS
     assert len(check(live).interests) == 1
