@@ -22,9 +22,10 @@ from sqlalchemy import Connection
 
 from penchant_pipelines.capture import Capture
 from penchant_pipelines.catalog import Keeper
+from penchant_pipelines.completion import Completion
 from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
 from penchant_pipelines.erasure import Purge
-from penchant_pipelines.errors import InvalidInput, NotFound, Overloaded, Unavailable, WrongState
+from penchant_pipelines.errors import InvalidInput, NotFound, Overloaded, PenchantError, Unavailable, WrongState
 from penchant_pipelines.index import IndexSettings, IndexStore, IndexUnavailable, open_index_store
 from penchant_pipelines.interests import InterestSettings, ProfileView, SteeringEvent
 from penchant_pipelines.interests.labels import Label, name_interests, shown_as
@@ -99,6 +100,7 @@ class Engine:
         self._secret = record.secret("receipts")
         self._numbers = record.numbers()
         self.writer: Writer[Ledger] = Writer(record.engine, self._ledger)
+        self._completion = Completion(record, self.writer)
         self.jobs = Jobs(record, self.writer)
         self._reader = Reader(TextPipeline(settings.text, record.folder / "cache"))
         self._store = store
@@ -123,7 +125,6 @@ class Engine:
         self._capture = Capture(self._reader, record, self.writer, lambda: self.adapters.serving.kept)
         self.capture = self._capture.capture
         self.check = self._capture.check
-        self.upsert_items = self._capture.upsert_items
 
     @classmethod
     @asynccontextmanager
@@ -180,6 +181,8 @@ class Engine:
             if space.relay.live is None:
                 self._heal_index(space)
         await self.adapters.resume()
+        await self._completion.start()
+        self._keep_up("complete-signals", self._completion.complete)
         if self.settings.recommend.learn_mixes:
             self._keep_up("learn-mixes", self._learn_if_due)
         await self._purge.start()
@@ -293,6 +296,16 @@ class Engine:
         return await to_the_end(erase())
 
     # -- items -----------------------------------------------------------------------------------------------
+
+    async def upsert_items(self, items: Sequence[Item]) -> list[PenchantError | None]:
+        """Add or replace items; each succeeds or fails alone. Fields are named relative to the item.
+
+        Signals that came before their item count for it from when it is there; where many users have such, the last
+        of them moments after this returns.
+        """
+        outcomes = await self._capture.upsert_items(items)
+        await self._completion.caught_up()
+        return outcomes
 
     async def delete_items(self, ids: Sequence[str]) -> int:
         """Delete items; returns how many there were."""
@@ -426,6 +439,7 @@ class Engine:
 
     def _apply(self, commit: Commit) -> None:
         self.keeper.apply(commit)
+        self._completion.note(item.id for item, *_ in commit.upserted)
         self.watchers.publish(commit.changes)
         self.summaries.note(commit.changes)
         if commit.outbox:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import Keeper
 from penchant_pipelines.catalog.voices import Voices
+from penchant_pipelines.completion import Completion
 from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Recipe
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal
 from penchant_pipelines.record import Record, Writer, schema
@@ -62,6 +63,7 @@ class Live:
                 connection, self.spaces, lambda _: space, cache, b"s", numbers, self.commits.append
             ),
         )
+        self.completion = Completion(self.record, self.writer)
         self.number = 0
         self._users: set[int] = set()
         """Keys of all users that a check has met, gone ones too."""
@@ -81,8 +83,13 @@ class Live:
     async def upsert(self, item: Item | str = "film", vector: NDArray[np.float32] | None = None) -> None:
         """Add an item, or change it."""
         added = Item(item) if isinstance(item, str) else item
-        reading = Reading({SPACE: axis(0) if vector is None else vector}, "en", words=("word", added.id))
-        await self.writer.submit(lambda ledger: ledger.upsert_items([(added, reading)]))
+        await self.put(added, Reading({SPACE: axis(0) if vector is None else vector}, "en", words=("word", added.id)))
+
+    async def put(self, item: Item, reading: Reading) -> None:
+        """The same, by what was read of it; signals that waited for it are completed."""
+        await self.writer.submit(lambda ledger: ledger.upsert_items([(item, reading)]))
+        self.completion.note([item.id])
+        await self.completion.complete()
 
     async def delete(self, item_id: str = "film") -> None:
         """Delete an item."""

@@ -117,6 +117,33 @@ def test_vectors_and_profiles_of_an_older_record_move_into_its_one_space(tmp_pat
         record.close()
 
 
+def test_what_was_left_unread_while_its_item_was_away_waits_for_it(tmp_path: Path) -> None:
+    record = Record(tmp_path)
+    with record.engine.connect() as connection:
+        for statement in (
+            "DROP INDEX signals_awaiting_item",
+            "UPDATE alembic_version SET version_num = '0014'",
+            "INSERT INTO users VALUES (1, 'ann', 3, 3, 0, '')",
+            "INSERT INTO items VALUES ('here', 'T', '', '[]', NULL, '{}', 0, 'en', '[]', '[]')",
+        ):
+            connection.execute(sa.text(statement))
+        for seq, (item_id, vector) in enumerate([("gone", None), ("gone", b"read"), ("here", None), ("", None)]):
+            values = {"seq": seq, "id": f"s{seq}", "user_key": 1, "time": 0, "digest": b"", "item_id": item_id}
+            values |= dict.fromkeys(("text", "given_language", "attribution_token", "language"), "")
+            values |= {"context": "{}", "terms": "[]", "awaits_item": False, "undone": False}
+            connection.execute(schema.signals.insert().values(values))
+            connection.execute(schema.signal_vectors.insert().values(seq=seq, space=1, vector=vector))
+        connection.commit()
+    record.close()
+    record = Record(tmp_path)
+    try:
+        with record.read() as connection:
+            query = sa.select(schema.signals.c.seq).where(schema.signals.c.awaits_item)
+            assert connection.execute(query).scalars().all() == [0]
+    finally:
+        record.close()
+
+
 def test_opening_again_keeps_what_was_written(tmp_path: Path) -> None:
     record = Record(tmp_path)
     secret = record.secret("receipts")

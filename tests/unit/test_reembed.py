@@ -116,7 +116,9 @@ async def test_what_was_done_with_an_item_counts_in_a_space_that_was_filled_whil
     space = Further()
     await fill(live, space)
     back = Reading({SPACE: axis(3), OTHER: axis(2)}, "en")
-    await live.writer.submit(lambda ledger: ledger.upsert_items([(film, back)]))
+    for _ in range(2):  # sent once more, it changes nothing
+        await live.put(film, back)
+    assert [len(commit.changes) for commit in live.commits[-3:]] == [0, 1, 0]
     assert check_whole(live, space) == {"film"}
     held = schema.signal_vectors
     with live.record.read() as connection:
@@ -128,9 +130,6 @@ async def test_what_was_done_with_an_item_counts_in_a_space_that_was_filled_whil
     for (key, vector), (wanted_key, direction) in zip(vectors, wanted, strict=True):
         assert key == wanted_key
         np.testing.assert_allclose(vector, direction, atol=1e-6)
-    # Sent once more, it changes nothing.
-    await live.writer.submit(lambda ledger: ledger.upsert_items([(film, back)]))
-    assert not live.commits[-1].changes
 
 
 async def test_profiles_from_before_an_interruption_are_made_anew(live: Live) -> None:

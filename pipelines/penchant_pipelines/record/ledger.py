@@ -6,11 +6,14 @@ Vectors and profiles are written in every space that is kept current, in the sam
 from __future__ import annotations
 
 import hmac
+import json
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.sqlite import insert
@@ -349,15 +352,9 @@ class Ledger:
     # -- items -----------------------------------------------------------------------------------------------
 
     def upsert_items(self, batch: Sequence[tuple[Item, Reading]]) -> Callable[[], None]:
-        """Write items, each as it came last; signals that waited for one of them get their vectors.
-
-        So do those that have none in a space that was filled while their item was away.
-        """
+        """Write items, each as it came last; signals that wait for one of them are left to `complete`."""
         table = schema.items
-        latest = {item.id: (item, reading) for item, reading in batch}
-        waiting = self._waiting_signals(list(latest))
-        unread = self._unread_signals(list(latest))
-        for item, reading in latest.values():
+        for item, reading in {item.id: (item, reading) for item, reading in batch}.values():
             values = rows.item_values(item, reading.language, reading.terms, reading.words)
             statement = insert(table).values(values)
             self.connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
@@ -367,13 +364,6 @@ class Ledger:
             self._outbox[ITEM, item.id] = None
             self._commit.upserted.append((item, reading.language, vectors, reading.words))
             self._commit.deleted_items.pop(item.id, None)
-            if item.id in waiting or item.id in unread:
-                self._commit.recount.add(item.id)
-            for row in waiting.get(item.id, []):
-                self._complete(row, reading)
-            for row in unread.get(item.id, []):
-                self._put_signal_vector(row.seq, row.space, vectors[row.space])
-                self._outdate(row.user_id)
         return nothing
 
     def embed_item(self, space: int, item_id: str, vector: Vector) -> None:
@@ -399,68 +389,68 @@ class Ledger:
                 self._commit.deleted_items[item_id] = None
         return lambda: deleted
 
-    def _waiting_signals(self, item_ids: list[str]) -> dict[str, list[sa.Row[Any]]]:
-        signals = schema.signals
-        found: dict[str, list[sa.Row[Any]]] = {}
-        for start in range(0, len(item_ids), 500):
-            query = (
-                sa.select(signals, schema.users.c.user_id)
-                .join(schema.users, schema.users.c.key == signals.c.user_key)
-                .where(signals.c.item_id.in_(item_ids[start : start + 500]), signals.c.awaits_item)
+    def complete(self, user_key: int) -> Callable[[], None]:
+        """Join a user's signals that wait for an item with those items that are there by now, in each space."""
+        signals, items, users = schema.signals, schema.items, schema.users
+        query = (
+            sa.select(
+                signals,
+                users.c.user_id,
+                items.c.terms.label("terms_of_item"),
+                items.c.language.label("language_of_item"),
             )
-            for row in self.connection.execute(query):
-                found.setdefault(row.item_id, []).append(row)
-        return found
-
-    def _unread_signals(self, item_ids: list[str]) -> dict[str, list[sa.Row[*tuple[Any, ...]]]]:
-        """Number, user and space of signals that have no vector there, by item, of those items that come back."""
-        signals, held = schema.signals, schema.signal_vectors
-        kept = [space.key for space in self._spaces]
-        found: dict[str, list[sa.Row[*tuple[Any, ...]]]] = {}
-        for start in range(0, len(item_ids), 500):
-            ids = set(item_ids[start : start + 500])
-            # An item that is there has been read by all that name it; most that come are.
-            ids.difference_update(
-                self.connection.execute(sa.select(schema.items.c.id).where(schema.items.c.id.in_(ids))).scalars()
-            )
-            query = (
-                sa.select(signals.c.seq, signals.c.item_id, schema.users.c.user_id, held.c.space)
-                .join(schema.users, schema.users.c.key == signals.c.user_key)
-                .join(held, held.c.seq == signals.c.seq)
-                .where(signals.c.item_id.in_(ids), sa.not_(signals.c.awaits_item))
-                .where(held.c.space.in_(kept), held.c.vector.is_(None))
-            )
-            for row in self.connection.execute(query):
-                found.setdefault(row.item_id, []).append(row)
-        return found
-
-    def _complete(self, row: sa.Row[Any], item: Reading) -> None:
-        """Join a signal that waited with its item, in each space that knows the signal already."""
-        table = schema.signal_vectors
-        mine = self.connection.execute(sa.select(table.c.space, table.c.vector).where(table.c.seq == row.seq)).all()
-        own = {held.space: vector for held in mine if (vector := rows.to_vector(held.vector)) is not None}
-        reading = joined(Reading(own, row.language, rows.to_evidence(row).terms), item)
-        for held in mine:
-            if held.space in item.vectors:
-                self._put_signal_vector(row.seq, held.space, reading.vectors[held.space])
-        self.connection.execute(
-            schema.signals.update()
-            .where(schema.signals.c.seq == row.seq)
-            .values(terms=rows.to_json(list(reading.terms)), language=reading.language, awaits_item=False)
+            .join(users, users.c.key == signals.c.user_key)
+            .join(items, items.c.id == signals.c.item_id)
+            .where(signals.c.user_key == user_key, signals.c.awaits_item)
         )
-        self._outdate(row.user_id)
-
-    def _put_signal_vector(self, seq: int, space: int, vector: Vector) -> None:
-        table = schema.signal_vectors
-        there = (table.c.seq == seq) & (table.c.space == space)
-        self.connection.execute(table.update().where(there).values(vector=vector.tobytes()))
-
-    def _outdate(self, user_id: str) -> None:
-        """Have a user's profiles made anew at the flush."""
-        state = self.users.get(user_id)
+        waiting = self.connection.execute(query).all()
+        if not waiting:
+            return nothing  # another's by now, erased, or completed before
+        held = self._with_item_vectors(user_key)
+        vectors, readings = [], []
+        for row in waiting:
+            mine = held[row.seq]
+            # One of these: the user wrote nothing. Where it has a vector all the same it was read with its item then.
+            unread = [each.space for each in mine if each.vector is None]
+            own = {} if unread else {each.space: np.frombuffer(each.vector, np.float32) for each in mine}
+            there = {each.space: np.frombuffer(each.of_item, np.float32) for each in mine if each.of_item is not None}
+            reading = joined(
+                Reading(own, row.language, tuple(json.loads(row.terms))),
+                Reading(there, row.language_of_item, tuple(json.loads(row.terms_of_item))),
+            )
+            vectors += [
+                {"of": row.seq, "in": space, "vector": reading.vectors[space].tobytes()}
+                for space in unread or own
+                if space in reading.vectors
+            ]
+            terms = rows.to_json(list(reading.terms))
+            readings.append({"of": row.seq, "terms": terms, "language": reading.language, "awaits_item": False})
+            if row.action is None:
+                self._commit.recount.add(row.item_id)
+        self.connection.execute(signals.update().where(signals.c.seq == sa.bindparam("of")), readings)
+        if vectors:
+            table = schema.signal_vectors
+            place = (table.c.seq == sa.bindparam("of")) & (table.c.space == sa.bindparam("in"))
+            self.connection.execute(table.update().where(place), vectors)
+        state = self.users.get(waiting[0].user_id)
         self.users.touch(state)
         state.stale = True
         state.version += 1
+        return nothing
+
+    def _with_item_vectors(self, user_key: int) -> Mapping[int, list[sa.Row[Any]]]:
+        """Vectors of a user's signals that wait, by number, each beside that of the item in the same space."""
+        signals, held, of_item = schema.signals, schema.signal_vectors, schema.item_vectors
+        query = (
+            sa.select(held, of_item.c.vector.label("of_item"))
+            .join(signals, signals.c.seq == held.c.seq)
+            .outerjoin(of_item, (of_item.c.item_id == signals.c.item_id) & (of_item.c.space == held.c.space))
+            .where(signals.c.user_key == user_key, signals.c.awaits_item)
+        )
+        found: dict[int, list[sa.Row[Any]]] = defaultdict(list)
+        for row in self.connection.execute(query):
+            found[row.seq].append(row)
+        return found
 
     # -- the transaction's life ------------------------------------------------------------------------------
 

@@ -62,10 +62,12 @@ signals = Table(
     # What was made of it.
     Column("language", String, nullable=False),
     Column("terms", Text, nullable=False),  # JSON list
+    # Whether it has yet to be read with its item, in some space: the item never came, or was away when that was filled.
     Column("awaits_item", Boolean, nullable=False),
     Column("undone", Boolean, nullable=False),
     Index("signals_by_user", "user_key", "time", "id"),
     Index("signals_by_item", "item_id", "user_key"),
+    Index("signals_awaiting_item", "item_id", "user_key", sqlite_where=text("awaits_item = 1")),
 )
 
 items = Table(

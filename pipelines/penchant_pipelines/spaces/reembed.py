@@ -133,6 +133,11 @@ class Reembedding:
                     vector = item if own is None else mean_direction(own, item)
                 elif rows.item_words(ledger.connection, read.item_id) is not None:
                     continue  # the item has yet to come; the next round finds both
+                elif own is None:
+                    # Nothing can be read here until the item comes back.
+                    ledger.connection.execute(
+                        signals.update().where(signals.c.seq == read.seq).values(awaits_item=True)
+                    )
             ledger.connection.execute(
                 held.insert().values(seq=read.seq, space=self._space.key, vector=rows.to_blob(vector))
             )

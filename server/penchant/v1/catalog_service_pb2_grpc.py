@@ -62,7 +62,9 @@ class CatalogServiceServicer:
     """
 
     def UpsertItems(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Signals that came before their item count for it once it is there. The answer waits for that, but for two seconds at
+        most: of many users the last follow moments after it.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
