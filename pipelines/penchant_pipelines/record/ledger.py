@@ -9,7 +9,7 @@ import hmac
 import json
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +36,8 @@ LAST = "\U0010ffff"
 # Put together once, as in `rows`.
 _NEW_SIGNAL = schema.signals.insert()
 _NEW_SIGNAL_VECTORS = schema.signal_vectors.insert()
+_PUT_ITEM = rows.put(schema.items)
+_PUT_ITEM_VECTOR = rows.put(schema.item_vectors)
 _NEWEST_SIGNAL = sa.select(sa.func.max(schema.signals.c.seq))
 
 
@@ -353,31 +355,32 @@ class Ledger:
 
     def upsert_items(self, batch: Sequence[tuple[Item, Reading]]) -> Callable[[], None]:
         """Write items, each as it came last; signals that wait for one of them are left to `complete`."""
-        table = schema.items
-        for item, reading in {item.id: (item, reading) for item, reading in batch}.values():
-            values = rows.item_values(item, reading.language, reading.terms, reading.words)
-            statement = insert(table).values(values)
-            self.connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
-            vectors = {space.key: reading.vectors[space.key] for space in self._spaces}
-            for key, vector in vectors.items():
-                self._put_item_vector(key, item.id, vector)
+        latest = {item.id: (item, reading) for item, reading in batch}
+        told = [
+            rows.item_values(item, reading.language, reading.terms, reading.words) for item, reading in latest.values()
+        ]
+        self.connection.execute(_PUT_ITEM, told)
+        vectors = {
+            item.id: {space.key: reading.vectors[space.key] for space in self._spaces}
+            for item, reading in latest.values()
+        }
+        self._put_item_vectors(
+            (item_id, space, vector) for item_id, by_space in vectors.items() for space, vector in by_space.items()
+        )
+        for item, reading in latest.values():
             self._outbox[ITEM, item.id] = None
-            self._commit.upserted.append((item, reading.language, vectors, reading.words))
+            self._commit.upserted.append((item, reading.language, vectors[item.id], reading.words))
             self._commit.deleted_items.pop(item.id, None)
         return nothing
 
     def embed_item(self, space: int, item_id: str, vector: Vector) -> None:
         """Bring an item that is known into a space that is being built."""
-        self._put_item_vector(space, item_id, vector)
+        self._put_item_vectors([(item_id, space, vector)])
         self._commit.embedded.append((space, item_id, vector))
 
-    def _put_item_vector(self, space: int, item_id: str, vector: Vector) -> None:
-        statement = insert(schema.item_vectors).values(item_id=item_id, space=space, vector=vector.tobytes())
-        self.connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=["item_id", "space"], set_={"vector": statement.excluded.vector}
-            )
-        )
+    def _put_item_vectors(self, vectors: Iterable[tuple[str, int, Vector]]) -> None:
+        told = [{"item_id": item_id, "space": space, "vector": vector.tobytes()} for item_id, space, vector in vectors]
+        self.connection.execute(_PUT_ITEM_VECTOR, told)
 
     def delete_items(self, ids: Sequence[str]) -> Callable[[], int]:
         """Delete items; signals on them keep the vectors that they have."""

@@ -12,6 +12,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row
+from sqlalchemy.dialects.sqlite import Insert, insert
 
 from penchant_pipelines.errors import Conflict
 from penchant_pipelines.interests import STEERING, Blender, Event, Evidence, Profile, SteeringEvent, unpack
@@ -51,6 +52,14 @@ _ITEM_VECTORS = sa.select(item_vectors.c.space, item_vectors.c.vector).where(
 )
 STANDING = sa.not_(signals.c.undone) & signals.c.action.is_distinct_from(int(Action.UNDO))
 """Signals that are neither taken back nor take back."""
+
+
+def put(table: sa.Table) -> Insert:
+    """Statement that writes rows, all their columns, each in place of the one with the same primary key."""
+    statement = insert(table)
+    keys = [column.name for column in table.primary_key]
+    rest = {column.name: statement.excluded[column.name] for column in table.c if column.name not in keys}
+    return statement.on_conflict_do_update(index_elements=keys, set_=rest)
 
 
 def to_json(value: Any) -> str:

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 from cachetools import LRUCache
 from sqlalchemy import Connection
-from sqlalchemy.dialects.sqlite import insert
 
 from penchant_pipelines.errors import NotFound
 from penchant_pipelines.interests import Blender, Event, Evidence, Profile, ProfileView, pack, unpack, view
@@ -34,11 +33,7 @@ _WRITE_USER = schema.users.update().where(schema.users.c.key == sa.bindparam("us
 _PROFILE = sa.select(schema.profiles).where(
     schema.profiles.c.user_key == sa.bindparam("user_key"), schema.profiles.c.space == sa.bindparam("space")
 )
-_NEW_PROFILE = insert(schema.profiles)
-_PUT_PROFILE = _NEW_PROFILE.on_conflict_do_update(
-    index_elements=["user_key", "space"],
-    set_={"recipe": _NEW_PROFILE.excluded.recipe, "profile": _NEW_PROFILE.excluded.profile},
-)
+_PUT_PROFILE = rows.put(schema.profiles)
 
 
 class KeptSpace(Protocol):
