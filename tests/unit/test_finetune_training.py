@@ -282,7 +282,7 @@ def test_whom_preparing_counts_are_those_who_are_asked_about(prepared: Prepared,
 
 
 def test_what_another_version_prepared_is_refused(prepared: Prepared, tmp_path: Path) -> None:
-    older = (prepared.folder / MANIFEST).read_text().replace('"format": 6', '"format": 5')
+    older = (prepared.folder / MANIFEST).read_text().replace('"format": 7', '"format": 6')
     (tmp_path / MANIFEST).write_text(older)
     with pytest.raises(WrongState, match="make one with `penchant finetune prepare`"):
         load_prepared(tmp_path)
