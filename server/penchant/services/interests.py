@@ -175,8 +175,8 @@ class InterestService(pb_grpc.InterestServiceServicer):
         listing = self.tokens.listing(request, self.settings.limits.page_size, request.user_id)
         before = _position(listing.cursor)
         found = await asyncio.to_thread(self.engine.live.profiles.signals, request.user_id, before, listing.size + 1)
-        page, token = listing.page(found, lambda signal: f"{signal.time}:{signal.id}")
-        return pb.ListSignalsResponse(signals=map(convert.from_signal, page), next_page_token=token)
+        page, token = listing.page([(f"{signal.time}:{signal.id}", convert.from_signal(signal)) for signal in found])
+        return pb.ListSignalsResponse(signals=page, next_page_token=token)
 
     async def ExportUser(self, request: pb.ExportUserRequest, context: Context) -> AsyncIterator[pb.ExportUserResponse]:
         """Stream all that is held about a user: the profile, ids merged into it, words that steered, then signals."""
