@@ -116,7 +116,12 @@ class Engine:
             self.mixes,
         )
         self.adapters = Adapters(
-            stock, shared, self.jobs, settings.encoder.adapter_folder(record.folder), self._heal_index
+            stock,
+            shared,
+            self.jobs,
+            settings.encoder.adapter_folder(record.folder),
+            self._heal_index,
+            self.watchers.switched,
         )
         self.serve = self.adapters.serve
         self.summaries = Summaries(record, self.writer, model, settings.summaries.every_signals, self.serve)
