@@ -644,6 +644,8 @@ async def test_an_experiment_serves_a_share_of_the_users_and_is_evaluated(
         assert loaded.sha256 == file_sha256(shelf / "books" / WEIGHTS)
         assert abs(time.time() - loaded.load_time.seconds) < 60
         assert (await refused(server.rpc("StartExperiment")(begin))).reason == "ADAPTER_NOT_STANDBY"
+        with pytest.raises(WrongStateError, match="adapter '' serves everybody already; name the one to try"):
+            await server.client.start_experiment("none", "", 0.5)
         await activated(server, "books", standby=True)
         assert await states(server) == {"": LIVE, "books": STANDBY}
         running, late = await asyncio.gather(

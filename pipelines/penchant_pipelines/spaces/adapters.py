@@ -230,10 +230,14 @@ class Adapters:
         async def start() -> Experiment:
             async with self._changing:
                 adapter = self._loaded(adapter_id)
-                if self.state(adapter) is not AdapterState.STANDBY or adapter.space is None:
-                    raise WrongState(
-                        "ADAPTER_NOT_STANDBY", f"adapter {adapter_id!r} is not kept current; activate it as standby"
+                state = self.state(adapter)
+                if state is not AdapterState.STANDBY or adapter.space is None:
+                    why = (
+                        "serves everybody already; name the one to try"
+                        if state is AdapterState.LIVE
+                        else "is not kept current; activate it as standby"
                     )
+                    raise WrongState("ADAPTER_NOT_STANDBY", f"adapter {adapter_id!r} {why}")
                 control = self.serving.live.space_id
                 found = Experiment(name, adapter_id, share, control, adapter.space.space_id, now())
                 await self._shared.writer.submit(lambda ledger: experiments.begin(ledger, found))
