@@ -498,7 +498,11 @@ def test_the_same_seed_gives_the_same_weights_and_an_interrupted_run_goes_on(
     state = json.loads((reached / "trainer_state.json").read_text())
     state["stateful_callbacks"]["Clock"]["args"]["seconds"] = 1000.0
     (reached / "trainer_state.json").write_text(json.dumps(state))
-    resumed = train(prepared, settings, tmp_path / "cut")
+    told: list[tuple[int, int]] = []
+    resumed = train(prepared, settings, tmp_path / "cut", lambda done, total: told.append((done, total)))
+    first = int(reached.name.rpartition("-")[2]) + 1
+    assert told == [(step, told[0][1]) for step in range(first, resumed.steps + 1)]
+    assert told[0][1] >= resumed.steps
     assert resumed.seconds > 1000
     assert not list(checkpoints.glob("checkpoint-9??"))
     assert resumed.steps == load_run(tmp_path / "whole").steps

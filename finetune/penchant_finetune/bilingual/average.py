@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from penchant_finetune.bilingual.export import runs_of
 from penchant_finetune.bilingual.training import Recipe
-from penchant_finetune.export import new_folder
+from penchant_finetune.folder import new_folder
 from penchant_finetune.program import at_least, told_in_a_line
 from penchant_pipelines.encoder.adapter import CONFIG, WEIGHTS
 from penchant_pipelines.encoder.words import ROWS_FILE, WORDS_FILE, WordVocabulary, load_rows, save_rows
