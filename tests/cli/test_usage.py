@@ -155,8 +155,10 @@ def test_doctor_looks_where_the_settings_say(tmp_path: Path) -> None:
     assert doctor("data folder", "--config", config)[0]
     assert doctor("record", "--config", config) == (True, "sound")
     config.write_text("limits.page_size = 0")
-    ok, detail = doctor("record", "--config", config)
+    ok, detail = doctor("settings", "--config", config)
     assert (ok, "limits.page_size" in detail) == (False, True)
+    with pytest.raises(StopIteration):  # of what they name nothing can be told
+        doctor("record", "--config", config)
 
 
 def test_doctor_asks_the_server_of_its_settings_unless_another_is_named(tmp_path: Path) -> None:

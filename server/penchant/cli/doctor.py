@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,25 +66,25 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Check this machine, the encoder, the data folder and the server. Exit code 1 if something is broken."""
+    settings: Settings | None = None
 
-    def settings() -> Settings:
-        return read_settings(config, data=data)
+    def read() -> tuple[bool, str]:
+        nonlocal settings
+        settings = read_settings(config, data=data)
+        return True, f"from {config or 'no file'} and the environment"
 
-    def target() -> str:
-        return server or settings().listen
+    def checks() -> Iterator[tuple[str, Callable[[], tuple[bool, str]]]]:
+        yield from (("python", _python), ("packages", _packages), ("device", _device), ("settings", read))
+        if settings is not None:
+            yield "encoder weights", partial(_weights, settings)
+            yield "data folder", partial(_data_folder, settings)
+            yield "record", partial(_record, settings)
+        if target := server or (settings and settings.listen):
+            yield "server health", partial(_health, target)
+            yield "server index", partial(_index, target)
 
-    checks: list[tuple[str, Callable[[], tuple[bool, str]]]] = [
-        ("python", _python),
-        ("packages", _packages),
-        ("device", _device),
-        ("encoder weights", lambda: _weights(settings())),
-        ("data folder", lambda: _data_folder(settings())),
-        ("record", lambda: _record(settings())),
-        ("server health", lambda: _health(target())),
-        ("server index", lambda: _index(target())),
-    ]
     findings = []
-    for name, check in checks:
+    for name, check in checks():
         findings.append(finding := _run(name, check))
         if as_json:
             write_line(json.dumps(asdict(finding), ensure_ascii=False))
