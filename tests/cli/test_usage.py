@@ -186,6 +186,9 @@ def test_doctor_says_where_a_data_folder_is_not(tmp_path: Path, monkeypatch: pyt
     assert (ok, "penchant-data, which is not there yet" in detail) == (True, True)
     ok, detail = doctor("data folder", "--data", tmp_path / "nope")
     assert (ok, f"there is no folder {tmp_path / 'nope'}" in detail) == (False, True)
+    monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (tmp_path, os.W_OK))  # root may write anywhere
+    ok, detail = doctor("data folder", "--data", tmp_path)
+    assert (ok, f"{tmp_path} can't be written" in detail) == (False, True)
 
 
 def test_embed_names_the_line_that_has_no_text(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import shutil
@@ -157,6 +158,8 @@ def _data_folder(settings: Settings) -> tuple[bool, str]:
         return False, f"there is no folder {data}; name the one that the server was started with, or start it"
     # The server makes the folder; until then the nearest one above it tells how much room there is.
     existing = next(folder for folder in (data.absolute(), *data.absolute().parents) if folder.is_dir())
+    if not os.access(existing, os.W_OK):
+        return False, f"{existing} can't be written by this account, or is on a read-only disk"
     free = shutil.disk_usage(existing).free
     room = f"{free / (1 << 30):.1f} GiB free for {data}"
     if not data.is_dir():
