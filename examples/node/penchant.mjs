@@ -9,8 +9,6 @@ import protoLoader from "@grpc/proto-loader";
 
 const PROTOS = fileURLToPath(new URL("../../proto", import.meta.url));
 const SECONDS = 10;
-// A page of long texts is larger than the 4 MiB that gRPC takes unless told.
-const OPTIONS = { "grpc.max_receive_message_length": 64 * 1024 * 1024 };
 
 const ITEMS = [
   { id: "trail-guide", title: "A guide to hiking trails in the Alps", categories: ["outdoors"] },
@@ -27,7 +25,7 @@ const POSTS = [
 
 /** Calls of a service as functions: `await service.GetProfile({ user_id: "u" })`. */
 function connect(Service, target) {
-  const client = new Service(target, grpc.credentials.createInsecure(), OPTIONS);
+  const client = new Service(target, grpc.credentials.createInsecure());
   const call = (method) => (request) =>
     promisify(client[method].bind(client))(request, { deadline: Date.now() + SECONDS * 1000 });
   const methods = Object.keys(Service.service);

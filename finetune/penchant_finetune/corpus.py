@@ -19,7 +19,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-TRAIN, VALIDATION, TEST = 0, 1, 2
+TRAIN, VALIDATION, TEST, NEVER = 0, 1, 2, 3
 FEWEST_USERS = 20
 """Users to be measured below which a split at one moment for all says little."""
 
@@ -31,7 +31,8 @@ class Corpus:
     """Texts, items and signals; n signals sorted by (time, id).
 
     `items` (m,) and `texts_of` (n,) are rows of `texts`; `item_of` (n,) rows of `items`; −1 where there is none.
-    `grades` (n,) lie from −1 (against) to 1 (in favour), `parts` (n,) are TRAIN, VALIDATION or TEST.
+    `grades` (n,) lie from −1 (against) to 1 (in favour), `parts` (n,) are TRAIN, VALIDATION or TEST, `undone_in` (n,)
+    the part in which the user took a signal back, or NEVER.
     """
 
     texts: list[str]
@@ -42,6 +43,7 @@ class Corpus:
     texts_of: Ints
     grades: Floats
     parts: NDArray[np.int8]
+    undone_in: NDArray[np.int8]
     hashtags: list[tuple[tuple[str, str], ...]]
     """Of each signal, as `LoggedSignal` has them."""
     split: Split
@@ -52,12 +54,18 @@ class Corpus:
         items = np.where(self.item_of >= 0, self.items[self.item_of], -1)
         return np.where(self.texts_of >= 0, self.texts_of, items)
 
+    @property
+    def kept(self) -> Bools:
+        """Signals (n,) that were not taken back before their part ended: what came of them later, nobody knew then."""
+        return self.undone_in > self.parts
+
     def first_touches(self) -> Bools:
-        """Signals (n,) in favour of an item that their user did not touch before."""
+        """Signals (n,) in favour of an item that their user did not touch before, and kept."""
         seen: set[tuple[int, int]] = set()
         first = np.zeros(len(self.users), dtype=bool)
-        for row, key in enumerate(zip(self.users.tolist(), self.item_of.tolist(), strict=True)):
-            first[row] = key[1] >= 0 and key not in seen
+        for row in np.flatnonzero(self.kept & (self.item_of >= 0)).tolist():
+            key = int(self.users[row]), int(self.item_of[row])
+            first[row] = key not in seen
             seen.add(key)
         return first & (self.grades > 0)
 
@@ -65,7 +73,7 @@ class Corpus:
 def make_corpus(log: Log, settings: InterestSettings, split: Split | None, shares: tuple[float, float]) -> Corpus:
     """Number a log; `shares` are where validation and test begin, as shares of all signals.
 
-    Of those that were undone, too, as `penchant evaluate` counts them: what it asks about may then not be learnt from.
+    Of those that undo, too, as `penchant evaluate` counts them: what it asks about may then not be learnt from.
     split "time": at one moment for all, so that nothing learnt lies after anything measured. "user": at the beginning
     of a UTC day of each user's own, so that others' later signals may be learnt from, a user's own never. None: by
     time, unless fewer than FEWEST_USERS could then be measured. Raises InvalidInput where nobody could.
@@ -84,14 +92,13 @@ def make_corpus(log: Log, settings: InterestSettings, split: Split | None, share
         texts_of=np.array(texts_of, dtype=np.int64),
         grades=np.array([_grade(signal, settings) for signal in signals]),
         parts=np.zeros(len(signals), dtype=np.int8),
+        undone_in=np.full(len(signals), NEVER, dtype=np.int8),
         hashtags=[signal.hashtags for signal in signals],
         split="time",
     )
-    users, times = np.array(log.moments, dtype=np.int64).T
-    bounds = np.quantile(times, shares, method="lower")
-    corpus = replace(corpus, parts=np.searchsorted(bounds, corpus.times, side="right").astype(np.int8))
+    corpus = _split(corpus, log, np.quantile([time for _, time in log.moments], shares, method="lower"))
     if split == "user" or (split is None and len(measurable(corpus)) < FEWEST_USERS):
-        corpus = replace(corpus, parts=_parts_by_user(corpus, users, times, shares), split="user")
+        corpus = replace(_split(corpus, log, _starts_by_user(log, shares)[corpus.users]), split="user")
     if not len(measurable(corpus)):
         raise InvalidInput.at(
             "signals", "leave nobody to measure: no user has new items in the test part on a later day than their first"
@@ -102,18 +109,29 @@ def make_corpus(log: Log, settings: InterestSettings, split: Split | None, share
 def measurable(corpus: Corpus, part: int = TEST) -> Ints:
     """Users whom `next_items.questions` asks about, sorted: with new items in a part on a UTC day after their first."""
     days = corpus.times // MICROS_PER_DAY
-    _, first, places = np.unique(corpus.users, return_index=True, return_inverse=True)
-    return np.unique(corpus.users[(corpus.parts == part) & corpus.first_touches() & (days > days[first][places])])
+    users = corpus.users
+    begun = np.full(int(users.max()) + 1, np.iinfo(np.int64).max)
+    known = (corpus.parts <= part) & (corpus.undone_in > part)
+    np.minimum.at(begun, users[known], days[known])
+    return np.unique(users[(corpus.parts == part) & corpus.first_touches() & (days > begun[users])])
 
 
 def _grade(signal: LoggedSignal, settings: InterestSettings) -> float:
     return float(np.clip(weighing(signal.evidence, settings).weight, -1.0, 1.0))
 
 
-def _parts_by_user(corpus: Corpus, users: Ints, times: Ints, shares: Sequence[float]) -> NDArray[np.int8]:
-    parts = np.zeros(len(corpus.users), dtype=np.int8)
-    for user in np.unique(corpus.users):
-        own = corpus.users == user
-        bounds = np.quantile(times[users == user] // MICROS_PER_DAY, shares, method="lower")
-        parts[own] = np.searchsorted(bounds, corpus.times[own] // MICROS_PER_DAY, side="right")
-    return parts
+def _split(corpus: Corpus, log: Log, starts: Ints) -> Corpus:
+    """Parts by when validation and test start, µs: (2,) for all, or (n, 2)."""
+    never = np.iinfo(np.int64).max
+    starts = np.insert(starts, 2, never, axis=-1)
+    undone = np.array([never if signal.undone is None else signal.undone for signal in log.signals], dtype=np.int64)
+    parts, undone_in = ((starts <= times[:, None]).sum(axis=-1).astype(np.int8) for times in (corpus.times, undone))
+    return replace(corpus, parts=parts, undone_in=undone_in)
+
+
+def _starts_by_user(log: Log, shares: Sequence[float]) -> Ints:
+    """When validation and test start for each user, µs: (users, 2)."""
+    users, times = np.array(log.moments, dtype=np.int64).T
+    days = times // MICROS_PER_DAY
+    own = [np.quantile(days[users == user], shares, method="lower") for user in range(int(users.max()) + 1)]
+    return np.array(own, dtype=np.int64) * MICROS_PER_DAY

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from penchant_finetune.evaluate import EVALUATION, caution
+from penchant_finetune.folder import new_folder
 from penchant_finetune.lora import changes_nothing
 from penchant_finetune.next_items import METRICS
 from penchant_finetune.prepare import Prepared
@@ -69,27 +67,6 @@ def export(prepared: Prepared, run_folder: Path, output: Path) -> str | None:
         (folder / "README.md").write_text(card, encoding="utf-8")
         write_manifest(folder, run.base, prepared.manifest.dimensions, figures)
     return left_out
-
-
-@contextmanager
-def new_folder(output: Path) -> Iterator[Path]:
-    """Give a folder to write into that becomes `output` at the end: it is there whole or not at all.
-
-    Raises WrongState where it holds something already.
-    """
-    if output.exists() and any(output.iterdir()):
-        raise WrongState("FOLDER_NOT_EMPTY", f"{str(output)!r} holds something; name a new folder")
-    output = output.resolve()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    # Beside it first: half an adapter must not stand there as if it were whole.
-    with TemporaryDirectory(prefix=f"{output.name}.", suffix=".part", dir=output.parent) as unfinished:
-        whole = Path(unfinished) / "whole"
-        whole.mkdir()
-        yield whole
-        for file in whole.iterdir():
-            # safetensors writes files that their owner alone may read, and a server has an account of its own.
-            file.chmod(whole.stat().st_mode & 0o666)
-        whole.rename(output)
 
 
 _PARTS = {"tuned": "", "live": " of live", "difference": " gained"}

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DatabaseError
 from penchant_pipelines.encoder import EncoderSettings
 from penchant_pipelines.errors import InvalidInput, WrongState
 from penchant_pipelines.interests import Evidence
-from penchant_pipelines.interests.blend import undone_ids
+from penchant_pipelines.interests.blend import undo_times
 from penchant_pipelines.model import Action, Behavior, Item, Post, Signal
 from penchant_pipelines.reader import NOTHING, Reader
 from penchant_pipelines.record import schema
@@ -54,6 +54,8 @@ class LoggedSignal:
     rating: float | None
     surface: str
     device: str
+    undone: int | None = None
+    """When the user took it back, µs; None: never."""
 
     @property
     def evidence(self) -> Evidence:
@@ -73,12 +75,12 @@ class LoggedSignal:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Items, each once, and signals sorted by (time, id); what was undone is left out."""
+    """Items, each once, and signals sorted by (time, id); those that undo are left out."""
 
     items: tuple[LoggedItem, ...]
     signals: tuple[LoggedSignal, ...]
     moments: tuple[tuple[int, int], ...]
-    """User and time of every signal, by (time, id): of what was undone, and of what undoes, as well."""
+    """User and time of every signal, by (time, id): of what undoes, as well."""
 
 
 def read_log(items: Iterable[Item], signals: Iterable[Signal], text: TextPipeline) -> Log:
@@ -103,8 +105,8 @@ def read_log(items: Iterable[Item], signals: Iterable[Signal], text: TextPipelin
     by_user: dict[int, list[LoggedSignal]] = {}
     for entry in read:
         by_user.setdefault(entry.user, []).append(entry)
-    undone = {key for own in by_user.values() for key in undone_ids(entry.evidence for entry in own)}
-    kept = tuple(entry for entry in read if entry.action is not Action.UNDO and entry.id not in undone)
+    undone = {key: time for own in by_user.values() for key, time in undo_times(e.evidence for e in own).items()}
+    kept = tuple(replace(entry, undone=undone.get(entry.id)) for entry in read if entry.action is not Action.UNDO)
     if not catalogue or not kept:
         raise InvalidInput.at("items" if not catalogue else "signals", "are none: there is nothing to learn from")
     return Log(tuple(catalogue.values()), kept, tuple((entry.user, entry.time) for entry in read))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from penchant_finetune.base import encode_all
 from penchant_finetune.corpus import TEST
 from penchant_finetune.pairs import Vectors
-from penchant_finetune.prepare import Prepared, evidence
+from penchant_finetune.prepare import Prepared, evidence, standing
 from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.interests import Blender, Calibration, Profile, Recipe, view
 from penchant_pipelines.model import MICROS_PER_DAY
@@ -59,12 +59,13 @@ class Asked:
 def questions(prepared: Prepared, part: int = TEST) -> Asked:
     """What to ask: each day of a part of the log on which a user with a history took to new items of the catalogue."""
     columns = {name: np.array(prepared.signals[name], dtype=np.int64) for name in ("user", "time", "item", "part")}
+    stands = standing(prepared, part)
     new = np.array(prepared.signals["new"], dtype=bool)
     rng = np.random.default_rng(prepared.manifest.settings.seed)
     signals: dict[int, NDArray[np.intp]] = {}
     found: list[Question] = []
     for user in np.unique(columns["user"][new & (columns["part"] == part)]):
-        own = np.flatnonzero((columns["user"] == user) & (columns["part"] <= part))
+        own = np.flatnonzero((columns["user"] == user) & stands)
         days = columns["time"][own] // MICROS_PER_DAY
         for day in np.unique(days[new[own] & (columns["part"][own] == part)]):
             rows = own[new[own] & (columns["part"][own] == part) & (days == day)]

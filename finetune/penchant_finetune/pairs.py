@@ -95,7 +95,7 @@ def build_graded(corpus: Corpus, most: int, seed: int) -> Graded:
     rng = np.random.default_rng(seed)
     rows: list[tuple[int, int, int]] = []
     scores: list[float] = []
-    rated = np.flatnonzero((corpus.parts == TRAIN) & (corpus.item_of >= 0))
+    rated = np.flatnonzero(corpus.kept & (corpus.parts == TRAIN) & (corpus.item_of >= 0))
     for own in _by_user(corpus, rated):
         best = own[corpus.grades[own] >= corpus.grades[own].max()]
         if corpus.grades[own].min() == corpus.grades[own].max() or corpus.grades[best[0]] <= 0:
@@ -113,7 +113,7 @@ def build_graded(corpus: Corpus, most: int, seed: int) -> Graded:
 
 def touched(corpus: Corpus) -> Ints:
     """All that users wrote or touched in the training part: (n, 2) of user and text, each once, sorted."""
-    rows = np.flatnonzero(corpus.parts == TRAIN)
+    rows = np.flatnonzero(corpus.kept & (corpus.parts == TRAIN))
     wrote = rows[corpus.texts_of[rows] >= 0]
     took = rows[corpus.item_of[rows] >= 0]
     users = np.concatenate([corpus.users[wrote], corpus.users[took]])
@@ -153,7 +153,7 @@ def _co_engaged(corpus: Corpus, window_days: float, rng: np.random.Generator) ->
 def _neighbours(corpus: Corpus, vectors: Vectors, calibration: Calibration) -> Iterator[_Pair]:
     """A signal and the next one of its user on the same interest, as the base encoder sees it."""
     shown = corpus.shown
-    for own in _by_user(corpus, np.flatnonzero((shown >= 0) & (corpus.grades > 0))):
+    for own in _by_user(corpus, np.flatnonzero(corpus.kept & (shown >= 0) & (corpus.grades > 0))):
         texts = shown[own]
         for place, row in enumerate(own[:-1]):
             following = texts[place + 1 : place + 1 + REACH]

@@ -3,7 +3,8 @@
 - prepare.json: settings, counts, digests of the other files
 - texts.parquet: every text once
 - items.parquet: the catalogue: id, row of its text, creation time
-- signals.parquet: users by number, what each signal touches and says, its part of the time line
+- signals.parquet: users by number, what each signal touches and says, its part of the time line, and in which it was
+  taken back
 - pairs.parquet: anchor, positive, negative (rows of texts), user, kind
 - graded.parquet: pairs of items with a score
 - touched.parquet: users by number, and what each wrote or touched in the training part
@@ -22,7 +23,7 @@ from pyarrow import parquet
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from penchant_finetune.base import encode_all
-from penchant_finetune.corpus import VALIDATION, Corpus, Ints, Split, make_corpus, measurable
+from penchant_finetune.corpus import VALIDATION, Bools, Corpus, Ints, Split, make_corpus, measurable
 from penchant_finetune.log import Log
 from penchant_finetune.negatives import mine
 from penchant_finetune.pairs import KINDS, Graded, Pairs, Vectors, build_graded, build_pairs, touched
@@ -56,7 +57,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: Literal[6] = 6
+    format: Literal[7] = 7
     settings: PrepareSettings
     encoder: EncoderSettings
     interests: InterestSettings
@@ -221,6 +222,13 @@ def load_prepared(folder: Path) -> Prepared:
     )
 
 
+def standing(prepared: Prepared, part: int) -> Bools:
+    """Signals (n,) up to the end of a part that were not taken back by then."""
+    parts, undone_in = (np.array(prepared.signals[name], dtype=np.int8) for name in ("part", "undone_in"))
+    stands: Bools = (parts <= part) & (undone_in > part)
+    return stands
+
+
 def evidence(prepared: Prepared, row: int, texts: Vectors, items: Vectors) -> Evidence:
     """A signal as capture would have blended it, of the vectors (t, d) of texts and (m, d) of items."""
     columns = prepared.signals
@@ -257,6 +265,7 @@ def _signal_columns(log: Log, corpus: Corpus) -> dict[str, Any]:
         "terms": pa.array([signal.terms for signal in log.signals], pa.list_(pa.string())),
         "language": [signal.language for signal in log.signals],
         "part": corpus.parts,
+        "undone_in": corpus.undone_in,
         "new": corpus.first_touches(),
         "action": pa.array([_number(signal.action) for signal in log.signals], pa.int8()),
         "value": pa.array([signal.value for signal in log.signals], pa.float64()),

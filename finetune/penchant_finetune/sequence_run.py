@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from penchant_finetune.corpus import TEST
+from penchant_finetune.corpus import VALIDATION
 from penchant_finetune.evaluate import open_tuned
 from penchant_finetune.next_items import encode_signals
-from penchant_finetune.prepare import Prepared
+from penchant_finetune.prepare import Prepared, standing
 from penchant_finetune.run import held, run_of
 from penchant_finetune.sequence import SequenceSettings, train_sequence
 from penchant_finetune.sequence_data import prepared_log
@@ -46,7 +46,7 @@ def _train_run_sequence(prepared: Prepared, folder: Path, seed: int, threads: in
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         if all(about[name] == value for name, value in asked.items()):
             return
-    rows = np.flatnonzero(np.array(prepared.signals["part"]) != TEST)
+    rows = np.flatnonzero(standing(prepared, VALIDATION))
     log = prepared_log(prepared, encode_signals(prepared, rows, encoder), rows)
     torch.set_num_threads(threads or cores())
     # Were this interrupted while it writes, a half model or another's would pass for the one told of there.

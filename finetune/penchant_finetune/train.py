@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,14 @@ import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from torch.utils.tensorboard import SummaryWriter
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainerState, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState, TrainerControl
@@ -46,7 +54,14 @@ LOG_EVERY = 5
 _METRIC, _CHOICE = f"eval_{METRIC}", f"eval_{CHOICE}"
 
 
-def train(prepared: Prepared, settings: TrainSettings, folder: Path) -> Run:
+Report = Callable[[int, int], object]
+"""Takes how many steps are done, and of how many."""
+
+
+def _to_nobody(_done: int, _total: int) -> None: ...
+
+
+def train(prepared: Prepared, settings: TrainSettings, folder: Path, report: Report = _to_nobody) -> Run:
     """Train an adapter; an interrupted run goes on from its last checkpoint, of a finished one nothing is done anew.
 
     Raises WrongState where the folder holds a run of other settings or of another prepared folder, or one that another
@@ -54,10 +69,10 @@ def train(prepared: Prepared, settings: TrainSettings, folder: Path) -> Run:
     """
     with held(folder):
         found = begun(folder, settings, prepared)
-        return found if isinstance(found, Run) else _train(prepared, settings, folder, found)
+        return found if isinstance(found, Run) else _train(prepared, settings, folder, found, report)
 
 
-def _train(prepared: Prepared, settings: TrainSettings, folder: Path, found: Begun | None) -> Run:
+def _train(prepared: Prepared, settings: TrainSettings, folder: Path, found: Begun | None, report: Report) -> Run:
     started = time.monotonic()
     encoder, model = open_base(prepared.manifest.encoder)
     if encoder.space_id != prepared.manifest.space_id:
@@ -83,6 +98,8 @@ def _train(prepared: Prepared, settings: TrainSettings, folder: Path, found: Beg
     state = _state(last) if last else None
     before = _kept(state, Clock)["seconds"] if state else 0.0
     trainer = _trainer(model, prepared, settings, folder, NextItems(prepared, encoder))
+    if is_first():
+        trainer.add_callback(Steps(report))
     # Where nothing was learnt yet, the first state asked is the untuned encoder, by the arithmetic of all others.
     trainer.args.eval_on_start = state is None
     if state is None or not _kept(state, TrainerControl)["should_training_stop"]:
@@ -152,6 +169,19 @@ class Clock(TrainerCallback, ExportableState):
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
         return {"args": {"seconds": self._before + time.monotonic() - self._started}, "attributes": {}}
+
+
+class Steps(TrainerCallback):
+    """Tells how far a run is."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_more: object
+    ) -> None:
+        """Tell it after each step."""
+        self._report(state.global_step, state.max_steps)
 
 
 class AdapterTrainer(SentenceTransformerTrainer):

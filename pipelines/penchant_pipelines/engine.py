@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import sqlite3
 import unicodedata
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
@@ -59,6 +60,8 @@ REBUILD = "rebuild_index"
 PROFILES_AT_HAND = 2_000
 LEARNING_PAUSE_SECONDS = 600.0
 """Pause between looks whether a new mix is due."""
+LEAST_FREE_BYTES = 2**20
+"""Less than this may be too little to open a record, which takes some pages beside it."""
 HEAL_SECONDS = 30.0
 """Pause between attempts to rebuild an index that is away."""
 
@@ -118,7 +121,12 @@ class Engine:
             self.mixes,
         )
         self.adapters = Adapters(
-            stock, shared, self.jobs, settings.encoder.adapter_folder(record.folder), self._heal_index
+            stock,
+            shared,
+            self.jobs,
+            settings.encoder.adapter_folder(record.folder),
+            self._heal_index,
+            self.watchers.switched,
         )
         self.serve = self.adapters.serve
         self.summaries = Summaries(record, self.writer, model, settings.summaries.every_signals, self.serve)
@@ -455,9 +463,11 @@ def _readable(folder: Path) -> Iterator[None]:
         cause = error.orig if isinstance(error, sa.exc.DatabaseError) else error
         if not is_damage(cause) and not isinstance(cause, sqlite3.OperationalError):
             raise
-        todo = (
-            "put a backup of it into an empty folder and start with that" if is_damage(cause) else "see to that first"
-        )
+        todo = "see to that first"
+        if is_damage(cause):
+            todo = "put a backup of it into an empty folder and start with that"
+        elif shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
+            todo = "the disk is full, make room first"
         raise WrongState(
             "RECORD_UNREADABLE", f"the record {str(folder / FILE)!r} can't be read ({cause}): {todo}"
         ) from error

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 import structlog
+from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.errors import NotFound, WrongState
@@ -26,7 +27,7 @@ from penchant_pipelines.recommend.sources import INTERESTS, SOURCES
 from penchant_pipelines.record import Record, Writer, nothing
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.schema import mixes as table
-from penchant_pipelines.statistics import Bootstrap, by_user
+from penchant_pipelines.statistics import FEWEST_USERS, Bootstrap, Floats, by_user
 from penchant_pipelines.tasks import to_the_end
 
 log = structlog.get_logger(__name__)
@@ -165,25 +166,38 @@ class Mixes:
         cut = int((1 - JUDGING_SHARE) * len(lessons))
         trial, recent = learn(lessons[:cut]), lessons[cut:]
         users = np.unique([lesson.user for lesson in recent], return_inverse=True)[1]
-        count = int(users.max()) + 1
-        before, after = (by_user(quality(recent, mix), users, count) for mix in (live, trial))
-        _, _, high, _ = Bootstrap(count).difference(after, before)
+        before, after = quality(recent, live), quality(recent, trial)
         return MixVersion(
             "m-" + uuid.uuid4().hex[:12],
             now(),
             replace(learn(lessons), chance=chance(recent, trial)),
             len(self._catalog.crowd),
             len(lessons),
-            float(after.mean()),
-            float(before.mean()),
+            float(_by_user(after, users).mean()),
+            float(_by_user(before, users).mean()),
             # A few users' luck must not keep out what most lessons taught: only a sure loss does.
-            high >= 0,
+            not is_surely_worse(after, before, users),
         )
 
     def _read(self, limit: int, *where: sa.ColumnElement[bool]) -> Sequence[tuple[int, MixVersion]]:
         query = sa.select(table).where(*where).order_by(table.c.seq.desc()).limit(limit)
         with self._record.read() as connection:
             return [(row.seq, _version(row)) for row in connection.execute(query)]
+
+
+def is_surely_worse(after: Floats, before: Floats, users: NDArray[np.int64]) -> bool:
+    """Tell whether lessons (q,), of users numbered from 0, are answered worse than before beyond chance.
+
+    Users are drawn; of few, their days: one user alone would always be sure.
+    """
+    drawn = users if users.max() + 1 >= FEWEST_USERS else np.arange(len(users))
+    after, before = _by_user(after, drawn), _by_user(before, drawn)
+    _, _, high, _ = Bootstrap(len(after)).difference(after, before)
+    return high < 0
+
+
+def _by_user(values: Floats, users: NDArray[np.int64]) -> Floats:
+    return by_user(values, users, int(users.max()) + 1)
 
 
 def _version(row: sa.Row[Any]) -> MixVersion:

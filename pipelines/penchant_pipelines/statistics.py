@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 DRAWS = 5000
+FEWEST_USERS = 10
+"""Below which nothing is more than chance: a few, resampled, tell only of themselves, one alone is always sure."""
 _AT_ONCE = 100
 """Draws that are summed at once: as numbers that can be, they take eight times the room."""
 

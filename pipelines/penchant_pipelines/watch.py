@@ -10,6 +10,9 @@ from dataclasses import replace
 
 from penchant_pipelines.record.commit import Change
 
+SWITCHED = Change("", 0, 0, {})
+"""Some users, or all, are served from another space from here on."""
+
 
 class Watcher:
     """One listener's queue. A slow listener gets the newest state of each user instead of every step."""
@@ -29,7 +32,7 @@ class Watcher:
 
     def offer(self, change: Change) -> None:
         """Queue a change if it is wanted."""
-        if self._user_ids and change.user_id not in self._user_ids:
+        if self._user_ids and change != SWITCHED and change.user_id not in self._user_ids:
             return
         if not change.version:
             # What was queued of somebody who is no more is told to nobody any more.
@@ -91,3 +94,7 @@ class Watchers:
         for change in changes:
             for watcher in self._watchers:
                 watcher.offer(change)
+
+    def switched(self) -> None:
+        """Tell every listener that other spaces serve."""
+        self.publish([SWITCHED])

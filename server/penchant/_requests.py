@@ -191,7 +191,8 @@ def profile(
 def watch(user_ids: Iterable[str] = (), *, drift_only: bool = False) -> interest.WatchProfilesRequest:
     """Follow profiles as they change: each one now, then one per change.
 
-    No ids: every user; the first profile then is nobody's (its `user_id` is empty) and says that the watch is on.
+    No ids: every user; the first profile then is nobody's (its `user_id` is empty) and says that the watch is on. The
+    first ones come again where other profiles are served: after a switch of space, and as an experiment begins or ends.
     `drift_only` passes only changes where the user's recent signals no longer fit the longer record.
     Ends when the iterator is closed.
     """

@@ -1,18 +1,22 @@
-"""Paging as in AIP-158: opaque tokens bound to the request that they continue, and page sizes that fit."""
+"""Paging as in AIP-158: opaque tokens bound to the request that they continue, and pages that fit a message."""
 
 from __future__ import annotations
 
 import base64
 import hmac
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from google.protobuf.message import Message
+
 from penchant_pipelines.errors import InvalidInput
 
-T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 
+PAGE_BYTES = 3 * 2**20
+"""Most of a page of several entries: clients take messages of 4 MiB unless told otherwise."""
 _MAC_BYTES = 16
 _DEFAULT_SIZE = 20
 
@@ -73,7 +77,7 @@ class PageTokens:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A listing that goes on after `cursor`, which is empty at the first page, with `size` entries."""
+    """A listing that goes on after `cursor`, which is empty at the first page, with at most `size` entries."""
 
     tokens: PageTokens
     method: str
@@ -81,15 +85,21 @@ class Listing:
     cursor: str
     size: int
 
-    def page(self, found: Sequence[T], cursor: Callable[[T], str]) -> tuple[Sequence[T], str]:
+    def page(self, found: Sequence[tuple[str, M]]) -> tuple[list[M], str]:
         """Cut the page from what was found, one entry more than `size` where there are more, and sign the next token.
 
-        `cursor` says where the listing goes on after an entry.
+        Each entry comes with the cursor after which the listing goes on from it.
         """
-        if len(found) <= self.size:
-            return found, ""
-        token = self.tokens.encode_token(self.method, self.parameters, cursor(found[self.size - 1]))
-        return found[: self.size], token
+        count = total = 0
+        for _, entry in found[: self.size]:
+            total += entry.ByteSize()
+            if count and total > PAGE_BYTES:
+                break
+            count += 1
+        entries = [entry for _, entry in found[:count]]
+        if count == len(found):
+            return entries, ""
+        return entries, self.tokens.encode_token(self.method, self.parameters, found[count - 1][0])
 
 
 def coerce_page_size(requested: int, default: int, maximum: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from functools import partial
@@ -91,6 +92,11 @@ def test_the_steps_one_by_one(folder: Path, tmp_path: Path, monkeypatch: pytest.
     assert code == 0, err
     assert "co-engagement pairs" in out
     assert "split by time, for model-" in out
+    assert stat.S_IMODE((tmp_path / "prepared").stat().st_mode) == 0o700
+    made = (tmp_path / "prepared" / "prepare.json").read_bytes()
+    code, _, err = finetune("prepare", tmp_path / "prepared", *files, *model, *EARLY, "--seed", "3")
+    assert (code, err.count("holds something; name a new folder")) == (1, 1)
+    assert (tmp_path / "prepared" / "prepare.json").read_bytes() == made
     code, out, err = finetune("train", tmp_path / "prepared", tmp_path / "run", *QUICK)
     assert code == 0, err
     assert "next items found" in out

@@ -155,8 +155,10 @@ def test_doctor_looks_where_the_settings_say(tmp_path: Path) -> None:
     assert doctor("data folder", "--config", config)[0]
     assert doctor("record", "--config", config) == (True, "sound")
     config.write_text("limits.page_size = 0")
-    ok, detail = doctor("record", "--config", config)
+    ok, detail = doctor("settings", "--config", config)
     assert (ok, "limits.page_size" in detail) == (False, True)
+    with pytest.raises(StopIteration):  # of what they name nothing can be told
+        doctor("record", "--config", config)
 
 
 def test_doctor_asks_the_server_of_its_settings_unless_another_is_named(tmp_path: Path) -> None:
@@ -184,6 +186,9 @@ def test_doctor_says_where_a_data_folder_is_not(tmp_path: Path, monkeypatch: pyt
     assert (ok, "penchant-data, which is not there yet" in detail) == (True, True)
     ok, detail = doctor("data folder", "--data", tmp_path / "nope")
     assert (ok, f"there is no folder {tmp_path / 'nope'}" in detail) == (False, True)
+    monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (tmp_path, os.W_OK))  # root may write anywhere
+    ok, detail = doctor("data folder", "--data", tmp_path)
+    assert (ok, f"{tmp_path} can't be written" in detail) == (False, True)
 
 
 def test_embed_names_the_line_that_has_no_text(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import aclosing, asynccontextmanager, closing
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -609,6 +609,31 @@ async def test_whatever_is_asked_at_once_one_space_is_live_and_whole(
     check_record(data, [kept[name] for name, state in found.items() if state != LOADED])
 
 
+async def test_who_watches_is_told_of_the_profiles_in_another_space(
+    start: StartServer, shelf: Path, encoder: Encoder, adapted: Encoder
+) -> None:
+    async with start() as server:
+        await server.client.capture(user_id="u", text="Jazz piano all night")
+        await server.client.load_adapter("books")
+        async with (
+            aclosing(server.client.watch(["u"], drift_only=True)) as named,
+            aclosing(server.client.watch()) as everybody,
+            asyncio.timeout(60),
+        ):
+            spaces = [[(await anext(told)).space_id] for told in (named, everybody)]
+            await activated(server, "books", standby=True)
+            await server.client.start_experiment("all", "books", 1.0)
+            moved = await anext(named)
+            assert (moved.user_id, moved.version, moved.space_id) == ("u", 1, adapted.space_id)
+            assert moved.interests[0].id == (await server.client.profile("u")).interests[0].id
+            assert (await anext(everybody)).space_id == encoder.space_id
+            await server.client.stop_experiment()
+            await activated(server, "books")
+            for told, seen in zip((named, everybody), spaces, strict=True):
+                seen += [(await anext(told)).space_id, (await anext(told)).space_id]
+                assert seen == [encoder.space_id, encoder.space_id, adapted.space_id]
+
+
 async def test_an_experiment_serves_a_share_of_the_users_and_is_evaluated(
     start: StartServer, shelf: Path, encoder: Encoder, adapted: Encoder
 ) -> None:
@@ -619,6 +644,8 @@ async def test_an_experiment_serves_a_share_of_the_users_and_is_evaluated(
         assert loaded.sha256 == file_sha256(shelf / "books" / WEIGHTS)
         assert abs(time.time() - loaded.load_time.seconds) < 60
         assert (await refused(server.rpc("StartExperiment")(begin))).reason == "ADAPTER_NOT_STANDBY"
+        with pytest.raises(WrongStateError, match="adapter '' serves everybody already; name the one to try"):
+            await server.client.start_experiment("none", "", 0.5)
         await activated(server, "books", standby=True)
         assert await states(server) == {"": LIVE, "books": STANDBY}
         running, late = await asyncio.gather(

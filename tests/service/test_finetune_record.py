@@ -41,10 +41,10 @@ async def test_a_running_servers_record_gives_the_log_that_was_sent(server: Serv
     await fill(server)
     read = read_record(server.data, TextSettings())
     sent = read_log(*the_log(), TextPipeline(TextSettings()))
-    assert all(entry.user < tiny_models.USERS for entry in read.signals)
+    assert {entry.user for entry in read.signals if entry.undone is not None} == {tiny_models.USERS}
     assert {item.id: item for item in read.items} == {item.id: item for item in sent.items}
-    assert [(s.evidence, s.text, s.hashtags) for s in read.signals] == [
-        (s.evidence, s.text, s.hashtags) for s in sent.signals
+    assert [(s.evidence, s.text, s.hashtags, s.undone) for s in read.signals] == [
+        (s.evidence, s.text, s.hashtags, s.undone) for s in sent.signals
     ]
     one, other = (make_corpus(log, InterestSettings(), None, (0.7, 0.8)) for log in (read, sent))
     assert one.times.max() - one.times.min() < 15 * MICROS_PER_DAY

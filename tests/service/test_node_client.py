@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,8 +10,6 @@ from pathlib import Path
 import node
 import pytest
 from harness import Server
-
-from penchant._channel import MAX_RECEIVE_BYTES
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "node"
@@ -49,9 +45,3 @@ async def test_the_example_prints_interests_and_recommendations(server: Server, 
     nobody = await play("127.0.0.1:1")
     assert nobody.returncode == 1
     assert "failed: " in nobody.stderr
-
-
-def test_the_example_takes_messages_as_large_as_the_python_client_does() -> None:
-    found = re.search(r'"grpc.max_receive_message_length": ([\d *]+)', (EXAMPLE / "penchant.mjs").read_text("utf-8"))
-    assert found is not None
-    assert math.prod(map(int, found[1].split("*"))) == MAX_RECEIVE_BYTES

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import shutil
 import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import grpc
 import pytest
@@ -27,6 +29,7 @@ from penchant.v1.admin_service_pb2 import CancelJobRequest, JobState, ListJobsRe
 from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.interest_service_pb2 import CaptureRequest
 from penchant.v1.signal_pb2 import Post, Signal
+from penchant_pipelines import engine
 from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.errors import InvalidInput, WrongState
 from penchant_pipelines.index.relay import Relay
@@ -273,6 +276,17 @@ async def test_a_damaged_record_is_named(start: StartServer, data: Path, encoder
         async with serve(load_settings(overrides={"data": data, "listen": "127.0.0.1:0"}), encoder):
             pass
     assert error.value.reason == "RECORD_UNREADABLE"
+
+
+async def test_a_start_on_a_full_disk_says_that_it_is_full(
+    data: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "Record", Mock(side_effect=sqlite3.OperationalError("disk I/O error")))
+    for free, todo in ((2**40, "see to that first"), (4096, "the disk is full, make room first")):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: Mock(free=free))
+        with pytest.raises(WrongState, match=rf"\(disk I/O error\): {todo}"):
+            async with engine.Engine.open(engine.EngineSettings(), data, encoder):
+                pass
 
 
 async def test_a_record_of_before_middles_were_measured_reads_as_a_new_one(start: StartServer, data: Path) -> None:

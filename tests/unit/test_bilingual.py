@@ -271,6 +271,10 @@ def test_data_that_is_missing_damaged_or_too_little_is_told_in_a_line(
     with pytest.raises(SystemExit, match=r"holds too little: 0 translated sentences beside the 2,000 .* needs 1,001;"):
         main()
     with gzip.open(data / FILES["tatoeba"], "wt", encoding="utf-8") as file:
+        file.write('{"zh": "我", "en": "I"}\n{"zh": "你"}\n')
+    with pytest.raises(SystemExit, match=r"error: .*tatoeba.jsonl.gz, line 2: has no field 'en'"):
+        main()
+    with gzip.open(data / FILES["tatoeba"], "wt", encoding="utf-8") as file:
         file.write('{"zh": "我", "en": "I"}\n{"zh": "你')
     with pytest.raises(SystemExit, match=r"error: .*tatoeba.jsonl.gz: can't be read after line 1: Unterminated"):
         main()
@@ -448,6 +452,8 @@ def test_the_mean_of_adapters_changes_what_they_change_on_average(tmp_path: Path
     assert np.linalg.norm(weights(tmp_path / "cut")[0] - (a + b) / 2) == pytest.approx(
         np.linalg.norm(values[3:]), rel=0.01
     )
+    with pytest.raises(InvalidInput, match="rank: 9 is above 8"):
+        average(adapters, tmp_path / "more", 9)
     with pytest.raises(WrongState, match="holds something"):
         average(adapters, tmp_path / "mean", 8)
     (adapters[1] / "words.txt").write_text("别的 1\n")

@@ -97,12 +97,13 @@ def test_texts_are_read_as_capture_reads_them() -> None:
     assert log.signals[0].hashtags == (("跑鞋", "看看这双"),)
 
 
-def test_ids_count_once_users_are_numbers_and_what_was_undone_is_left_out() -> None:
+def test_ids_count_once_users_are_numbers_and_what_undoes_is_left_out() -> None:
     again = liked("b", 1, 3)
     other = replace(again, evidence=Behavior("i7", Action.LIKE))  # the server refuses it
     signals = [liked("b", 2, 4), again, again, other, liked("a", 3, 5), liked("a", 4, 5, action=Action.UNDO)]
     log = log_of(signals)
-    assert [(entry.user, entry.item_id) for entry in log.signals] == [(1, "i3"), (1, "i4")]
+    assert [(entry.user, entry.item_id) for entry in log.signals] == [(1, "i3"), (1, "i4"), (0, "i5")]
+    assert [entry.undone for entry in log.signals] == [None, None, 4 * DAY]
     assert log.moments == ((1, DAY), (1, 2 * DAY), (0, 3 * DAY), (0, 4 * DAY))
     assert [signal.item_id for signal in read([item(3)], signals[:4]).signals] == ["i3", "i4"]
 
@@ -218,6 +219,19 @@ def test_items_go_together_within_the_window_and_one_user() -> None:
     # Others end in the validation part or lie in the test part, and may not be learnt from.
     assert set(train.users.tolist()) == {0}
     assert len(pairs_of(corpus, window=14.0)) == 2
+
+
+@pytest.mark.parametrize("when", [TRAIN, VALIDATION, TEST])
+def test_what_is_taken_back_counts_until_the_part_in_which_it_is(when: int) -> None:
+    signals = [liked("a", 0, 1), liked("a", 1, 2), liked("a", 2, 3, value=-1.0), *filler(30)]
+    signals.append(liked("a", (3, 31, 36)[when], 1, action=Action.UNDO))
+    corpus = corpus_of(signals, shares=(0.4, 0.7))
+    assert corpus.undone_in[0] == when
+    own = touched(corpus)
+    learnt = pairs_of(corpus), build_graded(corpus, 100, seed=0), own[own[:, 0] == 0]
+    assert [len(each) for each in learnt] == ([0, 1, 2] if when == TRAIN else [1, 2, 3])
+    by_user = corpus_of(signals, "user", (0.4, 0.7))
+    assert by_user.undone_in[0] == TEST
 
 
 def test_what_names_nothing_goes_with_nothing() -> None:

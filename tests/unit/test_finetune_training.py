@@ -282,7 +282,7 @@ def test_whom_preparing_counts_are_those_who_are_asked_about(prepared: Prepared,
 
 
 def test_what_another_version_prepared_is_refused(prepared: Prepared, tmp_path: Path) -> None:
-    older = (prepared.folder / MANIFEST).read_text().replace('"format": 6', '"format": 5')
+    older = (prepared.folder / MANIFEST).read_text().replace('"format": 7', '"format": 6')
     (tmp_path / MANIFEST).write_text(older)
     with pytest.raises(WrongState, match="make one with `penchant finetune prepare`"):
         load_prepared(tmp_path)
@@ -498,7 +498,11 @@ def test_the_same_seed_gives_the_same_weights_and_an_interrupted_run_goes_on(
     state = json.loads((reached / "trainer_state.json").read_text())
     state["stateful_callbacks"]["Clock"]["args"]["seconds"] = 1000.0
     (reached / "trainer_state.json").write_text(json.dumps(state))
-    resumed = train(prepared, settings, tmp_path / "cut")
+    told: list[tuple[int, int]] = []
+    resumed = train(prepared, settings, tmp_path / "cut", lambda done, total: told.append((done, total)))
+    first = int(reached.name.rpartition("-")[2]) + 1
+    assert told == [(step, told[0][1]) for step in range(first, resumed.steps + 1)]
+    assert told[0][1] >= resumed.steps
     assert resumed.seconds > 1000
     assert not list(checkpoints.glob("checkpoint-9??"))
     assert resumed.steps == load_run(tmp_path / "whole").steps

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from penchant_pipelines.mixes import is_surely_worse
 from penchant_pipelines.recommend import mix
 from penchant_pipelines.recommend.mix import COMMON_WEIGHT, LEAST_TEXT, SHRINKAGE, Lesson, Mix, learn, quality
 from penchant_pipelines.recommend.sources import INTERESTS, SOURCES
@@ -196,3 +197,13 @@ def test_quality_is_the_gain_of_the_first_ten_places() -> None:
     assert gain(10) == 0
     assert gain(0, 2) == pytest.approx((1 + 1 / 2) / (1 + 1 / np.log2(3)))
     assert gain(*range(30)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("users", [1, 3, 12])
+def test_a_mix_is_surely_worse_only_where_users_or_the_days_of_few_agree(users: int) -> None:
+    whose = np.arange(24) % users
+    luck = np.random.default_rng(0).normal(0, 0.2, 24)
+    assert (luck - 0.01).mean() < 0
+    assert not is_surely_worse(luck - 0.01, np.zeros(24), whose)
+    assert is_surely_worse(luck - 0.3, np.zeros(24), whose)
+    assert not is_surely_worse(luck, luck, whose)

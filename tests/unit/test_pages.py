@@ -1,7 +1,7 @@
 import pytest
 
-from penchant.pages import PageTokens, coerce_page_size
-from penchant.v1.catalog_service_pb2 import ListItemsRequest
+from penchant.pages import PAGE_BYTES, PageTokens, coerce_page_size
+from penchant.v1.catalog_service_pb2 import Item, ListItemsRequest
 from penchant_pipelines.errors import InvalidInput
 
 TOKENS = PageTokens(b"k" * 32)
@@ -19,19 +19,30 @@ def test_no_token_is_the_first_page() -> None:
     assert TOKENS.decode_token("", "ListSignals", "u1") == ""
 
 
-def test_pages_of_a_listing_hold_each_entry_once() -> None:
-    entries, token, pages = range(1, 8), "", []
-    for _ in range(4):
-        listing = TOKENS.listing(ListItemsRequest(page_size=3, page_token=token, filter="f"), 100, "f")
-        found = [entry for entry in entries if entry > int(listing.cursor or 0)][: listing.size + 1]
-        page, token = listing.page(found, str)
-        pages.append(list(page))
+def pages(items: list[Item], size: int) -> list[list[str]]:
+    """Ids on each page of a listing, all that follow from the first."""
+    token, found = "", []
+    while True:
+        listing = TOKENS.listing(ListItemsRequest(page_size=size, page_token=token, filter="f"), 1000, "f")
+        later = [(item.id, item) for item in items if item.id > listing.cursor]
+        page, token = listing.page(later[: listing.size + 1])
+        found.append([item.id for item in page])
         if not token:
-            break
-        assert TOKENS.decode_token(token, "ListItems", "f") == str(page[-1])
-    assert pages == [[1, 2, 3], [4, 5, 6], [7]]
+            return found
+        assert TOKENS.decode_token(token, "ListItems", "f") == page[-1].id
+
+
+def test_pages_of_a_listing_hold_each_entry_once() -> None:
+    assert pages([Item(id=name) for name in "abcdefg"], 3) == [list("abc"), list("def"), ["g"]]
     # What fills its last page needs no empty one behind it.
-    assert listing.page([7, 8, 9], str) == ([7, 8, 9], "")
+    assert pages([Item(id=name) for name in "abc"], 3) == [list("abc")]
+
+
+def test_a_page_ends_where_it_would_grow_too_large_for_a_message() -> None:
+    half = "x" * (PAGE_BYTES // 2)
+    texts = {"a": "", "b": half, "c": half, "d": "", "e": 3 * half, "f": half, "g": ""}
+    items = [Item(id=name, text=text) for name, text in texts.items()]
+    assert pages(items, 1000) == [["a", "b"], ["c", "d"], ["e"], ["f", "g"]]
 
 
 def test_the_longest_id_as_cursor_makes_a_token_that_the_contract_lets_in() -> None:

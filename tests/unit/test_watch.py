@@ -13,7 +13,7 @@ from penchant.interceptors import Drain
 from penchant.services.interests import InterestService
 from penchant.v1.interest_service_pb2 import WatchProfilesRequest
 from penchant_pipelines.record.commit import Change
-from penchant_pipelines.watch import Watcher, Watchers
+from penchant_pipelines.watch import SWITCHED, Watcher, Watchers
 
 
 def change(user: str, version: int) -> Change:
@@ -43,6 +43,15 @@ async def test_only_the_users_named_are_told() -> None:
         watchers.publish([change("a", 1), change("b", 1), change("c", 1)])
         assert [c.user_id for c in await drained(some)] == ["a", "c"]
         assert [c.user_id for c in await drained(other)] == ["b"]
+
+
+async def test_a_switch_is_told_to_everybody_and_once() -> None:
+    watchers = Watchers()
+    with watchers.listen([]) as all_users, watchers.listen(["a"]) as some:
+        watchers.publish([change("a", 1)])
+        watchers.switched()
+        watchers.switched()
+        assert await drained(all_users) == await drained(some) == [change("a", 1), SWITCHED]
 
 
 async def test_a_waiting_listener_wakes() -> None:

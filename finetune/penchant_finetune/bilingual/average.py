@@ -20,11 +20,11 @@ from safetensors.numpy import load_file, save_file
 
 from penchant_finetune.bilingual.export import runs_of
 from penchant_finetune.bilingual.training import Recipe
-from penchant_finetune.export import new_folder
+from penchant_finetune.folder import new_folder
 from penchant_finetune.program import at_least, told_in_a_line
 from penchant_pipelines.encoder.adapter import CONFIG, WEIGHTS
 from penchant_pipelines.encoder.words import ROWS_FILE, WORDS_FILE, WordVocabulary, load_rows, save_rows
-from penchant_pipelines.errors import WrongState
+from penchant_pipelines.errors import InvalidInput, WrongState
 
 _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 
@@ -33,11 +33,14 @@ def average(adapters: Sequence[Path], folder: Path, rank: int) -> None:
     """Write the mean of adapters' weights into a new folder, with the first one's frequencies of words.
 
     It can't be loaded before `describe` adds its card and manifest. Raises WrongState where the adapters have other
-    words than the first or the folder holds something.
+    words than the first or the folder holds something, InvalidInput where no map has so high a rank.
     """
     vocabulary = WordVocabulary.load(adapters[0] / WORDS_FILE)
     rows = np.mean([_rows(adapter, vocabulary) for adapter in adapters], axis=0)
     changes = [_changes(adapter) for adapter in adapters]
+    most = min(min(change.shape) for change in changes[0].values())
+    if rank > most:
+        raise InvalidInput.at("rank", f"{rank} is above {most}, the rank of the smallest map")
     lora: dict[str, NDArray[np.float16]] = {}
     for name in changes[0]:
         left, values, right = np.linalg.svd(np.mean([change[name] for change in changes], axis=0), full_matrices=False)

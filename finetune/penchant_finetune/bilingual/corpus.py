@@ -12,8 +12,9 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import InvalidInput
@@ -41,13 +42,25 @@ SEED = 7
 _SENTENCE_END = re.compile(r"(?<=[。！？!?])|(?<=\.)\s|\n+")
 
 
-def read_lines(file: Path) -> Iterator[dict[str, Any]]:
+class Row(dict[str, Any]):
+    """An object of a line of a file. Raises InvalidInput where it is asked for a field that it lacks."""
+
+    def __init__(self, fields: dict[str, Any], where: str) -> None:
+        super().__init__(fields)
+        self._where = where
+
+    def __missing__(self, field: str) -> NoReturn:
+        """Tell where it is missing."""
+        raise InvalidInput.at(self._where, f"has no field {field!r}")
+
+
+def read_lines(file: Path) -> Iterator[Row]:
     """Objects of a gzipped JSON Lines file. Raises OSError, and InvalidInput where a line can't be read."""
     read = 0
     try:
         with gzip.open(file, "rt", encoding="utf-8") as lines:
             for line in lines:
-                yield json.loads(line)
+                yield json.loads(line, object_hook=partial(Row, where=f"{file}, line {read + 1}"))
                 read += 1
     except (EOFError, ValueError) as error:
         raise InvalidInput.at(str(file), f"can't be read after line {read}: {error}") from error

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from safetensors.torch import save_file
 
 from penchant_finetune.bilingual.training import BEST
-from penchant_finetune.export import new_folder
+from penchant_finetune.folder import new_folder
 from penchant_finetune.lora import PREFIX
 from penchant_pipelines.encoder.adapter import CONFIG, WEIGHTS, write_manifest
 from penchant_pipelines.encoder.words import ROWS_FILE, WORDS_FILE, WordVocabulary, save_rows

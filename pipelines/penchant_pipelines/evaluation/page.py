@@ -14,7 +14,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from penchant_pipelines.evaluation.report import FEWEST_USERS, OURS, p_words
+from penchant_pipelines.evaluation.report import OURS, p_words
+from penchant_pipelines.statistics import FEWEST_USERS
 
 SCORE = "ndcg@10"
 METRICS = (

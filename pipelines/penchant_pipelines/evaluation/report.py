@@ -13,11 +13,9 @@ from penchant_pipelines.evaluation.log import Log
 from penchant_pipelines.evaluation.measure import Measured, beyond, group_masks, measure
 from penchant_pipelines.evaluation.methods import DEPTH, Floats, Run
 from penchant_pipelines.evaluation.protocol import Phase, Query
-from penchant_pipelines.statistics import Bootstrap, by_user, holm
+from penchant_pipelines.statistics import FEWEST_USERS, Bootstrap, by_user, holm
 
 OURS = "penchant"
-FEWEST_USERS = 10
-"""Users below which there is no p, and nothing is called more than chance: resampled, a few tell only of themselves."""
 DIGITS = 6
 READING = (
     "methods: [mean, low, high], a figure 0…1 (novelty@10 and calibration_kl@10: bits) and its 95 % interval by "

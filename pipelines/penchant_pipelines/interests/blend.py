@@ -395,19 +395,24 @@ class Blender:
 
 
 def undone_ids(events: Iterable[Event]) -> set[str]:
-    """Ids of the actions that an UNDO takes back: each undoes the latest one on its item still standing.
+    """Ids of the actions that an UNDO takes back."""
+    return set(undo_times(events))
+
+
+def undo_times(events: Iterable[Event]) -> dict[str, int]:
+    """When an UNDO takes an action back, µs by its id: each undoes the latest one on its item still standing.
 
     Of one time it comes after all else: ids are often random, and clocks of a second's step are many.
     """
     standing: dict[str, list[str]] = {}
-    undone: set[str] = set()
+    undone: dict[str, int] = {}
     actions = (event for event in events if isinstance(event, Evidence) and event.action is not None)
     for event in sorted(actions, key=lambda event: (event.time, event.action is Action.UNDO)):
         stack = standing.setdefault(event.item_id, [])
         if event.action is not Action.UNDO:
             stack.append(event.id)
         elif stack:
-            undone.add(stack.pop())
+            undone[stack.pop()] = event.time
     return undone
 
 

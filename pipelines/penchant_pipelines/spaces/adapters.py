@@ -91,12 +91,19 @@ class Adapters:
     """All adapters and spaces of one engine. Belongs to its event loop."""
 
     def __init__(
-        self, stock: Stock, shared: Shared, jobs: Jobs, folder: Path, on_lost: Callable[[Space], None]
+        self,
+        stock: Stock,
+        shared: Shared,
+        jobs: Jobs,
+        folder: Path,
+        on_lost: Callable[[Space], None],
+        on_switched: Callable[[], None],
     ) -> None:
         self._shared = shared
         self._jobs = jobs
         self._folder = folder
         self._on_lost = on_lost
+        self._on_switched = on_switched
         self._adapters = stock.adapters
         self._lost = stock.lost
         self._rows = {row.key: row for row in stock.rows}
@@ -223,14 +230,19 @@ class Adapters:
         async def start() -> Experiment:
             async with self._changing:
                 adapter = self._loaded(adapter_id)
-                if self.state(adapter) is not AdapterState.STANDBY or adapter.space is None:
-                    raise WrongState(
-                        "ADAPTER_NOT_STANDBY", f"adapter {adapter_id!r} is not kept current; activate it as standby"
+                state = self.state(adapter)
+                if state is not AdapterState.STANDBY or adapter.space is None:
+                    why = (
+                        "serves everybody already; name the one to try"
+                        if state is AdapterState.LIVE
+                        else "is not kept current; activate it as standby"
                     )
+                    raise WrongState("ADAPTER_NOT_STANDBY", f"adapter {adapter_id!r} {why}")
                 control = self.serving.live.space_id
                 found = Experiment(name, adapter_id, share, control, adapter.space.space_id, now())
                 await self._shared.writer.submit(lambda ledger: experiments.begin(ledger, found))
                 self.serving = replace(self.serving, experiment=found, trial=adapter.space)
+                self._on_switched()
             return found
 
         return await to_the_end(start())
@@ -245,6 +257,7 @@ class Adapters:
                     raise WrongState("NO_EXPERIMENT", "no experiment runs")
                 await self._shared.writer.submit(experiments.end)
                 self.serving = replace(self.serving, experiment=None, trial=None)
+                self._on_switched()
             found = await asyncio.to_thread(experiments.find, self._shared.record, running.name)
             return found or running
 
@@ -391,6 +404,7 @@ class Adapters:
             await self._set_states(states, end_experiments=True)
             others = tuple(other for other in (former, *self.serving.others) if other is not space)
             self.serving = Serving(space, others)
+            self._on_switched()
             if former is not space:
                 self._shared.mixes.outgrow()
         log.info("space.switched", space_id=space.space_id, former=former.space_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import shutil
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,25 +67,25 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Check this machine, the encoder, the data folder and the server. Exit code 1 if something is broken."""
+    settings: Settings | None = None
 
-    def settings() -> Settings:
-        return read_settings(config, data=data)
+    def read() -> tuple[bool, str]:
+        nonlocal settings
+        settings = read_settings(config, data=data)
+        return True, f"from {config or 'no file'} and the environment"
 
-    def target() -> str:
-        return server or settings().listen
+    def checks() -> Iterator[tuple[str, Callable[[], tuple[bool, str]]]]:
+        yield from (("python", _python), ("packages", _packages), ("device", _device), ("settings", read))
+        if settings is not None:
+            yield "encoder weights", partial(_weights, settings)
+            yield "data folder", partial(_data_folder, settings)
+            yield "record", partial(_record, settings)
+        if target := server or (settings and settings.listen):
+            yield "server health", partial(_health, target)
+            yield "server index", partial(_index, target)
 
-    checks: list[tuple[str, Callable[[], tuple[bool, str]]]] = [
-        ("python", _python),
-        ("packages", _packages),
-        ("device", _device),
-        ("encoder weights", lambda: _weights(settings())),
-        ("data folder", lambda: _data_folder(settings())),
-        ("record", lambda: _record(settings())),
-        ("server health", lambda: _health(target())),
-        ("server index", lambda: _index(target())),
-    ]
     findings = []
-    for name, check in checks:
+    for name, check in checks():
         findings.append(finding := _run(name, check))
         if as_json:
             write_line(json.dumps(asdict(finding), ensure_ascii=False))
@@ -156,6 +158,8 @@ def _data_folder(settings: Settings) -> tuple[bool, str]:
         return False, f"there is no folder {data}; name the one that the server was started with, or start it"
     # The server makes the folder; until then the nearest one above it tells how much room there is.
     existing = next(folder for folder in (data.absolute(), *data.absolute().parents) if folder.is_dir())
+    if not os.access(existing, os.W_OK):
+        return False, f"{existing} can't be written by this account, or is on a read-only disk"
     free = shutil.disk_usage(existing).free
     room = f"{free / (1 << 30):.1f} GiB free for {data}"
     if not data.is_dir():

@@ -137,7 +137,8 @@ def evaluate(
 
 
 def _show(figures: dict[str, Any]) -> None:
-    from penchant_pipelines.evaluation.report import FEWEST_USERS, p_words
+    from penchant_pipelines.evaluation.report import p_words
+    from penchant_pipelines.statistics import FEWEST_USERS
 
     told = figures["protocol"]
     left_out = f"; left out: {told['left_out']}" if told["left_out"] else ""

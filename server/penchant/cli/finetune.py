@@ -14,7 +14,7 @@ import typer
 from penchant.cli.errors import fail
 from penchant.cli.files import Assignments, Config, read_files, read_settings
 from penchant.cli.options import Commands, Json
-from penchant.cli.output import print_line, print_table, write_line
+from penchant.cli.output import print_line, print_table, progress, write_line
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ def _installed() -> None:
 
 @finetune.command()
 def prepare(
-    output: Annotated[Path, typer.Argument(metavar="PREPARED", file_okay=False, help="Folder to make.")],
+    output: Annotated[Path, typer.Argument(metavar="PREPARED", file_okay=False, help="New folder to make.")],
     items: Annotated[
         Path | None,
         typer.Option("--items", metavar="FILE", exists=True, dir_okay=False, help="Items, JSON Lines or Parquet."),
@@ -86,6 +86,7 @@ def prepare(
 ) -> None:
     """Make pairs to train on from items and signals, or from a server's data folder."""
     from penchant_finetune.base import open_base
+    from penchant_finetune.folder import new_folder
     from penchant_finetune.log import live_encoder, read_log, read_record
     from penchant_finetune.prepare import PrepareSettings
     from penchant_finetune.prepare import prepare as make
@@ -103,15 +104,17 @@ def prepare(
         seed=seed,
     )
     text = TextPipeline(given.text)
-    if data is not None and not (items or signals):
-        log = read_record(data, given.text)
-        live, served = live_encoder(data, given.encoder)
-    elif items and signals and data is None:
-        log, live, served = read_log(*read_files(items, signals, given, _refused), text), given.encoder, None
-    else:
-        raise typer.BadParameter("give --items and --signals, or --data", param_hint="--items")
-    encoder, _ = open_base(given.encoder)
-    manifest = make(log, encoder, live, given.interests, wanted, output, served)
+    with new_folder(output) as folder:
+        folder.chmod(0o700)  # what users wrote is nobody else's
+        if data is not None and not (items or signals):
+            log = read_record(data, given.text)
+            live, served = live_encoder(data, given.encoder)
+        elif items and signals and data is None:
+            log, live, served = read_log(*read_files(items, signals, given, _refused), text), given.encoder, None
+        else:
+            raise typer.BadParameter("give --items and --signals, or --data", param_hint="--items")
+        encoder, _ = open_base(given.encoder)
+        manifest = make(log, encoder, live, given.interests, wanted, folder, served)
     print_table(("what", "count"), manifest.counts.items(), empty="")
     print_line(f"in {output}, split by {manifest.split}, for {manifest.space_id}")
 
@@ -173,7 +176,8 @@ def train(
         control=control.value if control else None,
     )
     loaded = load_prepared(prepared)
-    done = make(loaded, settings, run)
+    with progress("steps", None, counted=True) as moved:
+        done = make(loaded, settings, run, moved)
     tuned = f"{done.best_recall:.4f} after step {done.best_step}" if done.best_step else "no step beat it"
     print_line(
         f"{done.steps} steps in {done.seconds:.0f} s; next items found in the validation part: "

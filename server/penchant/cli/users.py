@@ -134,11 +134,12 @@ def watch(
     """Print a line for each change of a profile, until Ctrl-C.
 
     Of users that are named, first how each stands; of everybody, "watching everybody" on stderr once nothing is missed.
+    The same after a switch to another space.
     """
     with connect(server) as client, closing(client.watch(users or (), drift_only=drift_only)) as profiles:
         for found in profiles:
             if not found.user_id:
-                stderr.print("watching everybody")
+                stderr.print(f"watching everybody in the space {found.space_id}")
             elif as_json:
                 print_json(found)
             else:

@@ -107,8 +107,8 @@ class AdminService(pb_grpc.AdminServiceServicer):
         listing = self.tokens.listing(request, self.settings.limits.page_size)
         before = int(listing.cursor) if listing.cursor else None
         found = await self.engine.mixes.versions(before, listing.size + 1)
-        page, token = listing.page(found, lambda numbered: str(numbered[0]))
-        return pb.ListMixesResponse(mixes=[_mix(version) for _, version in page], next_page_token=token)
+        page, token = listing.page([(str(number), _mix(version)) for number, version in found])
+        return pb.ListMixesResponse(mixes=page, next_page_token=token)
 
     async def UseMix(self, request: pb.UseMixRequest, context: Context) -> pb.UseMixResponse:
         """Put a mix to use, or none."""
@@ -128,8 +128,8 @@ class AdminService(pb_grpc.AdminServiceServicer):
         listing = self.tokens.listing(request, self.settings.limits.page_size)
         before = int(listing.cursor) if listing.cursor else None
         found = await self.engine.jobs.list(before, listing.size + 1)
-        page, token = listing.page(found, lambda numbered: str(numbered[0]))
-        return pb.ListJobsResponse(jobs=[_job(job) for _, job in page], next_page_token=token)
+        page, token = listing.page([(str(number), _job(job)) for number, job in found])
+        return pb.ListJobsResponse(jobs=page, next_page_token=token)
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
         """Stop a running job."""

@@ -66,19 +66,19 @@ class CatalogService(pb_grpc.CatalogServiceServicer):
         listing = self.tokens.listing(request, self.settings.limits.page_size, request.filter)
         entries = self.engine.catalog.entries
 
-        def find() -> list[pb.Item]:
+        def find() -> list[tuple[str, pb.Item]]:
             found = []
             # In the record ids are in order; in memory each page would have to sort them all.
             with self.engine.record.read() as connection:
                 for item_id in rows.item_ids(connection, listing.cursor):
                     entry = entries.get(item_id)
                     if entry is not None and condition.matches(entry.item):
-                        found.append(convert.from_item(entry.item))
+                        found.append((item_id, convert.from_item(entry.item)))
                         if len(found) > listing.size:
                             break
             return found
 
-        page, token = listing.page(await asyncio.to_thread(find), lambda item: item.id)
+        page, token = listing.page(await asyncio.to_thread(find))
         return pb.ListItemsResponse(items=page, next_page_token=token)
 
     async def DeleteItems(self, request: pb.DeleteItemsRequest, context: Context) -> pb.DeleteItemsResponse:

@@ -27,7 +27,7 @@ from penchant_pipelines.profiles import Stored
 from penchant_pipelines.record.commit import Captured, Change
 from penchant_pipelines.spaces.space import Space
 from penchant_pipelines.summaries import Summary
-from penchant_pipelines.watch import Watcher
+from penchant_pipelines.watch import SWITCHED, Watcher
 
 Context = grpc.aio.ServicerContext[Any, Any]
 STREAM_WINDOW = 256
@@ -123,26 +123,16 @@ class InterestService(pb_grpc.InterestServiceServicer):
         """Stream profiles as they change."""
         with self.engine.watchers.listen(request.user_ids) as watcher:
             # From here on nothing is missed; the first messages say how things stand and that it is on.
-            if not request.user_ids:
-                opening = pb.Profile(as_of=convert.timestamp(now()), space_id=self.engine.live.space_id)
-                yield pb.WatchProfilesResponse(profile=opening)
-            for user_id in dict.fromkeys(request.user_ids):
-                with self.engine.serve(user_id) as space:
-                    stored = await asyncio.to_thread(space.profiles.find, user_id)
-                    if stored is None:
-                        profile = _nobody(user_id, space)
-                    else:
-                        # Its last changes may only come to the watcher now.
-                        watcher.told(user_id, stored.version)
-                        summary = await self.engine.summaries.find(user_id, space, stored.view)
-                        labels = await self.engine.labels(stored.view, space.space_id)
-                        profile = _profile(space, stored, labels, summary)
-                yield pb.WatchProfilesResponse(profile=profile)
+            change = SWITCHED
             while True:
+                if change == SWITCHED:
+                    async for profile in self._standing(watcher, request.user_ids):
+                        yield pb.WatchProfilesResponse(profile=profile)
+                else:
+                    news = await self._news(watcher, change, request.drift_only)
+                    if news is not None:
+                        yield pb.WatchProfilesResponse(profile=news)
                 change = await self.drain.unless_started(watcher.next())
-                news = await self._news(watcher, change, request.drift_only)
-                if news is not None:
-                    yield pb.WatchProfilesResponse(profile=news)
 
     async def ExplainInterest(self, request: pb.ExplainInterestRequest, context: Context) -> pb.ExplainInterestResponse:
         """Tell which signals made an interest."""
@@ -175,8 +165,8 @@ class InterestService(pb_grpc.InterestServiceServicer):
         listing = self.tokens.listing(request, self.settings.limits.page_size, request.user_id)
         before = _position(listing.cursor)
         found = await asyncio.to_thread(self.engine.live.profiles.signals, request.user_id, before, listing.size + 1)
-        page, token = listing.page(found, lambda signal: f"{signal.time}:{signal.id}")
-        return pb.ListSignalsResponse(signals=map(convert.from_signal, page), next_page_token=token)
+        page, token = listing.page([(f"{signal.time}:{signal.id}", convert.from_signal(signal)) for signal in found])
+        return pb.ListSignalsResponse(signals=page, next_page_token=token)
 
     async def ExportUser(self, request: pb.ExportUserRequest, context: Context) -> AsyncIterator[pb.ExportUserResponse]:
         """Stream all that is held about a user: the profile, ids merged into it, words that steered, then signals."""
@@ -214,6 +204,23 @@ class InterestService(pb_grpc.InterestServiceServicer):
         return pb.MergeUsersResponse(
             profile=convert.from_profile(request.into_user_id, version, signal_count, view, labels, space_id, None)
         )
+
+    async def _standing(self, watcher: Watcher, user_ids: Sequence[str]) -> AsyncIterator[pb.Profile]:
+        """How the users that are watched stand; of everybody, in which space."""
+        if not user_ids:
+            yield pb.Profile(as_of=convert.timestamp(now()), space_id=self.engine.live.space_id)
+        for user_id in dict.fromkeys(user_ids):
+            with self.engine.serve(user_id) as space:
+                stored = await asyncio.to_thread(space.profiles.find, user_id)
+                if stored is None:
+                    profile = _nobody(user_id, space)
+                else:
+                    # Its last changes may only come to the watcher now.
+                    watcher.told(user_id, stored.version)
+                    summary = await self.engine.summaries.find(user_id, space, stored.view)
+                    labels = await self.engine.labels(stored.view, space.space_id)
+                    profile = _profile(space, stored, labels, summary)
+            yield profile
 
     async def _news(self, watcher: Watcher, change: Change, drift_only: bool) -> pb.Profile | None:
         """What a watcher is told of a change; None for nothing."""

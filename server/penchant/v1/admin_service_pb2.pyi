@@ -755,6 +755,7 @@ class ListMixesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
+    """0 = 20. A page may hold fewer: an empty next_page_token alone ends the listing."""
     page_token: _builtins.str
     def __init__(
         self,
@@ -959,6 +960,7 @@ class ListJobsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
+    """0 = 20. A page may hold fewer: an empty next_page_token alone ends the listing."""
     page_token: _builtins.str
     def __init__(
         self,

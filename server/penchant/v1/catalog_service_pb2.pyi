@@ -177,6 +177,7 @@ class ListItemsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
+    """0 = 20. A page may hold fewer: an empty next_page_token alone ends the listing."""
     page_token: _builtins.str
     filter: _builtins.str
     def __init__(

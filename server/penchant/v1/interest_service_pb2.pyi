@@ -730,6 +730,7 @@ class ListSignalsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     page_size: _builtins.int
+    """0 = 20. A page may hold fewer: an empty next_page_token alone ends the listing."""
     page_token: _builtins.str
     def __init__(
         self,

@@ -127,8 +127,9 @@ class InterestServiceServicer:
         """At once one message for each user that is named, whatever the filter; where none is, one without a user_id that only
         says that watching has begun. Then one for each change that passes the filter, until the caller hangs up. A profile
         of version 0 without interests tells that a user is not known, or not any more: erased, or merged into another. That passes
-        every filter: who keeps copies of profiles must drop theirs. A switch of the embedding space sends nothing by itself:
-        who keeps copies reads them anew once a message names another space_id.
+        every filter: who keeps copies of profiles must drop theirs. After a switch of the embedding space, and where an
+        experiment begins or ends, the first messages come again: users have other profiles then, of the same version. Who
+        watches everybody and keeps copies reads them anew.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -329,6 +329,7 @@ class FindUsersRequest(_message.Message):
     text: _builtins.str
     item_id: _builtins.str
     page_size: _builtins.int
+    """1…GetServerInfo.max_page_size; 0 = 20."""
     min_similarity: _builtins.float
     """Least Match.similarity. For users who care for this very thing pass GetServerInfoResponse.similarity. 0 or unset
     leaves out only those whose interests have no more in common with it than any two texts have; -1 nobody.
