@@ -41,6 +41,8 @@ _NEGATIONS = frozenset(
     {"不", "没", "没有", "别", "无", "非", "未", "不是", "不太", "不够", "不会", "不能", "并不"}
     | {"not", "no", "never", "nothing", "none", "cannot", "without", "hardly"}
 )
+_COMPARING = frozenset({"better"})
+"""Praise that says nothing after a negation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,20 +136,24 @@ def open_stance() -> Stance:
 
 def read_words(words: Sequence[str]) -> Words:
     """Hash words and pairs, and count polar words; what follows a negation closely counts the other way round."""
-    tokens = [token for word in words for token in _tokens(word)]
+    written = [token for word in words for token in _tokens(word)]
+    tokens = [token.lower() for token in written]
     polar = _polar_words()
     found: set[str] = set()
     good = bad = left = 0
     for place, token in enumerate(tokens):
-        # Who doesn't love a sunset? Everybody does.
+        # Who doesn't love a sunset? Everybody does. Nothing beats a good one.
         asked = place > 0 and tokens[place - 1] == "who" and (place == 1 or tokens[place - 2] in _ENDS)
-        negation = (token in _NEGATIONS or token.endswith("n't")) and not asked
+        praised = tokens[place : place + 2] == ["nothing", "beats"]
+        negation = (token in _NEGATIONS or token.endswith("n't")) and not asked and not praised
         if token in _ENDS:
             left = 0
         turned = left > 0 and not negation and token not in _ENDS
         left = REACH if negation else max(left - 1, 0)
         found.add(f"{'not ' if turned else ''}{token}")
-        sign = polar.get(token, 0) * (-1 if turned else 1)
+        # "Never had better ramen" is no blame, "it gets no better" no praise.
+        silent = _is_name(written, place) or (turned and token in _COMPARING)
+        sign = 0 if silent else polar.get(token, 0) * (-1 if turned else 1)
         good, bad = good + (sign > 0), bad + (sign < 0)
         if place:
             found.add(f"{tokens[place - 1]} {token} ")
@@ -164,9 +170,15 @@ def holds_praise(words: Sequence[str]) -> bool:
     return bool(read_words(words).counts[PRAISE] > 0)
 
 
+def _is_name(written: Sequence[str], place: int) -> bool:
+    """Whether a token is a part of a name, Bad Bunny or Breaking Bad: words with capitals, side by side."""
+    beside = (*written[max(place - 1, 0) : place], *written[place + 1 : place + 2])
+    return written[place].istitle() and any(len(token) > 1 and token.istitle() for token in beside)
+
+
 def _tokens(word: str) -> list[str]:
-    lowered = word.lower().replace("’", "'")
-    return [lowered] if _HAN.search(lowered) else _TOKEN.findall(lowered)
+    plain = word.replace("’", "'")
+    return [plain] if _HAN.search(plain) else _TOKEN.findall(plain)
 
 
 def _bucket(name: str) -> int:

@@ -114,9 +114,9 @@ def test_the_most_popular_come_first_then_the_newest_and_the_own_language_before
     assert found.most_popular(10, "en", within) == ["old", "片"]
 
 
-def said(vector: NDArray[np.float32], item_id: str = "a", rating: float | None = None) -> list[Touched]:
+def said(vector: NDArray[np.float32], item_id: str = "a", rating: float | None = None, user: int = 1) -> list[Touched]:
     evidence = Evidence("p", NOW, vector, rating=rating, item_id=item_id)
-    return [(item_id, 1, evidence, {1: vector})]
+    return [(item_id, user, evidence, {1: vector})]
 
 
 def voice(found: Catalog, item_id: str) -> list[float]:
@@ -140,6 +140,19 @@ def test_only_posts_that_speak_for_an_item_are_heard() -> None:
     found.take(said(axis(3), "absent"))
     assert voice(found, "a") == [1, 1, 0, 0]
     assert voice(found, "b") == [1, 0, 0, 0]
+
+
+def test_who_writes_often_of_an_item_is_heard_once() -> None:
+    found = listening("a", "b")
+    found.take(said(axis(1)) + said(axis(2), user=2))
+    found.take(said(axis(3)) * 60)
+    found.take(said(axis(3), "b") * 2)
+    assert voice(found, "a") == [1, 1, 1, 0]
+    assert voice(found, "b") == [1, 0, 0, 1]
+    found.delete(["b"])
+    found.upsert(Item("in its row"), "en", {1: axis(0)})
+    found.take(said(axis(3), "in its row"))
+    assert voice(found, "in its row") == [1, 0, 0, 1]
 
 
 def test_a_new_vector_of_an_item_keeps_what_was_said_of_it() -> None:

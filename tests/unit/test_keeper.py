@@ -343,6 +343,33 @@ async def test_posts_are_read_once_however_much_is_counted_again_meanwhile(
     await live.check()
 
 
+async def test_who_writes_again_while_posts_are_read_is_heard_once(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    await live.upsert()
+    await live.write(axis(1))
+    await live.write(axis(2))
+    await live.write(axis(2), user="eve")
+    await live.follow()
+    del live.catalog.voices[1]
+    read, loop = feedback.read_posts, asyncio.get_running_loop()
+
+    async def meanwhile() -> None:
+        await live.write(axis(3))
+        await live.follow()
+
+    def interrupted(*of: Any) -> Any:
+        found = read(*of)
+        asyncio.run_coroutine_threadsafe(meanwhile(), loop).result()
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(keeper, "read_posts", interrupted)
+        await live.keeper.listen(1)
+    await live.keeper.count_again()
+    half = float(np.sqrt(0.5))
+    assert voice(live.catalog, "film") == pytest.approx([1 + 2 * half, half, half, 0], abs=1e-4)
+    await live.check()
+
+
 async def test_what_is_erased_while_posts_are_read_is_not_heard(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     await live.upsert()
     await live.write(axis(2), user="eve")

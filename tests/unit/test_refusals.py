@@ -150,9 +150,86 @@ I don't like sushi, stop recommending it
 少推点美食
 以后别给我看育儿的内容
 別再讓我看到政治新聞
+so done with keto
+I'm completely over superhero movies
+K-pop does nothing for me
+Cricket bores me to tears
+Poker just isn't my scene
+I've never cared for whisky
+not big on seafood
+I'm not too fond of opera
+I couldn't care less for golf
+I strongly dislike country music
+Why do you keep showing me lipstick?
+Could you stop bombarding me with car ads
+please don't push golf on me
+too many dog videos in my feed
+No horoscopes pls
+Musicals? Hard pass.
+hard pass on golf
+I'd like to see fewer wedding posts
+I want to see less golf
+stop all the crypto ads
+block all gambling ads please
+fed up with all the AI hype
+怎么又给我推健身课
+为什么一直推奶茶？
+别再发足球了
+不要老发养生文章了
+别总推护肤品
+请不要推荐酒类
+直播少推
+韩剧不是我的菜
+螺蛳粉不合我口味
+我对赛车没什么感觉
+不关注时尚圈
+欣赏不了抽象画
+玩腻了王者荣耀
+再也不追综艺了
+果断弃剧
+已退坑
 """.strip().splitlines()
 
 OTHERS = """
+I hate seeing dogs suffer
+can't stand watching animals die
+Sick of hearing kids cry
+I hate cheaters in Valorant
+I can't stand cruelty to animals
+I hate racism in football
+I don't like soggy pizza
+I dislike overcooked steak
+I hate Sundays when there's no football
+don't show me cake when I'm on a diet
+I never liked poetry when I was younger
+I never cared for tea before Kyoto
+and I hate losing
+This cake is not for me, it's for my sister
+Stop giving me hope, Arsenal
+Stop sending me to the bench, coach
+stop recommending books, my TBR pile is too high
+So over the moon with my new bike
+totally over budget on lenses this month
+jazz never bores me
+nothing bores me about astronomy
+why do you keep showing me the same sunset? Because it never gets old
+Too much cheese in my feed, and I'm not complaining
+stop the car, there's a heron
+讨厌输球
+最讨厌健身房没位置
+不喜欢一个人看电影
+不喜欢在跑步机上跑
+不想再看到流浪猫被欺负
+反感有人在山上乱扔垃圾
+别让我看到猫，看到就想养
+别再给我推眼霜优惠了，买买买
+别再发呆了，去跑步
+不要再发烧了，宝贝
+怎么老推不开这扇门
+为什么总推迟训练
+别老推杆，先练挥杆
+为什么取关了？
+我对他没感觉
 Never want to see this hike end
 I don't want to see this show end
 I can't stand watching my team lose
@@ -386,6 +463,9 @@ def test_the_authors_own_rating_is_never_overruled(text: str) -> None:
         ("麻烦停止推送理财广告", "理财"),
         ("我不喜欢榴莲，别推荐了", "榴莲"),
         ("Keep Politics out of my feed, thanks", "Politics"),
+        ("I am sick of crypto posts", "crypto"),
+        ("Anime just isn't my thing", "Anime"),
+        ("别再发足球了", "足球"),
         ("Tired of takeaway, cooking at home tonight", "takeaway"),
         ("I'm not into football. I'm into rugby.", "football"),
         ("I hate Mondays. Coffee first.", "Mondays"),

@@ -123,6 +123,12 @@ def test_the_heads_that_ship_tell_a_damning_review_from_a_question() -> None:
         ("Who doesn't love a good sunset?", False),
         ("Pizza! Who wouldn’t like pizza?", False),
         ("Which lens is best for the night sky?", False),
+        ("Breaking Bad rewatch", False),
+        ("Bad Bunny tonight!", False),
+        ("never had better ramen", False),
+        ("nothing beats a good espresso", False),
+        ("Love Island is trash", True),
+        ("SO BORED, I HATE IT", True),
     ):
         assert (stance.blame(TEXT.segment(text), "en") is not None) == damns
     texts = ("太难看了，浪费时间", "太好看了，推荐")

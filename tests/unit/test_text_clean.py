@@ -38,6 +38,7 @@ def pipeline() -> TextPipeline:
         ("look https://a.example/b?c=1#d and www.e.example/f, ok", "look and ok"),
         ("看这里https://t.cn/A6x很好喝", "看这里 很好喝"),
         ("my pan: example.com/cast-iron-pan", "my pan:"),
+        ("asp.net: socket.io? at blog.example.net; example.io/a a.example.io:80", "asp.net: socket.io? at ;"),
         ("![IMG_2034](https://a.example/2034.jpg) [rye](https://en.wikipedia.org/wiki/Rye_(bread)) here", "rye here"),
         ("e.g. node.js and/or v1.2, U.S./UK", "e.g. node.js and/or v1.2, U.S./UK"),
         ("thanks @anna and @b_c@social.example!", "thanks and !"),

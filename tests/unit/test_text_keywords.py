@@ -112,6 +112,10 @@ def test_chinese_words_are_found_whole(pipeline: TextPipeline, text: str, terms:
         ("3d printing at 9AM, my 1st", {"3d printing"}),
         ("80s", {"80s"}),
         ("30s of 1980s jazz", {"1980s jazz"}),
+        ("看3d电影，听80s音乐", {"3d", "电影", "80s", "音乐"}),
+        ("8GB内存，早上9AM", {"内存"}),
+        ("learning .NET, asp.net and node.js", {"learning .NET", "asp.net", "node.js"}),
+        ("把.net升级了", {".net", "升级"}),
     ],
 )
 def test_acronyms_and_names_with_a_figure_are_as_people_write_them(
@@ -178,12 +182,30 @@ def test_a_single_character_is_a_term_only_where_no_longer_word_is(pipeline: Tex
         ("10 km", ("km",)),
         ("跑了十公里", ("公里",)),
         ("Green Mile", ("green mile",)),
+        ("16 GB of memory", ("memory",)),
     ],
 )
 def test_a_unit_is_a_term_only_where_nothing_else_is_and_what_is_run_far_is_a_run(
     pipeline: TextPipeline, text: str, terms: tuple[str, ...]
 ) -> None:
     assert pipeline.read(text).terms == terms
+
+
+@pytest.mark.parametrize(
+    ("text", "term"),
+    [
+        ("playing Baldur's Gate", "baldur's gate"),
+        ("my SISTER’s wedding", "sister's wedding"),
+        ("the market's", "market"),
+    ],
+)
+def test_a_phrase_keeps_its_apostrophe(pipeline: TextPipeline, text: str, term: str) -> None:
+    assert term in pipeline.read(text).terms
+
+
+def test_what_was_done_or_felt_is_no_interest(pipeline: TextPipeline) -> None:
+    said = "Kids ate it, proud. Stuck again, threw it away, slept, it sucked: pad thai"
+    assert pipeline.read(said).terms == ("pad thai",)
 
 
 def test_what_stands_before_a_name_is_no_part_of_it(pipeline: TextPipeline) -> None:

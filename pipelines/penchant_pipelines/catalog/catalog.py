@@ -8,7 +8,7 @@ used.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -204,15 +204,16 @@ class Catalog:
         """Take in signals on items: who favours them, and what posts say of them in some spaces or all."""
         told = ((item_id, user, evidence) for item_id, user, evidence, _ in touched)
         self.crowd.add(self.placed(favours(told, self._settings)))
-        for item_id, _, evidence, vectors in touched:
+        for item_id, user, evidence, vectors in touched:
             if speaks_for(evidence, self._settings):
                 for space in vectors if spaces is None else vectors.keys() & spaces:
-                    self.hear(space, item_id, vectors[space])
+                    self.hear(space, item_id, {user}, vectors[space])
 
-    def hear(self, space: int, item_id: str, vector: Vector) -> None:
-        """Take in what a post (d,) says of an item, where that is kept and the item is there."""
+    def hear(self, space: int, item_id: str, users: Set[int], vector: Vector) -> bool:
+        """Take in as `Voices.hear` does what users said of an item, where that is kept and the item is there."""
         if space in self.voices and item_id in self.entries:
-            self.voices[space].add(self.entries[item_id].row, vector)
+            return self.voices[space].hear(self.entries[item_id].row, users, vector)
+        return True
 
     def placed(self, of_items: Iterable[ItemFavour]) -> list[Favour]:
         """Favours of the items that are in the catalogue, by their rows."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from penchant_pipelines.record.rows import Vector
 MOST_POSTS = 200_000
 """Posts about items, the latest, whose vectors are read at once."""
 
+Said = tuple[Set[int], Vector]
+"""Keys of users, and the sum (d,) of a post of each."""
 ItemFavour = tuple[str, int, int, float]
 """Item id, user key, event time (µs), mass above 0."""
 
@@ -55,30 +58,33 @@ def read_favours(
 
 def read_posts(
     record: Record, settings: InterestSettings, space: int, last_signal: int, items: Sequence[str] | None = None
-) -> dict[str, Vector]:
-    """Sums of the favourable posts' vectors by item, whether it is in the catalogue or not; in any thread."""
+) -> dict[str, Said]:
+    """Everybody's first favourable post by item, whether it is in the catalogue or not; in any thread.
+
+    Of all items only the latest `MOST_POSTS` are read.
+    """
     signals, vectors = schema.signals, schema.signal_vectors
+    posts = (signals.c.item_id != "") & signals.c.action.is_(None) & (signals.c.seq <= last_signal)
     query = (
-        sa.select(*rows.EVIDENCE_COLUMNS, vectors.c.vector)
+        sa.select(*rows.EVIDENCE_COLUMNS, signals.c.user_key, vectors.c.vector)
         .join(vectors, (vectors.c.seq == signals.c.seq) & (vectors.c.space == space))
-        .where(
-            signals.c.item_id != "",
-            signals.c.action.is_(None),
-            vectors.c.vector.is_not(None),
-            signals.c.seq <= last_signal,
-        )
-        .order_by(signals.c.seq.desc())
-        .limit(MOST_POSTS)
+        .where(posts, vectors.c.vector.is_not(None))
+        .order_by(signals.c.seq)
         .execution_options(yield_per=1000)
     )
+    if items is None:
+        older = sa.select(signals.c.seq).where(posts).order_by(signals.c.seq.desc()).offset(MOST_POSTS).limit(1)
+        query = query.where(signals.c.seq > sa.func.coalesce(older.scalar_subquery(), 0))
+    users: defaultdict[str, set[int]] = defaultdict(set)
     sums: dict[str, Vector] = {}
     with record.read() as connection:
         for part in _parts(query, items):
             for row in connection.execute(part):
-                if speaks_for(rows.to_evidence(row), settings):
+                if row.user_key not in users[row.item_id] and speaks_for(rows.to_evidence(row), settings):
+                    users[row.item_id].add(row.user_key)
                     vector = np.frombuffer(row.vector, dtype=np.float32)
                     sums[row.item_id] = sums[row.item_id] + vector if row.item_id in sums else vector
-    return sums
+    return {item_id: (users[item_id], vector) for item_id, vector in sums.items()}
 
 
 def _parts(query: sa.Select[Any], items: Sequence[str] | None) -> Iterator[sa.Select[Any]]:

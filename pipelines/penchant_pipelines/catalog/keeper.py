@@ -11,12 +11,11 @@ import structlog
 from numpy.typing import NDArray
 
 from penchant_pipelines.catalog.catalog import Catalog
-from penchant_pipelines.catalog.feedback import ItemFavour, read_favours, read_posts
+from penchant_pipelines.catalog.feedback import ItemFavour, Said, read_favours, read_posts
 from penchant_pipelines.catalog.voices import Voices
 from penchant_pipelines.interests import InterestSettings
 from penchant_pipelines.record import Record, rows, schema
 from penchant_pipelines.record.commit import Commit, Touched
-from penchant_pipelines.record.rows import Vector
 from penchant_pipelines.tasks import to_the_end
 
 log = structlog.get_logger(__name__)
@@ -123,14 +122,14 @@ class Keeper:
                 catalog.crowd.recount(rows_held, catalog.placed(favours))
                 catalog.reset_voices(rows_held, spaces)
                 self._was_reset(rows_held, spaces)
-                for space, sums in said.items():
-                    for item_id, vector in sums.items():
-                        catalog.hear(space, item_id, vector)
+                for space, by_item in said.items():
+                    for item_id, (users, vector) in by_item.items():
+                        catalog.hear(space, item_id, users, vector)
                 catalog.take([each for each in self._meanwhile if each[0] in items], spaces)
 
     def _read_again(
         self, items: set[str], spaces: Sequence[int], last_signal: int
-    ) -> tuple[list[ItemFavour], dict[int, dict[str, Vector]]]:
+    ) -> tuple[list[ItemFavour], dict[int, dict[str, Said]]]:
         wanted = sorted(items)
         favours = [each for chunk in read_favours(self._record, self._settings, last_signal, wanted) for each in chunk]
         said = {space: read_posts(self._record, self._settings, space, last_signal, wanted) for space in spaces}
@@ -178,10 +177,13 @@ class Keeper:
                 raise
             finally:
                 del self._reset[space]
-            for item_id, vector in said.items():
+            for item_id, (users, vector) in said.items():
                 # What was reset has been counted anew, or is to be; and its row may be another item's.
-                if item_id in catalog.entries and catalog.entries[item_id].row not in reset:
-                    catalog.hear(space, item_id, vector)
+                known = item_id in catalog.entries and catalog.entries[item_id].row not in reset
+                if known and not catalog.hear(space, item_id, users, vector):
+                    # One of them wrote again meanwhile.
+                    self.due.add(item_id)
+                    self._to_count.set()
 
     def _was_reset(self, rows_held: NDArray[np.int64], spaces: Iterable[int]) -> None:
         for space in self._reset.keys() & set(spaces):

@@ -1,6 +1,8 @@
-"""Items as people speak of them: an item's vector, enriched by what favourable posts said of it."""
+"""Items as people speak of them: an item's vector, enriched by favourable posts, of everybody the first."""
 
 from __future__ import annotations
+
+from collections.abc import Set
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +23,22 @@ class Voices:
         self.sums = vectors.copy()
         """(rows, d) float32: the item's own vector and those of the posts, summed."""
         self.lengths = np.linalg.norm(self.sums, axis=1)
+        self._speakers: dict[int, set[int]] = {}
+        """Keys of the users who are heard, by row."""
+
+    def hear(self, row: int, users: Set[int], vector: Vectors) -> bool:
+        """Take in what users said of an item, the sum (d,) of a post each.
+
+        False, and nothing is taken in, if one of them was heard before.
+        """
+        speakers = self._speakers.setdefault(row, set())
+        if new := speakers.isdisjoint(users):
+            speakers |= users
+            self.add(row, vector)
+        return new
 
     def add(self, row: int, vector: Vectors) -> None:
-        """Take in what a post (d,) said of an item; or, where its own vector changes, the difference."""
+        """Take in by how much an item's own vector (d,) changed."""
         self.sums[row] += vector
         self.lengths[row] = np.linalg.norm(self.sums[row])
 
@@ -31,6 +46,8 @@ class Voices:
         """Leave items with their own vectors (n, d) alone."""
         self.sums[rows] = vectors
         self.lengths[rows] = np.linalg.norm(vectors, axis=1)
+        for row in rows.tolist():
+            self._speakers.pop(row, None)
 
     def grow(self) -> None:
         """Make room for as many rows again."""

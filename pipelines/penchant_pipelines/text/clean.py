@@ -21,9 +21,12 @@ _TLD = (
 _LINKED = re.compile(r"(?:!\[[^\[\]]{0,200}\]|\[([^\[\]]{1,200})\])(?=\((?:https?://|www\.))")
 """What a link in Markdown is called; the name of a picture is none to its reader."""
 _URL = re.compile(rf"(?<![A-Za-z0-9])(?:[A-Za-z][A-Za-z0-9+.-]{{1,20}}://|www\.){_LINK_REST}")
+_LABEL = r"[A-Za-z0-9][A-Za-z0-9-]{0,62}\."
+# Without a path, asp.net and socket.io are names; blog.example.net is an address.
 _BARE_URL = re.compile(
-    rf"(?<![A-Za-z0-9_.@＠-])(?:[A-Za-z0-9][A-Za-z0-9-]{{0,62}}\.){{1,8}}"
-    rf"(?:(?:{_TLD})(?=[/:?]){_LINK_REST}|(?:com|org|net|edu|gov|io|cn|(?:com?|org)\.[a-z]{{2}})(?![A-Za-z0-9_-]))"
+    rf"(?<![A-Za-z0-9_.@＠-])(?:(?:{_LABEL}){{1,8}}(?:{_TLD})(?=/|[:?]\w){_LINK_REST}"
+    rf"|(?:(?:{_LABEL}){{1,8}}(?:com|org|edu|gov|cn|(?:com?|org)\.[a-z]{{2}})|(?:{_LABEL}){{2,8}}(?:net|io))"
+    r"(?![A-Za-z0-9_-]))"
 )
 _EMAIL = re.compile(
     r"(?<![A-Za-z0-9_.+@＠-])(?:mailto:)?[A-Za-z0-9_.+-]{1,64}[@＠][A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}"

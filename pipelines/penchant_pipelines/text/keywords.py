@@ -22,15 +22,19 @@ _JAPANESE = re.compile(r"[\u30a1-\u30fa\u30fc]{2,20}|[\u4e00-\u9fff々]{2,6}")
 _LETTER = r"[^\W_\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
 # Vowels of Hindi or Thai, say, and accents that no letter has in it: they are part of a word, but none to `\w`.
 _MARKS = "".join(char for char in map(chr, range(0x300, 0x2000)) if unicodedata.category(char) in {"Mn", "Mc"})
-# node.js, rock'n'roll, R&B and C++ are words; so is each side of "wait...what". 3D and 80s are, 9AM and 8GB are not.
-_FIGURED = r"(?<![A-Za-z0-9_.,:/-])(?:[0-9](?:(?=[A-Z])(?![A-Z]?[BHM]\b)|(?=[Dd]\b))|(?:19)?[5-9]0(?=s\b))"
+# node.js, .NET, rock'n'roll, R&B and C++ are words; so is each side of "wait...what". 3D and 80s are, 9AM and 8GB not.
+_ENDS = "(?![A-Za-z0-9_])"
+_FIGURED = (
+    rf"(?<![A-Za-z0-9_.,:/-])(?:[0-9](?:(?=[A-Z])(?![A-Z]?[BHM]{_ENDS})|(?=[Dd]{_ENDS}))|(?:19)?[5-9]0(?=s{_ENDS})"
+    rf"|\.(?=(?:NET|Net|net){_ENDS}))"
+)
 _SPACED = re.compile(rf"(?:{_FIGURED}|(?!\d)){_LETTER}(?:{_LETTER}|[{_MARKS}]|[.'’&-](?={_LETTER})){{0,60}}[+#]{{0,2}}")
 # Where the space after a full stop is missing, a word that says nothing stands beside it, or a capital follows.
 _RUN_ON = re.compile(rf"(?<={_LETTER}{{2}})\.(?=({_LETTER}+))")
 # After a figure a unit tells how much there is of something: it is a keyword where nothing else is.
 _UNITS = (
     "(?:centi|kilo|milli)?(?:gram|met(?:er|re))s?|cm|hrs?|inch(?:es)?|kgs?|kilos?|kmh?|kms|kph|lbs?|mg|miles?|mins?|mm|mph"
-    "|secs?|公里|公斤"
+    "|secs?|[gmt]b|公里|公斤"
 )
 _MEASURED = re.compile(rf"(?:[0-9][ -]?|[一二两三四五六七八九十百千半])({_UNITS})(?![A-Za-z])", re.IGNORECASE)
 # "run" may be anything, but not after a distance: 5k run.
@@ -48,13 +52,17 @@ _SINGLE_PAIR_TEXT_CHARS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class _Word:
-    """One occurrence: `key` tells terms apart, `shown` is what the user wrote, `weight` 0 parts phrases."""
+    """One occurrence: `key` tells terms apart, `shown` is what the user wrote, `weight` 0 parts phrases.
+
+    `ending` is what is no part of the word, but of a phrase that goes on after it: 's.
+    """
 
     key: str
     shown: str
     start: int
     end: int
     weight: float
+    ending: str = ""
 
 
 @dataclass(slots=True)
@@ -163,7 +171,7 @@ def _count(words: Sequence[_Word], text: str, candidates: dict[str, _Candidate])
         # Two Chinese words side by side are a term only if it recurs, and so are two others in a long text.
         if pairs[key] > 1 or (gap and len(text) <= _SINGLE_PAIR_TEXT_CHARS):
             weight = (left.weight + right.weight) / 2
-            add(key, left.shown + gap + right.shown, left.start, weight, pair=True)
+            add(key, left.shown + left.ending + gap + right.shown, left.start, weight, pair=True)
 
 
 def _adjoin(left: _Word, right: _Word, gap: str) -> bool:
@@ -189,7 +197,8 @@ def _spaced_words(text: str, language: str, shouting: bool) -> list[_Word]:
         weight = spaced_weight(key, language) if len(key) <= _LONGEST_WORD and match.start() not in units else 0.0
         if key == "run" and _DISTANCE.search(text, max(match.start() - 10, 0), match.start()):
             weight = _RUN_WEIGHT
-        words.append(_Word(key, _lower(written, shouting), match.start(), match.end(), weight))
+        ending = "'s" if _POSSESSIVE.search(match.group()) else ""
+        words.append(_Word(key, _lower(written, shouting), match.start(), match.end(), weight, ending))
     return words
 
 

@@ -14,6 +14,7 @@ UNDETERMINED = "und"
 _SAMPLE_CHARS = 2_000
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003134f]")
 _KANA = re.compile(r"[\u3041-\u309f\u30a1-\u30fa\u30fd-\u30ff\uff66-\uff9f]")
+_HIRAGANA_BUT_NO = re.compile(r"[\u3041-\u306d\u306f-\u3096]")
 _HANGUL = re.compile(r"[\uac00-\ud7a3\u1100-\u11ff\u3131-\u318e]")
 _WORD = re.compile(r"[^\W\d_\u1100-\u11ff\u3041-\u318e\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uff66-\uff9f]+")
 _TAG = re.compile(r"([A-Za-z]{2,3})(?:[-_][A-Za-z0-9]{1,8})*")
@@ -29,7 +30,7 @@ _CANONICAL = {
 # A Han character, a kana or a syllable block says about as much as two thirds of a spaced word.
 _WORDS_PER_CHARACTER = 2 / 3
 _EAST_ASIAN_SHARE = 0.3
-_KANA_SHARE = 0.2
+_KANA_SHARE, _KANA_SHARE_IN_QUOTES = 0.2, 0.5
 _CONFIDENT = 0.5
 _CONFIDENT_WHEN_SHORT = 0.8
 _SHORT_WORDS = 8
@@ -58,20 +59,31 @@ def detect_language(text: str) -> str:
     if east_asian and east_asian >= _EAST_ASIAN_SHARE * (east_asian + len(words)):
         if hangul >= max(han, kana):
             return "ko"
-        return "ja" if kana >= _KANA_SHARE * (kana + han) else "zh"
-    return _detect_by_model(words) if words else UNDETERMINED
+        return "ja" if _is_japanese(sample, kana / (kana + han)) else "zh"
+    # What Chinese names in Latin letters, many at times, is in no language that the model knows.
+    return _detect_by_model(words, otherwise="zh" if han else "") if words else UNDETERMINED
 
 
-def _detect_by_model(words: list[str]) -> str:
-    short = len(words) < _SHORT_WORDS
+def _is_japanese(text: str, share: float) -> bool:
+    """Whether a text of Han characters and a share of kana is in Japanese; Chinese quotes it, and writes の for 的."""
+    # Simplified characters are not in its encoding.
+    try:
+        "".join(_HAN.findall(text)).encode("cp932")
+    except UnicodeEncodeError:
+        return share > _KANA_SHARE_IN_QUOTES
+    return share >= _KANA_SHARE or _HIRAGANA_BUT_NO.search(text) is not None
+
+
+def _detect_by_model(words: list[str], otherwise: str) -> str:
+    short, plain = len(words) < _SHORT_WORDS, [word.isascii() for word in words]
     # The model takes "im so tired" for German.
     if short and all(is_stop_word(word.lower(), "en") for word in words):
         return "en"
     label, score = _model_guess(" ".join(words))
-    if label == "en" or score >= (_CONFIDENT_WHEN_SHORT if short else _CONFIDENT):
-        return label if short or score >= 0.3 else UNDETERMINED
+    if score >= (_CONFIDENT_WHEN_SHORT if short and any(plain) else _CONFIDENT):
+        return label
     # A few Latin letters are too little for the model; English is by far the likeliest then.
-    return "en" if short and all(map(str.isascii, words)) else UNDETERMINED
+    return otherwise or ("en" if label == "en" or (short and all(plain)) else UNDETERMINED)
 
 
 def _model_guess(text: str) -> tuple[str, float]:
