@@ -735,7 +735,7 @@ def test_a_query_is_given_up_sooner_than_a_write(
     monkeypatch.setattr(chroma_module, "QUERY_TIMEOUT", httpx.Timeout(1e-6))
     index.upsert(["a"], axis(0))
     with pytest.raises(IndexUnavailable, match="Timeout"):
-        index.query(axis(0), 1)
+        index.query(np.repeat(axis(0), 2_000, axis=0), 1)  # so many that no server answers in a millisecond
     assert index.count() == 1
     store.drop("hasty")
     store.close()

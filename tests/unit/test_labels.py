@@ -149,7 +149,7 @@ def test_words_keep_the_language_and_spelling_of_the_user() -> None:
         ("小红书", "帖子"),
         ("Monstera", "Stubborn fig"),
         ("burr grinder", "grinding finer"),
-        ("dark chocolate", "slept"),
+        ("dark chocolate", "flatten"),
     ],
 )
 def test_names_and_things_come_before_what_is_done_or_felt(name: str, no_name: str) -> None:

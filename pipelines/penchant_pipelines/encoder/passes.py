@@ -26,8 +26,8 @@ Passes = Iterator[tuple[NDArray[np.intp], Features]]
 
 PASS_TOKENS = 2048
 """Most tokens of a packed pass: what is larger falls out of the processor's cache."""
-LEAST_TOKENS = 8
-"""Fewer rows than four take another path in the matrix library, whose last bits differ; twice that, to be sure."""
+LEAST_TOKENS = 16
+"""Fewer rows take another path in the matrix library, whose last bits differ: than 16 by AVX-512, than 4 elsewhere."""
 WIDTH_STEP = 8
 """Token counts are padded to a multiple of this: wide enough to share passes, narrow enough to waste little."""
 
