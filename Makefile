@@ -60,9 +60,10 @@ clean: ## remove everything that make wrote, but not ./penchant-data
 	@rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A stamp says that the environment matches the locks; it is inside .venv, so removing that is enough to start afresh.
 # pip compiles by one core, Python's own compiler by all. Files for newer Pythons, which some packages hold, can't be.
 COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' .venv/lib || true
+
+# A stamp says that the environment matches the locks; it is inside .venv, so removing that is enough to start afresh.
 
 .cache/tmp:
 	@mkdir -p $@

@@ -20,7 +20,7 @@ def new_folder(output: Path) -> Iterator[Path]:
         raise WrongState("FOLDER_NOT_EMPTY", f"{str(output)!r} holds something; name a new folder")
     output = output.resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
-    # Beside it first: half an adapter must not stand there as if it were whole.
+    # Beside it first: half of it must not stand there as if it were whole.
     with TemporaryDirectory(prefix=f"{output.name}.", suffix=".part", dir=output.parent) as unfinished:
         whole = Path(unfinished) / "whole"
         whole.mkdir()

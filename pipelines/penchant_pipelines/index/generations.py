@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from penchant_pipelines.record import nothing
 from penchant_pipelines.record.ledger import Ledger
-from penchant_pipelines.record.rows import Vector
+from penchant_pipelines.record.rows import Vector, put
 from penchant_pipelines.record.schema import generations as table
 from penchant_pipelines.record.schema import indexed_interests as indexed
 from penchant_pipelines.record.schema import outbox
@@ -101,12 +100,8 @@ def advance(ledger: Ledger, name: str, cursor: int | None, taken: Taken, items_d
             )
         )
     if taken.written:
-        statement = insert(indexed)
         ledger.connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=["generation", "user_key", "interest_id"],
-                set_={"vector": statement.excluded.vector},
-            ),
+            put(indexed),
             [
                 {
                     "generation": name,

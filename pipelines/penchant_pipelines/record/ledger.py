@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.dialects.sqlite import insert
 
 from penchant_pipelines.errors import NotFound, Overloaded
 from penchant_pipelines.interests import Interest, ProfileView, SteeringEvent, unweighed_view
@@ -31,7 +30,6 @@ from penchant_pipelines.record.writer import nothing
 
 LAST = "\U0010ffff"
 """Begins the place of an UNDO among signals of one time: whatever comes later of that time may be what it undoes."""
-
 
 # Put together once, as in `rows`.
 _NEW_SIGNAL = schema.signals.insert()
@@ -285,10 +283,7 @@ class Ledger:
         # There and back again: nobody is merged into oneself.
         itself = (merges.c.from_user_id == into_user_id) & (merges.c.into_key == into.key)
         self.connection.execute(merges.delete().where(itself))
-        statement = insert(merges).values(from_user_id=from_user_id, into_key=into.key)
-        self.connection.execute(
-            statement.on_conflict_do_update(index_elements=["from_user_id"], set_={"into_key": into.key})
-        )
+        self.connection.execute(rows.put(merges), {"from_user_id": from_user_id, "into_key": into.key})
         self.users.drop(source)
         self.users.touch(into)
         into.version += source.version
