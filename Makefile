@@ -16,6 +16,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 export PIP_USE_PEP517 := 1
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
+# What is installed is compiled where it is first imported: all of it would take a minute, and not keeping that, as many
+# containers ask, twenty seconds of each start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -60,8 +63,8 @@ clean: ## remove everything that make wrote, but not ./penchant-data
 	@rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# pip compiles by one core, Python's own compiler by all. Files for newer Pythons, which some packages hold, can't be.
-COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' .venv/lib || true
+# pip works by one core. The locks name all that is needed, so parts of one can be installed side by side.
+INSTALL = grep -v '^\#' $< | xargs -P 2 -n 20 $(BIN)/python -m pip install --quiet --no-compile --no-deps
 
 # A stamp says that the environment matches the locks; it is inside .venv, so removing that is enough to start afresh.
 
@@ -80,14 +83,12 @@ $(BIN)/python: | .cache/tmp
 	echo "Python 3.11 or newer is needed, and none of these is: $(PYTHONS)." >&2; exit 1
 
 $(BIN)/.ready: requirements.lock pyproject.toml | $(BIN)/python .cache/tmp
-	@echo "Installing what Penchant runs on (requirements.lock); the first time 2 to 5 minutes."
-	@$(BIN)/python -m pip install --quiet --no-compile --requirement requirements.lock
-	@$(COMPILE)
+	@echo "Installing what Penchant runs on (requirements.lock); the first time 1 to 5 minutes."
+	@$(INSTALL)
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(BIN)/.ready-dev: requirements-dev.lock $(BIN)/.ready
 	@echo "Installing what developing adds (requirements-dev.lock); the first time about a minute."
-	@$(BIN)/python -m pip install --quiet --no-compile --requirement requirements-dev.lock
-	@$(COMPILE)
+	@$(INSTALL)
 	@touch $@

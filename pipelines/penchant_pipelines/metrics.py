@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 Rows = NDArray[np.int64]
 Vectors = NDArray[np.float32]
@@ -68,6 +67,9 @@ def calibration_kl(history: Mapping[str, float], listed: Mapping[str, float]) ->
 
 def auc(scores: Floats, liked: NDArray[np.bool_]) -> float:
     """Chance that a liked item scores higher than one that is not; NaN without both kinds."""
+    # Here, not above: the server and its commands would wait for it, and never ask this.
+    from scipy.stats import rankdata
+
     positive = int(liked.sum())
     negative = len(liked) - positive
     if not positive or not negative:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from penchant_pipelines.catalog.crowd import LENIENCE, Floats, Own
+
+if TYPE_CHECKING:
+    from sklearn.feature_extraction.text import TfidfVectorizer
 
 MOST_WORDS = 50_000
 _PENDING_SHARE, _PENDING = 0.02, 32
@@ -138,6 +141,9 @@ class Words:
 def _weigh(words: Mapping[int, Sequence[str]]) -> _Weighed | None:
     if not any(words.values()):
         return None
+    # Here, not above: it takes a second or two to import, and commands that never ask this would wait for it.
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     vectorizer = TfidfVectorizer(analyzer=list, max_features=MOST_WORDS, sublinear_tf=True)
     lines = sparse.csr_array(vectorizer.fit_transform(words.values()))
     place = np.full(max(words) + 1, -1, dtype=np.int64)

@@ -38,7 +38,12 @@ def open_model(settings: EncoderSettings) -> tuple[SentenceTransformer, str, str
 
     Raises WrongState where it is missing, altered, of the wrong kind or has fewer dimensions than it is cut to.
     """
-    # torch takes seconds to import: whoever imports this package for its types shouldn't wait for it.
+    source = settings.model or str(embedded_model())
+    local = Path(source).is_dir()
+    # A hub name is "model" or "owner/model".
+    if not local and (source.startswith((".", "/", "~")) or source.count("/") > 1):
+        raise WrongState("MODEL_UNREADABLE", f"encoder.model: there is no folder {source!r}")
+    # They take seconds to import: who mistyped a folder, or imports this package for its types, shouldn't wait for it.
     import torch
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as transformers_logging
@@ -48,11 +53,6 @@ def open_model(settings: EncoderSettings) -> tuple[SentenceTransformer, str, str
     # that waits for a busy core stalls the others (measured: a tenth of the speed on a loaded machine).
     torch.set_num_threads(1)
     device = settings.device if settings.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    source = settings.model or str(embedded_model())
-    local = Path(source).is_dir()
-    # A hub name is "model" or "owner/model".
-    if not local and (source.startswith((".", "/", "~")) or source.count("/") > 1):
-        raise WrongState("MODEL_UNREADABLE", f"encoder.model: there is no folder {source!r}")
     try:
         model = SentenceTransformer(source, device=device, local_files_only=local)
     except (OSError, ValueError) as error:
