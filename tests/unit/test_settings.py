@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -252,3 +254,21 @@ def test_variables_that_set_nothing_are_told(monkeypatch: pytest.MonkeyPatch) ->
     found = strange_variables()
     assert found.keys() == {"PENCHANT_INTRESTS__FLOOR", "PENCHANT_PORT"}
     assert "interests.floor" in found["PENCHANT_INTRESTS__FLOOR"]
+
+
+def test_settings_are_printed_and_a_mistyped_folder_is_told_without_waiting_for_models() -> None:
+    code = """
+import sys
+from penchant.settings import document
+from penchant_pipelines.encoder import EncoderSettings, open_encoder
+from penchant_pipelines.errors import WrongState
+
+document()
+try:
+    open_encoder(EncoderSettings(model="/no/such/model"))
+except WrongState as error:
+    print(error.message)
+print({"torch", "transformers", "sentence_transformers", "sklearn", "chromadb"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["encoder.model: there is no folder '/no/such/model'", "set()"]
