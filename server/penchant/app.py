@@ -37,6 +37,7 @@ from penchant.validation import Limits, Validator
 from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.engine import Engine
 from penchant_pipelines.errors import InvalidInput, PenchantError, WrongState
+from penchant_pipelines.memory import settle
 
 log = structlog.get_logger(__name__)
 
@@ -87,6 +88,7 @@ async def _serve_until_told(settings: Settings) -> None:
 async def _serve_for_good(settings: Settings) -> None:
     """Serve until cancelled, which may be long before the start is done: it may have to embed all anew."""
     async with serve(settings):
+        settle()
         await asyncio.Event().wait()
 
 

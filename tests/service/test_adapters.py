@@ -9,6 +9,7 @@ import json
 import shutil
 import sqlite3
 import time
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager, closing
@@ -47,8 +48,9 @@ from penchant_pipelines.errors import InvalidInput, Unavailable, WrongState
 from penchant_pipelines.index import IndexUnavailable, relay
 from penchant_pipelines.index.chroma import EmbeddedStore
 from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Recipe, calibrate, pack
+from penchant_pipelines.memory import settle
 from penchant_pipelines.record import Record, rows, schema
-from penchant_pipelines.spaces import adapters, experiment
+from penchant_pipelines.spaces import adapters, experiment, stock
 from penchant_pipelines.spaces.experiment import Experiment
 
 # peft asks transformers in a way that transformers is about to drop.
@@ -561,6 +563,26 @@ async def test_an_activation_that_has_only_just_begun_is_not_unloaded(server: Se
     await server.client.cancel_job(job.id)
     assert await states(server) == {"": LIVE, "books": LOADED}
     await server.client.unload_adapter("books")
+
+
+async def test_the_model_of_an_unloaded_adapter_takes_no_memory(
+    server: Server, shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[weakref.ref[Encoder]] = []
+
+    def noted(*arguments: Any) -> Encoder:
+        encoder = open_adapter(*arguments)
+        opened.append(weakref.ref(encoder))
+        return encoder
+
+    monkeypatch.setattr(stock, "open_adapter", noted)
+    await server.client.load_adapter("books")
+    await activated(server, "books")
+    settle()  # as a start does
+    assert (await server.client.activate_adapter("")).state == JobState.JOB_STATE_SUCCEEDED
+    assert opened[0]() is not None
+    await server.client.unload_adapter("books")
+    assert [encoder() for encoder in opened] == [None]
 
 
 @pytest.mark.parametrize("seed", range(3))

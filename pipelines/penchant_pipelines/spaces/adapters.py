@@ -27,6 +27,7 @@ from penchant_pipelines.errors import Unavailable, WrongState
 from penchant_pipelines.index import IndexUnavailable, generations
 from penchant_pipelines.interests import Blender, Calibration, Recipe
 from penchant_pipelines.jobs import Job, Jobs, Progress, no_progress
+from penchant_pipelines.memory import settle
 from penchant_pipelines.model import now
 from penchant_pipelines.record import schema
 from penchant_pipelines.record.ledger import Ledger
@@ -206,6 +207,7 @@ class Adapters:
                 await self._drop(space)
 
         await to_the_end(unload())
+        settle()
 
     def _check_idle(self, adapter: Adapter) -> None:
         state = self.state(adapter)
