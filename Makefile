@@ -63,7 +63,8 @@ clean: ## remove everything that make wrote, but not ./penchant-data
 	@rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# pip works by one core. The locks name all that is needed, so parts of one can be installed side by side.
+# pip works by one core, so parts of a lock are installed side by side. Each is looked through once more as a whole: other
+# systems need what no lock names, as torch does where it comes for CUDA.
 INSTALL = grep -v '^\#' $< | xargs -P 2 -n 20 $(BIN)/python -m pip install --quiet --no-compile --no-deps
 
 # A stamp says that the environment matches the locks; it is inside .venv, so removing that is enough to start afresh.
@@ -85,10 +86,11 @@ $(BIN)/python: | .cache/tmp
 $(BIN)/.ready: requirements.lock pyproject.toml | $(BIN)/python .cache/tmp
 	@echo "Installing what Penchant runs on (requirements.lock); the first time 1 to 5 minutes."
 	@$(INSTALL)
-	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip install --quiet --no-compile --no-build-isolation --requirement $< --editable .
 	@touch $@
 
 $(BIN)/.ready-dev: requirements-dev.lock $(BIN)/.ready
 	@echo "Installing what developing adds (requirements-dev.lock); the first time about a minute."
 	@$(INSTALL)
+	@$(BIN)/python -m pip install --quiet --no-compile --requirement $<
 	@touch $@
