@@ -8,7 +8,7 @@ tags and keywords are the reference: they are hidden from what reads the texts. 
 their ids, titles by a hash of themselves, as in `drift.py`. Prints for each set the share of interests whose label,
 or whose label or a keyword, meets one of the user's own tags: equal, or one within the other, letter case aside (95 %
 by bootstrap over users); the share of labels that no other interest of the user has, and of those in Chinese
-characters; their mean length in characters.
+characters; their mean length in characters; the share that are common names and not words of the texts.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from penchant_pipelines.encoder import EncoderSettings, open_encoder
 from penchant_pipelines.evaluation.vector_cache import CachedEncoder
 from penchant_pipelines.interests import Blender, Evidence, InterestSettings, Recipe, calibrate, view
 from penchant_pipelines.interests.labels import Label, candidates, name_interests
+from penchant_pipelines.interests.subjects import Subjects
 from penchant_pipelines.model import MICROS_PER_DAY, MICROS_PER_SECOND
 from penchant_pipelines.statistics import Bootstrap
 from penchant_pipelines.text import TextPipeline, TextSettings
@@ -61,21 +62,27 @@ def main() -> int:
     parser.add_argument("--half", choices=HALVES, default=HALVES[0])
     parser.add_argument("--cache", type=Path, default=Path("var/vectors"), help="folder that keeps vectors")
     parser.add_argument("--show", type=int, default=0, metavar="USERS", help="print the labels of so many users")
+    parser.add_argument("--words-alone", action="store_true", help="name by words of the texts alone")
     options = parser.parse_args()
     encoder = CachedEncoder(open_encoder(EncoderSettings()), options.cache)
     reader = TextPipeline(TextSettings())
-    blender = Blender(Recipe(InterestSettings(), calibrate(encoder.encode), encoder.space_id))
-    table = Table("set", "users", "interests", "label meets a tag", "label or keyword", "distinct", "Chinese", "length")
+    calibration = calibrate(encoder.encode)
+    blender = Blender(Recipe(InterestSettings(), calibration, encoder.space_id))
+    subjects = None if options.words_alone else Subjects(encoder.encode, calibration)
+    table = Table("set", "users", "interests", "label meets a tag", "label or keyword")
+    for name in ("distinct", "Chinese", "length", "common name"):
+        table.add_column(name)
     sets = {"posts": (options.posts, authors), "titles": (options.keywords, invented)}
     for name, (file, make) in sets.items():
         if file is None:
             continue
         users = list(make(file, options.half))
-        named = [name_all(user, reader, encoder, blender) for user in users]
+        named = [name_all(user, reader, encoder, blender, subjects) for user in users]
         table.add_row(name, str(len(users)), str(sum(map(len, named))), *figures(users, named))
         for user, labels in list(zip(users, named, strict=True))[: options.show]:
             for label in labels:
-                print("+" if meets([label.label], user.tags) else " ", " | ".join(label.keywords))
+                words = [label.label, *(word for word in label.keywords if word != label.label)]
+                print("+" if meets(words[:1], user.tags) else " ", " | ".join(words))
             print()
     Console(width=150).print(table)
     return 0
@@ -111,7 +118,9 @@ def invented(file: Path, wanted: str) -> Iterator[User]:
         yield User(texts, _tags(line["keywords"] for line in lines))
 
 
-def name_all(user: User, reader: TextPipeline, encoder: CachedEncoder, blender: Blender) -> list[Label]:
+def name_all(
+    user: User, reader: TextPipeline, encoder: CachedEncoder, blender: Blender, subjects: Subjects | None
+) -> list[Label]:
     """Label a user's interests as the engine does."""
     read = [(name, time, reader.read(text)) for name, time, text in user.texts]
     read = sorted((entry for entry in read if entry[2].text), key=lambda entry: (entry[1], entry[0]))
@@ -124,15 +133,15 @@ def name_all(user: User, reader: TextPipeline, encoder: CachedEncoder, blender: 
     interests = [interest for interest in profile.interests if interest.sign > 0]
     words = sorted({word for interest in interests for word in candidates(interest)})
     known = dict(zip(words, encoder.encode(words), strict=True))
-    return name_interests(interests, known.get)
+    return name_interests(interests, known.get, subjects, profile.languages[0])
 
 
 def figures(users: Sequence[User], named: Sequence[Sequence[Label]]) -> Iterator[str]:
     """The cells of a set's row."""
     bootstrap = Bootstrap(len(users), seed=0)
-    for most in (1, None):
+    for most in (0, None):
         shares = [
-            np.mean([meets(label.keywords[:most], user.tags) for label in labels])
+            np.mean([meets([label.label, *label.keywords[:most]], user.tags) for label in labels])
             for user, labels in zip(users, named, strict=True)
         ]
         mean, low, high = bootstrap.interval(np.array(shares))
@@ -141,6 +150,7 @@ def figures(users: Sequence[User], named: Sequence[Sequence[Label]]) -> Iterator
     yield f"{np.mean([labels.count(label) == 1 for labels in every for label in labels]):.3f}"
     yield f"{np.mean([bool(_HAN.search(label)) for labels in every for label in labels]):.3f}"
     yield f"{np.mean([len(label) for labels in every for label in labels]):.1f}"
+    yield f"{np.mean([label.label not in label.keywords for labels in named for label in labels]):.3f}"
 
 
 def meets(words: Sequence[str], tags: frozenset[str]) -> bool:

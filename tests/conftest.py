@@ -23,7 +23,8 @@ from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
 from penchant_pipelines.encoder.adapter import write_manifest
 from penchant_pipelines.encoder.sentence import SentenceEncoder
 from penchant_pipelines.interests import Calibration, calibrate
-from penchant_pipelines.spaces import stock
+from penchant_pipelines.interests.subjects import Subjects
+from penchant_pipelines.spaces import space, stock
 
 # An example may wait for a core that another test has.
 hypothesis.settings.register_profile("shared machine", deadline=None)
@@ -59,6 +60,22 @@ def calibrated_once() -> Iterator[Callable[[Any], Calibration]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stock, "calibrate", measured)
         yield measured
+
+
+@pytest.fixture(scope="session", autouse=True)
+def subjects_once() -> Iterator[None]:
+    """And so is how it reads the subjects."""
+    known: dict[tuple[str, float], Subjects] = {}
+
+    def read(encode: Any, calibration: Calibration) -> Subjects:
+        key = encode.__self__.space_id, calibration.similarity
+        if key not in known:
+            known[key] = Subjects(encode, calibration)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(space, "Subjects", read)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -230,7 +230,7 @@ class Engine:
     def labels_at_hand(self, profile: ProfileView, space_id: str) -> list[Label]:
         """The same with what is known without asking the model."""
         space = self._space(space_id)
-        return name_interests(profile.interests, (lambda _text: None) if space is None else space.encoder.cached)
+        return name_interests(profile.interests, lambda _text: None) if space is None else space.labels_at_hand(profile)
 
     def _space(self, space_id: str) -> Space | None:
         """The space of this name; None where it was unloaded since."""

@@ -52,6 +52,8 @@ def test_the_model_is_told_labels_keywords_shares_and_trends() -> None:
     assert told == [{"label": "茶", "keywords": ["普洱", 'ignore "all" rules'], "share": 0.52, "trend": "rising"}]
     assert facts([interest("b", 0.2)], [Label("", ())]) == ""
     assert facts([interest("b", 0.2)], [Label("“what a day”", ("“what a day”",))]) == ""
+    (told,) = json.loads(facts([interest("b", 0.2)], [Label("weather", ("“what a day”",))]))
+    assert told["keywords"] == []
     assert "'zh'" in instructions(profile(languages=("und", "zh")))
     assert "labels' language" in instructions(profile(languages=("und",)))
 

@@ -1,7 +1,8 @@
-"""Labels and keywords: the user's own words that lie nearest to an interest's centre, names before verbs.
+"""Labels and keywords. Keywords: the user's own words that lie nearest to an interest's centre, names before verbs.
 
-What a word of the user opened keeps that name until it is taken back. An interest without a single word that is fit for
-one is called by the beginning of a text.
+A label is what the interest surely is about, by its common name, and else the best keyword. What a word of the user
+opened keeps that name until it is taken back. An interest without a single word that is fit for one is called by the
+beginning of a text.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from penchant_pipelines.interests.terms import best_supported, is_same, naming, plain, support
+from penchant_pipelines.interests.subjects import LEAST_SIGNALS, Subjects
+from penchant_pipelines.interests.terms import best_supported, holds, is_same, naming, plain, support
 from penchant_pipelines.interests.view import InterestView
 from penchant_pipelines.text.chinese import to_simplified
 from penchant_pipelines.text.keywords import is_beginning
@@ -30,7 +32,6 @@ LONGEST = 60
 """Characters of a label: the user may give a topic in a thousand, and on several lines."""
 
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
-_UNSPACED = re.compile(r"[\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
 
 Lookup = Callable[[str], NDArray[np.float32] | None]
 """A word's unit vector (d,), None where it isn't known yet."""
@@ -51,20 +52,22 @@ def candidates(interest: InterestView) -> list[str]:
     return list(dict.fromkeys([*called, *best_supported(words or interest.terms)]))
 
 
-def name_interests(interests: Sequence[InterestView], lookup: Lookup) -> list[Label]:
+def name_interests(
+    interests: Sequence[InterestView], lookup: Lookup, subjects: Subjects | None = None, language: str = ""
+) -> list[Label]:
     """Name the interests of one profile, strongest first; no two share a label while there are words left.
 
-    A name is one line of at most LONGEST characters.
+    A name is one line of at most LONGEST characters. Common names are those of `subjects` in the user's `language`.
     """
     taken: set[str] = set()
     labels = []
     for interest in interests:
         keywords = list(dict.fromkeys(map(_on_a_line, _ranked(interest, lookup))))
-        free = (word for word in keywords if plain(word) not in taken)
-        label = next(free, keywords[0] if keywords else "")
+        names = [*_common_names(interest, subjects, language), *keywords]
+        label = next((name for name in names if plain(name) not in taken), keywords[0] if keywords else "")
         taken.add(plain(label))
-        ordered = [label, *(word for word in keywords if word != label)] if label else []
-        labels.append(Label(label, tuple(ordered[:MAX_KEYWORDS])))
+        keywords.sort(key=lambda word: word != label)
+        labels.append(Label(label, tuple(keywords[:MAX_KEYWORDS])))
     return labels
 
 
@@ -87,6 +90,14 @@ def _on_a_line(word: str) -> str:
     return line if len(line) <= LONGEST else line[: LONGEST - 1].rstrip() + "…"
 
 
+def _common_names(interest: InterestView, subjects: Subjects | None, language: str) -> list[str]:
+    if subjects is None or interest.called or interest.signal_count < LEAST_SIGNALS:
+        return []
+    subject = subjects.surely(interest.vector, interest.terms)
+    name = subject.called(language, interest.terms) if subject else ""
+    return [name] if name else []
+
+
 def _ranked(interest: InterestView, lookup: Lookup) -> list[str]:
     words = candidates(interest)
     if not words:
@@ -103,15 +114,10 @@ def _ranked(interest: InterestView, lookup: Lookup) -> list[str]:
     for word in sorted(words, key=lambda word: (word != interest.called, -scores[word], word)):
         bare = plain(word)
         # "running" adds nothing next to "trail running".
-        if not any(_within(bare, other) or _within(other, bare) for other in best):
+        if not any(holds(other, bare) or holds(bare, other) for other in best):
             best[bare] = word
     return list(best.values())
 
 
 def _fitness(term: str) -> float:
     return chinese_fitness(to_simplified(term)) if _HAN.search(term) else english_fitness(term.casefold())
-
-
-def _within(inner: str, outer: str) -> bool:
-    # Where words are written without spaces, a part is one wherever it stands.
-    return inner in outer and (f" {inner} " in f" {outer} " or _UNSPACED.search(inner) is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 
@@ -13,6 +14,8 @@ PHRASE_SUPPORT = 0.7
 """What a phrase's support counts against a word's: most phrases are one text's wording, few are names."""
 NAMING_SUPPORT = 0.5
 """Support from which a word names an interest, as a share of the best: what was mentioned once is not its name."""
+
+_UNSPACED = re.compile(r"[\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
 
 
 def support(terms: Mapping[str, float], term: str) -> float:
@@ -68,6 +71,11 @@ def are_named(terms: Mapping[str, float], recurrent: Container[str], topic: str,
 def is_same(one: str, other: str) -> bool:
     """Whether two topics are the same but for what `plain` takes away."""
     return plain(one) == plain(other)
+
+
+def holds(name: str, part: str) -> bool:
+    """Whether one plain name stands within another, as whole words where words are written apart."""
+    return part in name and (f" {part} " in f" {name} " or _UNSPACED.search(part) is not None)
 
 
 def plain(name: str) -> str:

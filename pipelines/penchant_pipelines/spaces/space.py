@@ -18,8 +18,9 @@ from penchant_pipelines.catalog import Keeper
 from penchant_pipelines.encoder import BatchingEncoder, Encoder, EncoderSettings
 from penchant_pipelines.index import IndexStore
 from penchant_pipelines.index.relay import Relay
-from penchant_pipelines.interests import Blender, Calibration, InterestSettings, ProfileView, Recipe
-from penchant_pipelines.interests.labels import Label, candidates, name_interests
+from penchant_pipelines.interests import Blender, Calibration, InterestSettings, InterestView, ProfileView, Recipe
+from penchant_pipelines.interests.labels import Label, Lookup, candidates, name_interests
+from penchant_pipelines.interests.subjects import Subjects
 from penchant_pipelines.mixes import Mixes
 from penchant_pipelines.model import now
 from penchant_pipelines.profiles import Profiles, Reason, Stored
@@ -70,6 +71,8 @@ class Space:
         """Folder of its adapter; empty for the encoder that the settings name."""
         self.space_id = encoder.space_id
         self.encoder = BatchingEncoder(encoder, shared.encoder)
+        # A start need not wait for it; whoever asks for labels does.
+        self._subjects = asyncio.create_task(asyncio.to_thread(Subjects, encoder.encode, calibration))
         self.keeps_profiles = keeps_profiles
         """False while vectors are missing. The writer's thread sets it."""
         self._users = 0
@@ -125,6 +128,7 @@ class Space:
     async def close(self) -> None:
         """Let go of the encoder's threads and the index, once no request works with them any more."""
         await self._unused.wait()
+        await asyncio.wait([self._subjects])
         await self.encoder.close()
         await self.relay.close()
 
@@ -136,9 +140,13 @@ class Space:
 
     async def labels(self, profile: ProfileView) -> list[Label]:
         """Name a profile's interests; words that were never encoded are encoded now."""
-        words = sorted({word for interest in profile.interests for word in candidates(interest)})
-        vectors = dict(zip(words, await self.encoder.encode(words), strict=True))
-        return name_interests(profile.interests, vectors.get)
+        lookup = await self._look_up(profile.interests)
+        return name_interests(profile.interests, lookup, await self._all_subjects(), _language(profile))
+
+    def labels_at_hand(self, profile: ProfileView) -> list[Label]:
+        """The same with what is known without asking the model."""
+        subjects = self._subjects.result() if self._subjects.done() else None
+        return name_interests(profile.interests, self.encoder.cached, subjects, _language(profile))
 
     async def names(self, wanted: Sequence[tuple[ProfileView, str]]) -> list[str]:
         """The label of one interest, by its id, of each of many profiles, as `labels` gives it."""
@@ -146,10 +154,18 @@ class Space:
         for profile, interest_id in wanted:
             place = next(place for place, interest in enumerate(profile.interests) if interest.id == interest_id)
             # What is weaker has no say in its name.
-            named.append(profile.interests[: place + 1])
-        words = sorted({word for interests in named for interest in interests for word in candidates(interest)})
-        vectors = dict(zip(words, await self.encoder.encode(words), strict=True))
-        return [name_interests(interests, vectors.get)[-1].label for interests in named]
+            named.append((profile.interests[: place + 1], _language(profile)))
+        lookup = await self._look_up([interest for interests, _ in named for interest in interests])
+        subjects = await self._all_subjects()
+        return [name_interests(interests, lookup, subjects, language)[-1].label for interests, language in named]
+
+    async def _look_up(self, interests: Sequence[InterestView]) -> Lookup:
+        """Encode the words that may name interests."""
+        words = sorted({word for interest in interests for word in candidates(interest)})
+        return dict(zip(words, await self.encoder.encode(words), strict=True)).get
+
+    async def _all_subjects(self) -> Subjects:
+        return await asyncio.shield(self._subjects)
 
     async def explain(self, user_id: str, interest_id: str, limit: int) -> tuple[Stored, list[Reason]]:
         """Read the signals behind an interest, greatest share first. Raises NotFound."""
@@ -218,6 +234,11 @@ class Space:
     ) -> tuple[tuple[Match, ...], tuple[str, ...]]:
         """Users who would want something, by its vector."""
         return await self._audience.find(target, limit, min_similarity)
+
+
+def _language(profile: ProfileView) -> str:
+    """The language that a user writes most; empty where none is known."""
+    return profile.languages[0] if profile.languages else ""
 
 
 def _minute(time: int) -> int:

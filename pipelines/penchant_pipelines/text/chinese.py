@@ -1,4 +1,4 @@
-"""Traditional to simplified Chinese, character for character."""
+"""Traditional and simplified Chinese, each from the other."""
 
 from __future__ import annotations
 
@@ -19,15 +19,22 @@ def _traditional() -> frozenset[str]:
 
 
 @functools.cache
-def _converter() -> OpenCC:
-    return OpenCC("t2s")
+def _converter(direction: str) -> OpenCC:
+    return OpenCC(direction)
 
 
 def to_simplified(text: str) -> str:
     """Return `text` in simplified characters; it keeps its length, so positions stay valid."""
-    if _traditional().isdisjoint(text):
-        return text
+    return text if _traditional().isdisjoint(text) else _convert("t2s", text)
+
+
+def to_traditional(text: str) -> str:
+    """Return `text` in traditional characters."""
+    return _convert("s2t", text)
+
+
+def _convert(direction: str, text: str) -> str:
     with _lock:
-        converter = _converter()
+        converter = _converter(direction)
     converted: str = converter.convert(text)
     return converted

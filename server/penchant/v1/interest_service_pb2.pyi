@@ -318,7 +318,9 @@ class Interest(_message.Message):
     VECTOR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     label: _builtins.str
-    """Short human name, in the language of the user's own words."""
+    """Short human name: what the user called it, else the common name of what it surely is ("houseplants", "桌游"), in the
+    language that the user writes most, else the first keyword. No two interests of a profile share one while words last.
+    """
     weight: _builtins.float
     """Share of the user's present attention, 0…1; below 0 for what the user wants less of."""
     confidence: _builtins.float
@@ -326,7 +328,9 @@ class Interest(_message.Message):
     trend: Global___Trend.ValueType
     signal_count: _builtins.int
     @_builtins.property
-    def keywords(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def keywords(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The user's own words that lie nearest to it, 6 at most."""
+
     @_builtins.property
     def first_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property

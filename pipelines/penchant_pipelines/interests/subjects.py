@@ -1,0 +1,78 @@
+"""Subjects: common names of interests, such as houseplants or 桌游, for those that surely are one of them.
+
+The words of three posts may be fern, moss and pot; what their author would call the interest is in none of them. The
+list is our own. It names no product, place or person, which the user's own words name better, and nothing that is the
+user's alone to tell: health, faith, politics, whom they love.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Sequence
+from importlib import resources
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penchant_pipelines.encoder import Vectors
+from penchant_pipelines.interests.calibration import Calibration
+from penchant_pipelines.interests.terms import holds, plain
+from penchant_pipelines.text.chinese import to_simplified, to_traditional
+
+SURE = 2.4
+"""Cosine from which an interest is called by a subject, in θ: see docs/decisions.md."""
+NEARLY = 0.85
+"""Share of the nearest subject's cosine from which another goes first where the texts name it."""
+LEAST_SIGNALS = 3
+"""Signals from which it is: of one or two texts their own words tell more."""
+
+
+class Subject(NamedTuple):
+    """A subject's name in either language."""
+
+    english: str
+    chinese: str
+
+    def called(self, language: str, terms: Collection[str]) -> str:
+        """Its name in a user's language, in the characters of the user's terms; empty in languages that lack one."""
+        if language == "en":
+            return self.english
+        if language != "zh":
+            return ""
+        writes_traditional = any(to_simplified(term) != term for term in terms)
+        return to_traditional(self.chinese) if writes_traditional else self.chinese
+
+
+def all_subjects() -> list[Subject]:
+    """Every subject there is."""
+    lines = resources.files(__package__).joinpath("subjects.txt").read_text("utf-8").splitlines()
+    return [Subject(*line.split("\t")) for line in lines]
+
+
+class Subjects:
+    """The subjects as an encoder reads them. Safe from any thread."""
+
+    def __init__(self, encode: Callable[[Sequence[str]], Vectors], calibration: Calibration) -> None:
+        """Encode all names, which blocks for most of a second."""
+        self._calibration = calibration
+        self._subjects = all_subjects()
+        seen = calibration.seen(encode([", ".join(subject) for subject in self._subjects]))
+        # Short names have more in common with each other than with texts.
+        apart = seen - seen.mean(axis=0)
+        self._vectors: Vectors = apart / np.linalg.norm(apart, axis=1, keepdims=True)
+
+    def surely(self, vector: NDArray[np.float32], terms: Collection[str]) -> Subject | None:
+        """What an interest of this vector (d,) surely is, by what its texts named before what is nearest."""
+        cosines = self._vectors @ self._calibration.seen(vector[None])[0]
+        nearest = [int(row) for row in np.argsort(-cosines, kind="stable")]
+        level = max(SURE * self._calibration.similarity, NEARLY * cosines[nearest[0]])
+        sure = [self._subjects[row] for row in itertools.takewhile(lambda row: cosines[row] >= level, nearest)]
+        said = [plain(term) for term in terms] if sure else []
+        by_name = (subject for subject in sure if any(_names(term, plain(name)) for term in said for name in subject))
+        return next(by_name, sure[0] if sure else None)
+
+
+def _names(term: str, name: str) -> bool:
+    # Hashtags are words without spaces.
+    return holds(term, name) or term == name.replace(" ", "")
