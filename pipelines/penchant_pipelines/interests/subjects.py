@@ -7,7 +7,6 @@ user's alone to tell: health, faith, politics, whom they love.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Collection, Sequence
 from importlib import resources
 from typing import NamedTuple
@@ -65,14 +64,13 @@ class Subjects:
     def surely(self, vector: NDArray[np.float32], terms: Collection[str]) -> Subject | None:
         """What an interest of this vector (d,) surely is, by what its texts named before what is nearest."""
         cosines = self._vectors @ self._calibration.seen(vector[None])[0]
-        nearest = [int(row) for row in np.argsort(-cosines, kind="stable")]
-        level = max(SURE * self._calibration.similarity, NEARLY * cosines[nearest[0]])
-        sure = [self._subjects[row] for row in itertools.takewhile(lambda row: cosines[row] >= level, nearest)]
-        said = [plain(term) for term in terms] if sure else []
-        by_name = (subject for subject in sure if any(_names(term, plain(name)) for term in said for name in subject))
-        return next(by_name, sure[0] if sure else None)
+        rows = np.flatnonzero(cosines >= max(SURE * self._calibration.similarity, NEARLY * cosines.max()))
+        sure = [self._subjects[row] for row in rows[np.argsort(-cosines[rows], kind="stable")].tolist()]
+        said = [plain(term) for term in terms] if len(sure) > 1 else []
+        return next((subject for subject in sure if _is_named(subject, said)), sure[0] if sure else None)
 
 
-def _names(term: str, name: str) -> bool:
+def _is_named(subject: Subject, terms: Sequence[str]) -> bool:
+    names = [plain(name) for name in subject]
     # Hashtags are words without spaces.
-    return holds(term, name) or term == name.replace(" ", "")
+    return any(holds(term, name) or term == name.replace(" ", "") for name in names for term in terms)
