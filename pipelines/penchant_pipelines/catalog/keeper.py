@@ -20,7 +20,7 @@ from penchant_pipelines.tasks import to_the_end
 
 log = structlog.get_logger(__name__)
 
-VOICES_STEP = 2048
+VOICES_STEP = 1024
 """Items whose voices are begun at once: what else waits for the loop has a turn in between."""
 COUNT_SECONDS = 1.0
 """How long what was undone waits for others before the items are counted again."""
