@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import Keeper
-from penchant_pipelines.catalog.voices import Voices
 from penchant_pipelines.completion import Completion
 from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Recipe
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal
@@ -50,7 +49,7 @@ class Live:
         self.record = Record(folder)
         self.keeper = Keeper.load(self.record, {SPACE: DIMENSIONS}, InterestSettings())
         self.catalog = self.keeper.catalog
-        self.catalog.voices[SPACE] = Voices(self.catalog.vectors[SPACE])
+        self.catalog.listen(SPACE)
         self.commits: list[Commit] = []
         self.blender = Blender(Recipe(InterestSettings(), Calibration(0.5, np.zeros(DIMENSIONS, np.float32)), "space"))
         space = KeptSpace(SPACE, "space", self.blender)

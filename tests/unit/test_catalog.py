@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import POPULARITY_HALF_LIFE_DAYS, Catalog
 from penchant_pipelines.catalog.crowd import Own
-from penchant_pipelines.catalog.voices import Voices
 from penchant_pipelines.interests import Evidence, InterestSettings
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Item
 from penchant_pipelines.record.commit import Touched
@@ -128,7 +127,7 @@ def listening(*item_ids: str) -> Catalog:
     found = catalog()
     for item_id in item_ids:
         found.upsert(Item(item_id), "en", {1: axis(0)})
-    found.voices[1] = Voices(found.vectors[1])
+    found.listen(1)
     return found
 
 
@@ -185,6 +184,7 @@ def test_a_replay_hears_all_anew_and_leaves_the_catalogue_alone() -> None:
     found.take(like("a"))
     found.take(said(axis(1)))
     again = found.unheard(1)
+    again.listen(1)
     assert again.entries == found.entries
     assert popularity(again) == {"a": 0, "b": 0, "hidden": 0}
     assert voice(again, "a") == [1, 0, 0, 0]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from live_records import DIMENSIONS, NOW, Live, axis
 from numpy.typing import NDArray
 
@@ -343,6 +344,69 @@ async def test_posts_are_read_once_however_much_is_counted_again_meanwhile(
     await live.check()
 
 
+async def test_a_large_catalogue_begins_to_be_heard_in_parts(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["a", "b", "c", "d"]
+    for item_id in names:
+        await live.upsert(item_id)
+        await live.write(axis(1), item_id)
+    await live.follow()
+    del live.catalog.voices[1]
+    monkeypatch.setattr(keeper, "VOICES_STEP", 1)
+    steps: list[int] = []
+    reset = live.catalog.reset_voices
+
+    def counted(rows_held: NDArray[np.int64], spaces: Any) -> None:
+        steps.append(len(rows_held))
+        reset(rows_held, spaces)
+
+    monkeypatch.setattr(live.catalog, "reset_voices", counted)
+    listening = asyncio.create_task(live.keeper.listen(1))
+    while len(steps) < 2:
+        await asyncio.sleep(0)
+    # Whatever becomes of items whose turn has come, and of others.
+    for item_id in ("a", "d"):
+        await live.upsert(item_id, axis(2))
+        await live.write(axis(3), item_id, user="eve")
+    await live.act(Action.LIKE, "c", user="joe")
+    await live.act(Action.UNDO, "c", user="joe")
+    await live.upsert("new", axis(3))
+    await live.delete("b")
+    follow(live)
+    await live.keeper.count_again()
+    await listening
+    await live.keeper.count_again()
+    await live.check()
+
+
+async def test_what_is_counted_again_before_it_begins_to_be_heard_stands(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for item_id in ("a", "b"):
+        await live.upsert(item_id)
+        await live.write(axis(1), item_id)
+        await live.act(Action.LIKE, item_id, user="joe")
+    await live.follow()
+    del live.catalog.voices[1]
+    for item_id in ("a", "b"):
+        await live.act(Action.UNDO, item_id, user="joe")
+    begun, counted, begin = asyncio.Event(), asyncio.Event(), live.keeper._begin_voices
+
+    async def slowly(space: int) -> None:
+        begun.set()
+        await counted.wait()
+        await begin(space)
+
+    monkeypatch.setattr(live.keeper, "_begin_voices", slowly)
+    listening = asyncio.create_task(live.keeper.listen(1))
+    await begun.wait()
+    follow(live)
+    await live.keeper.count_again()
+    counted.set()
+    await listening
+    await live.keeper.count_again()
+    await live.check()
+
+
 async def test_who_writes_again_while_posts_are_read_is_heard_once(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     await live.upsert()
     await live.write(axis(1))
@@ -392,6 +456,22 @@ async def test_what_is_erased_while_posts_are_read_is_not_heard(live: Live, monk
         await anew.listen(1)
     await anew.count_again()
     assert voice(anew.catalog, "film") == [1, 0, 0, 0]
+
+
+async def test_who_favours_what_is_read_without_a_word_of_it(live: Live) -> None:
+    await live.upsert()
+    await live.write(axis(1))
+    await live.act(Action.LIKE, user="bob")
+    asked: list[str] = []
+
+    @sa.event.listens_for(live.record.engine, "before_cursor_execute")
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        asked.append(statement)
+
+    found = Keeper.load(live.record, {1: DIMENSIONS}, InterestSettings()).catalog
+    assert liked(found) == pytest.approx(2, rel=1e-3)
+    assert [statement for statement in asked if "FROM signals" in statement]
+    assert not [statement for statement in asked if "signals.terms" in statement]
 
 
 async def test_who_could_not_listen_can_later(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:

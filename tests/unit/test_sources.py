@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import Catalog
-from penchant_pipelines.catalog.voices import Voices
 from penchant_pipelines.interests import Evidence, InterestSettings, InterestView, ProfileView, Trend
 from penchant_pipelines.interests.drift import DriftReport
 from penchant_pipelines.interests.horizons import HORIZONS
@@ -48,7 +47,7 @@ def filled(listens: bool = True) -> Catalog:
         item = Item(f"i{number:03}", create_time=NOW - number * DAY, hidden=number % 10 == 9)
         found.upsert(item, "en", {SPACE: vector}, [f"w{number % 7}", f"x{number % 11}"])
     if listens:
-        found.voices[SPACE] = Voices(found.vectors[SPACE])
+        found.listen(SPACE)
     for liked in (1, 2, 3):
         found.witness(ANN, like(liked, liked), SPACE)
     for liked in (2, 3, 4, 5):

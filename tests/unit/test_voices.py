@@ -27,7 +27,7 @@ def cosines(targets: Vectors, sums: Vectors) -> NDArray[np.float32]:
 @given(st.integers(0, 1000), st.lists(st.integers(0, ROWS - 1), max_size=12))
 def test_an_item_is_the_sum_of_itself_and_what_was_said(seed: int, told: list[int]) -> None:
     items, posts, targets = directions(seed, ROWS), directions(seed + 1, len(told)), directions(seed + 2, 3)
-    found = Voices(items)
+    found = Voices.of(items)
     sums = items.copy()
     for row, post in zip(told, posts, strict=True):
         found.add(row, post)
@@ -40,14 +40,14 @@ def test_an_item_is_the_sum_of_itself_and_what_was_said(seed: int, told: list[in
 
 def test_the_items_own_vectors_stay_as_they_are() -> None:
     items = directions(0, ROWS)
-    found = Voices(items)
+    found = Voices.of(items)
     found.add(1, directions(1, 1)[0])
     np.testing.assert_array_equal(items, directions(0, ROWS))
 
 
 def test_after_a_reset_an_item_is_itself_alone() -> None:
     items, target = directions(0, ROWS), directions(1, 1)
-    found = Voices(items)
+    found = Voices.of(items)
     for row in (1, 2):
         found.add(row, directions(2, 1)[0])
     kept = found.sums[2].copy()
@@ -62,7 +62,7 @@ def test_after_a_reset_an_item_is_itself_alone() -> None:
 
 def test_grown_rows_are_nobody_until_something_is_said() -> None:
     items, target = directions(0, ROWS), directions(1, 1)
-    found = Voices(items)
+    found = Voices.of(items)
     found.grow()
     assert found.sums.shape == (2 * ROWS, D)
     assert not found.cosines(target, slice(ROWS, None)).any()

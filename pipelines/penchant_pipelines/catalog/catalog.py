@@ -134,7 +134,10 @@ class Catalog:
                 del self._categories[name]
 
     def unheard(self, space: int) -> Catalog:
-        """Make one with the same items, in one space, that has heard of no signal yet: for a replay in a thread."""
+        """Make one with the same items, in one space, that has heard of no signal yet: for a replay in a thread.
+
+        There it has to `listen` before it witnesses anything: that takes too long for the event loop.
+        """
         found = Catalog({}, self._settings)
         found.entries = dict(self.entries)
         found.vectors = {space: self.vectors[space]}
@@ -143,8 +146,11 @@ class Catalog:
         found._language = self._language
         found._ids = list(self._ids)
         found.words = self.words.copy()
-        found.voices = {space: Voices(self.vectors[space])}
         return found
+
+    def listen(self, space: int) -> None:
+        """Keep what posts say of items in a space from now on."""
+        self.voices[space] = Voices.of(self.vectors[space])
 
     def witness(self, user: int, evidence: Evidence, space: int) -> None:
         """Take in a signal (by the user's key) with its vector in a space, as `take` does with committed ones."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any
@@ -45,15 +46,25 @@ def read_favours(
     """Favours of some items or all, whether they are in the catalogue or not, up to a signal; in any thread."""
     signals = schema.signals
     query = (
-        sa.select(*rows.EVIDENCE_COLUMNS, signals.c.user_key)
+        # What a signal on an item weighs depends on no word of it, and words are most of what there is to read.
+        sa.select(
+            signals.c.item_id, signals.c.user_key, signals.c.time, signals.c.action, signals.c.value, rows.VERDICT
+        )
         .where(signals.c.item_id != "", rows.STANDING, signals.c.seq <= last_signal)
         .order_by(signals.c.seq)
         .execution_options(yield_per=10_000)
     )
+
+    @functools.lru_cache(maxsize=4096)
+    def mass(action: int | None, value: float | None, rating: float | None) -> float:
+        kind = None if action is None else Action(action)
+        return weighing(Evidence("", 0, None, kind, value, rating, item_id="any"), settings).weight
+
     with record.read() as connection:
         for part in _parts(query, items):
             for chunk in connection.execute(part).partitions():
-                yield favours(((row.item_id, row.user_key, rows.to_evidence(row)) for row in chunk), settings)
+                weighed = ((item_id, user, time, mass(*kind)) for item_id, user, time, *kind in chunk)
+                yield [favour for favour in weighed if favour[3] > 0]
 
 
 def read_posts(

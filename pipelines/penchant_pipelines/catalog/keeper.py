@@ -20,6 +20,8 @@ from penchant_pipelines.tasks import to_the_end
 
 log = structlog.get_logger(__name__)
 
+VOICES_STEP = 1024
+"""Items whose voices are begun at once: what else waits for the loop has a turn in between."""
 COUNT_SECONDS = 1.0
 """How long what was undone waits for others before the items are counted again."""
 
@@ -168,9 +170,12 @@ class Keeper:
         async with self._listening:
             if space in catalog.voices or space not in catalog.vectors:
                 return
-            catalog.voices[space] = Voices(catalog.vectors[space])
+            catalog.voices[space] = Voices(*catalog.vectors[space].shape)
             reset = self._reset[space] = set()
             try:
+                await self._begin_voices(space)
+                # Of what was counted again before its turn came, nothing is left.
+                reset.clear()
                 said = await asyncio.to_thread(read_posts, self._record, self._settings, space, self._applied)
             except BaseException:
                 catalog.voices.pop(space, None)
@@ -184,6 +189,14 @@ class Keeper:
                     # One of them wrote again meanwhile.
                     self.due.add(item_id)
                     self._to_count.set()
+
+    async def _begin_voices(self, space: int) -> None:
+        """Give items their own vectors, a part of them each time. What was said of them since is yet to be read."""
+        catalog = self.catalog
+        for start in range(0, catalog.size, VOICES_STEP):
+            if space in catalog.voices:
+                catalog.reset_voices(np.arange(start, min(start + VOICES_STEP, catalog.size)), [space])
+            await asyncio.sleep(0)
 
     def _was_reset(self, rows_held: NDArray[np.int64], spaces: Iterable[int]) -> None:
         for space in self._reset.keys() & set(spaces):

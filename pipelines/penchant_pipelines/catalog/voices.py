@@ -19,12 +19,20 @@ AUDIBLE = 1e-4
 class Voices:
     """Enriched vectors in one embedding space, by row of the catalogue. Belongs to one event loop."""
 
-    def __init__(self, vectors: Vectors) -> None:
-        self.sums = vectors.copy()
+    def __init__(self, rows: int, dimensions: int) -> None:
+        """Make room for items, none of which has a vector yet: `reset` gives them theirs."""
+        self.sums = np.zeros((rows, dimensions), dtype=np.float32)
         """(rows, d) float32: the item's own vector and those of the posts, summed."""
-        self.lengths = np.linalg.norm(self.sums, axis=1)
+        self.lengths = np.zeros(rows, dtype=np.float32)
         self._speakers: dict[int, set[int]] = {}
         """Keys of the users who are heard, by row."""
+
+    @classmethod
+    def of(cls, vectors: Vectors) -> Voices:
+        """Items with their own vectors (rows, d) alone; a second or more for 200,000 of them."""
+        found = cls(*vectors.shape)
+        found.reset(np.arange(len(vectors)), vectors)
+        return found
 
     def hear(self, row: int, users: Set[int], vector: Vectors) -> bool:
         """Take in what users said of an item, the sum (d,) of a post each.

@@ -83,6 +83,7 @@ class Teacher:
         touches = self._touches()
         if not touches:
             return
+        self._catalog.listen(self._space)
         asked = _asked(touches, most)
         for day, events in groupby(self._events(touches[0].time), key=lambda event: event[1].time // MICROS_PER_DAY):
             today = list(events)

@@ -30,12 +30,14 @@ from penchant_pipelines.record.schema import (
 
 Vector = NDArray[np.float32]
 
+VERDICT = sa.func.coalesce(signals.c.rating, signals.c.inferred_rating).label("rating")
+"""What a post's author thinks of its subject, as given or else as its text tells."""
 EVIDENCE_COLUMNS = (
     signals.c.id,
     signals.c.time,
     signals.c.action,
     signals.c.value,
-    sa.func.coalesce(signals.c.rating, signals.c.inferred_rating).label("rating"),
+    VERDICT,
     signals.c.item_id,
     signals.c.terms,
     signals.c.language,
