@@ -199,6 +199,7 @@ class Engine:
         self._keep_up("purge-log", self._purge.empty_log)
         self._keep_up("count-again", self.keeper.count_when_due)
         self._in_background("write-summaries", self.summaries.run())
+        self._in_background("prepare-mix", self._prepare_mix())
 
     async def _close(self) -> None:
         for task in list(self._background):
@@ -350,6 +351,13 @@ class Engine:
         Raises WrongState if one runs.
         """
         return await self.mixes.learn(lambda: self.live.teacher())
+
+    async def _prepare_mix(self) -> None:
+        """Spare whoever asks first the wait for what a mix reads."""
+        try:
+            await self.live.prepare()
+        except Exception:
+            log.exception("background.failed", task="prepare-mix")
 
     async def _learn_if_due(self) -> None:
         """Learn a mix where the record has grown enough, after a pause."""

@@ -101,8 +101,8 @@ class Space:
         live = self._shared.mixes.live
         return None if live is None else live.mix
 
-    async def _prepare(self) -> None:
-        """Have at hand what a live mix reads."""
+    async def prepare(self) -> None:
+        """Have at hand what a live mix reads, if there is one."""
         if self._shared.mixes.live is not None:
             await self._shared.keeper.keep_up(self.key)
             await self._shared.keeper.listen(self.key)
@@ -191,7 +191,7 @@ class Space:
         """Rank the catalogue for a user; an unknown one gets what is popular. `present` (µs): now, unless given."""
         minute = _minute(now() if present is None else present)
         stored, ahead = await asyncio.to_thread(self._look_ahead, user_id, minute, present)
-        await self._prepare()
+        await self.prepare()
         return await self._recommender.recommend(stored, query, minute, ahead), stored
 
     async def rerank(
@@ -200,7 +200,7 @@ class Space:
         """Rank the caller's own candidates. Second value: ids of candidates that nothing is known about."""
         minute = _minute(now() if present is None else present)
         stored, ahead = await asyncio.to_thread(self._look_ahead, user_id, minute, present)
-        await self._prepare()
+        await self.prepare()
         ranking, missing = self._recommender.rerank(stored, shortlist, minute, ahead)
         return ranking, missing, stored
 

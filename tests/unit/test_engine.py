@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from penchant_pipelines.encoder import Encoder
+from penchant_pipelines.engine import Engine, EngineSettings
+from penchant_pipelines.index import ExactStore
+from penchant_pipelines.mixes import MixVersion
+from penchant_pipelines.model import Action, Behavior, Item, Signal
+from penchant_pipelines.recommend.mix import Mix
+from penchant_pipelines.recommend.sources import SOURCES
+
+
+async def test_what_a_live_mix_reads_is_at_hand_soon_after_a_start(encoder: Encoder, tmp_path: Path) -> None:
+    async with Engine.open(EngineSettings(), tmp_path, encoder, ExactStore()) as engine:
+        await engine.upsert_items([Item("alps", "Hiking in the Alps"), Item("bread", "Sourdough bread")])
+        await engine.capture([Signal("s1", "ann", Behavior("alps", Action.LIKE))])
+        mix = Mix.of({source: 1 / len(SOURCES) for source in SOURCES})
+        await engine.mixes._keep(MixVersion("m-1", 0, mix, 1, 1, 0.1, 0.1, True))
+    async with Engine.open(EngineSettings(), tmp_path, encoder, ExactStore()) as engine, asyncio.timeout(10):
+        catalog, space = engine.catalog, engine.live.key
+        while not (catalog.words.is_ready and catalog.crowd.is_ready(space) and space in catalog.voices):
+            await asyncio.sleep(0.01)
