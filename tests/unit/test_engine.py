@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.engine import Engine, EngineSettings
 from penchant_pipelines.index import ExactStore
+from penchant_pipelines.interests.subjects import Subjects
 from penchant_pipelines.mixes import MixVersion
-from penchant_pipelines.model import Action, Behavior, Item, Signal
+from penchant_pipelines.model import Action, Behavior, Item, Post, Signal
 from penchant_pipelines.recommend.mix import Mix
 from penchant_pipelines.recommend.sources import SOURCES
+from penchant_pipelines.spaces import space
 
 
 async def test_what_a_live_mix_reads_is_at_hand_soon_after_a_start(encoder: Encoder, tmp_path: Path) -> None:
@@ -19,6 +24,26 @@ async def test_what_a_live_mix_reads_is_at_hand_soon_after_a_start(encoder: Enco
         mix = Mix.of({source: 1 / len(SOURCES) for source in SOURCES})
         await engine.mixes._keep(MixVersion("m-1", 0, mix, 1, 1, 0.1, 0.1, True))
     async with Engine.open(EngineSettings(), tmp_path, encoder, ExactStore()) as engine, asyncio.timeout(10):
-        catalog, space = engine.catalog, engine.live.key
-        while not (catalog.words.is_ready and catalog.crowd.is_ready(space) and space in catalog.voices):
+        catalog, key = engine.catalog, engine.live.key
+        while not (catalog.words.is_ready and catalog.crowd.is_ready(key) and key in catalog.voices):
             await asyncio.sleep(0.01)
+
+
+async def test_a_model_that_failed_once_at_the_start_names_interests_later(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[int] = []
+
+    def fails_once(*of: Any) -> Any:
+        tries.append(len(tries))
+        if tries == [0]:
+            raise MemoryError
+        return Subjects(*of)
+
+    monkeypatch.setattr(space, "Subjects", fails_once)
+    async with Engine.open(EngineSettings(), tmp_path, encoder, ExactStore()) as engine:
+        await engine.capture([Signal("s1", "ann", Post("Sourdough bread at home"))])
+        stored = await engine.live.profile("ann")
+        assert len(engine.labels_at_hand(stored.view, engine.live.space_id)) == 1
+        assert len(await engine.live.labels(stored.view)) == 1
+        assert tries == [0, 1]

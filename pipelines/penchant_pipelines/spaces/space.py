@@ -71,8 +71,6 @@ class Space:
         """Folder of its adapter; empty for the encoder that the settings name."""
         self.space_id = encoder.space_id
         self.encoder = BatchingEncoder(encoder, shared.encoder)
-        # A start need not wait for it; whoever asks for labels does.
-        self._subjects = asyncio.create_task(asyncio.to_thread(Subjects, encoder.encode, calibration))
         self.keeps_profiles = keeps_profiles
         """False while vectors are missing. The writer's thread sets it."""
         self._users = 0
@@ -80,6 +78,8 @@ class Space:
         self._unused.set()
         recipe = Recipe(shared.interests, calibration, encoder.space_id)
         self.blender = Blender(recipe)
+        # A start need not wait for it; whoever asks for labels does.
+        self._subjects = self._read_subjects()
         self.profiles = Profiles(shared.record, key, self.blender)
         self.relay = Relay(shared.record, shared.writer, shared.store, key, self.blender, lambda: on_lost(self))
         self._reader = shared.reader
@@ -145,7 +145,8 @@ class Space:
 
     def labels_at_hand(self, profile: ProfileView) -> list[Label]:
         """The same with what is known without asking the model."""
-        subjects = self._subjects.result() if self._subjects.done() else None
+        known = self._subjects.done() and self._subjects.exception() is None
+        subjects = self._subjects.result() if known else None
         return name_interests(profile.interests, self.encoder.cached, subjects, _language(profile))
 
     async def names(self, wanted: Sequence[tuple[ProfileView, str]]) -> list[str]:
@@ -164,7 +165,12 @@ class Space:
         words = sorted({word for interest in interests for word in candidates(interest)})
         return dict(zip(words, await self.encoder.encode(words), strict=True)).get
 
+    def _read_subjects(self) -> asyncio.Task[Subjects]:
+        return asyncio.create_task(asyncio.to_thread(Subjects, self.encoder.encoder.encode, self.blender.calibration))
+
     async def _all_subjects(self) -> Subjects:
+        if self._subjects.done() and self._subjects.exception() is not None:
+            self._subjects = self._read_subjects()
         return await asyncio.shield(self._subjects)
 
     async def explain(self, user_id: str, interest_id: str, limit: int) -> tuple[Stored, list[Reason]]:
