@@ -6,6 +6,9 @@ Captures the log as the server does, draws lessons from the record (days of user
 learns the mix as time goes by: each lesson is ranked by weights that were learnt from earlier ones alone. Prints
 NDCG@10 by user, and the difference to the whole with its 95 % interval by bootstrap over users; and, for the first ten
 of each list, how often users took to items that were told a chance of so much. As JSON.
+
+With --writers every second user is one who only writes: the posts before the first day that is asked about lose their
+item, all else before it and all that comes after it is left out. These alone are asked about; learnt is from all.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import asyncio
 import json
 import logging
 import tempfile
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +33,8 @@ from penchant_pipelines.errors import PenchantError
 from penchant_pipelines.evaluation.lineup import open_cached
 from penchant_pipelines.index import ExactStore
 from penchant_pipelines.mixes import GROWTH, JUDGING_SHARE
-from penchant_pipelines.recommend.lessons import MOST_LESSONS
+from penchant_pipelines.model import MICROS_PER_DAY, Post, Signal
+from penchant_pipelines.recommend.lessons import MOST_LESSONS, TAUGHT_SHARE
 from penchant_pipelines.recommend.mix import COMMON_WEIGHT, PLACES, Lesson, Mix, chance, learn, quality
 from penchant_pipelines.recommend.sources import SOURCES
 from penchant_pipelines.statistics import Bootstrap, by_user
@@ -47,15 +52,18 @@ def main() -> int:
     parser.add_argument("--signals", type=Path, required=True)
     parser.add_argument("--cache", type=Path, help="folder that keeps vectors for the next run")
     parser.add_argument("--lessons", type=int, default=3000, help="most lessons to draw, the latest")
+    parser.add_argument("--writers", action="store_true", help="ask of people who only write, see above")
     options = parser.parse_args()
     # What is printed is JSON alone.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     with tempfile.TemporaryDirectory() as scratch:
-        lessons, left_out = asyncio.run(_lessons(options, Path(scratch)))
+        lessons, writers, left_out = asyncio.run(_lessons(options, Path(scratch)))
     if len(lessons) <= FIRST:
         parser.error(f"the log gives {len(lessons)} lessons; more than {FIRST} are needed (see --lessons)")
     users = np.unique([lesson.user for lesson in lessons], return_inverse=True)[1]
     asked = np.arange(len(lessons)) >= FIRST
+    if options.writers:
+        asked &= np.isin([lesson.user for lesson in lessons], list(writers))
     bootstrap = Bootstrap(int(users.max()) + 1)
 
     def meant(values: Floats) -> Floats:
@@ -78,8 +86,8 @@ def main() -> int:
     return 0
 
 
-async def _lessons(options: argparse.Namespace, folder: Path) -> tuple[list[Lesson], int]:
-    """The lessons of a log, and how many lines of it the server would refuse."""
+async def _lessons(options: argparse.Namespace, folder: Path) -> tuple[list[Lesson], set[int], int]:
+    """The lessons of a log, which of their users only write, and how many lines of it the server would refuse."""
     settings = read_settings(None, None)
     engine_settings = EngineSettings(**{name: getattr(settings, name) for name in EngineSettings.model_fields})
     encoder = open_cached(settings.encoder, options.cache or folder / "cache")
@@ -88,9 +96,34 @@ async def _lessons(options: argparse.Namespace, folder: Path) -> tuple[list[Less
     async with Engine.open(engine_settings, folder / "data", encoder, ExactStore()) as engine:
         refused = [outcome for outcome in await engine.upsert_items(list(items)) if outcome is not None]
         # In order of time, as they came: whatever comes late calls for a replay of its user.
-        captured = await engine.capture(sorted(signals, key=lambda signal: (signal.time or 0, signal.id)))
+        told = sorted(signals, key=lambda signal: (signal.time or 0, signal.id))
+        told, writers = _as_writers(told) if options.writers else (told, [])
+        captured = await engine.capture(told)
         refused += [outcome for outcome in captured if isinstance(outcome, PenchantError)]
-        return list(engine.live.teacher().lessons(options.lessons)), refusals.count + len(refused)
+        teacher = engine.live.teacher()
+        lessons = list(teacher.lessons(options.lessons))
+        keys = [(await engine.live.profile(user_id)).key for user_id in writers]
+        numbers = {teacher.numbers[key] for key in keys if key in teacher.numbers}
+        return lessons, numbers, refusals.count + len(refused)
+
+
+def _as_writers(signals: Sequence[Signal]) -> tuple[list[Signal], list[str]]:
+    """Make people of every second user who only write up to the first day that is asked about; second value: who."""
+    own: dict[str, list[Signal]] = defaultdict(list)
+    for signal in signals:
+        own[signal.user_id].append(signal)
+    told, writers = [], sorted(own)[::2]
+    for mine in (own.pop(user_id) for user_id in writers):
+        days = [(signal.time or 0) // MICROS_PER_DAY for signal in mine]
+        begin = days[int((1 - TAUGHT_SHARE) * len(mine))]
+        first = next((day for day in days if day >= begin and day > days[0]), days[-1] + 1)
+        for signal, day in zip(mine, days, strict=True):
+            if day == first:
+                told.append(signal)
+            elif day < first and isinstance(signal.evidence, Post) and signal.evidence.text:
+                told.append(replace(signal, evidence=replace(signal.evidence, item_id="")))
+    told += [signal for mine in own.values() for signal in mine]
+    return sorted(told, key=lambda signal: (signal.time or 0, signal.id)), writers
 
 
 def _as_time_goes_by(lessons: Sequence[Lesson]) -> Floats:

@@ -21,7 +21,8 @@ from penchant_pipelines.interests.horizons import HORIZONS
 from penchant_pipelines.model import MICROS_PER_DAY
 
 DAY = MICROS_PER_DAY
-PLAIN = Texts(0, np.zeros((0, 0), dtype=np.float32))
+NOTHING = np.zeros((0, 0), dtype=np.float32)
+PLAIN = Texts(0, NOTHING, NOTHING)
 """Nothing is known of what items are."""
 USERS, ITEMS = 6, 8
 LIVES = np.array(HALF_LIVES_DAYS)
@@ -346,7 +347,7 @@ def test_a_dimension_of_the_items_vectors_is_one_more_user(
     np.fill_diagonal(weights, 0.0)
     found = crowd(told)
     own = found.own(user, newest(told))
-    alike = found.alike_items(own, ITEMS, Texts(1, vectors))
+    alike = found.alike_items(own, ITEMS, Texts(1, vectors, vectors))
     np.testing.assert_allclose(alike, own.masses @ weights[own.rows], rtol=1e-4, atol=1e-7)
     # Another space has its own.
     np.testing.assert_allclose(
@@ -357,7 +358,7 @@ def test_a_dimension_of_the_items_vectors_is_one_more_user(
 def test_what_nobody_has_touched_goes_with_what_it_resembles() -> None:
     found = crowd([liked(user, row, DAY) for user in range(1, 30) for row in (0, 1)])
     vectors = np.array([[1, 0], [0.6, 0.8], [1, 0.1], [-1, 0.2], [0, 0]], dtype=np.float32)
-    likes = found.alike_items(found.own(1, DAY).under(np.array([0])), 5, Texts(1, vectors))[0]
+    likes = found.alike_items(found.own(1, DAY).under(np.array([0])), 5, Texts(1, vectors, vectors))[0]
     assert likes[2] > 0 > likes[3]
     assert likes[4] == 0
 
@@ -386,7 +387,7 @@ def test_items_that_came_after_it_was_learnt_are_told_of_by_their_vectors() -> N
     found = crowd([liked(1, 0, DAY), *(liked(user, row, DAY) for user in range(2, 30) for row in (0, 1))])
     vectors = np.zeros((1026, 2), dtype=np.float32)
     vectors[[0, 1]] = np.array([[1, 0], [0.6, 0.8]], dtype=np.float32)
-    own, texts = found.own(1, DAY), Texts(1, vectors)
+    own, texts = found.own(1, DAY), Texts(1, vectors, vectors)
     assert not found.alike_items(own, 1026, texts)[:, 2:].any()
     # Within the rows that there was room for, and beyond.
     later = [2, 3, 1024, 1025]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import Catalog
+from penchant_pipelines.catalog.crowd import Past
 from penchant_pipelines.interests import Evidence, InterestSettings, InterestView, ProfileView, Trend
 from penchant_pipelines.interests.drift import DriftReport
 from penchant_pipelines.interests.horizons import HORIZONS
@@ -115,11 +116,11 @@ def test_names_are_told_apart_and_in_the_order_of_the_scores(catalog: Catalog) -
     np.testing.assert_allclose(line(found, INTERESTS), standing(soft, catalog, rows), atol=1e-4)
     age = np.arange(ITEMS, dtype=np.float64)
     np.testing.assert_allclose(line(found, NEW), standing(np.exp2(-age / 30), catalog, rows), atol=1e-6)
-    own = catalog.crowd.own(ANN, NOW)
+    own, long = catalog.crowd.own(ANN, NOW), Past(past[-1], catalog.texts(SPACE))
     for name, raw in (
         ("words_30d", catalog.words.alike(own, ITEMS)[3]),
         ("alike_items_last1", catalog.crowd.alike_items(own, ITEMS, catalog.texts(SPACE))[0]),
-        ("alike_users_30d", catalog.crowd.alike_users(ANN, own, ITEMS, NOW)[1]),
+        ("alike_users_30d", catalog.crowd.alike_users(ANN, own, ITEMS, NOW, past=long)[1]),
         ("popular_ever", catalog.crowd.popularity.of_all(ITEMS, NOW)[3]),
     ):
         assert raw.any()
@@ -133,11 +134,12 @@ def test_over_all_visible_items_the_mean_is_0_and_the_deviation_1(catalog: Catal
     np.testing.assert_allclose(found.std(axis=1), 1, atol=1e-5)
 
 
-def test_of_one_who_took_to_no_item_only_the_crowd_and_the_date_speak_by_row(catalog: Catalog) -> None:
+def test_of_one_who_took_to_no_item_people_alike_the_crowd_and_the_date_speak_by_row(catalog: Catalog) -> None:
     by_row = by(catalog).by_row(Asker(STRANGER, taste(), NOW))
     names = SOURCES[-len(by_row) :]
     speaking = {name for name, said in zip(names, by_row, strict=True) if said.any()}
-    assert speaking == {"popular_7d", "popular_30d", "popular_365d", "popular_ever", NEW}
+    crowd = {f"{kind}_{life}" for kind in ("alike_users", "popular") for life in ("7d", "30d", "365d", "ever")}
+    assert speaking == {*crowd, NEW}
 
 
 def test_sources_that_have_nothing_to_go_by_say_0() -> None:

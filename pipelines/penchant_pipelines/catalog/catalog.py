@@ -160,7 +160,8 @@ class Catalog:
 
     def texts(self, space: int) -> Texts:
         """The items' vectors in a space, as they are."""
-        return Texts(space, self.vectors[space])
+        voices = self.voices.get(space)
+        return Texts(space, self.vectors[space], self.vectors[space] if voices is None else voices.sums)
 
     def popularity(self, rows_wanted: Sequence[int] | NDArray[np.intp], as_of: int) -> NDArray[np.float64]:
         """Decayed mass of those who took to the items in these rows, everybody once, at a time (µs): (n,)."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from penchant_pipelines.catalog.ease import Ease, Vectors
+from penchant_pipelines.catalog.like_minds import LikeMinds
 from penchant_pipelines.catalog.popularity import EVERY, HALF_LIVES_DAYS, Popularity
 from penchant_pipelines.interests.horizons import faded
 from penchant_pipelines.model import MICROS_PER_DAY
@@ -22,6 +23,8 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 NEIGHBOURS = 100
+MINDS_SHARE = 0.3
+"""What the squared cosine of a past with what somebody favoured counts, where that of what both favoured counts 1."""
 _PENDING_SHARE, _PENDING = 0.005, 32
 """Favours that may wait outside the matrix: a share of all, and some more."""
 _UNLEARNT_SHARE, _UNLEARNT = 0.02, 32
@@ -59,13 +62,26 @@ class Texts:
 
     space: int
     vectors: Vectors
+    said: Vectors
+    """The same, of any length, enriched by what people wrote about the items, so far as that is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a user wrote about and took to, as one unit vector (d,), in the space of these texts."""
+
+    vector: Vectors
+    texts: Texts
 
 
 @dataclass(frozen=True, slots=True)
 class _Alike:
-    """Which items go together, in one space."""
+    """Which items go together, and what people took to, in one space."""
 
     ease: Ease
+    minds: LikeMinds
+    users: Rows
+    """(u,) numbers of those whom `minds` knows, ascending."""
     changes: int
     """How many changes of favours it knows."""
     outdated: bool = False
@@ -74,11 +90,11 @@ class _Alike:
 
 @dataclass(frozen=True, slots=True)
 class _Gathered:
-    """What people have in common as of a moment; `ease` is None where the former in that space still does."""
+    """What people have in common as of a moment; `learnt` is None where the former in that space still does."""
 
     matrix: _Matrix
     space: int
-    ease: Ease | None
+    learnt: tuple[Ease, LikeMinds] | None
 
 
 @dataclass(slots=True)
@@ -217,9 +233,10 @@ class Crowd:
     def alike_items(self, own: Own, size: int, texts: Texts) -> Floats:
         """How well items go with the user's own, by who favoured both and by their texts; see `Ease`: (h, size)."""
         found = np.zeros((len(own.masses), size))
-        ease = self._learn_alike(texts)
-        if ease is None or not len(own.rows):
+        alike = self._learn_alike(texts)
+        if alike is None or not len(own.rows):
             return found
+        ease = alike.ease
         known, held = min(size, ease.size), _spread(own, ease.size)
         found[:, :known] = ease.scores(held, texts.vectors)[:, :known]
         strange = ease.strange(texts.vectors[:size])
@@ -229,31 +246,48 @@ class Crowd:
 
     def alike_strangers(self, own: Own, vectors: Vectors, texts: Texts) -> Floats:
         """The same for items (m, d) that are no rows of the catalogue: (h, m)."""
-        ease = self._learn_alike(texts)
-        if ease is None or not len(own.rows):
+        alike = self._learn_alike(texts)
+        if alike is None or not len(own.rows):
             return np.zeros((len(own.masses), len(vectors)))
+        ease = alike.ease
         return ease.scores_of_others(_spread(own, ease.size), vectors, texts.vectors)
 
-    def alike_users(self, user: int, own: Own, size: int, as_of: int, lives: Rows | slice = EVERY) -> Floats:
+    def alike_users(
+        self,
+        user: int,
+        own: Own,
+        size: int,
+        as_of: int,
+        lives: Rows | slice = EVERY,
+        past: Past | None = None,
+    ) -> Floats:
         """What the most similar users favoured, faded under half-lives of the crowd, by their places: (l, size).
 
-        Similar by the cosine of what both favoured (Herlocker et al. 1999).
+        Similar by the cosine of what both favoured (Herlocker et al. 1999), and by how near what they favoured is to
+        the user's past; see `LikeMinds`. So whoever has only written is told of others, too.
         """
         matrix = self._current()
+        near = np.zeros(len(matrix.users))
+        if len(near) and len(own.rows):
+            mine = np.zeros(matrix.favours.shape[1])
+            mine[own.rows[own.rows < len(mine)]] = 1.0
+            sizes = np.diff(matrix.favours.indptr)
+            near += (matrix.favours @ mine) / np.sqrt(np.maximum(sizes * len(own.rows), 1.0))
+        alike = None if past is None else self._learn_alike(past.texts)
+        if past is not None and alike is not None and len(near):
+            places = np.minimum(np.searchsorted(matrix.users, alike.users), len(near) - 1)
+            there = matrix.users[places] == alike.users
+            near[places[there]] += MINDS_SHARE * np.maximum(alike.minds.cosines(past.vector)[there], 0.0) ** 2
+        near[matrix.users == self._numbers.get(user, -1)] = 0.0
+        nearest = np.argsort(-near, kind="stable")[:NEIGHBOURS]
+        nearest = nearest[near[nearest] > 0]
         fading = np.array(HALF_LIVES_DAYS)[lives] * MICROS_PER_DAY
         found = np.zeros((len(fading), size))
-        if not len(matrix.users) or not len(own.rows):
+        if not len(nearest):
             return found
-        mine = np.zeros(matrix.favours.shape[1])
-        mine[own.rows[own.rows < len(mine)]] = 1.0
-        sizes = np.diff(matrix.favours.indptr)
-        cosines = (matrix.favours @ mine) / np.sqrt(np.maximum(sizes * len(own.rows), 1.0))
-        cosines[matrix.users == self._numbers.get(user, -1)] = 0.0
-        nearest = np.argsort(-cosines, kind="stable")[:NEIGHBOURS]
-        nearest = nearest[cosines[nearest] > 0]
         who, rows, times = self._favoured_by(matrix, nearest)
         inside = rows < size
-        pulls, rows, ages = cosines[nearest[who[inside]]], rows[inside], np.maximum(as_of - times[inside], 0)
+        pulls, rows, ages = near[nearest[who[inside]]], rows[inside], np.maximum(as_of - times[inside], 0)
         for line, life in enumerate(fading):
             found[line] = np.bincount(rows, pulls * np.exp2(-ages / life), minlength=size)
         return found
@@ -292,8 +326,7 @@ class Crowd:
 
         def work() -> _Gathered:
             matrix = gather()
-            ease = Ease(matrix.favours, texts.vectors) if learns and matrix.count else None
-            return _Gathered(matrix, texts.space, ease)
+            return _Gathered(matrix, texts.space, _learnt(matrix, texts) if learns and matrix.count else None)
 
         return work
 
@@ -302,13 +335,14 @@ class Crowd:
         since, self._gathering = self._gathering, None
         if gathered is None or since is None:
             return
-        self._matrix, ease = gathered.matrix, gathered.ease
+        self._matrix = gathered.matrix
         if since.dropped:
             self._matrix = self._matrix.without(np.concatenate(since.dropped), since.held)
-        if ease is not None:
+        if gathered.learnt is not None:
+            ease, minds = gathered.learnt
             if since.cleared:
                 ease = ease.without(np.concatenate(since.cleared))
-            self._alike[gathered.space] = _Alike(ease, since.changes, since.erased)
+            self._alike[gathered.space] = _Alike(ease, minds, gathered.matrix.users, since.changes, since.erased)
 
     def _is_late(self, lenience: float) -> bool:
         held = self._matrix.count if self._matrix else 0
@@ -326,15 +360,15 @@ class Crowd:
             self._matrix = self._snapshot()()
         return self._matrix
 
-    def _learn_alike(self, texts: Texts) -> Ease | None:
+    def _learn_alike(self, texts: Texts) -> _Alike | None:
         late = self._is_unlearnt(texts.space, LENIENCE) and self._gathering is None
         if texts.space not in self._alike or late:
             matrix = self._current()
             if not matrix.count:
                 return None
             pending = self._count - matrix.count
-            self._alike[texts.space] = _Alike(Ease(matrix.favours, texts.vectors), self._changes - pending)
-        return self._alike[texts.space].ease
+            self._alike[texts.space] = _Alike(*_learnt(matrix, texts), matrix.users, self._changes - pending)
+        return self._alike[texts.space]
 
     def _snapshot(self) -> Callable[[], _Matrix]:
         """What makes the matrix of the favours there are now, in any thread."""
@@ -359,6 +393,10 @@ def _made(users: Rows, rows: Rows, times: Rows, width: int) -> _Matrix:
     shape = (len(numbers), width)
     favours = sparse.csr_array((np.ones(len(indices)), indices, indptr), shape=shape)
     return _Matrix(numbers, favours, sparse.csr_array((latest, indices, indptr), shape=shape), len(users))
+
+
+def _learnt(matrix: _Matrix, texts: Texts) -> tuple[Ease, LikeMinds]:
+    return Ease(matrix.favours, texts.vectors), LikeMinds(matrix.favours, texts.said)
 
 
 def _latest(keys: Rows, times: Rows) -> tuple[Rows, Rows]:

@@ -74,8 +74,8 @@ class Teacher:
         self._seen: dict[int, set[int]] = defaultdict(set)
         self._latest: dict[int, deque[tuple[Evidence, str]]] = defaultdict(lambda: deque(maxlen=LATEST))
         """What a sequence model reads of users: signals that say something, each with its context (JSON)."""
-        self._numbers: dict[int, int] = {}
-        """Of users by key, as they are asked about."""
+        self.numbers: dict[int, int] = {}
+        """Of users in lessons, by key: as they are asked about."""
         self._dice = np.random.default_rng(0)
 
     def lessons(self, most: int = MOST_LESSONS) -> Generator[Lesson, None, None]:
@@ -154,7 +154,7 @@ class Teacher:
         for line in scores:
             wanted = min(CANDIDATES, len(line))
             chosen[np.argpartition(-line, wanted - 1)[:wanted]] = True
-        number = self._numbers.setdefault(user, len(self._numbers))
+        number = self.numbers.setdefault(user, len(self.numbers))
         return Lesson(number, scores[:, chosen], np.isin(compared[chosen], sorted(taken)))
 
     def _compared(self, user: int, came: int, taken: set[int]) -> NDArray[np.intp]:

@@ -163,12 +163,13 @@ def _surprise(
 ) -> tuple[float, Floats]:
     """Mean −log probability of each item taken to against all the others, and its gradient (s,)."""
     high, low = (weights @ taken).astype(np.float64), (weights @ others).astype(np.float64)
-    peak = max(float(high.max()), float(low.max()))
+    peak = float(low.max())
     rest = np.exp(low - peak)
-    whole = np.exp(high - peak) + rest.sum()
-    value = float(np.mean(np.log(whole) - (high - peak)))
-    missing = 1.0 - np.exp(high - peak) / whole
-    gradient = others @ rest * np.mean(1.0 / whole) - (taken * missing).mean(axis=1)
+    # Each by itself: beside another that stands far above it, nothing would be left of one and of all the rest.
+    whole = np.logaddexp(high, peak + np.log(rest.sum()))
+    value = float(np.mean(whole - high))
+    missing = 1.0 - np.exp(high - whole)
+    gradient = others @ rest * np.mean(np.exp(peak - whole)) - (taken * missing).mean(axis=1)
     return value, np.asarray(gradient, dtype=np.float64)
 
 

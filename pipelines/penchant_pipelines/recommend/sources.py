@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import Catalog
+from penchant_pipelines.catalog.crowd import Past
 from penchant_pipelines.catalog.popularity import HALF_LIVES_DAYS
 from penchant_pipelines.catalog.products import GATHERED_SHARE, products
 from penchant_pipelines.interests.horizons import HORIZONS
@@ -46,8 +47,8 @@ SOURCES = _BY_VECTOR + _BY_ROW
 `interests`: the soft maximum over interests; `fresh`: what the user is at right now; `sequence`: what the adapter's
 sequence model expects next; `text`: the user's fading past as one vector, by each horizon; `said`: the same against an
 item enriched by what others wrote about it; `words`: TF-IDF; `alike_items`: what goes with the user's own, by who
-favoured both and by what the items are; `alike_users`: favoured by similar people; `popular`; `new`: how recent the
-item is.
+favoured both and by what the items are; `alike_users`: favoured by people who favoured the same, or
+what the user's past is about; `popular`; `new`: how recent the item is.
 """
 REFERENCE = 2048
 """Items by which the scale of a source that reads vectors is taken: evenly spaced ones."""
@@ -117,7 +118,9 @@ class Sources:
         if len(items):
             found.append(crowd.alike_items(own.under(items), size, catalog.texts(self._space)))
         if len(users):
-            found.append(crowd.alike_users(asker.user, own, size, as_of, users))
+            long = asker.taste.horizons
+            past = None if long is None else Past(long[-1], catalog.texts(self._space))
+            found.append(crowd.alike_users(asker.user, own, size, as_of, users, past))
         if len(popular):
             found.append(crowd.popularity.of_all(size, as_of, popular))
         if len(new):

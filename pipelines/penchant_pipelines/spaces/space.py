@@ -104,8 +104,9 @@ class Space:
     async def prepare(self) -> None:
         """Have at hand what a live mix reads, if there is one."""
         if self._shared.mixes.live is not None:
-            await self._shared.keeper.keep_up(self.key)
+            # What people took to is read from what was said of it, too.
             await self._shared.keeper.listen(self.key)
+            await self._shared.keeper.keep_up(self.key)
 
     def teacher(self) -> Teacher:
         """Who draws lessons for a mix from the record, in this space."""

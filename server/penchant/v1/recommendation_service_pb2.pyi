@@ -89,7 +89,8 @@ class SourceShare(_message.Message):
     source: _builtins.str
     """"interests"; "right now" (like the newest signals); "text" (like what the user wrote and took to, old and new);
     "words" (the same words);
-    "what others say" (like what others wrote about the item); "people alike" (similar users took to it);
+    "what others say" (like what others wrote about the item); "people alike" (users took to it who took to the same, or to
+    what the user's past is about);
     "items alike" (those who took to the user's items took to it); "popular"; "new";
     "sequence" (what the adapter's sequence model expects next); "query" (the words of this request).
     """
