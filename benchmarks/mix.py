@@ -8,7 +8,8 @@ NDCG@10 by user, and the difference to the whole with its 95 % interval by boots
 of each list, how often users took to items that were told a chance of so much. As JSON.
 
 With --writers every second user is one who only writes: the posts before the first day that is asked about lose their
-item, all else before it and all that comes after it is left out. These alone are asked about; learnt is from all.
+item, all else before it and all that comes after it is left out. These alone are asked about; learnt is from all, as if
+they had only written, too.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def main() -> int:
     asked = np.arange(len(lessons)) >= FIRST
     if options.writers:
         asked &= np.isin([lesson.user for lesson in lessons], list(writers))
+        lessons = [lesson.of_writer() for lesson in lessons]
     bootstrap = Bootstrap(int(users.max()) + 1)
 
     def meant(values: Floats) -> Floats:

@@ -22,7 +22,7 @@ from penchant_pipelines.jobs import Job, Jobs, Progress
 from penchant_pipelines.model import now
 from penchant_pipelines.recommend.chance import Chance
 from penchant_pipelines.recommend.lessons import MOST_LESSONS, Teacher
-from penchant_pipelines.recommend.mix import Lesson, Mix, chance, learn, quality
+from penchant_pipelines.recommend.mix import Lesson, Mix, chance, learn, learn_both, quality
 from penchant_pipelines.recommend.sources import INTERESTS, SOURCES
 from penchant_pipelines.record import Record, Writer, nothing
 from penchant_pipelines.record.ledger import Ledger
@@ -170,7 +170,7 @@ class Mixes:
         return MixVersion(
             "m-" + uuid.uuid4().hex[:12],
             now(),
-            replace(learn(lessons), chance=chance(recent, trial)),
+            replace(learn_both(lessons), chance=chance(recent, trial)),
             len(self._catalog.crowd),
             len(lessons),
             float(_by_user(after, users).mean()),
@@ -202,10 +202,11 @@ def _by_user(values: Floats, users: NDArray[np.int64]) -> Floats:
 
 def _version(row: sa.Row[Any]) -> MixVersion:
     weights = json.loads(row.weights)
+    writers = json.loads(row.writer_weights) if row.writer_weights else None
     return MixVersion(
         row.id,
         row.create_time,
-        Mix.of(weights, Chance(*json.loads(row.chance)) if row.chance else None),
+        Mix.of(weights, Chance(*json.loads(row.chance)) if row.chance else None, writers),
         row.favour_count,
         row.lesson_count,
         row.quality,
@@ -224,6 +225,7 @@ def _insert(ledger: Ledger, version: MixVersion) -> Callable[[], None]:
             id=version.id,
             create_time=version.create_time,
             weights=json.dumps(version.mix.named()),
+            writer_weights=json.dumps(version.mix.for_writers().named()),
             chance=json.dumps([curve.base, curve.slope]) if curve else None,
             favour_count=version.favour_count,
             lesson_count=version.lesson_count,

@@ -182,6 +182,28 @@ async def test_a_mix_is_learnt_goes_live_and_is_rolled_back(start: StartServer) 
         assert await server.recommended("u0", diversity=0) == before
 
 
+async def test_who_only_writes_is_told_what_people_took_to_who_took_to_such_things(start: StartServer) -> None:
+    async with start() as server:
+        await seed(server)
+        mix = await learnt(server)
+        assert mix.writer_weights
+        assert not {name for name in mix.writer_weights if name.startswith(("words", "alike_items"))}
+        await server.client.capture(user_id="zoe", text="Night trains through the Alps, and steam engines")
+        await server.client.capture(user_id="zoe", text="A weekend at the narrow gauge line")
+        answer = await server.client.recommend("zoe", explain=True, diversity=0, page_size=10)
+        assert {place.item_id.partition("-")[0] for place in answer.recommendations} == {"rail"}
+        for place in answer.recommendations:
+            check_sources(place, SOURCES - {"words", "items alike"})
+            assert not place.HasField("chance")
+        heard = {source.source for place in answer.recommendations for source in place.sources}
+        assert "people alike" in heard
+        # Once she took to something, she is weighed for as all others.
+        item_id = answer.recommendations[0].item_id
+        await server.client.behave(user_id="zoe", item_id=item_id, action="like")
+        known = await server.client.recommend("zoe", explain=True, diversity=0)
+        assert all(place.HasField("chance") for place in known.recommendations)
+
+
 async def test_what_a_person_chooses_stays_whoever_learns_or_gives_up_meanwhile(
     start: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -682,6 +682,7 @@ def said_again(ledger: Ledger, engine: Engine, space: int) -> Callable[[], None]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_anything_in_any_order(encoder: Encoder, tmp_path: Path) -> None:
     scales = np.random.default_rng(0).uniform(0, 1, encoder.dimensions)
     Anything.encoder = Remembering(encoder)

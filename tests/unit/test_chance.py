@@ -50,7 +50,8 @@ def lessons(count: int, rise: float) -> list[Lesson]:
     for number in range(count):
         scores = np.zeros((len(SOURCES), 200), dtype=np.float32)
         scores[PLACE] = dice.normal(size=200)
-        found.append(Lesson(number % 40, scores, dice.random(200) < expit(-4 + rise * scores[PLACE])))
+        taken = dice.random(200) < expit(-4 + rise * scores[PLACE])
+        found.append(Lesson(number % 40, scores, taken, written=scores))
     return found
 
 
@@ -70,7 +71,8 @@ def test_of_what_is_told_a_chance_as_much_is_taken_to() -> None:
 
 
 def test_where_nothing_was_taken_to_no_chance_is_told() -> None:
-    nothing = [Lesson(1, np.zeros((len(SOURCES), 5), np.float32), np.zeros(5, dtype=bool))]
+    silence = np.zeros((len(SOURCES), 5), np.float32)
+    nothing = [Lesson(1, silence, np.zeros(5, dtype=bool), written=silence)]
     assert chance(nothing, Mix.of({INTERESTS: 1.0})) is None
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from live_records import DIMENSIONS, NOW, SPACE, Live, axis
 from numpy.typing import NDArray
 
+from penchant_pipelines.catalog import crowd
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Item
 from penchant_pipelines.profiles import Profiles
 from penchant_pipelines.recommend import history, lessons
@@ -200,7 +201,26 @@ def test_a_lesson_compares_what_was_not_seen_and_knows_what_was_taken(seed: int)
         (compared, taken) for _, compared, taken in expected
     )
     assert all(lesson.scores.shape[0] == len(SOURCES) for lesson in found)
-    assert all(lesson.scores.dtype == np.float32 for lesson in found)
+    assert all(lesson.scores.dtype == lesson.written.dtype == np.float32 for lesson in found)
+
+
+@law
+@given(st.integers(0, 10**6))
+def test_a_lesson_tells_what_would_be_said_to_one_who_only_wrote(seed: int) -> None:
+    apart = np.array([name.startswith(("words", "alike")) for name in SOURCES])
+    favoured = np.array([name.startswith(("words", "alike_items")) for name in SOURCES])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lessons, "TAUGHT_SHARE", 1.0)
+        # What people have in common is read anew each time.
+        for pending in ("_PENDING", "_UNLEARNT"):
+            patch.setattr(crowd, pending, 0)
+        (found,) = lessons_of(life(seed))
+    for lesson in found:
+        assert lesson.written.shape == lesson.scores.shape
+        np.testing.assert_array_equal(lesson.written[~apart], lesson.scores[~apart])
+        assert not lesson.written[favoured].any()
+    # People are found by what is written about alone.
+    assert any(lesson.written[apart & ~favoured].any() for lesson in found)
 
 
 def favourable(act: Act) -> bool:

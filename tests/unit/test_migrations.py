@@ -122,6 +122,7 @@ def test_what_was_left_unread_while_its_item_was_away_waits_for_it(tmp_path: Pat
     with record.engine.connect() as connection:
         for statement in (
             "DROP INDEX signals_awaiting_item",
+            "ALTER TABLE mixes DROP COLUMN writer_weights",
             "UPDATE alembic_version SET version_num = '0014'",
             "INSERT INTO users VALUES (1, 'ann', 3, 3, 0, '')",
             "INSERT INTO items VALUES ('here', 'T', '', '[]', NULL, '{}', 0, 'en', '[]', '[]')",

@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 
 from penchant_pipelines.mixes import is_surely_worse
 from penchant_pipelines.recommend import mix
-from penchant_pipelines.recommend.mix import COMMON_WEIGHT, LEAST_TEXT, SHRINKAGE, Lesson, Mix, learn, quality
+from penchant_pipelines.recommend.chance import Chance
+from penchant_pipelines.recommend.mix import (
+    COMMON_WEIGHT,
+    LEAST_TEXT,
+    SHRINKAGE,
+    Lesson,
+    Mix,
+    learn,
+    learn_both,
+    quality,
+)
 from penchant_pipelines.recommend.sources import INTERESTS, SOURCES
 
 S = len(SOURCES)
@@ -29,7 +39,7 @@ def lesson(seed: int, user: int = 1, items: int = 30, taken: int = 2, **leanings
     chosen[random.choice(items, taken, replace=False)] = True
     for name, lift in leanings.items():
         scores[int(name[1:]), chosen] += lift
-    return Lesson(user, scores.astype(np.float32), chosen)
+    return Lesson(user, scores.astype(np.float32), chosen, written=scores.astype(np.float32))
 
 
 def loss(weights: Floats, lessons: Sequence[Lesson]) -> float:
@@ -160,6 +170,24 @@ def test_weights_are_read_and_told_by_name() -> None:
     np.testing.assert_allclose(Mix.of(learnt.named()).weights, learnt.weights, atol=1e-6)
 
 
+def test_those_who_only_write_are_weighed_for_by_what_was_said_of_writing_alone() -> None:
+    lessons = []
+    for seed in range(200):
+        known, written = lesson(seed, seed % 20, s3=3.0), lesson(seed, s8=3.0)
+        lessons.append(Lesson(known.user, known.scores, known.taken, written.scores))
+    both = learn_both(lessons)
+    np.testing.assert_array_equal(both.weights, learn(lessons).weights)
+    assert (int(np.argmax(both.weights)), int(np.argmax(both.for_writers().weights))) == (3, 8)
+    again = Mix.of(both.named(), writers=both.for_writers().named()).for_writers()
+    np.testing.assert_allclose(again.weights, both.for_writers().weights, atol=1e-6)
+
+
+def test_a_mix_that_knows_nothing_of_writers_weighs_alike_for_all_and_tells_them_no_chances() -> None:
+    found = Mix.of({INTERESTS: 1.0}, Chance(-3.0, 1.0))
+    np.testing.assert_array_equal(found.for_writers().weights, found.weights)
+    assert found.for_writers().chance is None
+
+
 def test_scores_are_a_weighted_mean() -> None:
     standings = np.zeros((S, 2))
     standings[SOURCES.index(INTERESTS)] = [1, 3]
@@ -188,7 +216,7 @@ def test_quality_is_the_gain_of_the_first_ten_places() -> None:
     def gain(*places: int) -> float:
         taken = np.zeros(30, dtype=bool)
         taken[list(places)] = True
-        found = quality([Lesson(1, scores, taken)], Mix(np.eye(S)[TELLING]))
+        found = quality([Lesson(1, scores, taken, written=scores)], Mix(np.eye(S)[TELLING]))
         assert found.shape == (1,)
         return float(found[0])
 

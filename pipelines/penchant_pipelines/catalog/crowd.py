@@ -16,7 +16,7 @@ from scipy import sparse
 from penchant_pipelines.catalog.ease import Ease, Vectors
 from penchant_pipelines.catalog.like_minds import LikeMinds
 from penchant_pipelines.catalog.popularity import EVERY, HALF_LIVES_DAYS, Popularity
-from penchant_pipelines.interests.horizons import faded
+from penchant_pipelines.interests.horizons import HORIZONS, faded
 from penchant_pipelines.model import MICROS_PER_DAY
 
 Floats = NDArray[np.float64]
@@ -122,6 +122,9 @@ class Own:
     def under(self, horizons: Rows) -> Own:
         """The same with the masses of some horizons alone, by their places."""
         return Own(self.rows, self.masses[horizons])
+
+
+NO_FAVOURS = Own(np.zeros(0, dtype=np.int64), np.zeros((len(HORIZONS), 0)))
 
 
 class Crowd:
@@ -277,7 +280,11 @@ class Crowd:
         if past is not None and alike is not None and len(near):
             places = np.minimum(np.searchsorted(matrix.users, alike.users), len(near) - 1)
             there = matrix.users[places] == alike.users
-            near[places[there]] += MINDS_SHARE * np.maximum(alike.minds.cosines(past.vector)[there], 0.0) ** 2
+            number = self._numbers.get(user, -1)
+            myself = int(np.searchsorted(alike.users, number))
+            known = myself < len(alike.users) and alike.users[myself] == number
+            cosines = alike.minds.cosines(past.vector, myself if known else None)[there]
+            near[places[there]] += MINDS_SHARE * np.maximum(cosines, 0.0) ** 2
         near[matrix.users == self._numbers.get(user, -1)] = 0.0
         nearest = np.argsort(-near, kind="stable")[:NEIGHBOURS]
         nearest = nearest[near[nearest] > 0]

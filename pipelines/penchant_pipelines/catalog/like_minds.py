@@ -12,11 +12,11 @@ Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
 
 _APART = 1e-6
-"""Length from which a vector has a direction."""
+"""Length, and its square, from which a vector has a direction."""
 
 
 class LikeMinds:
-    """What each user of a matrix (users, items) of ones took to, as one vector, less what all have in common.
+    """What each user of a matrix (users, items) of ones took to, as one vector.
 
     `vectors` (rows, d) of the items, of any length; zeros, or rows that are missing, stand for items without one.
     """
@@ -30,21 +30,24 @@ class LikeMinds:
         inside = favours.indices < len(known)
         items, shape = favours.indices[inside], (favours.shape[0], len(known))
         indptr = np.append(0, np.cumsum(inside))[favours.indptr]
-        held = _units(sparse.csr_array((scales[items], items, indptr), shape=shape) @ known)
-        there = np.any(held, axis=1)
-        self._middle: Vectors = held[there].mean(axis=0) if there.any() else np.zeros(held.shape[1], dtype=np.float32)
-        self._apart = np.where(there[:, None], _units(held - self._middle), np.float32(0))
+        sums: Vectors = sparse.csr_array((scales[items], items, indptr), shape=shape) @ known
+        lengths = np.sqrt(np.einsum("ij,ij->i", sums, sums))
+        self._there = lengths > _APART
+        self._held = sums / np.maximum(lengths, _APART)[:, None]
+        self._held[~self._there] = 0.0
+        self._total = self._held.sum(axis=0)
 
-    def cosines(self, past: Vectors) -> Floats:
+    def cosines(self, past: Vectors, user: int | None = None) -> Floats:
         """Cosines of a unit vector (d,) with users, in the order of the matrix, as seen from their middle: (users,).
 
-        0 where nothing is known.
+        `user` is the place of the one whose past it is, who is no part of that middle. 0 where nothing is known.
         """
-        found: Floats = products(self._apart, _units(past[None] - self._middle))[0].astype(np.float64)
-        return found
-
-
-def _units(vectors: Vectors) -> Vectors:
-    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
-    found: Vectors = np.where(lengths > _APART, vectors / np.maximum(lengths, _APART), np.float32(0))
-    return found
+        count, total = int(self._there.sum()), self._total
+        if user is not None and self._there[user]:
+            count, total = count - 1, total - self._held[user]
+        middle = total / np.float32(max(count, 1))
+        mine = past - middle
+        near, common = products(self._held, np.stack([mine, middle])).astype(np.float64)
+        apart = 1.0 - 2.0 * common + float(middle @ middle)
+        found = (near - float(middle @ mine)) / np.sqrt(np.maximum(apart * float(mine @ mine), _APART))
+        return np.where(self._there & (apart > _APART), found, 0.0)

@@ -149,13 +149,16 @@ class Teacher:
         if not taken or taste.is_empty:
             return None
         compared = self._compared(user, came, taken)
-        scores = self._sources.scores(Asker(user, taste, as_of), compared).astype(np.float32)
+        asker = Asker(user, taste, as_of)
+        scores = self._sources.scores(asker, compared)
+        written = self._sources.as_writer(asker, compared, scores)
         chosen = np.isin(compared, sorted(taken))
-        for line in scores:
+        for line in np.concatenate([scores, written]):
             wanted = min(CANDIDATES, len(line))
             chosen[np.argpartition(-line, wanted - 1)[:wanted]] = True
         number = self.numbers.setdefault(user, len(self.numbers))
-        return Lesson(number, scores[:, chosen], np.isin(compared[chosen], sorted(taken)))
+        told, bare = (each[:, chosen].astype(np.float32) for each in (scores, written))
+        return Lesson(number, told, np.isin(compared[chosen], sorted(taken)), bare)
 
     def _compared(self, user: int, came: int, taken: set[int]) -> NDArray[np.intp]:
         catalog = self._catalog

@@ -8,7 +8,7 @@ are make a strong list already (CombSUM; Fox & Shaw 1994) and a short log can te
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,12 @@ class Lesson:
     """A number that the user's lessons share."""
     scores: NDArray[np.float32]
     taken: NDArray[np.bool_]
+    written: NDArray[np.float32]
+    """(s, n) float32: what they would have said had the user only written, and favoured nothing."""
+
+    def of_writer(self) -> Lesson:
+        """The same day of somebody who has only written."""
+        return replace(self, scores=self.written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +79,24 @@ class Mix:
     weights: Floats
     chance: Chance | None = None
     """How scores read as chances, where that was learnt."""
+    writers: Floats | None = None
+    """(s,) for users who have only written; None: the same."""
 
     @classmethod
-    def of(cls, named: Mapping[str, float], chance: Chance | None = None) -> Mix:
+    def of(
+        cls, named: Mapping[str, float], chance: Chance | None = None, writers: Mapping[str, float] | None = None
+    ) -> Mix:
         """Read weights by name; what isn't named weighs nothing, and names of former sources are passed over."""
-        return cls(np.array([float(named.get(name, 0.0)) for name in SOURCES]), chance)
+        return cls(_read(named), chance, None if writers is None else _read(writers))
 
     def named(self) -> dict[str, float]:
         """Weights by source, heaviest first; those that weigh nothing left out."""
         order = np.argsort(-self.weights, kind="stable")
         return {SOURCES[place]: round(float(self.weights[place]), 6) for place in order if self.weights[place] > 0}
+
+    def for_writers(self) -> Mix:
+        """How to weigh for a user who has only written, and favoured nothing: tells no chances."""
+        return Mix(self.weights if self.writers is None else self.writers)
 
     def steered(self) -> Mix:
         """The same with interests as heavy as all the rest: the user's own word is in them. Tells no chances."""
@@ -107,6 +121,10 @@ class Mix:
         return added
 
 
+def _read(named: Mapping[str, float]) -> Floats:
+    return np.array([float(named.get(name, 0.0)) for name in SOURCES])
+
+
 def shares(parts: Floats) -> tuple[tuple[str, float], ...]:
     """Which families spoke for an item and by what share, greatest first; what spoke against it is left out.
 
@@ -127,6 +145,11 @@ def own_share(parts: Floats) -> Floats:
     heard = np.maximum(parts, 0.0)
     share: Floats = heard[: len(FAMILIES)][_IS_OWN].sum(axis=0) / np.maximum(heard.sum(axis=0), 1e-12)
     return share
+
+
+def learn_both(lessons: Sequence[Lesson]) -> Mix:
+    """Learn how to weigh for those who favour items, and from the same days for those who only write."""
+    return replace(learn(lessons), writers=learn([lesson.of_writer() for lesson in lessons]).weights)
 
 
 def learn(lessons: Sequence[Lesson]) -> Mix:

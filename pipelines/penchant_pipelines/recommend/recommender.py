@@ -250,6 +250,8 @@ class Recommender:
         mix = self._mix()
         if mix is None or stored is None or taste.is_empty:
             return None
+        if not len(self._catalog.crowd.own(stored.key, as_of).rows):
+            mix = mix.for_writers()
         mix = mix.steered() if taste.steered else mix
         asker = Asker(stored.key, taste, as_of, mix.weights > 0)
         return _Mixed(mix, asker, self._sources.by_row(asker))

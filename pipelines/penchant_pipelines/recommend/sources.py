@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import Catalog
-from penchant_pipelines.catalog.crowd import Past
+from penchant_pipelines.catalog.crowd import NO_FAVOURS, Past
 from penchant_pipelines.catalog.popularity import HALF_LIVES_DAYS
 from penchant_pipelines.catalog.products import GATHERED_SHARE, products
 from penchant_pipelines.interests.horizons import HORIZONS
@@ -50,6 +50,8 @@ item enriched by what others wrote about it; `words`: TF-IDF; `alike_items`: wha
 favoured both and by what the items are; `alike_users`: favoured by people who favoured the same, or
 what the user's past is about; `popular`; `new`: how recent the item is.
 """
+_OF_FAVOURS = np.isin(SOURCES, _BY_ROW_PARTS[0] + _BY_ROW_PARTS[1])
+_OF_PEOPLE = np.isin(SOURCES, _BY_ROW_PARTS[2])
 REFERENCE = 2048
 """Items by which the scale of a source that reads vectors is taken: evenly spaced ones."""
 
@@ -118,9 +120,7 @@ class Sources:
         if len(items):
             found.append(crowd.alike_items(own.under(items), size, catalog.texts(self._space)))
         if len(users):
-            long = asker.taste.horizons
-            past = None if long is None else Past(long[-1], catalog.texts(self._space))
-            found.append(crowd.alike_users(asker.user, own, size, as_of, users, past))
+            found.append(crowd.alike_users(asker.user, own, size, as_of, users, self._past(asker)))
         if len(popular):
             found.append(crowd.popularity.of_all(size, as_of, popular))
         if len(new):
@@ -128,6 +128,15 @@ class Sources:
             age = np.maximum(as_of - created, 0) / MICROS_PER_DAY
             found.append(np.where(created > 0, np.exp2(-age / self._settings.recency_half_life_days), 0.0)[None])
         return np.concatenate(found) if found else np.zeros((0, size))
+
+    def as_writer(self, asker: Asker, rows: Rows, scores: Floats) -> Floats:
+        """What scores (s, n) of rows by all sources would be had the user only written, and favoured nothing yet."""
+        crowd, size = self._catalog.crowd, self._catalog.size
+        alike = crowd.alike_users(asker.user, NO_FAVOURS, size, asker.as_of, past=self._past(asker))
+        found = scores.copy()
+        found[_OF_FAVOURS] = 0.0
+        found[_OF_PEOPLE] = _standing(alike[:, rows], alike[:, self._catalog.visible[:size]])
+        return found
 
     def standing(self, nearness: Callable[[Vectors], Floats], vectors: Vectors) -> Floats:
         """Deviations of how near items (n, d) are to something from the catalogue's mean: (n,).
@@ -143,6 +152,10 @@ class Sources:
         voices = self._catalog.voices.get(self._space)
         heard = np.zeros(len(rows), dtype=bool) if voices is None else voices.heard(rows, self._vectors[rows])
         return np.concatenate([~heard, np.ones(foreign, dtype=bool)])
+
+    def _past(self, asker: Asker) -> Past | None:
+        horizons = asker.taste.horizons
+        return None if horizons is None else Past(horizons[-1], self._catalog.texts(self._space))
 
     @property
     def _vectors(self) -> Vectors:

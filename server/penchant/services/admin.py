@@ -187,6 +187,7 @@ def _mix(version: MixVersion) -> pb.Mix:
         mix_id=version.id,
         create_time=convert.timestamp(version.create_time),
         weights=version.mix.named(),
+        writer_weights=version.mix.for_writers().named(),
         favour_count=version.favour_count,
         lesson_count=version.lesson_count,
         quality=version.quality,

@@ -665,6 +665,26 @@ class Mix(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class WriterWeightsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MIX_ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     WEIGHTS_FIELD_NUMBER: _builtins.int
@@ -673,6 +693,7 @@ class Mix(_message.Message):
     QUALITY_FIELD_NUMBER: _builtins.int
     QUALITY_BEFORE_FIELD_NUMBER: _builtins.int
     LIVE_FIELD_NUMBER: _builtins.int
+    WRITER_WEIGHTS_FIELD_NUMBER: _builtins.int
     mix_id: _builtins.str
     favour_count: _builtins.int
     """Signals in favour of items that the record held."""
@@ -693,6 +714,10 @@ class Mix(_message.Message):
         What isn't named weighs nothing.
         """
 
+    @_builtins.property
+    def writer_weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """By source, for users who have only written and favoured nothing of the catalogue yet."""
+
     def __init__(
         self,
         *,
@@ -704,10 +729,11 @@ class Mix(_message.Message):
         quality: _builtins.float = ...,
         quality_before: _builtins.float = ...,
         live: _builtins.bool = ...,
+        writer_weights: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "favour_count", b"favour_count", "lesson_count", b"lesson_count", "live", b"live", "mix_id", b"mix_id", "quality", b"quality", "quality_before", b"quality_before", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "favour_count", b"favour_count", "lesson_count", b"lesson_count", "live", b"live", "mix_id", b"mix_id", "quality", b"quality", "quality_before", b"quality_before", "weights", b"weights", "writer_weights", b"writer_weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
