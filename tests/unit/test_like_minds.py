@@ -57,8 +57,9 @@ def test_people_are_compared_by_the_mean_of_what_they_took_to(
 
 @pytest.fixture
 def crowd() -> Crowd:
-    """Two who took to tea (0, 1), two who took to rails (2, 3), one of them to item 4 as well."""
+    """Many who took to tea (0, 1), two who took to rails (2, 3), one of them to item 4 as well."""
     found = Crowd()
+    found.add([(user, user % 2, DAY, 1.0) for user in range(100, 118)])
     found.add([(1, 0, DAY, 1.0), (2, 1, DAY, 1.0), (3, 2, DAY, 1.0), (4, 3, DAY, 1.0), (4, 4, 2 * DAY, 1.0)])
     return found
 
@@ -78,6 +79,9 @@ def test_who_only_writes_is_told_what_people_took_to_who_took_to_such_things(cro
     ever = told(crowd, 9, RAIL, 2 * DAY, CATALOG)[-1]
     assert ever[[2, 3, 4]].all()
     assert not ever[[0, 1, 5]].any()
+    # A tenth of the people, no more.
+    crowd.add([(user, 2, DAY, 1.0) for user in range(200, 260)])
+    assert told(crowd, 9, RAIL, 2 * DAY, CATALOG)[-1][2] <= 9 * MINDS_SHARE
     week = told(crowd, 9, RAIL, 9 * DAY, CATALOG)[0]
     np.testing.assert_allclose(week[4] / week[3], 2 ** (1 / 7))
 

@@ -23,8 +23,10 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 NEIGHBOURS = 100
+LIKE_MINDED = 0.1
+"""What share of people, the nearest, count as like minds: where there are few, everybody would be a neighbour else."""
 MINDS_SHARE = 0.3
-"""What the squared cosine of a past with what somebody favoured counts, where that of what both favoured counts 1."""
+"""What the squared cosine of a past with what somebody took to counts, where that of what both favoured counts 1."""
 _PENDING_SHARE, _PENDING = 0.005, 32
 """Favours that may wait outside the matrix: a share of all, and some more."""
 _UNLEARNT_SHARE, _UNLEARNT = 0.02, 32
@@ -276,16 +278,10 @@ class Crowd:
             mine[own.rows[own.rows < len(mine)]] = 1.0
             sizes = np.diff(matrix.favours.indptr)
             near += (matrix.favours @ mine) / np.sqrt(np.maximum(sizes * len(own.rows), 1.0))
-        alike = None if past is None else self._learn_alike(past.texts)
-        if past is not None and alike is not None and len(near):
-            places = np.minimum(np.searchsorted(matrix.users, alike.users), len(near) - 1)
-            there = matrix.users[places] == alike.users
-            number = self._numbers.get(user, -1)
-            myself = int(np.searchsorted(alike.users, number))
-            known = myself < len(alike.users) and alike.users[myself] == number
-            cosines = alike.minds.cosines(past.vector, myself if known else None)[there]
-            near[places[there]] += MINDS_SHARE * np.maximum(cosines, 0.0) ** 2
-        near[matrix.users == self._numbers.get(user, -1)] = 0.0
+        number = self._numbers.get(user, -1)
+        if past is not None:
+            near += MINDS_SHARE * self._like_minded(matrix, number, past)
+        near[matrix.users == number] = 0.0
         nearest = np.argsort(-near, kind="stable")[:NEIGHBOURS]
         nearest = nearest[near[nearest] > 0]
         fading = np.array(HALF_LIVES_DAYS)[lives] * MICROS_PER_DAY
@@ -297,6 +293,21 @@ class Crowd:
         pulls, rows, ages = near[nearest[who[inside]]], rows[inside], np.maximum(as_of - times[inside], 0)
         for line, life in enumerate(fading):
             found[line] = np.bincount(rows, pulls * np.exp2(-ages / life), minlength=size)
+        return found
+
+    def _like_minded(self, matrix: _Matrix, number: int, past: Past) -> Floats:
+        """Squared cosines of the users of the matrix who are like minds of one, by number: (u,), 0 of all others."""
+        found, alike = np.zeros(len(matrix.users)), self._learn_alike(past.texts)
+        if alike is None or not len(found):
+            return found
+        myself = int(np.searchsorted(alike.users, number))
+        known = myself < len(alike.users) and alike.users[myself] == number
+        cosines = np.maximum(alike.minds.cosines(past.vector, myself if known else None), 0.0)
+        cosines[alike.users == number] = 0.0
+        cosines[np.argsort(cosines, kind="stable")[: int((1 - LIKE_MINDED) * len(cosines))]] = 0.0
+        places = np.minimum(np.searchsorted(matrix.users, alike.users), len(found) - 1)
+        there = matrix.users[places] == alike.users
+        found[places[there]] = cosines[there] ** 2
         return found
 
     def _favoured_by(self, matrix: _Matrix, places: NDArray[np.intp]) -> tuple[Rows, Rows, Rows]:
