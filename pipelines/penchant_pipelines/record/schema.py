@@ -92,7 +92,7 @@ mixes = Table(
     Column("id", String, nullable=False, unique=True),
     Column("create_time", BigInteger, nullable=False),
     Column("weights", Text, nullable=False),  # JSON object: weight by source
-    Column("writer_weights", Text),  # for users who have only written; in mixes of old null
+    Column("writer_weights", Text),  # for users who have only written; null in old mixes
     # How many signals in favour of items the record held when it was learnt.
     Column("favour_count", BigInteger, nullable=False),
     Column("lesson_count", BigInteger, nullable=False),
