@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -26,12 +27,12 @@ from numpy.typing import NDArray
 from penchant_pipelines.capture import _capture_all, _Read
 from penchant_pipelines.completion import Completion
 from penchant_pipelines.errors import Conflict, NotFound, Overloaded, Unavailable, WrongState
-from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Profile, Recipe, pack, unpack
+from penchant_pipelines.interests import Blender, Calibration, Event, InterestSettings, Profile, Recipe, pack, unpack
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal, Steering
 from penchant_pipelines.profiles import Profiles
 from penchant_pipelines.reader import NOTHING
 from penchant_pipelines.recommend.history import read_history
-from penchant_pipelines.record import Record, Writer, nothing, rows, schema
+from penchant_pipelines.record import Record, Writer, nothing, rows, schema, users
 from penchant_pipelines.record.commit import Captured, Commit, Steered
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.record.reading import Reading
@@ -454,19 +455,49 @@ async def test_an_answer_names_the_version_and_the_interests_that_its_signal_mad
 
 async def test_late_signals_are_replayed_once_a_group(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     await store.capture(*(post(f"p{n}", topic=n, day=100 + n) for n in range(5)))
-    replays: list[int] = []
-    replay = store.blender.replay
-
-    def counting(*arguments: Any, **options: Any) -> Profile:
-        replays.append(1)
-        return replay(*arguments, **options)
-
-    monkeypatch.setattr(store.blender, "replay", counting)
+    read = counting_reads(monkeypatch)
     await store.capture(*(post(f"in{n}", topic=n, day=200 + n) for n in range(20)))
-    assert replays == []
+    assert read == []
     await store.capture(*(post(f"late{n}", topic=n, day=n) for n in range(20)))
-    assert replays == [1, 1]  # one a space
+    assert read == [45, 45]  # once a space
     assert store.true()
+
+
+def counting_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many events of a user each replay reads, from now on."""
+    read: list[int] = []
+    user_events = rows.user_events
+
+    def counting(*arguments: Any, **options: Any) -> list[Event]:
+        events = user_events(*arguments, **options)
+        read.append(len(events))
+        return events
+
+    monkeypatch.setattr(rows, "user_events", counting)
+    return read
+
+
+async def test_a_signal_that_is_a_little_late_is_blended_from_a_snapshot(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.upsert(("film", 3))
+    await store.capture(act("old like", Action.LIKE, day=0))
+    await store.capture(*(post(f"p{day}", topic=day, day=day) for day in range(1, 2_000)))
+    read = counting_reads(monkeypatch)
+    for sent, replayed in (
+        (post("late", day=1_998.5), 2_001),
+        (post("soon after", day=1_997.5), 17),
+        (act("like", Action.LIKE, day=1_996.5), 17),
+        (act("undo", Action.UNDO, day=2_000), 17),
+        (post("later", day=1_700.5), 516),
+        (post("soon after that", day=1_998.1), 19),
+        (act("undo the old", Action.UNDO, day=2_001), 2_007),
+        (post("at last", day=2_000.5), 20),
+    ):
+        await store.capture(sent)
+        assert read == [replayed, replayed]  # once a space
+        assert store.true()
+        read.clear()
 
 
 signals = st.lists(
@@ -475,6 +506,7 @@ signals = st.lists(
 )
 
 
+@patch.object(users, "SNAPSHOT_LAGS", (4, 1))
 @settings(max_examples=15, deadline=None)
 @given(signals, st.randoms(use_true_random=False), st.integers(1, 4))
 async def test_any_order_of_arrival_ends_in_the_same_profile(

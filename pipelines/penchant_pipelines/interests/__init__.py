@@ -1,6 +1,6 @@
 """Interests: how signals blend into several of them per user, and how they read at a moment."""
 
-from penchant_pipelines.interests.blend import Blender, Event, Recipe
+from penchant_pipelines.interests.blend import Blender, Event, Recipe, standing, undone_ids
 from penchant_pipelines.interests.calibration import Calibration, calibrate
 from penchant_pipelines.interests.evidence import STEERING, Evidence, SteeringEvent
 from penchant_pipelines.interests.settings import InterestSettings, Weighing
@@ -34,6 +34,8 @@ __all__ = [
     "calibrate",
     "explain",
     "pack",
+    "standing",
+    "undone_ids",
     "unpack",
     "unweighed_view",
     "view",

@@ -98,13 +98,14 @@ class Blender:
 
     def replay(self, events: Iterable[Event], trace: Trace | None = None) -> Profile:
         """Make a profile from events sorted by (time, id). Undone actions leave no mark."""
-        profile = Profile()
-        ordered = list(events)
-        undone = undone_ids(ordered)
-        for event in ordered:
+        return self.resume(Profile(), standing(list(events)), trace)
+
+    def resume(self, profile: Profile, events: Iterable[Event], trace: Trace | None = None) -> Profile:
+        """Blend further events into a profile, sorted and later than all in it, of those that are `standing`."""
+        for event in events:
             if isinstance(event, SteeringEvent):
                 self.steer(profile, event, trace)
-            elif event.id not in undone:
+            else:
                 self.add(profile, event, trace)
         return profile
 
@@ -392,6 +393,16 @@ class Blender:
             kept.topics |= gone.topics
         kept.recurrent = sorted({*kept.recurrent, *gone.recurrent, *recurring(kept.terms, gone.terms)})
         gather(kept.terms, gone.terms.items())
+
+
+def standing(events: Sequence[Event]) -> list[Event]:
+    """Those that are neither taken back nor take back."""
+    undone = undone_ids(events)
+    return [
+        event
+        for event in events
+        if isinstance(event, SteeringEvent) or not (event.action is Action.UNDO or event.id in undone)
+    ]
 
 
 def undone_ids(events: Iterable[Event]) -> set[str]:

@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 
 from penchant_pipelines.errors import NotFound, Overloaded
 from penchant_pipelines.interests import Interest, ProfileView, SteeringEvent, unweighed_view
-from penchant_pipelines.model import Action, Item, Signal, Steering
+from penchant_pipelines.model import Action, Behavior, Item, Signal, Steering
 from penchant_pipelines.record import rows, schema
 from penchant_pipelines.record.carry import carried
 from penchant_pipelines.record.commit import Captured, Commit, Receipt, Steered
@@ -113,8 +113,10 @@ class Ledger:
         # An id, too, may begin like the place of an UNDO.
         of_an_undo = time == state.latest[0] and state.latest[1].startswith(LAST)
         if position < state.latest or undoes or of_an_undo:
-            state.stale = True
-        if not state.stale:
+            state.now_stale(position)
+            if isinstance(signal.evidence, Behavior):
+                state.undoing.add(signal.item_id)
+        if state.stale_from is None:
             for space in self.users.with_profiles():
                 evidence = reading.evidence(signal, time, space.key)
                 taken = space.blender.add(state.profiles[space.key], evidence)
@@ -237,7 +239,7 @@ class Ledger:
         state.version += 1
         state.latest = (time, event.id)
         steered: Interest | None = None
-        if not state.stale:
+        if state.stale_from is None:
             for space in self.users.with_profiles():
                 there = vectors[space.key]
                 if there is not None:
@@ -275,7 +277,9 @@ class Ledger:
             return lambda: self._merged(merged)
         if into is None:
             into = self.users.get(into_user_id, create=True)
-        self._commit.recount |= self.users.items_of(source.key)
+        joined_items = self.users.items_of(source.key)
+        self._commit.recount |= joined_items
+        into.undoing |= joined_items
         for table in (schema.signals, schema.steerings):
             self.connection.execute(table.update().where(table.c.user_key == source.key).values(user_key=into.key))
         merges = schema.merges
@@ -289,7 +293,7 @@ class Ledger:
         into.version += source.version
         into.signal_count += source.signal_count
         into.latest = max(into.latest, source.latest)
-        into.stale = True
+        into.now_stale(rows.EARLIEST)
         merged = into
         return lambda: self._merged(merged)
 
@@ -432,7 +436,7 @@ class Ledger:
             self.connection.execute(table.update().where(place), vectors)
         state = self.users.get(waiting[0].user_id)
         self.users.touch(state)
-        state.stale = True
+        state.now_stale(min((row.time, row.id) for row in waiting))
         state.version += 1
         return nothing
 

@@ -29,7 +29,11 @@ from penchant_pipelines.record.schema import (
 )
 
 Vector = NDArray[np.float32]
+Place = tuple[int, str]
+"""Time (µs) and id of an event: in this order they are blended."""
 
+EARLIEST: Place = (-(2**62), "")
+"""Before any event."""
 VERDICT = sa.func.coalesce(signals.c.rating, signals.c.inferred_rating).label("rating")
 """What a post's author thinks of its subject, as given or else as its text tells."""
 EVIDENCE_COLUMNS = (
@@ -248,8 +252,13 @@ def user_profile(
     return blender.replay(user_events(connection, space, user_key))
 
 
-def user_events(connection: Connection, space: int, user_key: int, until: int | None = None) -> list[Event]:
-    """All signals and steering of a user up to a time (µs, inclusive), as a space reads them, by (time, id)."""
+def user_events(
+    connection: Connection, space: int, user_key: int, until: int | None = None, after: Place = EARLIEST
+) -> list[Event]:
+    """Signals and steering of a user, as a space reads them, by (time, id).
+
+    All of them, or those up to a time (µs, inclusive), or after a place.
+    """
     signal_vector, steering_vector = signal_vectors.c.vector, steering_vectors.c.vector
     query = (
         sa.select(*EVIDENCE_COLUMNS, signal_vector)
@@ -265,10 +274,17 @@ def user_events(connection: Connection, space: int, user_key: int, until: int | 
     if until is not None:
         query = query.where(signals.c.time <= until)
         words = words.where(steerings.c.time <= until)
+    if after != EARLIEST:
+        query = query.where(signals.c.time >= after[0])
+        words = words.where(steerings.c.time >= after[0])
     events: list[Event] = [to_evidence(row, to_vector(row.vector)) for row in connection.execute(query)]
     events += [to_steering(row, np.frombuffer(row.vector, dtype=np.float32)) for row in connection.execute(words)]
-    events.sort(key=lambda event: (event.time, event.id))
-    return events
+    return sorted((event for event in events if place(event) > after), key=place)
+
+
+def place(event: Event) -> Place:
+    """Where an event stands among all of its user's."""
+    return event.time, event.id
 
 
 def to_steering(row: Row[*tuple[Any, ...]], vector: Vector) -> SteeringEvent:

@@ -1,14 +1,15 @@
 """Users and their profiles while a transaction works on them.
 
 Profiles that it touches are kept at hand and written once, at the flush; those that a late signal, an undo or a
-merge made stale are replayed there, once however many signals came late.
+merge made stale are replayed there, once however many signals came late. Snapshots of a replay stay at hand: who sends
+one signal late sends more, few of them much later, and then only what came after a snapshot is replayed.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -16,16 +17,18 @@ from cachetools import LRUCache
 from sqlalchemy import Connection
 
 from penchant_pipelines.errors import NotFound
-from penchant_pipelines.interests import Blender, Event, Evidence, Profile, ProfileView, pack, unpack, view
-from penchant_pipelines.interests.blend import undone_ids
-from penchant_pipelines.model import Action, now
+from penchant_pipelines.interests import Blender, Profile, ProfileView, pack, standing, undone_ids, unpack, view
+from penchant_pipelines.model import now
 from penchant_pipelines.record import rows, schema
 from penchant_pipelines.record.commit import Change, Commit
+from penchant_pipelines.record.rows import EARLIEST, Place
 
 ITEM, USER = "item", "user"
 Outbox = dict[tuple[str, str], None]
 """Items and users, by kind and key, that the index must hear of, in order."""
 
+SNAPSHOT_LAGS = (512, 16)
+"""Events before the newest at which snapshots are taken: a signal that is late by fewer is blended from there."""
 
 # Put together once, as in `rows`.
 _BY_ID = sa.select(schema.users).where(schema.users.c.user_id == sa.bindparam("user_id"))
@@ -56,6 +59,17 @@ class KeptSpace(Protocol):
         """False while it is being built: as long as vectors are missing there can be no profiles."""
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A profile as it stood when all events up to a place were blended."""
+
+    until: Place
+    packed: bytes
+
+
+NOTHING = Snapshot(EARLIEST, pack(Profile()))
+
+
 @dataclass(eq=False, slots=True)
 class UserState:
     """A user's row while a transaction works on it."""
@@ -64,10 +78,19 @@ class UserState:
     user_id: str
     version: int
     signal_count: int
-    latest: tuple[int, str]
+    latest: Place
     profiles: dict[int, Profile]
     """By space, for those whose profiles are kept."""
-    stale: bool = False
+    snapshots: dict[int, dict[int, Snapshot]] = field(default_factory=dict)
+    """By space, then by lag; those from `stale_from` on hold no more."""
+    stale_from: Place | None = None
+    """The earliest event that is not in the profiles as it should be, if there is one."""
+    undoing: set[str] = field(default_factory=set)
+    """Items on which something else may be taken back than was."""
+
+    def now_stale(self, place: Place) -> None:
+        """Say that the profiles lack an event, or hold one that was taken back."""
+        self.stale_from = place if self.stale_from is None else min(self.stale_from, place)
 
 
 ProfileCache = LRUCache[str, UserState]
@@ -123,7 +146,7 @@ class Users:
             if not create:
                 raise NotFound("user", user_id)
             profiles = {space.key: Profile() for space in self.with_profiles()}
-            state = UserState(secrets.randbits(62), user_id, 0, 0, (-(2**62), ""), profiles)
+            state = UserState(secrets.randbits(62), user_id, 0, 0, EARLIEST, profiles)
             self._connection.execute(
                 schema.users.insert().values(
                     key=state.key,
@@ -131,7 +154,7 @@ class Users:
                     version=0,
                     signal_count=0,
                     latest_time=state.latest[0],
-                    latest_id="",
+                    latest_id=state.latest[1],
                 )
             )
             self._dirty[user_id] = state
@@ -185,10 +208,12 @@ class Users:
 
     def freshen(self, state: UserState) -> None:
         """Replay a user's profiles if they are stale; else this waits for the flush."""
-        if state.stale:
-            for space in self.with_profiles():
-                self._replay(state, space)
-            state.stale = False
+        if state.stale_from is None:
+            return
+        self._mark_undone(state)
+        for space in self.with_profiles():
+            self._replay(state, space)
+        state.stale_from = None
 
     def put_profile(self, space: KeptSpace, user_key: int, packed: bytes) -> None:
         """Write a profile that this space's recipe made."""
@@ -213,23 +238,47 @@ class Users:
             self._replay(state, space)
 
     def _replay(self, state: UserState, space: KeptSpace) -> None:
-        events = rows.user_events(self._connection, space.key, state.key)
-        state.profiles[space.key] = space.blender.replay(events)
+        """Make a profile anew: from the last snapshot that holds, if there is one, else from the start."""
+        stale_from = EARLIEST if state.stale_from is None else state.stale_from
+        found = state.snapshots.get(space.key, {}).items()
+        snapshots = {lag: snapshot for lag, snapshot in found if snapshot.until < stale_from}
+        base = max(snapshots.values(), key=lambda snapshot: snapshot.until, default=NOTHING)
+        # What an UNDO among these takes back of what came before them is not in the snapshot.
+        events = standing(rows.user_events(self._connection, space.key, state.key, after=base.until))
+        profile, done = unpack(base.packed), 0
+        for lag in SNAPSHOT_LAGS:
+            cut = len(events) - lag
+            if cut > 0:
+                profile = space.blender.resume(profile, events[done:cut])
+                snapshots[lag] = Snapshot(rows.place(events[cut - 1]), pack(profile))
+                done = cut
+        state.profiles[space.key] = space.blender.resume(profile, events[done:])
+        state.snapshots[space.key] = snapshots
         self._replayed.add(state.key)
-        if any(isinstance(event, Evidence) and event.action is Action.UNDO for event in events):
-            self._mark_undone(state, events)
 
-    def _mark_undone(self, state: UserState, events: Sequence[Event]) -> None:
-        """Keep the `undone` marks of the user's signals true, for popularity and what counts as seen."""
+    def _mark_undone(self, state: UserState) -> None:
+        """Keep the `undone` marks of a user's actions true, for popularity, what counts as seen, and replays."""
         signals = schema.signals
-        mine = signals.c.user_key == state.key
-        undone = undone_ids(events)
-        marked = set(self._connection.execute(sa.select(signals.c.id).where(mine, signals.c.undone)).scalars())
-        items = {event.id: event.item_id for event in events if isinstance(event, Evidence)}
-        for ids, value in ((undone - marked, True), (marked - undone, False)):
-            for signal_id in ids:
-                self._connection.execute(signals.update().where(signals.c.id == signal_id).values(undone=value))
-                self._commit.recount.add(items[signal_id])
+        items = sorted(state.undoing)
+        for start in range(0, len(items), 500):
+            query = (
+                sa.select(*rows.EVIDENCE_COLUMNS, signals.c.undone)
+                .where(
+                    signals.c.user_key == state.key,
+                    signals.c.item_id.in_(items[start : start + 500]),
+                    signals.c.action.is_not(None),
+                )
+                .order_by(signals.c.time, signals.c.id)
+            )
+            found = self._connection.execute(query).all()
+            undone = undone_ids([rows.to_evidence(row) for row in found])
+            for row in found:
+                if row.undone != (row.id in undone):
+                    value = {"undone": row.id in undone}
+                    self._connection.execute(signals.update().where(signals.c.id == row.id).values(value))
+                    self._commit.recount.add(row.item_id)
+                    state.now_stale((row.time, row.id))
+        state.undoing.clear()
 
     def _write_back(self, states: Sequence[UserState]) -> None:
         written = [
