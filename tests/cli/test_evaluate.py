@@ -16,7 +16,7 @@ import node
 import pytest
 from command_line import run, write_small_log
 
-from penchant_pipelines.evaluation import protocol
+from penchant_pipelines.evaluation import lineup, protocol
 
 FEW = ["penchant", "ewma", "popularity", "random"]
 ONLY = [word for name in FEW for word in ("--only", name)] + ["--seed", "3"]
@@ -94,7 +94,9 @@ def evaluated(folder: Path, a_few_make_a_cut: None) -> tuple[str, str]:
 
 
 @pytest.mark.slow
-def test_a_log_is_replayed_and_reported_the_same_each_time(folder: Path, evaluated: tuple[str, str]) -> None:
+def test_a_log_is_replayed_and_reported_the_same_each_time(
+    folder: Path, evaluated: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pages = [folder / "first.html", folder / "second.html"]
     out, err = evaluated
     assert "left out: signals.jsonl line 421: user_id: must not be empty" in err
@@ -114,6 +116,8 @@ def test_a_log_is_replayed_and_reported_the_same_each_time(folder: Path, evaluat
     assert "[difference, low, high, p]" in report["reading"]
     assert len(report["seeds"]["random"]) == report["protocol"]["seeds"] == 2
 
+    # By one process now, and by as many as there are cores before.
+    monkeypatch.setattr(lineup, "cores", lambda: 1)
     evaluate(folder, "second.json", *ONLY, "--html", str(pages[1]))
     evaluate(folder, "other.json", "--only", "random", "--seed", "4")
     first, second, other = ((folder / f"{name}.json").read_bytes() for name in ("first", "second", "other"))
