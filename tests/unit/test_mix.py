@@ -83,6 +83,30 @@ def test_text_still_tells_apart_what_nobody_has_touched_where_the_crowd_decides_
     assert np.argsort(-found.scores(standings)).tolist() == [*range(10), 11, 12, 10]
 
 
+def test_what_no_source_knows_of_makes_light_of_none() -> None:
+    lessons = [lesson(seed, seed % 100, items=100, taken=1, s3=6.0) for seed in range(300)]
+    for number, one in enumerate(lessons):
+        if number % 4:
+            one.scores[:, one.taken] = -3.0
+    found = learn(lessons).weights
+    assert np.argmax(found) == TELLING
+    assert found[TELLING] > COMMON_WEIGHT
+    # A quarter can be known, and is; what else was taken to on the same days takes nothing from that.
+    assert quality(lessons, Mix(found)).mean() > 0.2
+    known = [one for number, one in enumerate(lessons) if not number % 4]
+    more = [
+        Lesson(
+            one.user,
+            np.hstack([one.scores, np.full((S, 5), -3.0, np.float32)]),
+            np.append(one.taken, [True] * 5),
+            np.hstack([one.written, np.full((S, 5), -3.0, np.float32)]),
+        )
+        for one in known
+    ]
+    assert learn(more).weights == pytest.approx(learn(known).weights)
+    assert more[0].winnable().scores.shape == known[0].scores.shape
+
+
 def test_a_source_that_said_nothing_in_any_lesson_weighs_nothing() -> None:
     lessons = [lesson(seed, seed % 20, s3=1.0) for seed in range(60)]
     silent = [SOURCES.index("sequence"), SOURCES.index("new")]

@@ -71,6 +71,19 @@ class Lesson:
         """The same day of somebody who has only written."""
         return replace(self, scores=self.written)
 
+    def winnable(self) -> Lesson:
+        """The same without what was taken to and no source has among its first `PLACES`.
+
+        No weights bring that into a list. It would only say of all sources that what they put forward is not what is
+        taken to, and where most of what is taken to is out of reach all weights would be 0.
+        """
+        place = min(PLACES, self.scores.shape[1])
+        least = np.partition(self.scores, -place, axis=1)[:, [-place]]
+        # What a source says of nothing but the first few it says of none of the others.
+        first = (self.scores >= least) & (self.scores > self.scores.min(axis=1, keepdims=True))
+        kept = first.any(axis=0) | ~self.taken
+        return replace(self, scores=self.scores[:, kept], taken=self.taken[kept], written=self.written[:, kept])
+
 
 @dataclass(frozen=True, slots=True)
 class Mix:
@@ -153,11 +166,12 @@ def learn_both(lessons: Sequence[Lesson]) -> Mix:
 
 
 def learn(lessons: Sequence[Lesson]) -> Mix:
-    """Find the weights under which what was taken to stands out most, every user counting alike.
+    """Find the weights under which what was taken to, and is `winnable`, stands out most, every user counting alike.
 
     A source that said nothing in any lesson weighs nothing: what it would be worth, nobody knows.
     """
-    told = [lesson for lesson in lessons if lesson.taken.any() and not lesson.taken.all()]
+    winnable = [lesson.winnable() for lesson in lessons]
+    told = [lesson for lesson in winnable if lesson.taken.any() and not lesson.taken.all()]
     if not told:
         return Mix(np.full(len(SOURCES), COMMON_WEIGHT))
     shares = _shares(told) * len({lesson.user for lesson in told})
