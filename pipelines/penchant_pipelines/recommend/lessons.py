@@ -19,7 +19,7 @@ from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.interests import Blender, Evidence, Profile, view
 from penchant_pipelines.interests.evidence import weighing
 from penchant_pipelines.model import MICROS_PER_DAY
-from penchant_pipelines.recommend.mix import Lesson
+from penchant_pipelines.recommend.mix import CANDIDATES, Lesson
 from penchant_pipelines.recommend.ranking import Taste
 from penchant_pipelines.recommend.sequence import LATEST, History, SequenceModel, mass
 from penchant_pipelines.recommend.settings import RecommendSettings
@@ -32,8 +32,6 @@ MOST_LESSONS = 600
 """Lessons that a mix is learnt from: the latest."""
 MOST_ITEMS = 20_000
 """Items that a lesson compares; of a larger catalogue a random part, and what was taken to."""
-CANDIDATES = 50
-"""Items that each source puts forward."""
 TAUGHT_SHARE = 0.6
 """The last share of a user's signals, whose days are asked about: before that too little is known."""
 

@@ -29,6 +29,8 @@ LEAST_TEXT = 1e-4
 """What each horizon of the user's texts weighs at least: where the crowd decides all, nothing else would tell apart the
 items that nobody has touched yet."""
 MOST_STEPS = 60
+CANDIDATES = 50
+"""Items that each source puts forward in a lesson."""
 PLACES = 10
 CHANCES = 50
 """Places of a lesson's ranking from which it is learnt what a score means."""
@@ -72,16 +74,16 @@ class Lesson:
         return replace(self, scores=self.written)
 
     def winnable(self) -> Lesson:
-        """The same without what was taken to and no source has among its first `PLACES`.
+        """The same without what was taken to and no source puts forward.
 
         No weights bring that into a list. It would only say of all sources that what they put forward is not what is
         taken to, and where most of what is taken to is out of reach all weights would be 0.
         """
-        place = min(PLACES, self.scores.shape[1])
+        place = min(CANDIDATES, self.scores.shape[1])
         least = np.partition(self.scores, -place, axis=1)[:, [-place]]
-        # What a source says of nothing but the first few it says of none of the others.
-        first = (self.scores >= least) & (self.scores > self.scores.min(axis=1, keepdims=True))
-        kept = first.any(axis=0) | ~self.taken
+        # A source that knows something of a few items puts none of the others forward.
+        forward = (self.scores >= least) & (self.scores > self.scores.min(axis=1, keepdims=True))
+        kept = forward.any(axis=0) | ~self.taken
         return replace(self, scores=self.scores[:, kept], taken=self.taken[kept], written=self.written[:, kept])
 
 
