@@ -482,17 +482,17 @@ async def test_a_signal_that_is_a_little_late_is_blended_from_a_snapshot(
 ) -> None:
     await store.upsert(("film", 3))
     await store.capture(act("old like", Action.LIKE, day=0))
-    await store.capture(*(post(f"p{day}", topic=day, day=day) for day in range(1, 2_000)))
+    await store.capture(*(post(f"p{day}", topic=day, day=day) for day in range(1, 600)))
     read = counting_reads(monkeypatch)
     for sent, replayed in (
-        (post("late", day=1_998.5), 2_001),
-        (post("soon after", day=1_997.5), 17),
-        (act("like", Action.LIKE, day=1_996.5), 17),
-        (act("undo", Action.UNDO, day=2_000), 17),
-        (post("later", day=1_700.5), 516),
-        (post("soon after that", day=1_998.1), 19),
-        (act("undo the old", Action.UNDO, day=2_001), 2_007),
-        (post("at last", day=2_000.5), 20),
+        (post("late", day=598.5), 601),
+        (post("soon after", day=597.5), 17),
+        (act("like", Action.LIKE, day=596.5), 17),
+        (act("undo", Action.UNDO, day=600), 17),
+        (post("later", day=300.5), 516),
+        (post("soon after that", day=598.1), 19),
+        (act("undo the old", Action.UNDO, day=601), 607),
+        (post("at last", day=600.5), 20),
     ):
         await store.capture(sent)
         assert read == [replayed, replayed]  # once a space
