@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from own_process import finished, started
 
 import penchant
 from penchant.app import serve
@@ -151,20 +149,20 @@ async def in_process(data: Path, encoder: Encoder, settings: Mapping[str, Any] |
 class ServerProcess:
     """A server in a process of its own."""
 
-    process: subprocess.Popen[str]
+    process: ForkServerProcess
     address: str
 
     def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        self.process.kill()
+        self.process.join()
 
     def terminate(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
+        self.process.terminate()
 
 
 def serve_command(data: Path, *settings: str) -> list[str]:
     flags = [flag for setting in ("log_format=json", *settings) for flag in ("--set", setting)]
-    return [sys.executable, "-m", "penchant", "serve", "--data", str(data), "--listen", "127.0.0.1:0", *flags]
+    return ["serve", "--data", str(data), "--listen", "127.0.0.1:0", *flags]
 
 
 @contextmanager
@@ -176,21 +174,20 @@ def own_process(data: Path, log: Path) -> Iterator[ServerProcess]:
 
 
 @contextmanager
-def starting_process(data: Path, log: Path, *settings: str) -> Iterator[subprocess.Popen[str]]:
+def starting_process(data: Path, log: Path, *settings: str) -> Iterator[ForkServerProcess]:
     """Start `penchant serve` without waiting for it; killed at the end if it still runs."""
-    with log.open("w") as stderr:
-        process = subprocess.Popen(serve_command(data, *settings), stderr=stderr, text=True, env=os.environ)
+    process = started(*serve_command(data, *settings), stdout=log, stderr=log)
     try:
         yield process
     finally:
         process.kill()
-        process.wait()
+        process.join()
 
 
-def logged(process: subprocess.Popen[str], log: Path, event: str) -> dict[str, Any]:
+def logged(process: ForkServerProcess, log: Path, event: str) -> dict[str, Any]:
     """Wait until a server logs an event."""
     give_up = time.monotonic() + 90
-    while time.monotonic() < give_up and process.poll() is None:
+    while time.monotonic() < give_up and process.is_alive():
         for line in log.read_text().splitlines():
             if f'"{event}"' in line and line.endswith("}"):
                 found: dict[str, Any] = json.loads(line)
@@ -262,11 +259,4 @@ async def refused(call: Any) -> Refusal:
 
 async def command(server: Server, *arguments: str) -> tuple[int, str, str]:
     """Run `penchant` against a server: exit code, stdout, stderr."""
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-m", "penchant", *arguments, "--server", server.address],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    return done.returncode, done.stdout, done.stderr
+    return await asyncio.to_thread(finished, *arguments, "--server", server.address)

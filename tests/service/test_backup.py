@@ -6,14 +6,13 @@ import asyncio
 import json
 import sqlite3
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from harness import Server, StartServer, catalogue
+from own_process import finished
 
 from penchant.v1.interest_service_pb2 import Profile
 from penchant_pipelines.encoder.sentence import file_sha256
@@ -25,9 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:Futu
 
 async def backup(*arguments: str | Path) -> tuple[int, str, str]:
     """Run it in a process of its own: exit code, stdout, stderr."""
-    command = [sys.executable, "-m", "penchant", "backup", *arguments]
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
-    return done.returncode, done.stdout, done.stderr
+    return await asyncio.to_thread(finished, "backup", *arguments)
 
 
 def names(folder: Path) -> list[str]:

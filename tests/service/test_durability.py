@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import shutil
 import signal as signals
 import socket
 import sqlite3
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -33,6 +33,7 @@ from harness import (
     starting_process,
     until,
 )
+from own_process import finished
 
 from penchant import AsyncClient
 from penchant.exceptions import PenchantError
@@ -145,7 +146,8 @@ async def test_a_server_that_is_told_to_stop_finishes_what_it_has_begun(
         await load.reach(400)
         process.terminate()
         began = time.monotonic()
-        assert await asyncio.to_thread(process.process.wait, 30) == 0
+        await asyncio.to_thread(process.process.join, 30)
+        assert process.process.exitcode == 0
         assert time.monotonic() - began < 15
         await running
     assert 400 <= len(load.acknowledged) < SIGNALS
@@ -172,9 +174,11 @@ async def test_a_server_that_is_told_to_stop_while_it_starts_does_not_start(
         await server.index_caught_up()
     with starting_process(data, log, "encoder.dimensions=128") as process:
         await asyncio.to_thread(logged, process, log, "space.lost")
-        process.send_signal(signals.SIGTERM)
-        process.send_signal(signals.SIGINT)
-        assert await asyncio.to_thread(process.wait, 30) == 0
+        assert process.pid is not None
+        os.kill(process.pid, signals.SIGTERM)
+        os.kill(process.pid, signals.SIGINT)
+        await asyncio.to_thread(process.join, 30)
+        assert process.exitcode == 0
     said = log.read_text()
     assert "server.stopped" in said
     assert "server.listening" not in said
@@ -188,12 +192,10 @@ async def test_a_server_that_is_told_to_stop_while_it_starts_does_not_start(
 @pytest.mark.slow
 async def test_a_second_process_is_turned_away_and_the_first_lives(server: Server) -> None:
     began = time.monotonic()
-    second = await asyncio.to_thread(
-        subprocess.run, serve_command(server.data), capture_output=True, text=True, timeout=60
-    )
-    assert second.returncode == 1
-    assert "another server works on the data folder" in second.stderr
-    assert "Traceback" not in second.stderr
+    code, _, err = await asyncio.to_thread(finished, *serve_command(server.data))
+    assert code == 1
+    assert "another server works on the data folder" in err
+    assert "Traceback" not in err
     assert time.monotonic() - began < 30
     assert not (await server.client.capture(user_id="u", text="I love hiking")).duplicate
     assert await server.signal_count() == 1

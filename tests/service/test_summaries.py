@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from chat_endpoint import ChatEndpoint, listening
-from harness import TOPICS, Server, StartServer, catalogue, healthy, until
+from harness import TOPICS, Server, StartServer, catalogue, command, healthy, until
 from tiny_models import tiny_writer
 
 from penchant.v1.interest_service_pb2 import Profile
@@ -95,9 +93,8 @@ async def test_a_summary_appears_and_the_model_gets_labels_alone(start: StartSer
         records = [record async for record in client.export_user("reader-7f3")]
         assert records[0].profile.summary == profile.summary
         assert (await client.profile("reader-7f3", as_of=profile.as_of.ToDatetime(UTC))).summary == ""
-        command = [sys.executable, "-m", "penchant", "profile", "reader-7f3", "--server", server.address]
-        shown = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
-        assert f"{profile.summary}  (written 2" in shown.stdout
+        _, shown, _ = await command(server, "profile", "reader-7f3")
+        assert f"{profile.summary}  (written 2" in shown
 
         # So few more signals of the same kind are no reason to ask again; so many are.
         await write(server, "reader-7f3", "jazz", ENOUGH - 1, 10)
