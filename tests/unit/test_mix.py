@@ -48,8 +48,7 @@ def loss(weights: Floats, lessons: Sequence[Lesson]) -> float:
     total = 0.0
     for one in lessons:
         sums = weights @ one.scores.astype(np.float64)
-        others = np.exp(sums[~one.taken]).sum()
-        surprise = np.mean([-np.log(np.exp(high) / (np.exp(high) + others)) for high in sums[one.taken]])
+        surprise = -np.log(np.exp(sums[one.taken]).sum() / np.exp(sums).sum())
         total += surprise / users.count(one.user)
     return float(total + SHRINKAGE * (((weights - COMMON_WEIGHT) / COMMON_WEIGHT) ** 2).sum())
 
@@ -72,7 +71,7 @@ def test_text_still_tells_apart_what_nobody_has_touched_where_the_crowd_decides_
     lessons = [lesson(seed, seed % 20) for seed in range(200)]
     for one in lessons:
         one.scores[np.ix_(text, one.taken)] -= 3.0
-        one.scores[np.ix_(alike, one.taken)] += 3.0
+        one.scores[np.ix_(alike, one.taken)] += 1.0
     found = learn(lessons)
     assert found.weights[text] == pytest.approx(LEAST_TEXT)
     assert found.weights[alike].min() > 100 * LEAST_TEXT
@@ -128,9 +127,8 @@ def test_no_small_change_makes_the_weights_better(seed: int, count: int) -> None
     found = learn(lessons).weights
     assert (found >= 0).all()
     least = loss(found, lessons)
-    random = np.random.default_rng(seed)
-    for _ in range(20):
-        assert loss(np.maximum(found + random.normal(0, 0.02, S), 0), lessons) >= least - 1e-3
+    for moved in 0.003 * np.vstack([np.eye(S), -np.eye(S)]):
+        assert loss(np.maximum(found + moved, 0), lessons) >= least - 1e-5
     assert loss(np.full(S, COMMON_WEIGHT), lessons) >= least - 1e-6
 
 

@@ -1,6 +1,6 @@
 """How the sources are mixed: a weight each, learnt from what users took to next.
 
-Weights are those of a conditional logit (McFadden 1974): the item that was taken to should have the highest weighted
+Weights are those of a conditional logit (McFadden 1974): something that was taken to should have the highest weighted
 sum among the candidates. None is below 0, and all are held towards one common weight, since standings summed as they
 are make a strong list already (CombSUM; Fox & Shaw 1994) and a short log can tell little of each source alone.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.special import logsumexp
 
 from penchant_pipelines.metrics import ndcg
 from penchant_pipelines.recommend.chance import Chance, fit
@@ -200,16 +201,16 @@ def learn(lessons: Sequence[Lesson]) -> Mix:
 def _surprise(
     weights: NDArray[np.float32], taken: NDArray[np.float32], others: NDArray[np.float32]
 ) -> tuple[float, Floats]:
-    """Mean −log probability of each item taken to against all the others, and its gradient (s,)."""
+    """−log probability that something taken to comes first, and its gradient (s,).
+
+    Of what was taken to all day, the best placed counts most: a list need not bring everything to be a good one.
+    """
     high, low = (weights @ taken).astype(np.float64), (weights @ others).astype(np.float64)
-    peak = float(low.max())
-    rest = np.exp(low - peak)
-    # Each by itself: beside another that stands far above it, nothing would be left of one and of all the rest.
-    whole = np.logaddexp(high, peak + np.log(rest.sum()))
-    value = float(np.mean(whole - high))
-    missing = 1.0 - np.exp(high - whole)
-    gradient = others @ rest * np.mean(np.exp(peak - whole)) - (taken * missing).mean(axis=1)
-    return value, np.asarray(gradient, dtype=np.float64)
+    all_taken, rest = logsumexp(high), logsumexp(low)
+    value = np.logaddexp(0.0, rest - all_taken)
+    missing = -np.expm1(-value)
+    gradient = missing * (others @ np.exp(low - rest) - taken @ np.exp(high - all_taken))
+    return float(value), np.asarray(gradient, dtype=np.float64)
 
 
 def quality(lessons: Sequence[Lesson], mix: Mix) -> Floats:
