@@ -47,7 +47,7 @@ from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import InvalidInput, Unavailable, WrongState
 from penchant_pipelines.index import IndexUnavailable, relay
 from penchant_pipelines.index.chroma import EmbeddedStore
-from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Recipe, calibrate, pack
+from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Recipe, pack
 from penchant_pipelines.memory import settle
 from penchant_pipelines.record import Record, rows, schema
 from penchant_pipelines.spaces import adapters, experiment, stock
@@ -109,16 +109,6 @@ async def states(server: Server) -> dict[str, int]:
     return {adapter.id: adapter.state for adapter in await server.client.adapters()}
 
 
-CALIBRATIONS: dict[str, Calibration] = {}
-"""By space, measured once for all tests."""
-
-
-def calibration_of(encoder: Encoder) -> Calibration:
-    if encoder.space_id not in CALIBRATIONS:
-        CALIBRATIONS[encoder.space_id] = calibrate(encoder.encode)
-    return CALIBRATIONS[encoder.space_id]
-
-
 def check_record(data: Path, encoders: Iterable[Encoder]) -> None:
     """Every space of the record holds every signal, as its own encoder reads it, and the profiles that follow."""
     by_id = {encoder.space_id: encoder for encoder in encoders}
@@ -139,7 +129,7 @@ def check_record(data: Path, encoders: Iterable[Encoder]) -> None:
                     held_vector = vectors[row.seq]
                     assert held_vector is not None
                     np.testing.assert_allclose(held_vector, vector, atol=1e-4)
-                recipe = Recipe(InterestSettings(), calibration_of(by_id[space.space_id]), space.space_id)
+                recipe = Recipe(InterestSettings(), stock.calibration_of(space), space.space_id)
                 for user in connection.execute(sa.select(schema.users)).all():
                     profiles = schema.profiles
                     kept = connection.execute(

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from penchant_pipelines.errors import InvalidInput
-from penchant_pipelines.interests import Evidence, InterestSettings
-from penchant_pipelines.interests.blend import undone_ids
+from penchant_pipelines.interests import Evidence, InterestSettings, undone_ids
 from penchant_pipelines.interests.evidence import weighing
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal
 from penchant_pipelines.reader import NOTHING, Reader

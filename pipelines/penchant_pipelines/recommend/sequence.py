@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penchant_pipelines.errors import InvalidInput, WrongState
-from penchant_pipelines.interests.blend import undone_ids
+from penchant_pipelines.interests import undone_ids
 from penchant_pipelines.interests.evidence import Evidence, weighing
 from penchant_pipelines.interests.settings import InterestSettings
 from penchant_pipelines.model import MICROS_PER_SECOND, Action
