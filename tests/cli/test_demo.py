@@ -58,10 +58,11 @@ def listens(address: tuple[str, int]) -> bool:
 
 @pytest.mark.slow
 def test_whole_story_comes_out_as_told() -> None:
-    # Whoever runs the tests by `make -j` hands down what makes another make complain.
+    # Run by another make, make would tell where it is, and complain of what `make -j` hands down.
     environment = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
+    command = ["make", "--no-print-directory", "demo"]
     ended = subprocess.run(
-        ["make", "demo"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
     )
     output = ended.stdout
     assert ended.returncode == 0, output + ended.stderr

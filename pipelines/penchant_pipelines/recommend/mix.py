@@ -171,7 +171,8 @@ def learn_both(lessons: Sequence[Lesson]) -> Mix:
 def learn(lessons: Sequence[Lesson]) -> Mix:
     """Find the weights under which what was taken to, and is `winnable`, stands out most, every user counting alike.
 
-    A source that said nothing in any lesson weighs nothing: what it would be worth, nobody knows.
+    A source that said nothing in any lesson weighs nothing: what it would be worth, nobody knows. Of several answers,
+    which days of more than one item may have, it is the one that equal weights lead to.
     """
     winnable = [lesson.winnable() for lesson in lessons]
     told = [lesson for lesson in winnable if lesson.taken.any() and not lesson.taken.all()]
