@@ -13,6 +13,7 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from threadpoolctl import threadpool_limits
 
 from penchant.interceptors import CallInterceptor, Drain
 from penchant.logs import configure_logging
@@ -62,7 +63,9 @@ def run(settings: Settings) -> int:
     for name, hint in strange_variables().items():
         log.warning("settings.unknown_variable", name=name, hint=hint)
     try:
-        asyncio.run(_serve_until_told(settings))
+        # Calls have the cores among them: a sum that is shared by all cores waits for the busiest.
+        with threadpool_limits(1, "blas"):
+            asyncio.run(_serve_until_told(settings))
     except PenchantError as error:
         log.error("server.failed", reason=error.reason, message=error.message)
         return 1

@@ -18,12 +18,13 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from harness import STUBS, Server, StartServer, catalogue, healthy, refused, until
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from penchant import Client, app
 from penchant.app import SERVICES, serve
 from penchant.exceptions import WrongStateError
 from penchant.pages import Listing, PageTokens
-from penchant.settings import load_settings
+from penchant.settings import Settings, load_settings
 from penchant.v1 import admin_service_pb2 as admin
 from penchant.v1.admin_service_pb2 import CancelJobRequest, JobState, ListJobsRequest
 from penchant.v1.catalog_service_pb2 import Item
@@ -50,6 +51,23 @@ async def test_server_info_counts(server: Server, encoder: Encoder) -> None:
     info = await server.client.server_info()
     assert (info.user_count, info.item_count, info.signal_count) == (2, 16, 3)
     await server.index_caught_up()
+
+
+def test_a_server_leaves_each_sum_to_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared: dict[str, list[int]] = {}
+
+    def threads(when: str) -> None:
+        shared[when] = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+    async def served(settings: Settings) -> None:
+        threads("serving")
+
+    monkeypatch.setattr(app, "_serve_until_told", served)
+    with threadpool_limits(2, "blas"):
+        assert app.run(load_settings()) == 0
+        threads("afterwards")
+    assert set(shared["serving"]) == {1}
+    assert len(shared["serving"]) == shared["afterwards"].count(2)
 
 
 async def test_the_index_is_rebuilt_while_the_server_serves(server: Server) -> None:

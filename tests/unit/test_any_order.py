@@ -621,12 +621,13 @@ class Anything(RuleBasedStateMachine):
                     for interest in stored.view.interests:
                         told.append(await space.explain(user, interest.id, 0))
                 for include_seen in (False, True):
-                    ranking, _ = await space.recommend(user, Query(50, include_seen=include_seen, diversity=0.0))
+                    query = Query(50, include_seen=include_seen, diversity=0.0)
+                    ranking = await space.recommend(await space.visit(user), query)
                     told.append(ranking)
                     if stored is not None:
                         told.append(await space.reasons(stored, ranking))
                 shortlist = Shortlist([Candidate(name, 0.0) for name in sorted(ITEMS)], 50)
-                told.append((await space.rerank(user, shortlist))[:2])
+                told.append(space.rerank(await space.visit(user), shortlist))
         for text in TEXTS[:3]:
             target = await self.engine.live.encode_query(text, "text")
             assert target is not None

@@ -119,7 +119,7 @@ def test_networks_lose_nothing_by_knowing_what_is_popular(monkeypatch: pytest.Mo
     class Told(baselines_sequences.Network):
         scores: Tensor
 
-        def logits(self, found: Tensor, rows: Tensor) -> Tensor:
+        def logits(self, found: Tensor, rows: Tensor | None = None) -> Tensor:
             return self.scores[rows].expand(len(found), -1)
 
     def loss(scores: Tensor) -> float:

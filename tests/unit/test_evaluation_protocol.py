@@ -72,8 +72,9 @@ def test_before_1970_what_has_no_creation_time_was_there() -> None:
     signals = [like("u", day, f"i{day}") for day in range(10)]
     early = [replace(signal, time=(signal.time or 0) - START - 100 * MICROS_PER_DAY) for signal in signals]
     log = read(ITEMS, early)
-    assert [len(query.relevant) for query in only_tests(queries(log))] == [1, 1, 1]
-    assert (run(lambda: Random(0), log, queries(log)).top[:, 0] >= 0).all()
+    asked = only_tests(queries(log))
+    assert [len(query.relevant) for query in asked] == [1, 1, 1]
+    assert (run(lambda: Random(0), log, asked).top[:, 0] >= 0).all()
 
 
 def test_an_item_that_capture_refuses_is_left_out() -> None:
@@ -218,6 +219,24 @@ def test_settings_are_chosen_by_earlier_days_only() -> None:
     for place in range(1, len(asked)):
         before = means[place - 1]
         assert before[found.chosen[place]] == before.max()
+
+
+@pytest.mark.parametrize("settings", [("",), ("one", "other")])
+def test_who_has_no_setting_to_choose_makes_lists_of_what_is_measured_alone(settings: tuple[str, ...]) -> None:
+    class Asked(Scorer):
+        name = "asked"
+
+        def score(self, past: Past, question: Question) -> Floats:
+            return np.zeros((len(settings), len(past.catalogue)))
+
+    Asked.settings = settings
+    log = read(ITEMS, [like("u", day, f"i{day}") for day in range(30)])
+    asked = queries(log)
+    found = run(lambda: Asked(0), log, asked)
+    listed = [query.phase is not Phase.TUNING or len(settings) > 1 for query in asked]
+    assert (found.top[:, 0] >= 0).tolist() == listed
+    assert len(set(listed)) == 3 - len(settings)
+    assert [len(ratings) for ratings in found.ratings] == [len(query.question.rated) for query in asked]
 
 
 def test_what_capture_would_refuse_is_left_out() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,27 +133,35 @@ def test_no_small_change_makes_the_weights_better(seed: int, count: int) -> None
     assert loss(np.full(S, COMMON_WEIGHT), lessons) >= least - 1e-6
 
 
+def end_to_end(lessons: Sequence[Lesson]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """Scores of what was taken to and of the rest, lesson by lesson, and how many these are."""
+    parts = [one.scores[:, chosen] for one in lessons for chosen in (one.taken, ~one.taken)]
+    return np.concatenate(parts, axis=1), np.array([part.shape[1] for part in parts])
+
+
 @law
 @given(st.integers(0, 10**6), st.integers(1, 5), st.floats(0, 3))
-def test_the_gradient_is_that_of_finite_differences(seed: int, taken: int, size: float) -> None:
-    one = lesson(seed, items=12, taken=taken)
-    weights = size * np.random.default_rng(seed).random(S)
-    scores = one.scores.astype(np.float64)
-    high, low = scores[:, one.taken], scores[:, ~one.taken]
-    value, gradient = mix._surprise(weights, high, low)  # type: ignore[arg-type] # float32 is too coarse here
-    assert value >= 0
+def test_surprise_is_told_of_each_lesson_with_the_gradient_of_finite_differences(
+    seed: int, taken: int, size: float
+) -> None:
+    days = [lesson(seed, items=12, taken=taken), lesson(seed + 1, items=7)]
+    weights, shares = size * np.random.default_rng(seed).random(S), np.array([0.25, 3.0])
+    scores, counts = end_to_end(days)
+    exact: Any = scores.astype(np.float64)  # float32 is too coarse here
+    value, gradient = mix._surprise(weights, exact, counts, shares)  # type: ignore[arg-type]
+    odds = [np.exp(weights @ one.scores.astype(np.float64)) for one in days]
+    first = [share[one.taken].sum() / share.sum() for share, one in zip(odds, days, strict=True)]
+    assert value == pytest.approx(-shares @ np.log(first), abs=1e-9)
     step = 1e-6
     for place in range(S):
         moved = step * np.eye(S)[place]
-        more, less = (mix._surprise(weights + sign * moved, high, low)[0] for sign in (1, -1))  # type: ignore[arg-type]
+        more, less = (mix._surprise(weights + sign * moved, exact, counts, shares)[0] for sign in (1, -1))
         assert gradient[place] == pytest.approx((more - less) / (2 * step), abs=1e-5)
 
 
 def test_sums_beyond_the_range_of_an_exponential_are_no_trouble() -> None:
-    one = lesson(1, s3=3.0)
-    value, gradient = mix._surprise(
-        np.full(S, 1e4, dtype=np.float32), one.scores[:, one.taken], one.scores[:, ~one.taken]
-    )
+    scores, counts = end_to_end([lesson(1, s3=3.0)])
+    value, gradient = mix._surprise(np.full(S, 1e4, dtype=np.float32), scores, counts, np.ones(1))
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
 

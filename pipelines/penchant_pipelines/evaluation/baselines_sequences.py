@@ -87,12 +87,14 @@ class Network(nn.Module):
         mean = (vectors * valid[..., None]).cumsum(dim=1) / counts[..., None]
         return functional.normalize(functional.normalize(mean, dim=-1) + self.out(state), dim=-1)
 
-    def logits(self, found: Tensor, rows: Tensor) -> Tensor:
-        """Scores of the items in some rows: (k, …) · (r,) → (k, r)."""
+    def logits(self, found: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Scores of the items in some rows, or of all: (k, …) · (r,) → (k, r)."""
         if self.table is not None:
-            scores: Tensor = found @ self.table.weight[rows + 1].T
+            items, scaled = self.table.weight[1:] if rows is None else self.table.weight[rows + 1], found
         else:
-            scores = found @ self.vectors[rows].T * self.log_scale.exp().clamp(max=100)
+            items = self.vectors if rows is None else self.vectors[rows]
+            scaled = found * self.log_scale.exp().clamp(max=100)
+        scores: Tensor = scaled @ items.T
         return scores
 
 
@@ -126,7 +128,7 @@ class SequenceBaseline(Scorer):
             return np.zeros((1, len(past.catalogue)))
         with torch.inference_mode():
             found = self._network(*_batch(past, [places[-LENGTH:]]))[:, -1]
-            scores: Floats = self._network.logits(found, torch.arange(len(past.catalogue))).double().numpy()
+            scores: Floats = self._network.logits(found).double().numpy()
         return scores
 
     def _sequence(self, past: Past, user: int) -> Rows:

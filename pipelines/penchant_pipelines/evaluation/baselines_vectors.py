@@ -6,6 +6,7 @@ from abc import abstractmethod
 
 import numpy as np
 
+from penchant_pipelines.catalog.products import products
 from penchant_pipelines.evaluation.log import Past, Rows
 from penchant_pipelines.evaluation.methods import Floats, Scorer
 from penchant_pipelines.evaluation.protocol import Question
@@ -33,8 +34,7 @@ class _Weighted(Scorer):
         liked = past.liked(question.user)
         means = self.masses(past, liked, question.present) @ past.vectors[liked]
         means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-        cosines: Floats = np.asarray(means.astype(np.float32) @ past.catalogue.vectors.T, dtype=np.float64)
-        return cosines
+        return products(past.catalogue.vectors, means.astype(np.float32)).astype(np.float64)
 
     @abstractmethod
     def masses(self, past: Past, liked: Rows, present: int) -> Floats:

@@ -50,13 +50,17 @@ class Bm25(Scorer):
             self._index.index([list(words) or [""] for words in past.catalogue.words], show_progress=False)
 
     def score(self, past: Past, question: Question) -> Floats:
-        """Search for the words."""
-        liked = past.liked(question.user)
-        lines = []
-        for length in LENGTHS:
-            words = [word for place in liked[-length:] for word in past.words[place] if word in self._index.vocab_dict]
-            lines.append(self._index.get_scores(words) if words else np.zeros(len(past.catalogue)))
-        return np.stack(lines).astype(np.float64)
+        """Search for the words: each adds to the score, so that more signals add to what fewer found."""
+        newest = past.liked(question.user)[::-1]
+        lines = np.zeros((len(LENGTHS), len(past.catalogue)))
+        for line, begin, end in zip(lines, (0, *LENGTHS), LENGTHS, strict=False):
+            words = [
+                word for place in newest[begin:end] for word in past.words[place] if word in self._index.vocab_dict
+            ]
+            if words:
+                line += self._index.get_scores(words)
+        found: Floats = lines.cumsum(axis=0)
+        return found
 
 
 class _Tfidf(Scorer):

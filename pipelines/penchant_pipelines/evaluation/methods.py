@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ class Answer:
 
     `top` (s, DEPTH) int64: rows of the catalogue, best first, −1 where there are no more. `ratings` (s, r) float64, for
     each row of `Question.rated`: 0…1, the share of random items that score lower. `shelf` (s, DEPTH): as `top`, among
-    what nobody touched so far; nothing but −1 where the question does not ask for it.
+    what nobody touched so far. Nothing but −1 in a list that the question does not ask for.
     """
 
     top: Rows
@@ -75,11 +75,15 @@ class Scorer(Method):
         rated, compared = scores[:, question.rated, None], scores[:, None, places]
         ratings = (rated > compared).mean(axis=2) + 0.5 * (rated == compared).mean(axis=2)
         scores[:, question.excluded] = -np.inf
-        top = np.stack([best(line) for line in scores])
-        if not question.shelf:
-            return Answer(top, ratings, np.full_like(top, -1))
+        top = _lists(scores, question.listed)
         scores[:, past.touched] = -np.inf
-        return Answer(top, ratings, np.stack([best(line) for line in scores]))
+        return Answer(top, ratings, _lists(scores, question.shelf))
+
+
+def _lists(scores: Floats, asked: bool) -> Rows:
+    if not asked:
+        return np.full((len(scores), DEPTH), -1)
+    return np.stack([best(line) for line in scores])
 
 
 def best(scores: Floats) -> Rows:
@@ -110,8 +114,8 @@ class Refit:
 class Run:
     """The answers of a method with the setting that was best so far, q queries in order of time.
 
-    `top`, `shelf` (q, DEPTH) int64; `ratings`: (r,) float64 for each query; `chosen`: (q,) int64, the setting that each
-    answer is of; `by_setting`: (q, s) float64, NDCG@10 of each setting.
+    `top`, `shelf` (q, DEPTH) int64, −1 as in `Answer`; `ratings`: (r,) float64 for each query; `chosen`: (q,) int64,
+    the setting that each answer is of; `by_setting`: (q, s) float64, NDCG@10 of each setting.
     """
 
     name: str
@@ -127,9 +131,10 @@ def run(make: Callable[[], Method], log: Log, asked: list[Query]) -> Run:
     """Run a method through a log.
 
     Its settings are chosen as time goes by: each answer is of the setting that ranked best by NDCG@10, meant over
-    users, on all queries of earlier moments.
+    users, on all queries of earlier moments. Who has nothing to choose makes no list for what is asked for that alone.
     """
     method = make()
+    chooses = len(method.settings) > 1
     board = _Board(len(log.user_ids), len(method.settings))
     waiting: deque[tuple[Query, Floats]] = deque()
     tops, shelves, ratings, chosen, measured = [], [], list[Floats](), [], []
@@ -142,7 +147,8 @@ def run(make: Callable[[], Method], log: Log, asked: list[Query]) -> Run:
                 board.add(*waiting.popleft())
             setting = board.leader()
             for query in moment:
-                answer = method.answer(past, query.question)
+                listed = chooses or query.phase is not Phase.TUNING
+                answer = method.answer(past, replace(query.question, listed=listed))
                 found = np.array([ndcg(top, query.relevant, 10) for top in answer.top])
                 tops.append(answer.top[setting])
                 shelves.append(answer.shelf[setting])

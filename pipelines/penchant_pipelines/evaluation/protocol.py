@@ -48,6 +48,8 @@ class Question:
     """Those of them that were created later."""
     rated: Rows
     """Rows to give a score each, ascending; which of them the user came to like is not told."""
+    listed: bool = True
+    """Whether a list is asked for, and not only how items that were rated would rank."""
     shelf: bool = False
     """Whether to rank what nobody touched so far by itself, too: asked where that will be measured."""
 

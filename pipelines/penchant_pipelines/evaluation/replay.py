@@ -19,7 +19,7 @@ from penchant_pipelines.evaluation.methods import DEPTH, YARDSTICK, Answer, Floa
 from penchant_pipelines.evaluation.protocol import Question
 from penchant_pipelines.index import ExactStore
 from penchant_pipelines.mixes import LEARN
-from penchant_pipelines.recommend.recommender import Candidate, Query, Shortlist
+from penchant_pipelines.recommend.recommender import Candidate, Query, Shortlist, Visit
 
 CHUNK = 500
 _SETTLE_SECONDS = 0.02
@@ -85,31 +85,32 @@ class Penchant(Method):
         return self._runner.run(self._answer(past, question))
 
     async def _answer(self, past: Past, question: Question) -> Answer:
-        top = await self._recommend(question, question.unborn)
-        shelf = np.full(DEPTH, -1)
+        visit = await self._engine.live.visit(question.user_id, question.present)
+        top, shelf = np.full(DEPTH, -1), np.full(DEPTH, -1)
+        if question.listed:
+            top = await self._recommend(visit, question.unborn)
         if question.shelf:
-            shelf = await self._recommend(question, np.union1d(question.unborn, np.flatnonzero(past.touched)))
-        return Answer(top[None], await self._ratings(question), shelf[None])
+            shelf = await self._recommend(visit, np.union1d(question.unborn, np.flatnonzero(past.touched)))
+        return Answer(top[None], self._ratings(visit, question.rated), shelf[None])
 
-    async def _recommend(self, question: Question, excluded: Rows) -> Rows:
+    async def _recommend(self, visit: Visit, excluded: Rows) -> Rows:
         """Rows of the items recommended, (DEPTH,), −1 where there are no more."""
         query = Query(DEPTH, excluded=frozenset(self._catalogue.items[row].id for row in excluded))
-        ranking, _ = await self._engine.live.recommend(question.user_id, query, question.present)
+        ranking = await self._engine.live.recommend(visit, query)
         found = [self._rows[place.item_id] for place in ranking.places]
         return np.pad(np.array(found, dtype=np.int64), (0, DEPTH - len(found)), constant_values=-1)
 
-    async def _ratings(self, question: Question) -> Floats:
-        if not len(question.rated):
+    def _ratings(self, visit: Visit, rated: Rows) -> Floats:
+        if not len(rated):
             return np.zeros((1, 0))
-        rows = np.unique(np.concatenate([question.rated, self._yardstick]))
+        rows = np.unique(np.concatenate([rated, self._yardstick]))
         candidates = [Candidate(self._catalogue.items[row].id, 0.0) for row in rows]
-        shortlist = Shortlist(candidates, len(candidates))
-        ranking, _, _ = await self._engine.live.rerank(question.user_id, shortlist, question.present)
+        ranking, _ = self._engine.live.rerank(visit, Shortlist(candidates, len(candidates)))
         scores = np.zeros(len(self._catalogue))
         for place in ranking.places:
             scores[self._rows[place.item_id]] = place.score
-        rated, compared = scores[question.rated][:, None], scores[self._yardstick][None]
-        ratings: Floats = ((rated > compared).mean(axis=1) + 0.5 * (rated == compared).mean(axis=1))[None]
+        mine, compared = scores[rated][:, None], scores[self._yardstick][None]
+        ratings: Floats = ((mine > compared).mean(axis=1) + 0.5 * (mine == compared).mean(axis=1))[None]
         return ratings
 
     def close(self) -> None:

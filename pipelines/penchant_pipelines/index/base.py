@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -64,8 +64,7 @@ class IndexSettings(Section):
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """A vector found: its id and the cosine between it and the query, −1…1, to a thousandth."""
 
     id: str
@@ -169,8 +168,9 @@ def unique_rows(ids: Sequence[str], vectors: ArrayLike, dimensions: int) -> tupl
 
 def ranked(ids: Sequence[str], similarities: Sequence[float]) -> list[Hit]:
     """Hits best first, ties by id, cosines rounded to `DECIMALS`."""
-    hits = [Hit(id_, round(cosine, DECIMALS)) for id_, cosine in zip(ids, similarities, strict=True)]
-    return sorted(hits, key=lambda hit: (-hit.similarity, hit.id))
+    rounded = np.round(np.asarray(similarities, dtype=np.float64), DECIMALS)
+    order = sorted(zip((-rounded).tolist(), ids, strict=True))
+    return [Hit(id_, -distance) for distance, id_ in order]
 
 
 def check_limit(limit: int) -> None:

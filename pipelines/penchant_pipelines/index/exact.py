@@ -60,7 +60,8 @@ class ExactIndex:
         check_limit(limit)
         queries = unit_rows(vectors, self._dimensions)
         with self._lock:
-            similarities = np.round(queries @ self._rows[: len(self._ids)].T, DECIMALS)
+            # The other way round takes half as long again.
+            similarities = np.round((self._rows[: len(self._ids)] @ queries.T).T, DECIMALS)
             return [self._best(row, limit) for row in similarities]
 
     def count(self) -> int:

@@ -160,11 +160,14 @@ class Teacher:
 
     def _compared(self, user: int, came: int, taken: set[int]) -> NDArray[np.intp]:
         catalog = self._catalog
-        rows_held = np.flatnonzero(catalog.visible[: catalog.size] & (catalog.created[: catalog.size] <= came))
-        rows_held = np.setdiff1d(rows_held, sorted(self._seen[user] - taken))
+        there = catalog.visible[: catalog.size] & (catalog.created[: catalog.size] <= came)
+        there[list(self._seen[user] - taken)] = False
+        rows_held = np.flatnonzero(there)
         if len(rows_held) > MOST_ITEMS:
-            rows_held = self._dice.choice(rows_held, MOST_ITEMS, replace=False)
-        return np.union1d(rows_held, sorted(taken)).astype(np.intp)
+            there[:] = False
+            there[self._dice.choice(rows_held, MOST_ITEMS, replace=False)] = True
+            there[list(taken)] = True
+        return np.flatnonzero(there)
 
     def _row(self, item_id: str) -> int:
         entry = self._catalog.entries.get(item_id)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import logsumexp
 
 from penchant_pipelines.metrics import ndcg
 from penchant_pipelines.recommend.chance import Chance, fit
@@ -179,17 +178,13 @@ def learn(lessons: Sequence[Lesson]) -> Mix:
     if not told:
         return Mix(np.full(len(SOURCES), COMMON_WEIGHT))
     shares = _shares(told) * len({lesson.user for lesson in told})
-    split = [(lesson.scores[:, lesson.taken], lesson.scores[:, ~lesson.taken]) for lesson in told]
+    parts = [lesson.scores[:, chosen] for lesson in told for chosen in (lesson.taken, ~lesson.taken)]
+    scores, counts = np.concatenate(parts, axis=1), np.array([part.shape[1] for part in parts])
 
     def loss(weights: Floats) -> tuple[float, Floats]:
-        light = weights.astype(np.float32)
-        total, slope = 0.0, np.zeros(len(weights))
-        for share, (taken, others) in zip(shares, split, strict=True):
-            value, gradient = _surprise(light, taken, others)
-            total += share * value
-            slope += share * gradient
+        value, slope = _surprise(weights.astype(np.float32), scores, counts, shares)
         away = (weights - COMMON_WEIGHT) / COMMON_WEIGHT
-        return total + SHRINKAGE * float(away @ away), slope + 2 * SHRINKAGE * away / COMMON_WEIGHT
+        return value + SHRINKAGE * float(away @ away), slope + 2 * SHRINKAGE * away / COMMON_WEIGHT
 
     start = np.full(len(SOURCES), COMMON_WEIGHT)
     heard = np.any([lesson.scores.any(axis=1) for lesson in told], axis=0)
@@ -200,18 +195,23 @@ def learn(lessons: Sequence[Lesson]) -> Mix:
 
 
 def _surprise(
-    weights: NDArray[np.float32], taken: NDArray[np.float32], others: NDArray[np.float32]
+    weights: NDArray[np.float32], scores: NDArray[np.float32], counts: NDArray[np.intp], shares: Floats
 ) -> tuple[float, Floats]:
-    """−log probability that something taken to comes first, and its gradient (s,).
+    """−log probability that something taken to comes first, summed over lessons by shares (q,), and its gradient (s,).
 
-    Of what was taken to all day, the best placed counts most: a list need not bring everything to be a good one.
+    `scores` (s, n): of each lesson what was taken to and then the rest, and `counts` (2q,) how many these are. Of what
+    was taken to all day, the best placed counts most: a list need not bring everything to be a good one.
     """
-    high, low = (weights @ taken).astype(np.float64), (weights @ others).astype(np.float64)
-    all_taken, rest = logsumexp(high), logsumexp(low)
-    value = np.logaddexp(0.0, rest - all_taken)
-    missing = -np.expm1(-value)
-    gradient = missing * (others @ np.exp(low - rest) - taken @ np.exp(high - all_taken))
-    return float(value), np.asarray(gradient, dtype=np.float64)
+    said = (weights @ scores).astype(np.float64)
+    starts = np.cumsum(counts) - counts
+    peaks = np.maximum.reduceat(said, starts)
+    odds = np.exp(said - np.repeat(peaks, counts))
+    sums = np.add.reduceat(odds, starts)
+    taken, others = (peaks + np.log(sums)).reshape(-1, 2).T
+    values = np.logaddexp(0.0, others - taken)
+    missing = -np.expm1(-values) * shares
+    pulls = odds * np.repeat(np.stack([-missing, missing], axis=1).ravel() / sums, counts)
+    return float(values @ shares), (scores @ pulls.astype(scores.dtype)).astype(np.float64)
 
 
 def quality(lessons: Sequence[Lesson], mix: Mix) -> Floats:

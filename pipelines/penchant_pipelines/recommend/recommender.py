@@ -107,6 +107,17 @@ class _Mixed:
     by_row: NDArray[np.float64]
 
 
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A user at a time (µs): what every list that is made for them then starts from. `stored` None: a stranger."""
+
+    stored: Stored | None
+    taste: Taste
+    as_of: int
+    mixed: _Mixed | None
+    """None where no mix is live, or nothing is known that the user likes."""
+
+
 class Recommender:
     """Turns interests into ranked items, in one embedding space."""
 
@@ -129,11 +140,17 @@ class Recommender:
         self._mix = mix
         self._sources = Sources(catalog, space, settings)
 
-    async def recommend(self, stored: Stored | None, query: Query, as_of: int, ahead: Vectors | None = None) -> Ranking:
-        """Rank the catalogue for a user (None: a stranger) at a time (µs).
+    def visit(self, stored: Stored | None, as_of: int, ahead: Vectors | None = None) -> Visit:
+        """Look at a user (None: a stranger) at a time (µs).
 
         `ahead` (m, d): where a sequence model expects the user's next signals.
         """
+        taste = Taste.of(stored.view if stored else None, self._catalog.vectors[self._space].shape[1], ahead)
+        return Visit(stored, taste, as_of, self._mixed(stored, taste, as_of))
+
+    async def recommend(self, visit: Visit, query: Query) -> Ranking:
+        """Rank the catalogue. Raises InvalidInput for a filter that can't be read."""
+        stored, taste, as_of = visit.stored, visit.taste, visit.as_of
         try:
             condition = Filter.parse(query.filter)
         except FilterError as error:
@@ -141,17 +158,14 @@ class Recommender:
         left_out = set(query.excluded)
         if stored is not None and not query.include_seen:
             left_out |= await asyncio.to_thread(self._profiles.seen, stored.key)
-        taste = Taste.of(stored.view if stored else None, self._catalog.vectors[self._space].shape[1], ahead)
         # Before candidates are cut to a number, lest the muted ones take the others' places.
         left_out |= self._muted_ids(taste)
         reasons: list[str] = [] if len(self._catalog) else [EMPTY_CATALOG]
-        mixed: _Mixed | None = None
         if taste.is_empty and query.vector is None:
             rows = await self._candidates.matching(condition, query.filter, left_out)
             reasons.append(COLD_USER)
         else:
-            mixed = self._mixed(stored, taste, as_of)
-            by_row = None if mixed is None else mixed.by_row
+            by_row = None if visit.mixed is None else visit.mixed.by_row
             rows, degraded = await self._candidates.find(
                 taste, query.vector, query.limit, left_out, condition, query.filter, by_row
             )
@@ -162,7 +176,7 @@ class Recommender:
         rows = self._pool(taste, rows, query, language)
         exploration = self._settings.exploration if query.exploration is None else query.exploration
         diversity = self._settings.diversity if query.diversity is None else query.diversity
-        places = self._rank(taste, rows, query, diversity, as_of, mixed)
+        places = self._rank(visit, rows, query, diversity)
         explored = round(exploration * query.limit)
         if explored:
             everything = await self._candidates.matching(condition, query.filter, left_out)
@@ -170,10 +184,9 @@ class Recommender:
             places = self._explore(taste, places, everything, explored, query.limit, seed)
         return Ranking(tuple(places[: query.limit]), tuple(reasons))
 
-    def rerank(
-        self, stored: Stored | None, shortlist: Shortlist, as_of: int, ahead: Vectors | None = None
-    ) -> tuple[Ranking, tuple[str, ...]]:
+    def rerank(self, visit: Visit, shortlist: Shortlist) -> tuple[Ranking, tuple[str, ...]]:
         """Rank the caller's candidates; second value: ids neither in the catalogue nor given with text."""
+        taste, as_of, mixed = visit.taste, visit.as_of, visit.mixed
         candidates, query = shortlist.candidates, shortlist.vector
         positions = [
             position
@@ -182,7 +195,6 @@ class Recommender:
         ]
         known = [candidates[position] for position in positions]
         missing = tuple(c.item_id for c in candidates if c.vector is None and c.item_id not in self._catalog.entries)
-        taste = Taste.of(stored.view if stored else None, self._catalog.vectors[self._space].shape[1], ahead)
         reasons = (COLD_USER,) if taste.is_empty else ()
         if not known:
             return Ranking((), reasons), missing
@@ -194,7 +206,6 @@ class Recommender:
             ]
         )
         held = np.array(rows) >= 0
-        mixed = self._mixed(stored, taste, as_of)
         parts: NDArray[np.float64] | None = None
         if mixed is None:
             created = np.where(held, self._catalog.created[rows], 0)
@@ -277,11 +288,10 @@ class Recommender:
             total = total - weight * np.maximum(self._sources.standing(taste.objection, vectors), 0.0)
         return Scored(total, affinity(taste, vectors, settings)[1], own_share(parts)), parts
 
-    def _rank(
-        self, taste: Taste, rows: Rows, query: Query, diversity: float, as_of: int, mixed: _Mixed | None
-    ) -> list[Ranked]:
+    def _rank(self, visit: Visit, rows: Rows, query: Query, diversity: float) -> list[Ranked]:
         if not len(rows):
             return []
+        taste, as_of, mixed = visit.taste, visit.as_of, visit.mixed
         # Rows in order of id: equal scores then rank the same whatever the history of the catalogue.
         rows = np.array(sorted(rows, key=lambda row: self._catalog.id_at(int(row))), dtype=np.intp)
         catalog = self._catalog
@@ -369,4 +379,4 @@ def _scaled(values: NDArray[np.float64], least: float) -> NDArray[np.float64]:
     return scaled
 
 
-__all__ = ["COLD_USER", "Candidate", "Query", "Ranked", "Ranking", "Recommender", "Vectors"]
+__all__ = ["COLD_USER", "Candidate", "Query", "Ranked", "Ranking", "Recommender", "Vectors", "Visit"]

@@ -30,7 +30,7 @@ from penchant_pipelines.recommend.candidates import Candidates
 from penchant_pipelines.recommend.history import read_history
 from penchant_pipelines.recommend.lessons import Teacher
 from penchant_pipelines.recommend.mix import Mix
-from penchant_pipelines.recommend.recommender import Query, Ranking, Recommender, Shortlist
+from penchant_pipelines.recommend.recommender import Query, Ranking, Recommender, Shortlist, Visit
 from penchant_pipelines.recommend.sequence import SequenceModel
 from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.record import Record, Writer
@@ -194,22 +194,20 @@ class Space:
         vectors = iter(await self.encoder.encode([text for text in words if text]))
         return [next(vectors) if text else None for text in words]
 
-    async def recommend(self, user_id: str, query: Query, present: int | None = None) -> tuple[Ranking, Stored | None]:
-        """Rank the catalogue for a user; an unknown one gets what is popular. `present` (µs): now, unless given."""
+    async def visit(self, user_id: str, present: int | None = None) -> Visit:
+        """Look at a user, for all that is ranked for them now, or at a time (µs). An unknown one is a stranger."""
         minute = _minute(now() if present is None else present)
         stored, ahead = await asyncio.to_thread(self._look_ahead, user_id, minute, present)
         await self.prepare()
-        return await self._recommender.recommend(stored, query, minute, ahead), stored
+        return self._recommender.visit(stored, minute, ahead)
 
-    async def rerank(
-        self, user_id: str, shortlist: Shortlist, present: int | None = None
-    ) -> tuple[Ranking, tuple[str, ...], Stored | None]:
+    async def recommend(self, visit: Visit, query: Query) -> Ranking:
+        """Rank the catalogue for a user; a stranger gets what is popular. Raises InvalidInput at the filter."""
+        return await self._recommender.recommend(visit, query)
+
+    def rerank(self, visit: Visit, shortlist: Shortlist) -> tuple[Ranking, tuple[str, ...]]:
         """Rank the caller's own candidates. Second value: ids of candidates that nothing is known about."""
-        minute = _minute(now() if present is None else present)
-        stored, ahead = await asyncio.to_thread(self._look_ahead, user_id, minute, present)
-        await self.prepare()
-        ranking, missing = self._recommender.rerank(stored, shortlist, minute, ahead)
-        return ranking, missing, stored
+        return self._recommender.rerank(visit, shortlist)
 
     def _look_ahead(
         self, user_id: str, minute: int, until: int | None

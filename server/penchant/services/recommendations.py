@@ -43,11 +43,12 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
                 exploration=request.exploration if request.HasField("exploration") else None,
                 vector=await space.encode_query(request.query, "query"),
             )
-            ranking, stored = await space.recommend(request.user_id, query)
-            recommendations = await _recommendations(space, ranking, stored, request.explain)
+            visit = await space.visit(request.user_id)
+            ranking = await space.recommend(visit, query)
+            recommendations = await _recommendations(space, ranking, visit.stored, request.explain)
         return pb.RecommendResponse(
             recommendations=recommendations,
-            attribution_token=_token(space, "recommend", request.user_id, stored, ranking),
+            attribution_token=_token(space, "recommend", request.user_id, visit.stored, ranking),
             degraded=ranking.degraded,
             space_id=space.space_id,
         )
@@ -75,12 +76,13 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
                 diversity=request.diversity,
                 vector=await space.encode_query(request.query, "query"),
             )
-            ranking, missing, stored = await space.rerank(request.user_id, shortlist)
-            recommendations = await _recommendations(space, ranking, stored, request.explain)
+            visit = await space.visit(request.user_id)
+            ranking, missing = space.rerank(visit, shortlist)
+            recommendations = await _recommendations(space, ranking, visit.stored, request.explain)
         return pb.RerankResponse(
             recommendations=recommendations,
             missing_item_ids=filter(None, missing),
-            attribution_token=_token(space, "rerank", request.user_id, stored, ranking),
+            attribution_token=_token(space, "rerank", request.user_id, visit.stored, ranking),
             degraded=ranking.degraded,
             space_id=space.space_id,
         )
