@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,6 +66,7 @@ def test_a_taste_that_had_faded_by_then_yields_to_that_of_then(start: int) -> No
         for past, moment in replay(log, asked):
             method.learn(past)
             answers = [method.answer(past, query.question) for query in moment]
+        unlisted = method.answer(past, replace(asked[-1].question, listed=False))
     finally:
         method.close()
     listed = [log.catalogue.items[row].id for row in answers[-1].top[0] if row >= 0]
@@ -78,3 +80,5 @@ def test_a_taste_that_had_faded_by_then_yields_to_that_of_then(start: int) -> No
         for row, rating in zip(question.rated, answers[-1].ratings[0], strict=True)
     }
     assert rated["new11"] > rated["old11"]
+    assert (unlisted.top == -1).all()
+    assert unlisted.ratings.tolist() == answers[-1].ratings.tolist()
