@@ -6,7 +6,6 @@ from abc import abstractmethod
 
 import numpy as np
 
-from penchant_pipelines.catalog.products import products
 from penchant_pipelines.evaluation.log import Past, Rows
 from penchant_pipelines.evaluation.methods import Floats, Scorer
 from penchant_pipelines.evaluation.protocol import Question
@@ -34,7 +33,9 @@ class _Weighted(Scorer):
         liked = past.liked(question.user)
         means = self.masses(past, liked, question.present) @ past.vectors[liked]
         means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-        return products(past.catalogue.vectors, means.astype(np.float32)).astype(np.float64)
+        # The other way round takes half as long again.
+        cosines: Floats = (past.catalogue.vectors @ means.astype(np.float32).T).T.astype(np.float64)
+        return cosines
 
     @abstractmethod
     def masses(self, past: Past, liked: Rows, present: int) -> Floats:
