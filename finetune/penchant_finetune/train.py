@@ -124,8 +124,13 @@ def _train(prepared: Prepared, settings: TrainSettings, folder: Path, found: Beg
             _forget(model)
         save_lora(model, folder / ADAPTER)
         write(run, folder)
+    accelerator = trainer.accelerator
+    del trainer
+    # What wraps the model goes before the process group: as the group's last owner it would wait, letting nobody else
+    # into the interpreter, for a worker that wants into it to let go of what it gathered (pytorch/pytorch#56297).
+    accelerator.free_memory()
     # Threads of a process group that are left to the interpreter's end may abort the process there.
-    trainer.accelerator.end_training()
+    accelerator.end_training()
     return run
 
 

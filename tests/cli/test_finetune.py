@@ -20,6 +20,7 @@ from penchant_pipelines.encoder.adapter import WEIGHTS
 from penchant_pipelines.encoder.sentence import file_sha256
 
 ROOT = Path(__file__).parents[2]
+ONE_OF_SEVERAL = ROOT / "tests/support/one_of_several.py"
 QUICK = ["--epochs", "6", "--batch-size", "64", "--learning-rate", "5e-3", "--threads", "1"]
 EARLY = ["--validation-from", "0.7", "--test-from", "0.8", "--max-pairs", "1000"]
 
@@ -253,13 +254,15 @@ def test_several_processes_train_one_run(folder: Path, tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     options = [*QUICK, "--batch-size", "32", "--tokens-in-memory", "64"]
     done = subprocess.run(
-        [*launch, "-m", "penchant", "finetune", "train", tmp_path / "prepared", tmp_path / "run", *options],
+        [*launch, ONE_OF_SEVERAL, "finetune", "train", tmp_path / "prepared", tmp_path / "run", *options],
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=190,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    # One that is left is the last to own the group, and may wait for it for good.
+    assert done.stdout.count("wrapped models left: 0") == 2
     saved = json.loads((tmp_path / "run" / "run.json").read_text())
     assert saved["best_recall"] > saved["untuned_recall"]
     assert saved["processes"] == 2
