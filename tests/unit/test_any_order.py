@@ -620,14 +620,14 @@ class Anything(RuleBasedStateMachine):
                     told.append(await space.labels(stored.view))
                     for interest in stored.view.interests:
                         told.append(await space.explain(user, interest.id, 0))
+                visit = await space.visit(user)
                 for include_seen in (False, True):
-                    query = Query(50, include_seen=include_seen, diversity=0.0)
-                    ranking = await space.recommend(await space.visit(user), query)
+                    ranking = await space.recommend(visit, Query(50, include_seen=include_seen, diversity=0.0))
                     told.append(ranking)
                     if stored is not None:
                         told.append(await space.reasons(stored, ranking))
                 shortlist = Shortlist([Candidate(name, 0.0) for name in sorted(ITEMS)], 50)
-                told.append(space.rerank(await space.visit(user), shortlist))
+                told.append(space.rerank(visit, shortlist))
         for text in TEXTS[:3]:
             target = await self.engine.live.encode_query(text, "text")
             assert target is not None

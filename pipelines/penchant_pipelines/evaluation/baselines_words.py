@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import bm25s
@@ -53,7 +54,7 @@ class Bm25(Scorer):
         """Search for the words: each adds to the score, so that more signals add to what fewer found."""
         newest = past.liked(question.user)[::-1]
         lines = np.zeros((len(LENGTHS), len(past.catalogue)))
-        for line, begin, end in zip(lines, (0, *LENGTHS), LENGTHS, strict=False):
+        for line, (begin, end) in zip(lines, pairwise((0, *LENGTHS)), strict=True):
             words = [
                 word for place in newest[begin:end] for word in past.words[place] if word in self._index.vocab_dict
             ]

@@ -65,7 +65,7 @@ class IndexSettings(Section):
 
 
 class Hit(NamedTuple):
-    """A vector found: its id and the cosine between it and the query, −1…1, to a thousandth."""
+    """A vector found: its id and the cosine between it and the query, −1…1, rounded to `DECIMALS`."""
 
     id: str
     similarity: float
