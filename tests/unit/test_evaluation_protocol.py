@@ -110,6 +110,7 @@ class Snoop(Scorer):
     """Looks at all that it is shown."""
 
     name = "snoop"
+    settings = ("one", "other")  # so that it is asked everything
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
@@ -130,7 +131,7 @@ class Snoop(Scorer):
 
     def score(self, past: Past, question: Question) -> Floats:
         self.latest.append((question.present, max(self.learnt, self._look(past))))
-        return np.zeros((1, len(past.catalogue)))
+        return np.zeros((2, len(past.catalogue)))
 
 
 @given(
@@ -222,21 +223,31 @@ def test_settings_are_chosen_by_earlier_days_only() -> None:
 
 
 @pytest.mark.parametrize("settings", [("",), ("one", "other")])
-def test_who_has_no_setting_to_choose_makes_lists_of_what_is_measured_alone(settings: tuple[str, ...]) -> None:
+def test_who_has_no_setting_to_choose_is_asked_for_what_is_measured_alone(settings: tuple[str, ...]) -> None:
+    heard = []
+
     class Asked(Scorer):
         name = "asked"
 
         def score(self, past: Past, question: Question) -> Floats:
+            heard.append(question.present)
             return np.zeros((len(settings), len(past.catalogue)))
 
+    def mark(day: int) -> Signal:
+        rated = Signal(f"s{day}", "u", Post("A story", item_id=f"i{day}", rating=5.0), START + day * MICROS_PER_DAY)
+        return rated if day % 2 else like("u", day, f"i{day}")
+
     Asked.settings = settings
-    log = read(ITEMS, [like("u", day, f"i{day}") for day in range(30)])
-    asked = queries(log)
-    found = run(lambda: Asked(0), log, asked)
+    asked = queries(read(ITEMS, [mark(day) for day in range(30)]))
+    found = run(lambda: Asked(0), read(ITEMS, [mark(day) for day in range(30)]), asked)
     listed = [query.phase is not Phase.TUNING or len(settings) > 1 for query in asked]
     assert (found.top[:, 0] >= 0).tolist() == listed
     assert len(set(listed)) == 3 - len(settings)
-    assert [len(ratings) for ratings in found.ratings] == [len(query.question.rated) for query in asked]
+    rated = [len(query.question.rated) for query in asked]
+    assert [len(ratings) for ratings in found.ratings] == rated
+    told = [query.question.present for query, list_, some in zip(asked, listed, rated, strict=True) if list_ or some]
+    assert heard == told
+    assert len(told) < len(asked) or len(settings) > 1
 
 
 def test_what_capture_would_refuse_is_left_out() -> None:

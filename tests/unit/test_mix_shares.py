@@ -27,29 +27,36 @@ def test_parts_sum_up_to_the_score() -> None:
 def test_half_lives_are_one_family_and_what_speaks_against_is_left_out() -> None:
     mix = Mix.of({"words_last3": 1.0, "words_30d": 3.0, "popular_30d": 2.0, "interests": 5.0})
     parts = mix.parts(standings(words_last3=2.0, words_30d=1.0, popular_30d=7.5, interests=-1.0, new=9.0), HEARD)
-    assert shares(parts[:, 0]) == (("popular", 0.75), ("words", 0.25))
+    assert shares(parts) == [(("popular", 0.75), ("words", 0.25))]
 
 
 def test_small_shares_are_not_told() -> None:
     mix = Mix.of({"alike_users_ever": 1.0, "alike_items_last1": 1.0, "new": 1.0})
-    told = shares(mix.parts(standings(alike_users_ever=0.9, alike_items_last1=0.06, new=0.04), HEARD)[:, 0])
-    assert told == (("people alike", 0.9), ("items alike", 0.06))
+    told = shares(mix.parts(standings(alike_users_ever=0.9, alike_items_last1=0.06, new=0.04), HEARD))
+    assert told == [(("people alike", 0.9), ("items alike", 0.06))]
 
 
 def test_a_query_speaks_after_the_families() -> None:
     parts = Mix.of({"interests": 1.0}).parts(standings(interests=1.0), HEARD)
-    assert shares(np.append(parts[:, 0], 3.0)) == ((QUERY, 0.75), ("interests", 0.25))
+    assert shares(np.vstack([parts, [3.0]])) == [((QUERY, 0.75), ("interests", 0.25))]
 
 
 @pytest.mark.parametrize("score", [0.0, -1.0])
 def test_nothing_speaks_for_what_stands_below_the_rest(score: float) -> None:
-    assert shares(Mix.of({"interests": 1.0}).parts(standings(interests=score), HEARD)[:, 0]) == ()
+    assert shares(Mix.of({"interests": 1.0}).parts(standings(interests=score), HEARD)) == [()]
 
 
 def test_what_nobody_wrote_about_is_recommended_by_its_own_text() -> None:
     mix, said = Mix.of({"text_last3": 1.0, "said_last3": 3.0}), standings(text_last3=1.0, said_last3=1.0)
-    assert shares(mix.parts(said, HEARD)[:, 0]) == (("what others say", 0.75), ("text", 0.25))
-    assert shares(mix.parts(said, ~HEARD)[:, 0]) == (("text", 1.0),)
+    assert shares(mix.parts(said, HEARD)) == [(("what others say", 0.75), ("text", 0.25))]
+    assert shares(mix.parts(said, ~HEARD)) == [(("text", 1.0),)]
+
+
+def test_each_item_is_told_its_own() -> None:
+    parts = np.zeros((len(FAMILIES), 3))
+    parts[FAMILIES.index("text")] = [1.0, 0.0, 1.0]
+    parts[FAMILIES.index("popular")] = [0.0, 2.0, 3.0]
+    assert shares(parts) == [(("text", 1.0),), (("popular", 1.0),), (("popular", 0.75), ("text", 0.25))]
 
 
 def test_what_compares_with_the_users_own_is_their_own_share() -> None:

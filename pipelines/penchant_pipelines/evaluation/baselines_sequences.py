@@ -1,7 +1,7 @@
 """Networks that foretell the next item from the sequence of the user's signals.
 
-They are fitted when the log has grown by a quarter, going on from the weights they have; the user's own sequence is
-up to date at each question.
+They are fitted when the log has grown by a half, which is when Penchant learns its mix, going on from the weights they
+have; the user's own sequence is up to date at each question.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CHECK_EVERY = 50
 PATIENCE = 2
 HELD_BACK = 0.1
 """The latest share of the signals so far, which tells when to stop."""
-GROWTH = 1.25
+GROWTH = 1.5
 
 
 class Network(nn.Module):

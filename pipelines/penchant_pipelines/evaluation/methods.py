@@ -37,6 +37,9 @@ class Answer:
     shelf: Rows
 
 
+_NOTHING = Answer(np.full((1, DEPTH), -1), np.zeros((1, 0)), np.full((1, DEPTH), -1))
+
+
 class Method(ABC):
     """Foretells what a user will take to. Several settings of it run side by side; see `run`."""
 
@@ -131,7 +134,8 @@ def run(make: Callable[[], Method], log: Log, asked: list[Query]) -> Run:
     """Run a method through a log.
 
     Its settings are chosen as time goes by: each answer is of the setting that ranked best by NDCG@10, meant over
-    users, on all queries of earlier moments. Who has nothing to choose makes no list for what is asked for that alone.
+    users, on all queries of earlier moments. Who has nothing to choose makes no list for what is asked for that alone,
+    and isn't asked at all where nothing else is.
     """
     method = make()
     chooses = len(method.settings) > 1
@@ -148,7 +152,8 @@ def run(make: Callable[[], Method], log: Log, asked: list[Query]) -> Run:
             setting = board.leader()
             for query in moment:
                 listed = chooses or query.phase is not Phase.TUNING
-                answer = method.answer(past, replace(query.question, listed=listed))
+                question = replace(query.question, listed=listed)
+                answer = method.answer(past, question) if listed or len(question.rated) else _NOTHING
                 found = np.array([ndcg(top, query.relevant, 10) for top in answer.top])
                 tops.append(answer.top[setting])
                 shelves.append(answer.shelf[setting])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 from cachetools import LRUCache
@@ -53,8 +53,7 @@ class Candidates:
         targets = np.vstack([taste.centroids, taste.ahead, horizons, *([] if query is None else [query[None, :]])])
         places = quotas(np.concatenate([taste.shares, np.full(ahead, self._sequence_share / max(ahead, 1))]), limit)
         places += [limit] * (len(horizons) + (query is not None))
-        catalog = self._catalog
-        out = {catalog.entries[item_id].row for item_id in left_out if item_id in catalog.entries}
+        out = self._rows(left_out)
         if not condition.is_empty:
             rows = _without(await self._matching(condition, expression), out)
             return _joined(self._exact(targets, places, rows, limit), by_row, rows, limit), []
@@ -76,8 +75,7 @@ class Candidates:
 
     async def matching(self, condition: Filter, expression: str, left_out: set[str]) -> Rows:
         """All visible rows that pass a filter."""
-        entries = self._catalog.entries
-        out = {entries[item_id].row for item_id in left_out if item_id in entries}
+        out = self._rows(left_out)
         if condition.is_empty:
             return self._visible(out)
         return _without(await self._matching(condition, expression), out)
@@ -116,6 +114,10 @@ class Candidates:
             order = np.argsort(-cosines.max(axis=0), kind="stable")
             picked.update(rows[order[:least]].tolist())
         return np.array(sorted(picked), dtype=np.intp)
+
+    def _rows(self, item_ids: Set[str]) -> set[int]:
+        """Rows of those that the catalogue holds."""
+        return {entry.row for entry in map(self._catalog.entries.get, item_ids) if entry is not None}
 
     def _visible(self, out: set[int]) -> Rows:
         return _without(np.flatnonzero(self._catalog.visible), out)

@@ -140,16 +140,19 @@ def _read(named: Mapping[str, float]) -> Floats:
     return np.array([float(named.get(name, 0.0)) for name in SOURCES])
 
 
-def shares(parts: Floats) -> tuple[tuple[str, float], ...]:
-    """Which families spoke for an item and by what share, greatest first; what spoke against it is left out.
+def shares(parts: Floats) -> list[tuple[tuple[str, float], ...]]:
+    """Which families spoke for each item and by what share, greatest first; what spoke against it is left out.
 
-    `parts` (f,) of one item's score, or (f + 1,) where the words of a query come last.
+    `parts` (f, n) of the items' scores, or (f + 1, n) where the words of a query come last.
     """
     heard = np.maximum(parts, 0.0)
-    whole = max(float(heard.sum()), 1e-12)
+    told = (heard / np.maximum(heard.sum(axis=0), 1e-12)).T
     names = (*FAMILIES, QUERY)
-    order = np.argsort(-heard, kind="stable")
-    return tuple((names[i], round(float(heard[i] / whole), 4)) for i in order if heard[i] / whole >= LEAST_SHARE)
+    order = np.argsort(-told, axis=1, kind="stable").tolist()
+    return [
+        tuple((names[i], round(line[i], 4)) for i in places if line[i] >= LEAST_SHARE)
+        for line, places in zip(told.tolist(), order, strict=True)
+    ]
 
 
 def own_share(parts: Floats) -> Floats:

@@ -352,7 +352,8 @@ def _places(
 ) -> list[Ranked]:
     """Tell who brought each item in, and what a mix knows of it: `ids` in this order, the rest by row."""
     places = []
-    for item_id, row in zip(ids, order, strict=True):
+    sources = [()] * len(order) if parts is None else shares(parts[:, order])
+    for item_id, row, spoke in zip(ids, order, sources, strict=True):
         own = float(scored.own[row])
         own = own if own >= LEAST_OWN_SHARE else 0.0
         column = int(scored.interest[row])
@@ -363,7 +364,7 @@ def _places(
                 taste.ids[column] if column >= 0 and own else "",
                 vectors[row],
                 own,
-                () if parts is None else shares(parts[:, row]),
+                spoke,
                 None if chances is None else float(chances[row]),
             )
         )
