@@ -2,7 +2,8 @@
 
 Weights are those of a conditional logit (McFadden 1974): something that was taken to should have the highest weighted
 sum among the candidates. None is below 0, and all are held towards one common weight, since standings summed as they
-are make a strong list already (CombSUM; Fox & Shaw 1994) and a short log can tell little of each source alone.
+are make a strong list already (CombSUM; Fox & Shaw 1994) and a short log can tell little of each source alone: the
+families towards it, and sources that differ in their half-life alone towards each other.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ Floats = NDArray[np.float64]
 
 COMMON_WEIGHT = 0.1
 """What a source weighs before anything is learnt; the scale only matters against `SHRINKAGE`."""
-SHRINKAGE = 0.3
-"""What a source that weighs nothing, or twice as much, costs, where one user's mean likelihood counts 1: lessons of one
-user are alike, so that few users can tell little however many their lessons."""
+SHRINKAGE = 1.0
+"""What it costs that a family weighs nothing, or twice as much, or that a source is as far from its family, where one
+user's mean likelihood counts 1: lessons of one user are alike, so that few users can tell little however many their
+lessons."""
 LEAST_TEXT = 1e-4
 """What each horizon of the user's texts weighs at least: where the crowd decides all, nothing else would tell apart the
 items that nobody has touched yet."""
@@ -56,6 +58,7 @@ FAMILIES = tuple(dict.fromkeys(map(_family, SOURCES)))
 """Sources as people are told of them: those that differ in their half-life alone are one."""
 _IS_OWN = np.isin(FAMILIES, OWN)
 _MEMBERS = np.array([[_family(source) == family for source in SOURCES] for family in FAMILIES], dtype=np.float64)
+_MEAN = _MEMBERS / _MEMBERS.sum(axis=1, keepdims=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +189,8 @@ def learn(lessons: Sequence[Lesson]) -> Mix:
 
     def loss(weights: Floats) -> tuple[float, Floats]:
         value, slope = _surprise(weights.astype(np.float32), scores, counts, shares)
-        away = (weights - COMMON_WEIGHT) / COMMON_WEIGHT
-        return value + SHRINKAGE * float(away @ away), slope + 2 * SHRINKAGE * away / COMMON_WEIGHT
+        away, pull = _away(weights)
+        return value + SHRINKAGE * away, slope + SHRINKAGE * pull
 
     start = np.full(len(SOURCES), COMMON_WEIGHT)
     heard = np.any([lesson.scores.any(axis=1) for lesson in told], axis=0)
@@ -195,6 +198,14 @@ def learn(lessons: Sequence[Lesson]) -> Mix:
     bounds = [(low, None if speaks else low) for low, speaks in zip(least, heard, strict=True)]
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": MOST_STEPS})
     return Mix(np.asarray(found.x, dtype=np.float64))
+
+
+def _away(weights: Floats) -> tuple[float, Floats]:
+    """How far families are from the common weight, in the mean, and sources (s,) from their family's; gradient (s,)."""
+    means = _MEAN @ weights
+    families, sources = (means - COMMON_WEIGHT) / COMMON_WEIGHT, (weights - means @ _MEMBERS) / COMMON_WEIGHT
+    value = float(families @ families + sources @ sources)
+    return value, 2 * (families @ _MEAN + sources) / COMMON_WEIGHT
 
 
 def _surprise(
