@@ -92,7 +92,7 @@ def test_a_network_learns_what_follows_what(method: Callable[[int], Method]) -> 
     signals = [
         like(f"u{user}", day + user / 1000, f"{(user + day) % TOPICS}-{dice.randrange(EACH)}")
         for user in range(60)
-        for day in range(24)
+        for day in range(40)
     ]
     log = read(topics(told=True), signals)
     last, _ = figure(LastPost, log)

@@ -25,12 +25,10 @@ WIDTH = 64
 DROPOUT = 0.3
 BATCH = 24
 NEGATIVES = 1024
-FIRST_STEPS = 400
-FURTHER_STEPS = 100
+STEPS = 150
 CHECK_EVERY = 50
-PATIENCE = 2
 HELD_BACK = 0.1
-"""The latest share of the signals so far, which tells when to stop."""
+"""The latest share of the signals so far, which tells what weights to keep."""
 GROWTH = 1.5
 
 
@@ -117,9 +115,8 @@ class SequenceBaseline(Scorer):
         """Train, if it is time."""
         if self._refit.due(len(past)):
             torch.manual_seed(self.seed)
-            steps = FURTHER_STEPS if self._network else FIRST_STEPS
             self._network = self._network or Network(past.catalogue.vectors, self._by, self._body)
-            self._train(self._network, past, steps)
+            self._train(self._network, past)
 
     def score(self, past: Past, question: Question) -> Floats:
         """Score by what is to come after the last signal."""
@@ -135,32 +132,29 @@ class SequenceBaseline(Scorer):
         liked = past.liked(user)
         return liked[past.rows[liked] >= 0] if self._by == "ids" else liked
 
-    def _train(self, network: Network, past: Past, steps: int) -> None:
+    def _train(self, network: Network, past: Past) -> None:
         """Next item by sampled softmax; keeps the state of least loss on what is held back."""
         held_from = int((1 - HELD_BACK) * len(past))
         whole = [self._sequence(past, user) for user in range(past.user_count)]
         early = [places[places < held_from] for places in whole]
         early = [places for places in early if len(places) > 1]
         late = [places[-LENGTH - 1 :] for places in whole if len(places) > 1 and places[-1] >= held_from][:200]
-        if not early:
+        if not early or not late:
             return
         dice = np.random.default_rng([self.seed, len(past)])
         # By the square root of what they do: the busiest would drown the others otherwise.
         shares = np.sqrt([len(places) for places in early])
         frequency = _frequency(past, early, shares)
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.01)
-        best, kept, since = np.inf, copy.deepcopy(network.state_dict()), 0
-        for step in range(steps + 1):
+        best, kept = np.inf, copy.deepcopy(network.state_dict())
+        for step in range(STEPS + 1):
             if step % CHECK_EVERY == 0:
                 network.eval()
                 with torch.inference_mode():
                     held = np.random.default_rng(self.seed)
                     found = float(self._loss(network, past, late, frequency, held, held_from))
-                since = 0 if found < best else since + 1
                 if found < best:
                     best, kept = found, copy.deepcopy(network.state_dict())
-                if since >= PATIENCE or not late:
-                    break
                 network.train()
             drawn = [early[i] for i in dice.choice(len(early), BATCH, p=shares / shares.sum())]
             ends = [int(dice.integers(2, len(places) + 1)) for places in drawn]
