@@ -44,8 +44,7 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.table = nn.Embedding(len(items) + 1, WIDTH, padding_idx=0) if by == "ids" else None
-        # A copy: beside other methods the array is shared, read-only memory, which torch warns of.
-        self.vectors = torch.tensor(items)
+        self.vectors = torch.from_numpy(items)
         self.into = nn.Linear(items.shape[1], WIDTH) if by == "text" else None
         self.places = nn.Embedding(LENGTH, WIDTH)
         self.dropout = nn.Dropout(DROPOUT)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import joblib
 import structlog
@@ -101,15 +103,25 @@ def race(
     """
     starts = [(entrant, seed) for entrant in entrants for seed in (seeds if entrant.by_chance else seeds[:1])]
     workers = joblib.Parallel(n_jobs=min(cores(), len(starts)), return_as="generator_unordered")
-    jobs = (joblib.delayed(_run)(entrant, log, asked, seed) for entrant, seed in starts)
     found: dict[tuple[str, int], Run] = {}
-    for done, (name, seed, each) in enumerate(workers(jobs), 1):
-        found[name, seed] = each
-        report(done)
+    with TemporaryDirectory(prefix="penchant-evaluate-") as folder:
+        shared = Path(folder) / "log"
+        shared.write_bytes(pickle.dumps((log, asked), pickle.HIGHEST_PROTOCOL))
+        jobs = (joblib.delayed(_run)(entrant, shared, seed) for entrant, seed in starts)
+        for done, (name, seed, each) in enumerate(workers(jobs), 1):
+            found[name, seed] = each
+            report(done)
     return [[found[entrant.name, seed] for seed in seeds if (entrant.name, seed) in found] for entrant in entrants]
 
 
-def _run(entrant: Entrant, log: Log, asked: list[Query], seed: int) -> tuple[str, int, Run]:
+def _run(entrant: Entrant, shared: Path, seed: int) -> tuple[str, int, Run]:
     # A worker's output is the command's: the engine's log lines would stand among the figures.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    return entrant.name, seed, run(partial(entrant.make, seed), log, asked)
+    return entrant.name, seed, run(partial(entrant.make, seed), *_shared(shared))
+
+
+@lru_cache(maxsize=1)
+def _shared(path: Path) -> tuple[Log, list[Query]]:
+    """Load the log once for all methods that a worker runs: as an argument it would be sent for each, in seconds."""
+    found: tuple[Log, list[Query]] = pickle.loads(path.read_bytes())  # noqa: S301 - written by `race`
+    return found

@@ -36,7 +36,8 @@ class Penchant(Method):
     ) -> None:
         self.name = name
         self._catalogue = catalogue
-        self._rows = {item.id: row for row, item in enumerate(catalogue.items)}
+        self._ids = np.array([item.id for item in catalogue.items], dtype=object)
+        self._rows = {item_id: row for row, item_id in enumerate(self._ids)}
         self._captured = 0
         self._yardstick = np.random.default_rng(seed).integers(0, len(catalogue), YARDSTICK)
         self._runner = asyncio.Runner()
@@ -95,7 +96,7 @@ class Penchant(Method):
 
     async def _recommend(self, visit: Visit, excluded: Rows) -> Rows:
         """Rows of the items recommended, (DEPTH,), −1 where there are no more."""
-        query = Query(DEPTH, excluded=frozenset(self._catalogue.items[row].id for row in excluded))
+        query = Query(DEPTH, excluded=frozenset(self._ids[excluded]))
         ranking = await self._engine.live.recommend(visit, query)
         found = [self._rows[place.item_id] for place in ranking.places]
         return np.pad(np.array(found, dtype=np.int64), (0, DEPTH - len(found)), constant_values=-1)
@@ -104,7 +105,7 @@ class Penchant(Method):
         if not len(rated):
             return np.zeros((1, 0))
         rows = np.unique(np.concatenate([rated, self._yardstick]))
-        candidates = [Candidate(self._catalogue.items[row].id, 0.0) for row in rows]
+        candidates = [Candidate(item_id, 0.0) for item_id in self._ids[rows]]
         ranking, _ = self._engine.live.rerank(visit, Shortlist(candidates, len(candidates)))
         scores = np.zeros(len(self._catalogue))
         for place in ranking.places:

@@ -20,6 +20,8 @@ OVERSAMPLE = 4
 """Candidates fetched for each place in the answer: what re-ranking chooses from."""
 MOST_HITS = 400
 """Hits asked of the index for one interest; past that, exact search is cheaper."""
+MOST_LEFT_OUT = 0.5
+"""Share of the catalogue that may be left out: of more, the index would mostly find what must not be listed."""
 INDEX_LAG = "index_unavailable"
 
 
@@ -53,17 +55,16 @@ class Candidates:
         targets = np.vstack([taste.centroids, taste.ahead, horizons, *([] if query is None else [query[None, :]])])
         places = quotas(np.concatenate([taste.shares, np.full(ahead, self._sequence_share / max(ahead, 1))]), limit)
         places += [limit] * (len(horizons) + (query is not None))
-        out = self._rows(left_out)
-        if not condition.is_empty:
-            rows = _without(await self._matching(condition, expression), out)
+        if not condition.is_empty or len(left_out) > MOST_LEFT_OUT * len(self._catalog):
+            rows = await self.matching(condition, expression, left_out)
             return _joined(self._exact(targets, places, rows, limit), by_row, rows, limit), []
-        hits_wanted = min(MOST_HITS, OVERSAMPLE * max(places) + min(len(out), 100))
+        hits_wanted = min(MOST_HITS, OVERSAMPLE * max(places) + min(len(left_out), 100))
         found = await self._relay.query("items", targets, hits_wanted)
+        free = self._free(left_out)
+        allowed = np.flatnonzero(free)
         if found is None:
-            rows = self._visible(out)
-            return _joined(self._exact(targets, places, rows, limit), by_row, rows, limit), [INDEX_LAG]
-        rows, short = self._pick([[hit.id for hit in hits] for hits in found], places, out, hits_wanted)
-        allowed = self._visible(out)
+            return _joined(self._exact(targets, places, allowed, limit), by_row, allowed, limit), [INDEX_LAG]
+        rows, short = self._pick([[hit.id for hit in hits] for hits in found], places, free, hits_wanted)
         if short:
             # What is hidden, seen or muted took the places in the index of what lies behind it.
             behind = self._exact(targets[short], [places[number] for number in short], allowed, limit)
@@ -75,13 +76,13 @@ class Candidates:
 
     async def matching(self, condition: Filter, expression: str, left_out: set[str]) -> Rows:
         """All visible rows that pass a filter."""
-        out = self._rows(left_out)
         if condition.is_empty:
-            return self._visible(out)
-        return _without(await self._matching(condition, expression), out)
+            return np.flatnonzero(self._free(left_out))
+        rows = await self._matching(condition, expression)
+        return rows[self._free(left_out)[rows]]
 
     def _pick(
-        self, found: Sequence[Sequence[str]], places: Sequence[int], out: set[int], wanted: int
+        self, found: Sequence[Sequence[str]], places: Sequence[int], free: NDArray[np.bool_], wanted: int
     ) -> tuple[Rows, list[int]]:
         """Rows of what was found for each target, and the targets of which the index may hold more than `wanted`."""
         picked: dict[int, None] = {}
@@ -90,7 +91,7 @@ class Candidates:
             taken = 0
             for item_id in ids:
                 entry = self._catalog.entries.get(item_id)
-                if entry is None or entry.row in out or not self._catalog.visible[entry.row]:
+                if entry is None or not free[entry.row]:
                     continue
                 picked[entry.row] = None
                 taken += 1
@@ -115,12 +116,11 @@ class Candidates:
             picked.update(rows[order[:least]].tolist())
         return np.array(sorted(picked), dtype=np.intp)
 
-    def _rows(self, item_ids: Set[str]) -> set[int]:
-        """Rows of those that the catalogue holds."""
-        return {entry.row for entry in map(self._catalog.entries.get, item_ids) if entry is not None}
-
-    def _visible(self, out: set[int]) -> Rows:
-        return _without(np.flatnonzero(self._catalog.visible), out)
+    def _free(self, left_out: Set[str]) -> NDArray[np.bool_]:
+        """Which rows are visible and not left out."""
+        free = self._catalog.visible.copy()
+        free[[entry.row for entry in map(self._catalog.entries.get, left_out) if entry is not None]] = False
+        return free
 
     async def _matching(self, condition: Filter, expression: str) -> Rows:
         key = (expression, self._catalog.version)
@@ -153,7 +153,3 @@ def _joined(rows: Rows, by_row: Floats | None, allowed: Rows, limit: int) -> Row
             told = told[np.argpartition(line[told], -wanted)[-wanted:]]
         picked.append(told)
     return np.unique(np.concatenate(picked)).astype(np.intp)
-
-
-def _without(rows: Rows, out: set[int]) -> Rows:
-    return rows[~np.isin(rows, list(out))] if out else rows
