@@ -143,6 +143,14 @@ async def test_what_is_seen_takes_no_places_of_what_lies_behind_it(catalog: Cata
     assert degraded == []
 
 
+async def test_where_most_is_left_out_no_index_is_asked(catalog: Catalog, candidates: Candidates) -> None:
+    order = np.argsort(-(catalog.vectors[1][:ITEMS] @ axis(0))).tolist()
+    seen = {f"i{row}" for row in order[: ITEMS // 2 + 1]}
+    found, degraded = await candidates.find(taste([]), None, LIMIT, seen, EVERYTHING, "")
+    assert set(found.tolist()) == set(order[len(seen) : len(seen) + OVERSAMPLE * LIMIT])
+    assert degraded == []
+
+
 async def test_what_is_deleted_or_changed_while_a_filter_looks_is_not_found(
     catalog: Catalog, candidates: Candidates
 ) -> None:
