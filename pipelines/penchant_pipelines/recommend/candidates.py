@@ -26,7 +26,7 @@ INDEX_LAG = "index_unavailable"
 
 
 class Candidates:
-    """Finds candidates through the index, or exactly where a filter is narrow or the index is away."""
+    """Finds candidates through the index, or exactly: by a filter, where most is left out, or the index is away."""
 
     def __init__(self, catalog: Catalog, space: int, relay: Relay, sequence_share: float) -> None:
         self._catalog = catalog
