@@ -179,8 +179,6 @@ class SequenceBaseline(Scorer):
 
         Corrected for how likely each is drawn (logQ, Yi et al. 2019): popular items would be pushed down otherwise.
         """
-        if not sequences:
-            return torch.zeros((), requires_grad=True)
         rows, vectors, valid = _batch(past, [places[:-1] for places in sequences])
         targets = np.full(rows.shape, -1)
         for line, places in zip(targets, sequences, strict=True):

@@ -151,7 +151,7 @@ class Teacher:
         scores = self._sources.scores(asker, compared)
         written = self._sources.as_writer(asker, compared, scores)
         chosen = np.isin(compared, sorted(taken))
-        # Lines that are alike bring the same, as all do that say nothing.
+        # Lines that are alike bring the same: those that both tell, and all that say nothing, of which one is kept.
         lines = np.concatenate([scores, written[(written != scores).any(axis=1)]])
         telling = np.array(lines.any(axis=1))
         telling[np.argmin(telling)] = True
