@@ -1,8 +1,8 @@
-"""What items have in common by name: TF-IDF over the words of the catalogue (Spärck Jones 1972)."""
+"""What items have in common by name: their words, weighed by BM25 (Robertson & Zaragoza 2009)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,18 +13,39 @@ from scipy import sparse
 from penchant_pipelines.catalog.crowd import LENIENCE, Floats, Own
 
 if TYPE_CHECKING:
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.feature_extraction.text import CountVectorizer
 
 MOST_WORDS = 50_000
+SATURATION, BY_LENGTH = 1.5, 0.75
+"""BM25's k₁ and b: how soon a word that is repeated adds no more, and how far a long text must repeat it for that."""
 _PENDING_SHARE, _PENDING = 0.02, 32
 """Items that may change before all are weighed anew: a share of all, and some more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """How words are weighed, from the items that there were."""
+
+    counter: CountVectorizer
+    rarity: Floats
+    """(w,) of the words that `counter` knows."""
+    usual_length: float
+    """Of an item, in such words."""
+
+    def weigh(self, said: Iterable[Sequence[str]]) -> sparse.csr_array:
+        """Weights of the words of items, a line each: (n, w)."""
+        weights = sparse.csr_array(self.counter.transform(said), dtype=np.float64)
+        lengths = np.repeat(weights.sum(axis=1), np.diff(weights.indptr))
+        enough = SATURATION * (1 - BY_LENGTH + BY_LENGTH * lengths / self.usual_length)
+        weights.data *= self.rarity[weights.indices] / (weights.data + enough)
+        return weights
 
 
 @dataclass(slots=True)
 class _Weighed:
     """The words of items as vectors: a line each, in the order in which they were weighed."""
 
-    vectorizer: TfidfVectorizer
+    scale: _Scale
     lines: sparse.csr_array
     place: NDArray[np.int64]
     """(rows,) line of each row of the catalogue, −1 for none."""
@@ -64,7 +85,7 @@ class Words:
             self._touched.add(row)
 
     def alike(self, own: Own, size: int) -> Floats:
-        """Cosines of items with the faded sum of the user's own: (h, size) by row, 0 where there are no words."""
+        """Products of items with the faded sum of the user's own: (h, size) by row, 0 where there are no words."""
         weighed = self._current()
         found = np.zeros((len(own.masses), size))
         if weighed is None:
@@ -72,7 +93,6 @@ class Words:
         place = weighed.place
         lines = np.where(own.rows < len(place), place[own.rows % max(len(place), 1)], -1)
         sums = (sparse.csr_array(own.masses[:, lines >= 0]) @ weighed.lines[lines[lines >= 0]]).toarray()
-        sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
         rows = np.flatnonzero(place[:size] >= 0)
         found[:, rows] = (weighed.lines @ sums.T).T[:, place[rows]]
         return found
@@ -113,7 +133,7 @@ class Words:
         weighed = self._weighed
         if self._changed and weighed is not None:
             rows = sorted(self._changed)
-            new = weighed.vectorizer.transform([self._words[row] for row in rows])
+            new = weighed.scale.weigh(self._words[row] for row in rows)
             room = max(rows[-1] + 1 - len(weighed.place), 0)
             weighed.place = np.append(weighed.place, np.full(room, -1, dtype=np.int64))
             weighed.place[rows] = weighed.lines.shape[0] + np.arange(len(rows))
@@ -142,10 +162,13 @@ def _weigh(words: Mapping[int, Sequence[str]]) -> _Weighed | None:
     if not any(words.values()):
         return None
     # Here, not above: it takes a second or two to import, and commands that never ask this would wait for it.
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.feature_extraction.text import CountVectorizer
 
-    vectorizer = TfidfVectorizer(analyzer=list, max_features=MOST_WORDS, sublinear_tf=True)
-    lines = sparse.csr_array(vectorizer.fit_transform(words.values()))
+    counter = CountVectorizer(analyzer=list, max_features=MOST_WORDS)
+    counts = sparse.csr_array(counter.fit_transform(words.values()))
+    items, holders = len(words), np.bincount(counts.indices, minlength=counts.shape[1])
+    rarity = np.log1p((items - holders + 0.5) / (holders + 0.5))
+    scale = _Scale(counter, rarity, counts.sum() / items)
     place = np.full(max(words) + 1, -1, dtype=np.int64)
-    place[list(words)] = np.arange(len(words))
-    return _Weighed(vectorizer, lines, place)
+    place[list(words)] = np.arange(items)
+    return _Weighed(scale, scale.weigh(words.values()), place)

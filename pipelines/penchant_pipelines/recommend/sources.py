@@ -46,7 +46,7 @@ SOURCES = _BY_VECTOR + _BY_ROW
 
 `interests`: the soft maximum over interests; `fresh`: what the user is at right now; `sequence`: what the adapter's
 sequence model expects next; `text`: the user's fading past as one vector, by each horizon; `said`: the same against an
-item enriched by what others wrote about it; `words`: TF-IDF; `alike_items`: what goes with the user's own, by who
+item enriched by what others wrote about it; `words`: by BM25; `alike_items`: what goes with the user's own, by who
 favoured both and by what the items are; `alike_users`: favoured by people who favoured the same, or
 what the user's past is about; `popular`; `new`: how recent the item is.
 """
