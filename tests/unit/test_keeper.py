@@ -545,6 +545,7 @@ async def test_words_and_crowd_are_gathered_apart_from_the_loop(live: Live, monk
     likes = found.words.alike(Own(np.array([15]), np.ones((len(HORIZONS), 1))), found.size)[0]
     row = found.entries["late"].row
     assert likes[row] == pytest.approx(likes[15])
+    assert likes[15] > 2 * likes[16]
     assert row in found.crowd.own(1, NOW).rows
 
 
