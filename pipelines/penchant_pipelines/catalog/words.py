@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,9 +32,9 @@ class _Scale:
     usual_length: float
     """Of an item, in such words."""
 
-    def weigh(self, said: Iterable[Sequence[str]]) -> sparse.csr_array:
-        """Weights of the words of items, a line each: (n, w)."""
-        weights = sparse.csr_array(self.counter.transform(said), dtype=np.float64)
+    def weigh(self, counts: sparse.csr_array) -> sparse.csr_array:
+        """Weights of the words of items, a line each, (n, w), from how often each has a word, alike."""
+        weights = counts.astype(np.float64)
         lengths = np.repeat(weights.sum(axis=1), np.diff(weights.indptr))
         enough = SATURATION * (1 - BY_LENGTH + BY_LENGTH * lengths / self.usual_length)
         weights.data *= self.rarity[weights.indices] / (weights.data + enough)
@@ -133,7 +133,8 @@ class Words:
         weighed = self._weighed
         if self._changed and weighed is not None:
             rows = sorted(self._changed)
-            new = weighed.scale.weigh(self._words[row] for row in rows)
+            counts = weighed.scale.counter.transform([self._words[row] for row in rows])
+            new = weighed.scale.weigh(sparse.csr_array(counts))
             room = max(rows[-1] + 1 - len(weighed.place), 0)
             weighed.place = np.append(weighed.place, np.full(room, -1, dtype=np.int64))
             weighed.place[rows] = weighed.lines.shape[0] + np.arange(len(rows))
@@ -171,4 +172,4 @@ def _weigh(words: Mapping[int, Sequence[str]]) -> _Weighed | None:
     scale = _Scale(counter, rarity, counts.sum() / items)
     place = np.full(max(words) + 1, -1, dtype=np.int64)
     place[list(words)] = np.arange(items)
-    return _Weighed(scale, scale.weigh(words.values()), place)
+    return _Weighed(scale, scale.weigh(counts), place)
