@@ -198,6 +198,7 @@ class Engine:
         self._keep_up("purge-index", self._purge.rebuild_indexes)
         self._keep_up("purge-log", self._purge.empty_log)
         self._keep_up("count-again", self.keeper.count_when_due)
+        self._keep_up("gather-without-erased", self.keeper.gather_when_erased)
         self._in_background("write-summaries", self.summaries.run())
         self._in_background("prepare-mix", self._prepare_mix())
 

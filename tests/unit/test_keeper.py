@@ -224,6 +224,33 @@ async def test_what_goes_together_is_learnt_anew_at_once_for_an_erasure_alone(
     await live.check()
 
 
+async def test_what_people_have_in_common_forgets_who_was_erased_though_nobody_asks(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "COUNT_SECONDS", 0.0)
+    crowd = live.catalog.crowd
+    await live.upsert()
+    await live.act(Action.LIKE, user="u1")
+    await live.act(Action.LIKE, user="u2")
+    await live.follow()
+    await live.keeper.keep_up(1)
+    await live.writer.submit(lambda ledger: ledger.erase("u1", NOW))
+    await live.follow()
+    assert crowd.outdated() == [1]
+    with monkeypatch.context() as broken:
+        broken.setattr(crowd, "begin", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            await live.keeper.gather_when_erased()
+    await asyncio.wait_for(live.keeper.gather_when_erased(), 5)
+    assert (crowd.outdated(), crowd.is_due(1)) == ([], False)
+    await live.writer.submit(lambda ledger: ledger.erase("u2", NOW))
+    await live.follow()
+    await asyncio.wait_for(live.keeper.gather_when_erased(), 5)
+    assert crowd.outdated() == []
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(live.keeper.gather_when_erased(), 0.05)
+
+
 async def test_a_count_that_fails_is_still_due(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     await live.upsert()
     await live.act(Action.LIKE)

@@ -337,6 +337,10 @@ class Crowd:
         """So much has come in that what people have in common should be gathered anew."""
         return self._is_late(1.0) or self._is_to_learn(space)
 
+    def outdated(self) -> list[int]:
+        """Spaces in which what people have in common was learnt from somebody who was erased since, too."""
+        return [space for space, alike in self._alike.items() if alike.outdated]
+
     def begin(self, texts: Texts) -> Callable[[], _Gathered]:
         """Begin to gather anew: what is returned does it, in any thread, for `finish`; till then the old holds."""
         self._gathering = _Gathering(self._count, self._changes)
@@ -361,6 +365,8 @@ class Crowd:
             if since.cleared:
                 ease = ease.without(np.concatenate(since.cleared))
             self._alike[gathered.space] = _Alike(ease, minds, gathered.matrix.users, since.changes, since.erased)
+        elif not gathered.matrix.count:
+            self.drop_space(gathered.space)
 
     def _is_late(self, lenience: float) -> bool:
         held = self._matrix.count if self._matrix else 0

@@ -44,6 +44,8 @@ class Keeper:
         self._to_count = asyncio.Event()
         self._erased: set[str] = set()
         """Those among them that an erased user's signals named."""
+        self._left_out = asyncio.Event()
+        """What an erased user favoured was left out, but not yet of what people have in common."""
         self._counting = asyncio.Lock()
         self._meanwhile: list[Touched] = []
         """What came in since `count_again` began to read."""
@@ -120,6 +122,7 @@ class Keeper:
                     raise
                 if erased:
                     catalog.crowd.clear(catalog.rows_of(erased), erased=True)
+                    self._left_out.set()
                 rows_held = catalog.rows_of(items)
                 catalog.crowd.recount(rows_held, catalog.placed(favours))
                 catalog.reset_voices(rows_held, spaces)
@@ -128,6 +131,19 @@ class Keeper:
                     for item_id, (users, vector) in by_item.items():
                         catalog.hear(space, item_id, users, vector)
                 catalog.take([each for each in self._meanwhile if each[0] in items], spaces)
+
+    async def gather_when_erased(self) -> None:
+        """Wait until an erased user's favours were left out, and gather what people have in common without them."""
+        await self._left_out.wait()
+        await asyncio.sleep(COUNT_SECONDS)
+        self._left_out.clear()
+        try:
+            for space in self.catalog.crowd.outdated():
+                await self._keep_up(space)
+        finally:
+            # It failed, was cancelled, or somebody else was erased meanwhile.
+            if self.catalog.crowd.outdated():
+                self._left_out.set()
 
     def _read_again(
         self, items: set[str], spaces: Sequence[int], last_signal: int
@@ -145,6 +161,10 @@ class Keeper:
         words, crowd = self.catalog.words, self.catalog.crowd
         if self._keeping_up.locked() and words.is_ready and crowd.is_ready(space):
             return
+        await self._keep_up(space)
+
+    async def _keep_up(self, space: int) -> None:
+        words, crowd = self.catalog.words, self.catalog.crowd
         async with self._keeping_up:
             # Both are begun at once: from here on nobody does it on the loop.
             weigh = words.begin() if words.is_due else None
