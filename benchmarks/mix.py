@@ -33,7 +33,7 @@ from penchant_pipelines.engine import Engine, EngineSettings
 from penchant_pipelines.errors import PenchantError
 from penchant_pipelines.evaluation.lineup import open_cached
 from penchant_pipelines.index import ExactStore
-from penchant_pipelines.mixes import GROWTH, JUDGING_SHARE
+from penchant_pipelines.mixes import GROWTH
 from penchant_pipelines.model import MICROS_PER_DAY, Post, Signal
 from penchant_pipelines.recommend.lessons import MOST_LESSONS, TAUGHT_SHARE
 from penchant_pipelines.recommend.mix import COMMON_WEIGHT, PLACES, Lesson, Mix, chance, learn, quality
@@ -145,8 +145,7 @@ def _reliability(lessons: Sequence[Lesson]) -> list[dict[str, float]]:
     while begin < len(lessons):
         end = int(begin * GROWTH)
         known, asked = lessons[max(0, begin - MOST_LESSONS) : begin], lessons[begin:end]
-        cut = int((1 - JUDGING_SHARE) * len(known))
-        mix, curve = learn(known), chance(known[cut:], learn(known[:cut]))
+        mix, curve = learn(known), chance(known)
         begin = end
         if curve is None:
             continue

@@ -83,7 +83,8 @@ class Mixes:
         with self._record.read() as connection:
             row = connection.execute(newest).first()
         self._tried_at = max(row.favour_count, row.chosen_count or 0) if row else 0
-        if self.live is not None and self.live.outdated:
+        # One without chances is of before they were learnt as they are, or of too little.
+        if self.live is not None and (self.live.outdated or self.live.mix.chance is None):
             self._tried_at = 0
 
     async def learn(self, teacher: Callable[[], Teacher]) -> Job:
@@ -170,7 +171,7 @@ class Mixes:
         return MixVersion(
             "m-" + uuid.uuid4().hex[:12],
             now(),
-            replace(learn_both(lessons), chance=chance(recent, trial)),
+            replace(learn_both(lessons), chance=chance(lessons)),
             len(self._catalog.crowd),
             len(lessons),
             float(_by_user(after, users).mean()),

@@ -18,7 +18,7 @@ PLACE = SOURCES.index(INTERESTS)
 def test_the_curve_that_made_the_examples_is_found() -> None:
     dice = np.random.default_rng(0)
     scores = dice.normal(size=40_000)
-    taken = dice.random(40_000) < expit(-3 + 1.5 * scores)
+    taken = dice.random(40_000) < expit(-3 + 1.5 * np.arcsinh(scores))
     found = fit(scores, taken)
     assert found.base == pytest.approx(-3, abs=0.1)
     assert found.slope == pytest.approx(1.5, abs=0.1)
@@ -57,7 +57,7 @@ def lessons(count: int, rise: float) -> list[Lesson]:
 
 def test_of_what_is_told_a_chance_as_much_is_taken_to() -> None:
     mix = Mix.of({INTERESTS: 1.0})
-    curve = chance(lessons(300, 1.2), mix)
+    curve = chance(lessons(300, 1.2))
     assert isinstance(curve, Chance)
     told, came = [], []
     for lesson in lessons(300, 1.2)[::-1]:
@@ -70,10 +70,21 @@ def test_of_what_is_told_a_chance_as_much_is_taken_to() -> None:
     assert np.concatenate(told)[likely].mean() == pytest.approx(np.concatenate(came)[likely].mean(), rel=0.15)
 
 
+def test_what_stands_out_by_far_is_not_told_more_than_comes() -> None:
+    """The odds double with each doubling of the score, as they do of real lists: e^score would be near certain."""
+    dice = np.random.default_rng(2)
+    scores = np.exp(dice.normal(0, 1.2, size=40_000))
+    odds = 0.02 * scores
+    taken = dice.random(40_000) < odds / (1 + odds)
+    best = scores > np.quantile(scores, 0.99)
+    told = fit(scores, taken).of(scores)
+    assert told[best].mean() == pytest.approx(taken[best].mean(), rel=0.2)
+
+
 def test_where_nothing_was_taken_to_no_chance_is_told() -> None:
     silence = np.zeros((len(SOURCES), 5), np.float32)
     nothing = [Lesson(1, silence, np.zeros(5, dtype=bool), written=silence)]
-    assert chance(nothing, Mix.of({INTERESTS: 1.0})) is None
+    assert chance(nothing) is None
 
 
 def test_who_asks_for_more_of_something_is_told_no_chance() -> None:

@@ -117,6 +117,22 @@ def test_vectors_and_profiles_of_an_older_record_move_into_its_one_space(tmp_pat
         record.close()
 
 
+def test_chances_that_meant_something_else_are_forgotten(tmp_path: Path) -> None:
+    record = Record(tmp_path)
+    mix = {"id": "m", "create_time": 0, "weights": "{}", "chance": "[-3, 1]", "favour_count": 1, "lesson_count": 1}
+    with record.engine.begin() as connection:
+        connection.execute(schema.mixes.insert().values(quality=0, quality_before=0, live=True, **mix))
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0016'"))
+    record.close()
+    record = Record(tmp_path)
+    try:
+        with record.read() as connection:
+            row = connection.execute(sa.select(schema.mixes)).one()
+            assert (row.id, row.chance, row.live) == ("m", None, True)
+    finally:
+        record.close()
+
+
 def test_what_was_left_unread_while_its_item_was_away_waits_for_it(tmp_path: Path) -> None:
     record = Record(tmp_path)
     with record.engine.connect() as connection:

@@ -1,6 +1,7 @@
 """From a score to a chance: how likely a user takes to an item on the next day on which they take to anything new.
 
-By a logistic curve over the mix's scores (Platt 1999), fitted to days that the mix was not learnt from.
+By a logistic curve (Platt 1999), fitted to days that the mix was not learnt from. It is over the inverse hyperbolic
+sine of the mix's scores: the odds of what stands out far grow with a power of how far, and not exponentially.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Chance:
-    """1 / (1 + e^−(base + slope · score))."""
+    """1 / (1 + e^−(base + slope · arsinh(score)))."""
 
     base: float
     slope: float
@@ -25,7 +26,7 @@ class Chance:
 
     def of(self, scores: Floats) -> Floats:
         """Chances, 0…1, of scores (n,)."""
-        found: Floats = expit(self.base + self.slope * scores)
+        found: Floats = expit(self.base + self.slope * np.arcsinh(scores))
         return found
 
 
@@ -36,13 +37,13 @@ def fit(scores: Floats, taken: NDArray[np.bool_]) -> Chance:
     """
     liked, left = float(taken.sum()), float((~taken).sum())
     targets = np.where(taken, (liked + 1) / (liked + 2), 1 / (left + 2))
-    usual = float(targets.mean())
+    usual, heights = float(targets.mean()), np.arcsinh(scores)
 
     def loss(curve: Floats) -> tuple[float, Floats]:
-        logits = curve[0] + curve[1] * scores
+        logits = curve[0] + curve[1] * heights
         away = (expit(logits) - targets) / len(targets)
         value = float(np.mean(np.logaddexp(0.0, logits) - targets * logits))
-        return value, np.array([away.sum(), away @ scores])
+        return value, np.array([away.sum(), away @ heights])
 
     start = np.array([np.log(usual / (1 - usual)), 0.0])
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(None, None), (0.0, None)])

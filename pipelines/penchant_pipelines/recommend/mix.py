@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,8 @@ CANDIDATES = 50
 PLACES = 10
 CHANCES = 50
 """Places of a lesson's ranking from which it is learnt what a score means."""
+PARTS = 3
+"""Of the lessons, each ranked by what the others taught."""
 QUERY = "query"
 OWN = ("interests", "right now", "text", "what others say", "words", "sequence")
 """Families that compare an item with what the user wrote and took to: the others know what others did, or a date."""
@@ -233,17 +236,21 @@ def quality(lessons: Sequence[Lesson], mix: Mix) -> Floats:
     return np.array([_ndcg(lesson, mix.scores(lesson.scores.astype(np.float64))) for lesson in lessons])
 
 
-def chance(lessons: Sequence[Lesson], mix: Mix) -> Chance | None:
-    """Learn how a mix's scores read as chances, every answer counting alike, from lessons that it was not learnt from.
+def chance(lessons: Sequence[Lesson]) -> Chance | None:
+    """Learn how a mix's scores read as chances, every answer counting alike; `lessons` in order of time.
 
-    From the best of each lesson alone: further down, only what was taken to is among the candidates for certain.
+    Each part of them is ranked by a mix that was learnt from the others, as Platt has it. From the best of each lesson
+    alone: further down, only what was taken to is among the candidates for certain.
     """
     scores, taken = [], []
-    for lesson in lessons:
-        said = mix.scores(lesson.scores.astype(np.float64))
-        best = np.argsort(-said, kind="stable")[:CHANCES]
-        scores.append(said[best])
-        taken.append(lesson.taken[best])
+    bounds = [number * len(lessons) // PARTS for number in range(PARTS + 1)]
+    for begin, end in pairwise(bounds):
+        mix = learn([*lessons[:begin], *lessons[end:]])
+        for lesson in lessons[begin:end]:
+            said = mix.scores(lesson.scores.astype(np.float64))
+            best = np.argsort(-said, kind="stable")[:CHANCES]
+            scores.append(said[best])
+            taken.append(lesson.taken[best])
     return fit(np.concatenate(scores), np.concatenate(taken)) if any(part.any() for part in taken) else None
 
 
