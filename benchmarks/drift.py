@@ -286,8 +286,8 @@ def figures(seen: list[Seen], seed: int) -> dict[str, Any]:
         found[name] = {arm: _rounded(draws.interval(values)) for arm, values in zip(ARMS, by_arm, strict=True)}
     found["recall_by_oracle"] = _rounded(draws.ratio(abrupt[0], abrupt[2]))
     found["recall_by_no_detector"] = _rounded(draws.ratio(abrupt[0], abrupt[1]))
-    settled = _by_arm(thick, Kind.ABRUPT, BEGUN)[0]
-    found["recall_by_oracle_once_begun"] = _rounded(draws.ratio(settled[0], settled[2]))
+    begun = _by_arm(thick, Kind.ABRUPT, BEGUN)[0]
+    found["recall_by_oracle_once_begun"] = _rounded(draws.ratio(begun[0], begun[2]))
     thin = np.array([one.enough >= len(one.stream.rows) for one in seen if one.stream.thin], float)
     found["thin_told_so"] = float(thin.mean())
     return found

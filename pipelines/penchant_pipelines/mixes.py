@@ -58,7 +58,7 @@ class MixVersion:
     """Of what was live, on the same lessons."""
     live: bool
     outdated: bool = False
-    """It weighs sources that are no more, which count nothing now."""
+    """It weighs sources that are no more, which count nothing now, or nobody knows what its scores mean as chances."""
 
 
 class Mixes:
@@ -83,8 +83,7 @@ class Mixes:
         with self._record.read() as connection:
             row = connection.execute(newest).first()
         self._tried_at = max(row.favour_count, row.chosen_count or 0) if row else 0
-        # One without chances is of before they were learnt as they are, or of too little.
-        if self.live is not None and (self.live.outdated or self.live.mix.chance is None):
+        if self.live is not None and self.live.outdated:
             self._tried_at = 0
 
     async def learn(self, teacher: Callable[[], Teacher]) -> Job:
@@ -204,16 +203,17 @@ def _by_user(values: Floats, users: NDArray[np.int64]) -> Floats:
 def _version(row: sa.Row[Any]) -> MixVersion:
     weights = json.loads(row.weights)
     writers = json.loads(row.writer_weights) if row.writer_weights else None
+    curve = Chance(*json.loads(row.chance)) if row.chance else None
     return MixVersion(
         row.id,
         row.create_time,
-        Mix.of(weights, Chance(*json.loads(row.chance)) if row.chance else None, writers),
+        Mix.of(weights, curve, writers),
         row.favour_count,
         row.lesson_count,
         row.quality,
         row.quality_before,
         row.live,
-        not weights.keys() <= set(SOURCES),
+        curve is None or not weights.keys() <= set(SOURCES),
     )
 
 

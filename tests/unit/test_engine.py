@@ -29,6 +29,21 @@ async def test_what_a_live_mix_reads_is_at_hand_soon_after_a_start(encoder: Enco
             await asyncio.sleep(0.01)
 
 
+async def test_who_was_erased_is_left_out_of_what_people_have_in_common_though_nobody_asks(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    async with Engine.open(EngineSettings(), tmp_path, encoder, ExactStore()) as engine, asyncio.timeout(10):
+        await engine.upsert_items([Item("alps", "Hiking in the Alps")])
+        await engine.capture([Signal(name, name, Behavior("alps", Action.LIKE)) for name in ("ann", "bob")])
+        crowd, key = engine.catalog.crowd, engine.live.key
+        await engine.keeper.keep_up(key)
+        await engine.erase("ann")
+        assert crowd.outdated() == [key]
+        while crowd.outdated():
+            await asyncio.sleep(0.01)
+        assert crowd.is_ready(key)
+
+
 async def test_a_model_that_failed_once_at_the_start_names_interests_later(
     encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
