@@ -89,9 +89,10 @@ def indexed(catalog: Catalog, relay: Relay) -> Candidates:
     return Candidates(catalog, 1, relay, 0.3)
 
 
-def taste(ahead: list[NDArray[np.float32]]) -> Taste:
+def taste(ahead: list[NDArray[np.float32]], latest: list[NDArray[np.float32]] | None = None) -> Taste:
     liked = InterestView("i", 1.0, 0.5, Trend.STEADY, 1, 0, 0, Steering(), axis(0), {}, mass=1.0, sign=1)
-    view = ProfileView(0, (liked,), DriftReport(False, 0.0, None, True, 0), None, 1.0, ())
+    late = (np.stack(latest), np.ones(len(latest))) if latest else None
+    view = ProfileView(0, (liked,), DriftReport(False, 0.0, None, True, 0), None, 1.0, (), latest=late)
     return Taste.of(view, D, np.stack(ahead) if ahead else None)
 
 
@@ -110,6 +111,21 @@ async def test_what_is_expected_next_brings_its_quota(
     expected.update(*(nearest(catalog, axis(i), OVERSAMPLE * each) for i in ahead))
     assert set(found.tolist()) == expected
     assert degraded == [INDEX_LAG]
+
+
+async def test_each_of_the_latest_texts_brings_some_where_no_horizon_does(
+    catalog: Catalog, candidates: Candidates
+) -> None:
+    whose = taste([], latest=[axis(1), axis(2)])
+    found, _ = await candidates.find(whose, None, LIMIT, set(), EVERYTHING, "")
+    expected = nearest(catalog, axis(0), OVERSAMPLE * LIMIT)
+    # Of their shares, 1 and .8, and that of all interests, 1.
+    for index, share in ((1, 1 / 2.8), (2, 0.8 / 2.8)):
+        expected |= nearest(catalog, axis(index), OVERSAMPLE * round(LIMIT * share))
+    assert set(found.tolist()) == expected
+    by_row = np.zeros((1, catalog.size))
+    mixed, _ = await candidates.find(whose, None, LIMIT, set(), EVERYTHING, "", by_row)
+    assert set(mixed.tolist()) == nearest(catalog, axis(0), OVERSAMPLE * LIMIT)
 
 
 async def test_what_is_left_out_or_filtered_is_not_brought_in(catalog: Catalog, candidates: Candidates) -> None:

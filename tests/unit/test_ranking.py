@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 from penchant_pipelines.interests import Calibration, InterestView, ProfileView, Trend
 from penchant_pipelines.interests.drift import DriftReport
 from penchant_pipelines.model import MICROS_PER_DAY, Steering
-from penchant_pipelines.recommend.ranking import Scored, Taste, Vectors, by_place, diversify, is_muted, quotas, score
+from penchant_pipelines.recommend.ranking import (
+    LATEST_FADE,
+    Scored,
+    Taste,
+    Vectors,
+    by_place,
+    diversify,
+    is_muted,
+    quotas,
+    score,
+)
 from penchant_pipelines.recommend.settings import RecommendSettings
 
 DIMENSIONS = 4
@@ -57,9 +67,12 @@ def taste(
     fresh: NDArray[np.float32] | None = None,
     trust: float = 0.0,
     ahead: Vectors | None = None,
+    latest: list[tuple[NDArray[np.float32], float]] | None = None,
 ) -> Taste:
+    """`latest`: texts, newest first, each with its mass."""
     report = DriftReport(trust == 1, 0.0, None, True, 0, trust)
-    return Taste.of(ProfileView(NOW, interests, report, fresh, support, ()), DIMENSIONS, ahead)
+    late = (np.stack([text for text, _ in latest]), np.array([mass for _, mass in latest])) if latest else None
+    return Taste.of(ProfileView(NOW, interests, report, fresh, support, (), latest=late), DIMENSIONS, ahead)
 
 
 STRANGER = Taste.of(None, DIMENSIONS)
@@ -168,11 +181,43 @@ def test_fresh_taste_leads_the_more_the_likelier_drift_is() -> None:
     np.testing.assert_allclose(scores, [[0.7, 0.3], [0.4, 0.6], [0.1, 0.9]], atol=1e-6)
 
 
+def test_the_latest_texts_stand_beside_the_interests() -> None:
+    items = [axis(0), axis(1), axis(2), axis(3)]
+    latest = [(axis(1), 2.0), (axis(2), 1.0), (axis(0), 0.1)]
+    found = rate(taste(interest(0, 1.0), interest(3, 1.0), latest=latest), items, temperature=0.5)
+    e = np.exp(2)
+    # A text counts as much as all interests together, the one before it less, and a glance little.
+    shares = {0: 0.5 * e + 0.5, 3: 0.5 * e + 0.5, 1: 1.0, 2: 1.0}
+    late = {
+        0: 1 + LATEST_FADE + 0.1 * LATEST_FADE**2 * e,
+        1: e + LATEST_FADE + 0.1 * LATEST_FADE**2,
+        2: 1 + LATEST_FADE * e + 0.1 * LATEST_FADE**2,
+        3: 1 + LATEST_FADE + 0.1 * LATEST_FADE**2,
+    }
+    by_hand = [0.5 * np.log(shares[index] + late[index]) for index in range(4)]
+    np.testing.assert_allclose(found.scores, by_hand, atol=1e-6)
+
+
+def test_a_first_text_on_something_new_brings_some_of_it() -> None:
+    old = [towards(0, 3, cosine) for cosine in (0.8, 0.75, 0.7)]
+    new = [towards(1, 3, cosine) for cosine in (0.8, 0.75, 0.7)]
+    interests = interest(0, 0.95), interest(1, 0.05)
+    before, after = (
+        rate(taste(*interests, fresh=axis(0), latest=[(axis(of), 1.0) for of in order]), old + new)
+        for order in ([0, 0, 0], [1, 0, 0])
+    )
+    assert set(np.argsort(-before.scores)[:3].tolist()) == {0, 1, 2}
+    assert set(np.argsort(-after.scores)[:4].tolist()) > {0, 3}
+    # It is told as what the text is about, however little that weighs so far.
+    assert after.interest.tolist() == [0, 0, 0, 1, 1, 1]
+
+
 @pytest.mark.parametrize("word", [Steering(bias=1), Steering(bias=-1), Steering(pinned=True)])
 def test_what_the_user_said_outweighs_drift(word: Steering) -> None:
     steered = replace(interest(0, 0.5), steering=word)
     items = [axis(0), axis(1), axis(2)]
-    drifting = rate(taste(steered, interest(1, 0.5), fresh=axis(2), trust=1.0), items)
+    late = [(axis(2), 1.0)]
+    drifting = rate(taste(steered, interest(1, 0.5), fresh=axis(2), trust=1.0, latest=late), items)
     calm = rate(taste(steered, interest(1, 0.5), fresh=axis(2)), items)
     np.testing.assert_array_equal(drifting.scores, calm.scores)
     unspoken = rate(taste(interest(0, 0.5), interest(1, 0.5), fresh=axis(2), trust=1.0), items)

@@ -30,6 +30,7 @@ from penchant_pipelines.interests import (
 from penchant_pipelines.interests.blend import Trace
 from penchant_pipelines.interests.evidence import Vector
 from penchant_pipelines.interests.horizons import HORIZONS
+from penchant_pipelines.interests.view import LATEST
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Steering
 
 TOPICS = 6
@@ -411,6 +412,28 @@ def test_the_shorter_a_horizon_the_more_it_is_of_the_last_days() -> None:
     assert (np.diff(towards_the_new) < 0).all()
     assert towards_the_new[0] > 0.9
     assert towards_the_new[-1] < 0.3
+
+
+def test_the_latest_texts_are_told_one_by_one_newest_first() -> None:
+    events = daily(0, range(6)) + daily(1, [6])
+    events += [
+        post("again", 7 * DAY, text(0, 5)),
+        post("bad", 8 * DAY, text(2, 8), rating=-1.0),
+        Evidence("seen", 9 * DAY, text(3, 9), Action.VIEW, item_id="seen"),
+        Evidence("liked", 10 * DAY, text(4, 10), Action.LIKE, item_id="liked"),
+        Evidence("unliked", 11 * DAY, text(4, 10), Action.UNDO, item_id="liked"),
+    ]
+    latest = read(events, 12 * DAY).latest
+    assert latest is not None
+    vectors, masses = latest
+    told = [text(3, 9), text(1, 6), text(0, 5), text(0, 4), text(0, 3)]
+    assert len(told) == LATEST
+    np.testing.assert_allclose(vectors, np.stack(told), atol=1e-3)
+    # What is said again two days later counts anew what has faded of it: as much as one text, and no more.
+    np.testing.assert_allclose(masses, [0.1, 1, 1, 1, 1])
+    nothing = read([], DAY).latest
+    assert nothing is not None
+    assert nothing[0].size == nothing[1].size == 0
 
 
 def test_half_lives_come_from_the_settings() -> None:

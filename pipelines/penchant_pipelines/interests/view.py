@@ -24,6 +24,8 @@ SUPPORT_HALF = 3.0
 """Independent days of support at which confidence reaches half of the agreement."""
 LONG_SILENCE = 5.0
 """A silence so many times the usual one is a farewell."""
+LATEST = 5
+"""Distinct texts of late that are told one by one."""
 NEW_HALF_LIVES = 3.0
 """An interest is new for this many short half-lives after its first signal."""
 
@@ -78,6 +80,8 @@ class ProfileView:
     """Languages of the user's signals, most used first."""
     horizons: NDArray[np.float32] | None = field(default=None, repr=False)
     """(h, d) unit vectors: the liked past as one vector under each of `HORIZONS`; None while there is none."""
+    latest: tuple[NDArray[np.float32], NDArray[np.float64]] | None = field(default=None, repr=False)
+    """The newest distinct texts that the user liked, newest first: (n, d) unit vectors and (n,) masses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,7 @@ def view(profile: Profile, as_of: int, blender: Blender) -> ProfileView:
         support=profile.support * float(long_fade),
         languages=tuple(sorted(profile.languages, key=lambda name: (-profile.languages[name], name))),
         horizons=_directions(profile.past),
+        latest=profile.repeats.liked(LATEST),
     )
 
 

@@ -48,12 +48,16 @@ class Candidates:
         """Rows of visible items that pass the filter and aren't left out, and why the answer is degraded.
 
         With `by_row` (r, rows), what sources that read no vectors make of the catalogue, each of these brings its best
-        too, and so does each horizon of the taste.
+        too, and so does each horizon of the taste; without, each of the latest texts.
         """
         ahead = len(taste.ahead)
         horizons = taste.horizons if by_row is not None and taste.horizons is not None else taste.ahead[:0]
-        targets = np.vstack([taste.centroids, taste.ahead, horizons, *([] if query is None else [query[None, :]])])
-        places = quotas(np.concatenate([taste.shares, np.full(ahead, self._sequence_share / max(ahead, 1))]), limit)
+        latest = taste.latest if by_row is None else taste.latest[:0]
+        asked = [] if query is None else [query[None, :]]
+        targets = np.vstack([taste.centroids, taste.ahead, latest, horizons, *asked])
+        beside = taste.latest_shares[: len(latest)] / (1 + taste.latest_shares.sum())
+        shares = [taste.shares, np.full(ahead, self._sequence_share / max(ahead, 1)), beside]
+        places = quotas(np.concatenate(shares), limit)
         places += [limit] * (len(horizons) + (query is not None))
         if not condition.is_empty or len(left_out) > MOST_LEFT_OUT * len(self._catalog):
             rows = await self.matching(condition, expression, left_out)

@@ -18,6 +18,8 @@ PLAIN = 0.1
 """How far from θ to 1 the cosine with a muted topic is from which an item is about that, whatever else is liked."""
 HALF_PLACES = 10
 """Places further on, an item is worth half."""
+LATEST_FADE = 0.8
+"""What each of the latest texts counts of the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,12 @@ class Taste:
     trust: float
     """0…1: how far the fresh horizon leads because of drift. Nowhere once the user said what to see more or less of: it
     knows nothing of that."""
+    latest: Vectors
+    """(l, d) of the latest texts, each an interest of its own for a while; none once the user said so, either."""
+    latest_shares: Floats
+    """(l,) at most 1 each, beside shares of interests that sum to 1."""
+    latest_of: NDArray[np.intp]
+    """(l,) which interest each is nearest to."""
 
     @classmethod
     def of(cls, profile: ProfileView | None, dimensions: int, ahead: Vectors | None = None) -> Taste:
@@ -63,9 +71,13 @@ class Taste:
         avoided = [i for i in interests if i.against > 0]
         shares = np.array([i.weight for i in liked])
         spoken = any(i.steering.bias or i.steering.pinned for i in liked)
+        centroids = _stack([i.vector for i in liked], dimensions)
+        latest, masses = _stack([], dimensions), np.zeros(0)
+        if profile and profile.latest is not None and len(profile.latest[1]) and liked and not spoken:
+            latest, masses = profile.latest
         return cls(
             ids=tuple(i.id for i in liked),
-            centroids=_stack([i.vector for i in liked], dimensions),
+            centroids=centroids,
             shares=shares / shares.sum() if len(shares) else shares,
             avoided=_stack([i.vector for i in avoided], dimensions),
             against=np.array([i.against for i in avoided]),
@@ -78,6 +90,9 @@ class Taste:
             support=(profile.support if profile else 0.0) + sum(i.mass for i in liked if i.signal_count == 0),
             steered=any(i.steering.bias > 0 or i.steering.pinned for i in liked),
             trust=profile.drift.trust if profile and not spoken else 0.0,
+            latest=latest,
+            latest_shares=np.minimum(masses, 1.0) * LATEST_FADE ** np.arange(len(masses)),
+            latest_of=(latest @ centroids.T).argmax(axis=1) if len(latest) else np.zeros(0, dtype=np.intp),
         )
 
     @property
@@ -138,13 +153,21 @@ def score(
 
 
 def affinity(taste: Taste, vectors: Vectors, settings: RecommendSettings) -> tuple[Floats, NDArray[np.intp]]:
-    """How near items (n, d) are to the interests, by soft maximum and the short horizon; and to which, −1 for none."""
+    """How near items (n, d) are to the interests, by soft maximum and the short horizon; and to which, −1 for none.
+
+    The latest texts stand beside them: who begins something new is shown some of it before it can be called drift.
+    """
     count = len(vectors)
     if taste.is_empty:
         return np.zeros(count), np.full(count, -1, dtype=np.intp)
     soft, nearest = soft_maximum(vectors @ taste.centroids.T, taste.shares, settings.temperature)
     alpha = (1 - taste.trust) * settings.fresh_weight + taste.trust * settings.drift_fresh_weight
     total = soft if taste.fresh is None else (1 - alpha) * soft + alpha * (vectors @ taste.fresh)
+    if len(taste.latest):
+        recent, which = soft_maximum(vectors @ taste.latest.T, taste.latest_shares, settings.temperature)
+        apart = np.abs(total - recent) / settings.temperature
+        total = np.maximum(total, recent) + settings.temperature * np.log1p(np.exp(-apart))
+        nearest = np.where(recent > soft, taste.latest_of[which], nearest)
     return np.asarray(total, dtype=np.float64), nearest
 
 
