@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,11 @@ def test_every_command_that_asks_a_server_has_json() -> None:
     asking = {path: options for path, options in leaves(get_command(app), ()) if "--server" in options}
     assert {("jobs",), ("export",), ("adapters", "experiment", "report")} <= set(asking)
     assert [" ".join(path) for path, options in asking.items() if "--json" not in options] == []
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    code, out, err = run("--version")
+    assert (code, out, err) == (0, f"penchant {version('penchant')}\n", "")
 
 
 def test_the_server_comes_from_the_environment() -> None:

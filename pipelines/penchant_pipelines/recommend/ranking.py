@@ -127,9 +127,10 @@ def score(
 ) -> Scored:
     """Score items, (n, d) unit vectors with creation times (µs, 0 = unknown) and decayed popularity.
 
-    s(v) = (1−σ)·[(1−α)·τ·log Σ π_k·e^(cos(v,c_k)/τ) + α·cos(v, fresh)] + σ·max cos(v, ahead)
-           − β·max a_k·cos(v, avoided_k)₊ + γ·2^(−age/h) + η·pop(v):
-    the soft maximum follows the multi-interest scoring of PinnerSage and ComiRec. σ is 0 without a sequence model.
+    s(v) = (1−σ)·τ·log[e^(a(v)/τ) + Σ π_l·e^(cos(v,t_l)/τ)] + σ·max cos(v, ahead)
+           − β·max a_k·cos(v, avoided_k)₊ + γ·2^(−age/h) + η·pop(v)
+    with a(v) = (1−α)·τ·log Σ π_k·e^(cos(v,c_k)/τ) + α·cos(v, fresh), interests c_k and latest texts t_l: the soft
+    maximum follows the multi-interest scoring of PinnerSage and ComiRec. σ is 0 without a sequence model.
     """
     total, speaks_for = affinity(taste, vectors, settings)
     if len(taste.ahead):

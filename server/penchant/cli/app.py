@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
 from penchant.cli import (
     adapters,
     backup,
@@ -46,3 +51,18 @@ for module in (
     doctor,
 ):
     module.register(app)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"penchant {version('penchant')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before_any(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What holds for every command."""
