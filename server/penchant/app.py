@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, suppress
+from importlib.metadata import version
 
 import grpc
 import structlog
@@ -60,6 +61,8 @@ HEALTH_SECONDS = 1.0
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; returns the process's exit status."""
     configure_logging(settings.log_level, settings.log_format)
+    # The encoder takes seconds more, the first time after an installation many: nobody should take it for dead.
+    log.info("server.starting", version=version("penchant"), data=str(settings.data))
     for name, hint in strange_variables().items():
         log.warning("settings.unknown_variable", name=name, hint=hint)
     try:

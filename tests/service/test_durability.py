@@ -173,6 +173,7 @@ async def test_a_server_that_is_told_to_stop_while_it_starts_does_not_start(
         # In another space each of them is embedded anew before anything is served.
         await server.index_caught_up()
     with starting_process(data, log, "encoder.dimensions=128") as process:
+        assert (await asyncio.to_thread(logged, process, log, "server.starting"))["data"] == str(data)
         await asyncio.to_thread(logged, process, log, "space.lost")
         assert process.pid is not None
         os.kill(process.pid, signals.SIGTERM)
