@@ -431,9 +431,8 @@ def test_the_latest_texts_are_told_one_by_one_newest_first() -> None:
     np.testing.assert_allclose(vectors, np.stack(told), atol=1e-3)
     # What is said again two days later counts anew what has faded of it: as much as one text, and no more.
     np.testing.assert_allclose(masses, [0.1, 1, 1, 1, 1])
-    nothing = read([], DAY).latest
-    assert nothing is not None
-    assert nothing[0].size == nothing[1].size == 0
+    assert read([post("bad", 0, text(2, 8), rating=-1.0)], DAY).latest is None
+    assert read([], DAY).latest is None
 
 
 def test_half_lives_come_from_the_settings() -> None:

@@ -40,11 +40,13 @@ class Repeats(msgspec.Struct):
         self.times = [*self.times, time][-REMEMBERED:]
         return abs(mass), False
 
-    def liked(self, count: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """The newest that speak for something, newest first: vectors (n, d) and masses (n,), n ≤ `count`."""
-        rows = [row for row in range(len(self.masses) - 1, -1, -1) if self.masses[row] > 0][:count]
-        vectors = self.vectors.reshape(max(len(self.masses), 1), -1)
-        return vectors[rows].astype(np.float32), np.array([self.masses[row] for row in rows])
+    def liked(self, count: int) -> tuple[NDArray[np.float32], NDArray[np.float64]] | None:
+        """The newest that speak for something, newest first: vectors (n, d), masses (n,), n ≤ `count`; None: none."""
+        rows = [row for row in reversed(range(len(self.masses))) if self.masses[row] > 0][:count]
+        if not rows:
+            return None
+        vectors = self.vectors.reshape(len(self.masses), -1)[rows]
+        return vectors.astype(np.float32), np.array([self.masses[row] for row in rows])
 
     def _find(self, vector: Vector, mass: float) -> int | None:
         """Index of the nearest text of the same sign that is as good as this one."""

@@ -81,7 +81,7 @@ class ProfileView:
     horizons: NDArray[np.float32] | None = field(default=None, repr=False)
     """(h, d) unit vectors: the liked past as one vector under each of `HORIZONS`; None while there is none."""
     latest: tuple[NDArray[np.float32], NDArray[np.float64]] | None = field(default=None, repr=False)
-    """The newest distinct texts that the user liked, newest first: (n, d) unit vectors and (n,) masses."""
+    """The newest distinct texts that the user liked, newest first: (n, d) unit vectors and (n,) masses; None: none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,11 +52,12 @@ class Candidates:
         """
         ahead = len(taste.ahead)
         horizons = taste.horizons if by_row is not None and taste.horizons is not None else taste.ahead[:0]
-        latest = taste.latest if by_row is None else taste.latest[:0]
+        latest, beside = taste.latest, taste.latest_shares
+        if by_row is not None:
+            latest, beside = latest[:0], beside[:0]
         asked = [] if query is None else [query[None, :]]
         targets = np.vstack([taste.centroids, taste.ahead, latest, horizons, *asked])
-        beside = taste.latest_shares[: len(latest)] / (1 + taste.latest_shares.sum())
-        shares = [taste.shares, np.full(ahead, self._sequence_share / max(ahead, 1)), beside]
+        shares = [taste.shares, np.full(ahead, self._sequence_share / max(ahead, 1)), beside / (1 + beside.sum())]
         places = quotas(np.concatenate(shares), limit)
         places += [limit] * (len(horizons) + (query is not None))
         if not condition.is_empty or len(left_out) > MOST_LEFT_OUT * len(self._catalog):

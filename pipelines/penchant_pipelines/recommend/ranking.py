@@ -73,7 +73,7 @@ class Taste:
         spoken = any(i.steering.bias or i.steering.pinned for i in liked)
         centroids = _stack([i.vector for i in liked], dimensions)
         latest, masses = _stack([], dimensions), np.zeros(0)
-        if profile and profile.latest is not None and len(profile.latest[1]) and liked and not spoken:
+        if profile and profile.latest and liked and not spoken:
             latest, masses = profile.latest
         return cls(
             ids=tuple(i.id for i in liked),
@@ -166,8 +166,9 @@ def affinity(taste: Taste, vectors: Vectors, settings: RecommendSettings) -> tup
     total = soft if taste.fresh is None else (1 - alpha) * soft + alpha * (vectors @ taste.fresh)
     if len(taste.latest):
         recent, which = soft_maximum(vectors @ taste.latest.T, taste.latest_shares, settings.temperature)
-        apart = np.abs(total - recent) / settings.temperature
-        total = np.maximum(total, recent) + settings.temperature * np.log1p(np.exp(-apart))
+        # What an adapter that training spoilt makes may be no numbers: its scores are none either, unwarned of.
+        with np.errstate(invalid="ignore"):
+            total = settings.temperature * np.logaddexp(total / settings.temperature, recent / settings.temperature)
         nearest = np.where(recent > soft, taste.latest_of[which], nearest)
     return np.asarray(total, dtype=np.float64), nearest
 
