@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,17 +77,36 @@ async def relay(tmp_path: Path) -> AsyncIterator[Relay]:
 
 
 @pytest.fixture
-def candidates(catalog: Catalog, relay: Relay) -> Candidates:
-    """Searches exactly: the index is not up yet."""
-    return Candidates(catalog, 1, relay, 0.3)
+def threads() -> Iterator[Executor]:
+    with ThreadPoolExecutor(1) as found:
+        yield found
+
+
+class Meanwhile(Executor):
+    """Runs what it is given only after something else has happened, as it may while a thread is at work."""
+
+    def __init__(self, happens: Callable[[], None]) -> None:
+        self._happens = happens
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self._happens()
+        found: Future[Any] = Future()
+        found.set_result(fn(*args, **kwargs))
+        return found
 
 
 @pytest.fixture
-def indexed(catalog: Catalog, relay: Relay) -> Candidates:
+def candidates(catalog: Catalog, relay: Relay, threads: Executor) -> Candidates:
+    """Searches exactly: the index is not up yet."""
+    return Candidates(catalog, 1, relay, 0.3, threads)
+
+
+@pytest.fixture
+def indexed(catalog: Catalog, relay: Relay, threads: Executor) -> Candidates:
     """Searches an index that lags far behind: it holds two items."""
     relay.live = ExactStore().open("generation", D)
     relay.live.items.upsert([catalog.id_at(row) for row in (0, 1)], catalog.vectors[1][:2])
-    return Candidates(catalog, 1, relay, 0.3)
+    return Candidates(catalog, 1, relay, 0.3, threads)
 
 
 def taste(ahead: list[NDArray[np.float32]], latest: list[NDArray[np.float32]] | None = None) -> Taste:
@@ -147,16 +167,39 @@ async def test_hidden_items_that_were_seen_do_not_stand_for_visible_ones(catalog
     assert len(found) == OVERSAMPLE * LIMIT
 
 
-async def test_what_is_seen_takes_no_places_of_what_lies_behind_it(catalog: Catalog, relay: Relay) -> None:
+async def test_what_is_seen_takes_no_places_of_what_lies_behind_it(
+    catalog: Catalog, relay: Relay, threads: Executor
+) -> None:
     relay.live = ExactStore().open("generation", D)
     relay.live.items.upsert([catalog.id_at(row) for row in range(ITEMS)], catalog.vectors[1][:ITEMS])
-    indexed = Candidates(catalog, 1, relay, 0.3)
+    indexed = Candidates(catalog, 1, relay, 0.3, threads)
     seen = {f"i{row}" for row in nearest(catalog, axis(0), 300)}
     # Of what is expected next there is enough to fill an answer by itself.
     found, degraded = await indexed.find(taste([-axis(0)]), None, LIMIT, seen, EVERYTHING, "")
     behind = nearest(catalog, axis(0), 300 + OVERSAMPLE * LIMIT) - nearest(catalog, axis(0), 300)
     assert set(found.tolist()) == behind | nearest(catalog, -axis(0), OVERSAMPLE * 6)
     assert degraded == []
+
+
+async def test_what_is_deleted_or_changed_while_a_thread_chooses_is_left_out(catalog: Catalog, relay: Relay) -> None:
+    order = np.argsort(-(catalog.vectors[1][:ITEMS] @ axis(0))).tolist()
+    deleted, hidden, changed, *others = order[: OVERSAMPLE * LIMIT]
+
+    def happens() -> None:
+        catalog.delete([f"i{deleted}"])
+        catalog.upsert(Item("another"), "en", {1: axis(0)})
+        catalog.upsert(Item(f"i{hidden}", hidden=True), "en", {1: axis(0)})
+        catalog.upsert(Item(f"i{changed}", categories=("film",)), "en", {1: -axis(0)})
+        for number in range(ITEMS):
+            catalog.upsert(Item(f"new{number}"), "en", {1: axis(0)})
+
+    found, _ = await Candidates(catalog, 1, relay, 0.3, Meanwhile(happens)).find(
+        taste([]), None, LIMIT, set(), EVERYTHING, ""
+    )
+    assert catalog.entries["another"].row == deleted
+    assert not {deleted, hidden, changed} & set(found.tolist())
+    # They were looked at as they are by then, and are left out all the same.
+    assert set(others) < set(found.tolist())
 
 
 async def test_where_most_is_left_out_no_index_is_asked(catalog: Catalog, candidates: Candidates) -> None:

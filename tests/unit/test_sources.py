@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -132,6 +133,26 @@ def test_over_all_visible_items_the_mean_is_0_and_the_deviation_1(catalog: Catal
     found = by(catalog).scores(Asker(ANN, taste(), NOW), rows)
     np.testing.assert_allclose(found.mean(axis=1), 0, atol=1e-5)
     np.testing.assert_allclose(found.std(axis=1), 1, atol=1e-5)
+
+
+def test_what_was_begun_answers_by_what_there_was_in_any_thread() -> None:
+    catalog = filled()
+    asker = Asker(ANN, taste(), NOW)
+    expected = by(catalog).by_row(asker)
+    ask = by(catalog).begin(asker)
+    for number in range(ITEMS):
+        item = Item(f"new{number}", create_time=NOW)
+        catalog.upsert(item, "en", {SPACE: directions(number, 1)[0]}, ["w1", "x1"])
+        catalog.witness(ANN, Evidence("s", NOW, None, Action.LIKE, item_id=item.id), SPACE)
+    # Their vectors alone may be seen as they are by then.
+    kept = {row: catalog.vectors[SPACE][row].copy() for row in (1, 2, 3)}
+    catalog.delete(["i001", "i002"])
+    catalog.upsert(Item("i003", create_time=NOW), "en", {}, ["w3"])
+    for row, vector in kept.items():
+        catalog.vectors[SPACE][row] = vector
+    with ThreadPoolExecutor(1) as threads:
+        np.testing.assert_array_equal(threads.submit(ask).result(), expected)
+    assert (by(catalog).by_row(asker)[:, :ITEMS] != expected).any()
 
 
 def test_of_one_who_took_to_no_item_people_alike_the_crowd_and_the_date_speak_by_row(catalog: Catalog) -> None:

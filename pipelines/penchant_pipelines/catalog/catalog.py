@@ -49,6 +49,8 @@ class Catalog:
         """Creation time in µs by row, 0 where unknown."""
         self.visible: NDArray[np.bool_] = np.zeros(1024, dtype=bool)
         """Rows that hold an item that may be recommended."""
+        self.changed: NDArray[np.int64] = np.zeros(1024, dtype=np.int64)
+        """Version of the last change by row."""
         self._language: NDArray[np.str_] = np.zeros(1024, dtype="<U8")
         self.crowd = Crowd()
         self.words = Words()
@@ -100,6 +102,7 @@ class Catalog:
             self.embed(space, item.id, vector)
         self.created[row] = item.create_time or 0
         self.visible[row] = not item.hidden
+        self.changed[row] = self.version
         self._language[row] = language[:8]
         self.words.put(row, words)
 
@@ -115,6 +118,7 @@ class Catalog:
             self._ids[entry.row] = None
             self.words.drop(entry.row)
             self.visible[entry.row] = False
+            self.changed[entry.row] = self.version
             for vectors in self.vectors.values():
                 vectors[entry.row] = 0.0
         # All at once: each time goes over all favours.
@@ -141,7 +145,7 @@ class Catalog:
         found = Catalog({}, self._settings)
         found.entries = dict(self.entries)
         found.vectors = {space: self.vectors[space]}
-        found.created, found.visible = self.created.copy(), self.visible.copy()
+        found.created, found.visible, found.changed = self.created.copy(), self.visible.copy(), self.changed.copy()
         found.version = self.version
         found._language = self._language
         found._ids = list(self._ids)
@@ -235,7 +239,7 @@ class Catalog:
             return self._free.pop()
         row = len(self._ids)
         if row == len(self.created):
-            for name in ("created", "visible", "_language"):
+            for name in ("created", "visible", "changed", "_language"):
                 array = getattr(self, name)
                 setattr(self, name, np.concatenate([array, np.zeros_like(array)]))
             for space, vectors in self.vectors.items():

@@ -6,6 +6,7 @@ in common is read from a sparse matrix that is made anew once enough has come in
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -213,6 +214,17 @@ class Crowd:
     def drop_space(self, space: int) -> None:
         """Forget what goes together in a space."""
         self._alike.pop(space, None)
+
+    def still(self, texts: Texts) -> Crowd:
+        """Make one that stays as all is now, but for popularity, and can be asked in any thread in the texts' space."""
+        self._current()
+        self._learn_alike(texts)
+        # What it shares is not changed in place, but for what comes behind its count.
+        found = copy.copy(self)
+        found._alike = dict(self._alike)
+        # As between `begin` and `finish`: it answers from what there is.
+        found._gathering = _Gathering(self._count, self._changes)
+        return found
 
     def own(self, user: int, as_of: int) -> Own:
         """What a user favoured, each item once, by the latest favour; the newest counts whole."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,6 +67,14 @@ class Words:
         """Make one with the same words, for another thread."""
         found = Words()
         found._words = dict(self._words)
+        return found
+
+    def still(self) -> Words:
+        """Make one that stays as all is now and can be asked in any thread."""
+        found, weighed = Words(), self._current()
+        if weighed is not None:
+            # Lines are never changed in place, places are.
+            found._weighed = replace(weighed, place=weighed.place.copy())
         return found
 
     def put(self, row: int, words: Sequence[str]) -> None:

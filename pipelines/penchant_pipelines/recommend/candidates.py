@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
+from concurrent.futures import Executor
 
 import numpy as np
 from cachetools import LRUCache
@@ -28,11 +29,13 @@ INDEX_LAG = "index_unavailable"
 class Candidates:
     """Finds candidates through the index, or exactly: by a filter, where most is left out, or the index is away."""
 
-    def __init__(self, catalog: Catalog, space: int, relay: Relay, sequence_share: float) -> None:
+    def __init__(self, catalog: Catalog, space: int, relay: Relay, sequence_share: float, threads: Executor) -> None:
+        """`threads`: for what goes over the whole catalogue."""
         self._catalog = catalog
         self._space = space
         self._relay = relay
         self._sequence_share = sequence_share
+        self._threads = threads
         self._filtered: LRUCache[tuple[str, int], Rows] = LRUCache(maxsize=64)
 
     async def find(
@@ -60,24 +63,31 @@ class Candidates:
         shares = [taste.shares, np.full(ahead, self._sequence_share / max(ahead, 1)), beside / (1 + beside.sum())]
         places = quotas(np.concatenate(shares), limit)
         places += [limit] * (len(horizons) + (query is not None))
+
+        def among(rows: Rows) -> Rows:
+            return _joined(_nearest(self._vectors, targets, places, rows, limit), by_row, rows, limit)
+
         if not condition.is_empty or len(left_out) > MOST_LEFT_OUT * len(self._catalog):
             rows = await self.matching(condition, expression, left_out)
-            return _joined(self._exact(targets, places, rows, limit), by_row, rows, limit), []
+            return await self._chosen(lambda: among(rows)), []
         hits_wanted = min(MOST_HITS, OVERSAMPLE * max(places) + min(len(left_out), 100))
         found = await self._relay.query("items", targets, hits_wanted)
         free = self._free(left_out)
         allowed = np.flatnonzero(free)
         if found is None:
-            return _joined(self._exact(targets, places, allowed, limit), by_row, allowed, limit), [INDEX_LAG]
-        rows, short = self._pick([[hit.id for hit in hits] for hits in found], places, free, hits_wanted)
-        if short:
-            # What is hidden, seen or muted took the places in the index of what lies behind it.
-            behind = self._exact(targets[short], [places[number] for number in short], allowed, limit)
-            rows = np.union1d(rows, behind)
-        rows = _joined(rows, by_row, allowed, limit)
-        if len(rows) >= min(limit, len(allowed)):
-            return rows, []
-        return _joined(self._exact(targets, places, allowed, limit), by_row, allowed, limit), []
+            return await self._chosen(lambda: among(allowed)), [INDEX_LAG]
+        picked, short = self._pick([[hit.id for hit in hits] for hits in found], places, free, hits_wanted)
+
+        def choose() -> Rows:
+            rows = picked
+            if short:
+                # What is hidden, seen or muted took the places in the index of what lies behind it.
+                quotas_left = [places[number] for number in short]
+                rows = np.union1d(rows, _nearest(self._vectors, targets[short], quotas_left, allowed, limit))
+            rows = _joined(rows, by_row, allowed, limit)
+            return rows if len(rows) >= min(limit, len(allowed)) else among(allowed)
+
+        return await self._chosen(choose), []
 
     async def matching(self, condition: Filter, expression: str, left_out: set[str]) -> Rows:
         """All visible rows that pass a filter."""
@@ -106,20 +116,18 @@ class Candidates:
                 short.append(number)
         return np.array(sorted(picked), dtype=np.intp), short
 
-    def _exact(self, targets: Vectors, places: Sequence[int], rows: Rows, least: int) -> Rows:
-        """What is nearest to each target, by its places; at least so many rows in all, where there are."""
-        if not len(targets) or not len(rows):
-            return rows
-        cosines = products_of(self._catalog.vectors[self._space][: self._catalog.size], rows, targets)
-        picked: set[int] = set()
-        for line, quota in zip(cosines, places, strict=True):
-            wanted = min(OVERSAMPLE * quota, len(rows))
-            picked.update(rows[np.argpartition(-line, wanted - 1)[:wanted]].tolist())
-        if len(picked) < min(least, len(rows)):
-            # Several targets brought the same.
-            order = np.argsort(-cosines.max(axis=0), kind="stable")
-            picked.update(rows[order[:least]].tolist())
-        return np.array(sorted(picked), dtype=np.intp)
+    async def _chosen(self, choose: Callable[[], Rows]) -> Rows:
+        """Rows as `choose` finds them in a thread; what was changed meanwhile is left out this once.
+
+        A row may be another item's by then.
+        """
+        version = self._catalog.version
+        rows = await asyncio.get_running_loop().run_in_executor(self._threads, choose)
+        return rows[self._catalog.changed[rows] <= version]
+
+    @property
+    def _vectors(self) -> Vectors:
+        return self._catalog.vectors[self._space][: self._catalog.size]
 
     def _free(self, left_out: Set[str]) -> NDArray[np.bool_]:
         """Which rows are visible and not left out."""
@@ -141,6 +149,22 @@ class Candidates:
             if self._catalog.version == key[1]:
                 self._filtered[key] = rows
         return rows
+
+
+def _nearest(vectors: Vectors, targets: Vectors, places: Sequence[int], rows: Rows, least: int) -> Rows:
+    """What of these rows is nearest to each target, by its places; at least so many in all, where there are."""
+    if not len(targets) or not len(rows):
+        return rows
+    cosines = products_of(vectors, rows, targets)
+    picked: set[int] = set()
+    for line, quota in zip(cosines, places, strict=True):
+        wanted = min(OVERSAMPLE * quota, len(rows))
+        picked.update(rows[np.argpartition(-line, wanted - 1)[:wanted]].tolist())
+    if len(picked) < min(least, len(rows)):
+        # Several targets brought the same.
+        order = np.argsort(-cosines.max(axis=0), kind="stable")
+        picked.update(rows[order[:least]].tolist())
+    return np.array(sorted(picked), dtype=np.intp)
 
 
 def _joined(rows: Rows, by_row: Floats | None, allowed: Rows, limit: int) -> Rows:

@@ -188,9 +188,9 @@ def is_muted(taste: Taste, vectors: Vectors, calibration: Calibration) -> NDArra
     """
     if not len(taste.muted):
         return np.zeros(len(vectors), dtype=bool)
-    muted = calibration.cosines(vectors, taste.muted).max(axis=1)
-    liked = calibration.cosines(vectors, taste.centroids).max(axis=1, initial=-1)
-    named = calibration.cosines(vectors, taste.silenced).max(axis=1, initial=-1)
+    cosines = calibration.cosines(vectors, np.vstack([taste.muted, taste.centroids, taste.silenced]))
+    parts = np.split(cosines, np.cumsum([len(taste.muted), len(taste.centroids)]), axis=1)
+    muted, liked, named = (part.max(axis=1, initial=-1) for part in parts)
     found: NDArray[np.bool_] = (muted >= calibration.similarity) & (muted >= liked) | (named >= plainly(calibration))
     return found
 

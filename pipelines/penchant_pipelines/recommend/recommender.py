@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,8 @@ from penchant_pipelines.recommend.ranking import (
 )
 from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.recommend.sources import Asker, Sources
+
+T = TypeVar("T")
 
 LEAST_OWN_SHARE = 0.2
 """What the user's own must have of all that spoke for an item, to be told as a reason."""
@@ -130,7 +134,9 @@ class Recommender:
         calibration: Calibration,
         settings: RecommendSettings,
         mix: Callable[[], Mix | None],
+        threads: Executor,
     ) -> None:
+        """`threads`: for what goes over the whole catalogue."""
         self._catalog = catalog
         self._space = space
         self._candidates = candidates
@@ -139,14 +145,15 @@ class Recommender:
         self._settings = settings
         self._mix = mix
         self._sources = Sources(catalog, space, settings)
+        self._threads = threads
 
-    def visit(self, stored: Stored | None, as_of: int, ahead: Vectors | None = None) -> Visit:
+    async def visit(self, stored: Stored | None, as_of: int, ahead: Vectors | None = None) -> Visit:
         """Look at a user (None: a stranger) at a time (µs).
 
         `ahead` (m, d): where a sequence model expects the user's next signals.
         """
         taste = Taste.of(stored.view if stored else None, self._catalog.vectors[self._space].shape[1], ahead)
-        return Visit(stored, taste, as_of, self._mixed(stored, taste, as_of))
+        return Visit(stored, taste, as_of, await self._mixed(stored, taste, as_of))
 
     async def recommend(self, visit: Visit, query: Query) -> Ranking:
         """Rank the catalogue. Raises InvalidInput for a filter that can't be read."""
@@ -159,7 +166,7 @@ class Recommender:
         if stored is not None and not query.include_seen:
             left_out |= await asyncio.to_thread(self._profiles.seen, stored.key)
         # Before candidates are cut to a number, lest the muted ones take the others' places.
-        left_out |= self._muted_ids(taste)
+        left_out |= await self._muted_ids(taste)
         reasons: list[str] = [] if len(self._catalog) else [EMPTY_CATALOG]
         if taste.is_empty and query.vector is None:
             rows = await self._candidates.matching(condition, query.filter, left_out)
@@ -241,22 +248,30 @@ class Recommender:
             return np.array([self._catalog.entries[item_id].row for item_id in popular], dtype=np.intp)
         return rows
 
-    def _muted_ids(self, taste: Taste) -> set[str]:
-        """Items of the catalogue that the user has muted."""
+    async def _muted_ids(self, taste: Taste) -> set[str]:
+        """Items of the catalogue that the user has muted, but for what changes meanwhile."""
         if not len(taste.muted):
             return set()
+        catalog, version = self._catalog, self._catalog.version
         # Of all rows, since gathering the visible ones would cost more than they do.
-        rows = np.arange(self._catalog.size)
-        muted = self._muted(taste, rows, self._catalog.vectors[self._space][: len(rows)])
-        return {self._catalog.id_at(int(row)) for row in np.flatnonzero(muted & self._catalog.visible[: len(rows)])}
+        vectors = catalog.vectors[self._space][: catalog.size]
+        muted = await self._in_thread(lambda: is_muted(taste, vectors, self._calibration))
+        muted[self._unwanted(taste, len(muted))] = True
+        known = catalog.visible[: len(muted)] & (catalog.changed[: len(muted)] <= version)
+        return {catalog.id_at(int(row)) for row in np.flatnonzero(muted & known)}
 
     def _muted(self, taste: Taste, rows: Rows, vectors: Vectors) -> NDArray[np.bool_]:
         """Which items the user has muted: (n,), by row, −1 for foreign ones, and by vector (n, d)."""
-        named: set[int] = set().union(*(self._catalog.of_category(name) for name in taste.unwanted))
-        found: NDArray[np.bool_] = is_muted(taste, vectors, self._calibration) | np.isin(rows, list(named))
+        unwanted = self._unwanted(taste, self._catalog.size)
+        found: NDArray[np.bool_] = is_muted(taste, vectors, self._calibration) | np.isin(rows, unwanted)
         return found
 
-    def _mixed(self, stored: Stored | None, taste: Taste, as_of: int) -> _Mixed | None:
+    def _unwanted(self, taste: Taste, size: int) -> list[int]:
+        """Rows, of the first `size`, of items in a category that the user wants none of."""
+        named: set[int] = set().union(*(self._catalog.of_category(name) for name in taste.unwanted))
+        return [row for row in named if row < size]
+
+    async def _mixed(self, stored: Stored | None, taste: Taste, as_of: int) -> _Mixed | None:
         """What the live mix needs, if there is one and the user is no stranger."""
         mix = self._mix()
         if mix is None or stored is None or taste.is_empty:
@@ -265,7 +280,11 @@ class Recommender:
             mix = mix.for_writers()
         mix = mix.steered() if taste.steered else mix
         asker = Asker(stored.key, taste, as_of, mix.weights > 0)
-        return _Mixed(mix, asker, self._sources.by_row(asker))
+        ask = self._sources.begin(asker)
+        return _Mixed(mix, asker, await self._in_thread(ask))
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def _mixed_score(
         self, mixed: _Mixed, rows: Rows, vectors: Vectors, query: NDArray[np.float32] | None

@@ -110,24 +110,38 @@ class Sources:
 
     def by_row(self, asker: Asker) -> Floats:
         """Raw scores of the whole catalogue by those asked that read no vectors, in their order: (r, rows)."""
+        return self.begin(asker)()
+
+    def begin(self, asker: Asker) -> Callable[[], Floats]:
+        """Begin `by_row`: what is returned does it, in any thread, by what there is now.
+
+        An item whose vector changes meanwhile may be seen half as it was.
+        """
         catalog, as_of = self._catalog, asker.as_of
-        size, crowd = catalog.size, catalog.crowd
+        size, texts, past = catalog.size, catalog.texts(self._space), self._past(asker)
         words, items, users, popular, new = _heeded(asker)
-        own = crowd.own(asker.user, as_of)
-        found = []
-        if len(words):
-            found.append(catalog.words.alike(own.under(words), size))
-        if len(items):
-            found.append(crowd.alike_items(own.under(items), size, catalog.texts(self._space)))
-        if len(users):
-            found.append(crowd.alike_users(asker.user, own, size, as_of, users, self._past(asker)))
-        if len(popular):
-            found.append(crowd.popularity.of_all(size, as_of, popular))
-        if len(new):
-            created = catalog.created[:size]
-            age = np.maximum(as_of - created, 0) / MICROS_PER_DAY
-            found.append(np.where(created > 0, np.exp2(-age / self._settings.recency_half_life_days), 0.0)[None])
-        return np.concatenate(found) if found else np.zeros((0, size))
+        said, crowd = catalog.words.still(), catalog.crowd.still(texts)
+        # Popularity moves its landmark in place; what is left of it is soon read.
+        favoured = crowd.popularity.of_all(size, as_of, popular)
+        created = catalog.created[:size].copy()
+
+        def ask() -> Floats:
+            own = crowd.own(asker.user, as_of)
+            found = []
+            if len(words):
+                found.append(said.alike(own.under(words), size))
+            if len(items):
+                found.append(crowd.alike_items(own.under(items), size, texts))
+            if len(users):
+                found.append(crowd.alike_users(asker.user, own, size, as_of, users, past))
+            if len(popular):
+                found.append(favoured)
+            if len(new):
+                age = np.maximum(as_of - created, 0) / MICROS_PER_DAY
+                found.append(np.where(created > 0, np.exp2(-age / self._settings.recency_half_life_days), 0.0)[None])
+            return np.concatenate(found) if found else np.zeros((0, size))
+
+        return ask
 
     def as_writer(self, asker: Asker, rows: Rows, scores: Floats) -> Floats:
         """What scores (s, n) of rows by all sources would be had the user only written, and favoured nothing yet."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import Keeper
 from penchant_pipelines.encoder import BatchingEncoder, Encoder, EncoderSettings
+from penchant_pipelines.encoder.batching import cores
 from penchant_pipelines.index import IndexStore
 from penchant_pipelines.index.relay import Relay
 from penchant_pipelines.interests import Blender, Calibration, InterestSettings, InterestView, ProfileView, Recipe
@@ -85,14 +87,17 @@ class Space:
         self._reader = shared.reader
         self._sequence = sequence if shared.recommend.sequence_share else None
         catalog = shared.keeper.catalog
+        # A thread a core, for lists alone: reading a profile need not wait for them.
+        self._threads = ThreadPoolExecutor(cores(), thread_name_prefix="lists")
         self._recommender = Recommender(
             catalog,
             key,
-            Candidates(catalog, key, self.relay, shared.recommend.sequence_share),
+            Candidates(catalog, key, self.relay, shared.recommend.sequence_share, self._threads),
             self.profiles,
             calibration,
             shared.recommend,
             self._mix,
+            self._threads,
         )
         self._audience = Audience(self.relay, self.profiles, calibration)
         self._shared = shared
@@ -130,6 +135,7 @@ class Space:
         """Let go of the encoder's threads and the index, once no request works with them any more."""
         await self._unused.wait()
         await asyncio.wait([self._subjects])
+        self._threads.shutdown()
         await self.encoder.close()
         await self.relay.close()
 
@@ -199,7 +205,7 @@ class Space:
         minute = _minute(now() if present is None else present)
         stored, ahead = await asyncio.to_thread(self._look_ahead, user_id, minute, present)
         await self.prepare()
-        return self._recommender.visit(stored, minute, ahead)
+        return await self._recommender.visit(stored, minute, ahead)
 
     async def recommend(self, visit: Visit, query: Query) -> Ranking:
         """Rank the catalogue for a user; a stranger gets what is popular. Raises InvalidInput at the filter."""
