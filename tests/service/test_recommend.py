@@ -129,6 +129,23 @@ async def test_what_is_explored_differs_by_day(shop: Server, user_id: str, monke
     assert lists[0] != lists[1] != lists[2]
 
 
+async def test_a_few_items_beyond_known_tastes_are_found_among_many(shop: Server) -> None:
+    trails = [Item(id=f"trail-{number}", text=f"Hiking on mountain trails, day {number}") for number in range(150)]
+    await shop.client.upsert_items(trails)
+    beyond = [item.id for item in catalogue() if not item.id.startswith("hiking")]
+    explored = await shop.recommended("hiker", page_size=12, exploration=1)
+    assert sorted(explored) == sorted(beyond)
+
+
+async def test_what_is_new_leaves_the_others_that_are_explored_in_their_order(shop: Server) -> None:
+    before = await shop.recommended("nobody", page_size=8, exploration=1)
+    news = [Item(id=f"new-{number}", text=f"News of the day {number}") for number in range(8)]
+    await shop.client.upsert_items(news)
+    after = await shop.recommended("nobody", page_size=24, exploration=1)
+    assert [item_id for item_id in after if item_id in before] == before
+    assert {item.id for item in news} < set(after)
+
+
 async def test_exploration_leaves_out_what_is_disliked(shop: Server) -> None:
     for number in range(3):
         await shop.client.behave(user_id="hiker", item_id=f"jazz-{number}", action="dislike")

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from live_records import DIMENSIONS, NOW, axis
 from numpy.typing import NDArray
 
@@ -111,6 +113,48 @@ def test_the_most_popular_come_first_then_the_newest_and_the_own_language_before
     assert found.most_popular(2, "zh") == ["片", "hit"]
     within = np.array([found.entries[name].row for name in ("old", "hidden", "片")])
     assert found.most_popular(10, "en", within) == ["old", "片"]
+
+
+@given(
+    told=st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 2), st.sampled_from(["en", "zh"])), min_size=1, max_size=40
+    ),
+    limit=st.integers(1, 45),
+    language=st.sampled_from(["", "en"]),
+)
+@settings(max_examples=80, deadline=None)
+def test_so_many_come_first_as_would_if_all_were_ordered(
+    told: list[tuple[int, int, str]], limit: int, language: str
+) -> None:
+    found = catalog()
+    for number, (fans, created, written) in enumerate(told):
+        found.upsert(Item(f"i{number}", create_time=created), written, {1: axis(0)})
+        for fan in range(fans):
+            found.crowd.add([(fan, number, NOW, 1.0)])
+
+    def place(number: int) -> tuple[bool, int, int, int]:
+        fans, created, written = told[number]
+        return bool(language) and written != language, -fans, -created, number
+
+    expected = [f"i{number}" for number in sorted(range(len(told)), key=place)]
+    assert found.most_popular(limit, language) == expected[:limit]
+
+
+def test_an_item_keeps_its_place_in_a_shuffle_whatever_else_comes_or_goes() -> None:
+    one, other = catalog(), catalog()
+    for number in range(400):
+        one.upsert(Item(f"i{number}"), "en", {1: axis(0)})
+    for number in range(399, -1, -2):
+        other.upsert(Item(f"i{number}"), "en", {1: axis(0)})
+    rows = np.array([other.entries[f"i{number}"].row for number in range(1, 400, 2)])
+    mine = one.shuffled(np.arange(1, 400, 2), "today")
+    np.testing.assert_array_equal(mine, other.shuffled(rows, "today"))
+    orders = {tuple(np.argsort(one.shuffled(np.arange(400), f"day {day}"))[:10].tolist()) for day in range(20)}
+    assert len(orders) == 20
+    # Each is among the first 40 as often, by and large: 100 times in 1,000 days (σ 9.5).
+    draws = [np.argsort(one.shuffled(np.arange(400), f"day {day}"))[:40] for day in range(1000)]
+    often = np.bincount(np.concatenate(draws), minlength=400)
+    assert (abs(often - 100) < 50).all()
 
 
 def said(vector: NDArray[np.float32], item_id: str = "a", rating: float | None = None, user: int = 1) -> list[Touched]:

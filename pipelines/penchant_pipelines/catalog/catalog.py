@@ -7,9 +7,11 @@ used.
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +53,8 @@ class Catalog:
         """Rows that hold an item that may be recommended."""
         self.changed: NDArray[np.int64] = np.zeros(1024, dtype=np.int64)
         """Version of the last change by row."""
+        self._numbers: NDArray[np.uint64] = np.zeros(1024, dtype=np.uint64)
+        """Each follows from the id of the item in a row alone."""
         self._language: NDArray[np.str_] = np.zeros(1024, dtype="<U8")
         self.crowd = Crowd()
         self.words = Words()
@@ -97,6 +101,7 @@ class Catalog:
         for name in item.categories:
             self._categories[plain(name)].add(row)
         self.entries[item.id] = Entry(item, row)
+        self._numbers[row] = _number(item.id)
         self._ids[row] = item.id
         for space, vector in vectors.items():
             self.embed(space, item.id, vector)
@@ -147,7 +152,7 @@ class Catalog:
         found.vectors = {space: self.vectors[space]}
         found.created, found.visible, found.changed = self.created.copy(), self.visible.copy(), self.changed.copy()
         found.version = self.version
-        found._language = self._language
+        found._numbers, found._language = self._numbers, self._language
         found._ids = list(self._ids)
         found.words = self.words.copy()
         return found
@@ -179,8 +184,20 @@ class Catalog:
         chosen = np.flatnonzero(self.visible) if within is None else within[self.visible[within]]
         foreign = self._language[chosen] != language if language else np.zeros(len(chosen), dtype=bool)
         crowd = self.popularity(chosen, self.crowd.popularity.landmark)
-        order = np.lexsort((chosen, -self.created[chosen], -crowd, foreign))[:limit]
+        keys = foreign.astype(np.int8), -crowd, -self.created[chosen], chosen
+        foremost = _foremost(keys, limit)
+        order = foremost[np.lexsort([key[foremost] for key in reversed(keys)])][:limit]
         return [self.id_at(row) for row in chosen[order]]
+
+    def shuffled(self, rows_held: NDArray[np.intp], seed: str) -> NDArray[np.uint64]:
+        """A number for each of the items in some rows (n,), by its id and a seed alone, whatever else is there.
+
+        Mixed as the last step of SplitMix64 does (Steele, Lea & Flood 2014).
+        """
+        mixed = self._numbers[rows_held] ^ np.uint64(_number(seed))
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+        return mixed ^ (mixed >> np.uint64(31))
 
     def id_at(self, row: int) -> str:
         """Id of the item in a row that holds one."""
@@ -239,7 +256,7 @@ class Catalog:
             return self._free.pop()
         row = len(self._ids)
         if row == len(self.created):
-            for name in ("created", "visible", "changed", "_language"):
+            for name in ("created", "visible", "changed", "_numbers", "_language"):
                 array = getattr(self, name)
                 setattr(self, name, np.concatenate([array, np.zeros_like(array)]))
             for space, vectors in self.vectors.items():
@@ -248,3 +265,26 @@ class Catalog:
                 voices.grow()
         self._ids.append(None)
         return row
+
+
+def _number(text: str) -> int:
+    """64 bits that follow from a text."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
+def _foremost(keys: Sequence[NDArray[Any]], count: int) -> NDArray[np.intp]:
+    """Places of the first so many by keys (n,), the first of which counts most; in no order, and some more.
+
+    Ordering all of a large catalogue takes five times as long.
+    """
+    found: list[NDArray[np.intp]] = []
+    ties = np.arange(len(keys[0]))
+    for key in keys:
+        wanted = count - sum(len(sure) for sure in found)
+        if len(ties) <= wanted:
+            break
+        values = key[ties]
+        last = np.partition(values, wanted - 1)[wanted - 1]
+        found.append(ties[values < last])
+        ties = ties[values == last]
+    return np.concatenate([*found, ties])

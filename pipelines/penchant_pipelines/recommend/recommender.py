@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -37,6 +36,8 @@ T = TypeVar("T")
 
 LEAST_OWN_SHARE = 0.2
 """What the user's own must have of all that spoke for an item, to be told as a reason."""
+LOOKED_AT = 8
+"""How many times as many items are looked at first as are to be explored, and each time that there were too few."""
 COLD_USER = "cold_user"
 EMPTY_CATALOG = "empty_catalog"
 
@@ -242,11 +243,10 @@ class Recommender:
 
     def _pool(self, taste: Taste, rows: Rows, query: Query, language: str) -> Rows:
         """Drop what is muted; a stranger chooses among the most popular in the language first."""
-        rows = rows[~self._muted(taste, rows, self._catalog.vectors[self._space][rows])]
         if taste.is_empty and query.vector is None:
             popular = self._catalog.most_popular(4 * query.limit, language, within=rows)
-            return np.array([self._catalog.entries[item_id].row for item_id in popular], dtype=np.intp)
-        return rows
+            rows = np.array([self._catalog.entries[item_id].row for item_id in popular], dtype=np.intp)
+        return rows[~self._muted(taste, rows, self._catalog.vectors[self._space][rows])]
 
     async def _muted_ids(self, taste: Taste) -> set[str]:
         """Items of the catalogue that the user has muted, but for what changes meanwhile."""
@@ -332,25 +332,39 @@ class Recommender:
         self, taste: Taste, places: list[Ranked], rows: Rows, explored: int, limit: int, seed: str
     ) -> list[Ranked]:
         """Give evenly spread places to items beyond the known tastes, drawn by a seed that holds a day."""
-        vectors = self._catalog.vectors[self._space][rows]
-        beyond = ~self._muted(taste, rows, vectors)
-        for known in (taste.centroids, taste.avoided):
-            beyond &= self._calibration.cosines(vectors, known).max(axis=1, initial=-1) < self._calibration.similarity
         kept = places[: max(limit - explored, 0)]
-        taken = {place.item_id for place in kept}
-        pool = sorted(self._catalog.id_at(int(row)) for row in rows[beyond])
-        pool = [item_id for item_id in pool if item_id not in taken]
-        # Each item draws its own number: a new item doesn't reshuffle the others.
-        pool.sort(key=lambda item_id: hashlib.sha256(f"{seed}|{item_id}".encode()).digest())
+        taken = [self._catalog.entries[place.item_id].row for place in kept]
+        vectors = self._catalog.vectors[self._space]
         drawn = [
-            Ranked(item_id, 0.0, "", self._catalog.vectors[self._space][self._catalog.entries[item_id].row])
-            for item_id in pool[:explored]
+            Ranked(self._catalog.id_at(int(row)), 0.0, "", vectors[row])
+            for row in self._drawn(taste, rows[~np.isin(rows, taken)], explored, seed)
         ]
         for number, place in enumerate(drawn):
             position = min(len(kept), round((number + 1) * limit / (len(drawn) + 1)))
             neighbour = kept[position - 1].score if 0 < position <= len(kept) else 0.0
             kept.insert(position, replace(place, score=neighbour))
         return kept + [place for place in places if place.item_id not in {k.item_id for k in kept}]
+
+    def _drawn(self, taste: Taste, rows: Rows, count: int, seed: str) -> Rows:
+        """Draw up to so many of these rows that lie beyond the known tastes."""
+        if not len(rows):
+            return rows
+        # Each item draws its own number: a new item doesn't reshuffle the others.
+        numbers = self._catalog.shuffled(rows, seed)
+        looked_at = LOOKED_AT * count
+        while True:
+            # Most lie beyond: as a rule a few tell enough.
+            first = np.argpartition(numbers, min(looked_at, len(rows)) - 1)[:looked_at]
+            first = first[np.lexsort((rows[first], numbers[first]))]
+            vectors = self._catalog.vectors[self._space][rows[first]]
+            beyond = ~self._muted(taste, rows[first], vectors)
+            for known in (taste.centroids, taste.avoided):
+                nearest = self._calibration.cosines(vectors, known).max(axis=1, initial=-1)
+                beyond &= nearest < self._calibration.similarity
+            if beyond.sum() >= count or looked_at >= len(rows):
+                found: Rows = rows[first[beyond][:count]]
+                return found
+            looked_at *= LOOKED_AT
 
 
 def _chances(mixed: _Mixed | None, scored: Scored, query: NDArray[np.float32] | None) -> NDArray[np.float64] | None:
