@@ -238,6 +238,36 @@ async def test_what_is_deleted_or_changed_while_a_filter_looks_is_not_found(
     assert (await candidates.matching(slow, "slow", set())).tolist() == kept
 
 
+async def test_of_a_filter_that_is_asked_again_only_what_has_changed_is_looked_at(
+    catalog: Catalog, candidates: Candidates
+) -> None:
+    looked_at: list[str] = []
+
+    class Noted(Filter):
+        def matches(self, item: Item) -> bool:
+            looked_at.append(item.id)
+            return super().matches(item)
+
+    noted, dice = Noted.parse('category = "film"'), np.random.default_rng(0)
+    for _ in range(60):
+        changed: set[str] = set()
+        for number in dice.integers(0, ITEMS + 50, size=dice.integers(0, 6)).tolist():
+            name = f"i{number}"
+            changed.add(name)
+            if dice.random() < 0.3:
+                catalog.delete([name])
+            else:
+                kinds = ("film",) if dice.random() < 0.5 else ()
+                catalog.upsert(Item(name, categories=kinds, hidden=bool(dice.random() < 0.2)), "en", {1: axis(0)})
+        first = not looked_at
+        looked_at.clear()
+        found = await candidates.matching(noted, "noted", set())
+        entries = catalog.entries.values()
+        expected = sorted(e.row for e in entries if e.item.categories == ("film",) and not e.item.hidden)
+        assert found.tolist() == expected
+        assert first or set(looked_at) <= changed
+
+
 def learnt(*lines: dict[int, float], size: int = ITEMS) -> Floats:
     """What sources make of the catalogue: a line each, 0 but for the rows named."""
     found = np.zeros((len(lines), size))

@@ -205,6 +205,11 @@ class Catalog:
         assert item_id is not None  # noqa: S101 - callers take rows from entries or `visible`
         return item_id
 
+    def item_at(self, row: int) -> Item | None:
+        """The item in a row, None where there is none; to a thread it may be one that has just left the row."""
+        entry = self.entries.get(self._ids[row] or "")
+        return None if entry is None else entry.item
+
     @property
     def size(self) -> int:
         """Count the rows, those of deleted items too."""

@@ -36,7 +36,8 @@ class Candidates:
         self._relay = relay
         self._sequence_share = sequence_share
         self._threads = threads
-        self._filtered: LRUCache[tuple[str, int], Rows] = LRUCache(maxsize=64)
+        self._filtered: LRUCache[str, tuple[int, NDArray[np.bool_]]] = LRUCache(maxsize=64)
+        """Which rows pass a filter, and the version of the catalogue then."""
 
     async def find(
         self,
@@ -136,19 +137,26 @@ class Candidates:
         return free
 
     async def _matching(self, condition: Filter, expression: str) -> Rows:
-        key = (expression, self._catalog.version)
-        rows: Rows | None = self._filtered.get(key)
-        if rows is None:
-            entries = list(self._catalog.entries.values())
-            matched = await asyncio.to_thread(
-                lambda: [entry for entry in entries if not entry.item.hidden and condition.matches(entry.item)]
-            )
-            # What was changed meanwhile is left out this once, and what was deleted has left its row to others.
-            held = self._catalog.entries
-            rows = np.array(sorted(e.row for e in matched if held.get(e.item.id) is e), dtype=np.intp)
-            if self._catalog.version == key[1]:
-                self._filtered[key] = rows
-        return rows
+        """Visible rows that pass a filter: what has changed since it was last asked is looked at anew, in a thread."""
+        catalog, version = self._catalog, self._catalog.version
+        since, before = self._filtered.get(expression, (0, np.zeros(0, dtype=bool)))
+        if since == version:
+            return np.flatnonzero(before)
+        stale = np.flatnonzero(catalog.changed[: catalog.size] > since)
+        passed = np.zeros(catalog.size, dtype=bool)
+        passed[: len(before)] = before
+        passed[stale] = False
+
+        def look() -> list[int]:
+            there = ((row, catalog.item_at(row)) for row in stale.tolist())
+            return [row for row, item in there if item is not None and not item.hidden and condition.matches(item)]
+
+        passed[await asyncio.to_thread(look)] = True
+        if version >= self._filtered.get(expression, (0, passed))[0]:
+            self._filtered[expression] = version, passed
+        rows = np.flatnonzero(passed)
+        # What was changed meanwhile is left out this once.
+        return rows[catalog.changed[rows] <= version]
 
 
 def _nearest(vectors: Vectors, targets: Vectors, places: Sequence[int], rows: Rows, least: int) -> Rows:
