@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from penchant_pipelines.errors import WrongState
 def new_folder(output: Path) -> Iterator[Path]:
     """Give a folder to write into that becomes `output` at the end: it is there whole or not at all.
 
-    Raises WrongState where it holds something already.
+    Raises WrongState where it holds something already, or by the end.
     """
     if output.exists() and any(output.iterdir()):
         raise WrongState("FOLDER_NOT_EMPTY", f"{str(output)!r} holds something; name a new folder")
@@ -28,4 +29,11 @@ def new_folder(output: Path) -> Iterator[Path]:
         for file in whole.iterdir():
             # safetensors writes files that their owner alone may read, and a server has an account of its own.
             file.chmod(whole.stat().st_mode & 0o666)
-        whole.rename(output)
+        try:
+            whole.rename(output)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise WrongState(
+                "FOLDER_NOT_EMPTY", f"{str(output)!r} was filled by somebody else meanwhile; name a new folder"
+            ) from error

@@ -22,6 +22,7 @@ from penchant_finetune.base import open_base
 from penchant_finetune.corpus import VALIDATION, Ints
 from penchant_finetune.evaluate import EVALUATION, caution, compare, evaluate, open_tuned
 from penchant_finetune.export import export, refusal
+from penchant_finetune.folder import new_folder
 from penchant_finetune.log import read_log
 from penchant_finetune.lora import add_lora, target_modules
 from penchant_finetune.losses import BoundedLoss, GradedLoss, UserAwareRankingLoss
@@ -725,3 +726,16 @@ def test_model_and_live_adapter_are_found_from_anywhere_and_it_must_be_as_it_was
     manifest.write_text(manifest.read_text().replace(before, file_sha256(config)))
     with pytest.raises(WrongState, match="was changed since"):
         evaluate(again, [tmp_path / "run"])
+
+
+def test_a_folder_that_was_filled_meanwhile_is_left_as_it_is(tmp_path: Path) -> None:
+    def filled_by_two() -> None:
+        with new_folder(tmp_path / "out") as whole:
+            (whole / "mine").touch()
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "theirs").touch()
+
+    with pytest.raises(WrongState, match="meanwhile; name a new folder"):
+        filled_by_two()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["theirs"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
