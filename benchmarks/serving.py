@@ -8,6 +8,7 @@ Starts a server of its own on a temporary data folder, imports the items (and si
 - Capture at 1 and at 32 clients with texts that no cache has seen, as texts/s and as a share of the raw encoder;
 - GetProfile, Recommend and Rerank of 100 items: p50 and p99 in milliseconds, one client, over the users of the signals;
   lists by interests alone, then by a mix learnt from these very signals;
+- Recommend by 16 clients at once, lists a second, and GetProfile of one more beside them;
 - the most memory that the server held.
 Prints JSON.
 """
@@ -109,6 +110,7 @@ def measure(address: str, options: argparse.Namespace) -> dict[str, float]:
             if newest := next(iter(client.mixes()), None):  # a short log teaches none
                 client.use_mix(newest.mix_id)
         figures |= latencies("recommend", lambda user: client.recommend(user), chosen)
+        figures |= asyncio.run(at_once(address, chosen))
         figures |= latencies("recommend_explained", lambda user: client.recommend(user, explain=True), chosen)
         shown = [chooser.sample(item_ids, min(100, len(item_ids))) for _ in chosen]
         figures |= latencies("rerank_100", lambda user: client.rerank(user, shown.pop()), chosen)
@@ -178,6 +180,27 @@ async def capture_rate(address: str, texts: list[str], clients: int) -> float:
         return len(texts) / (time.perf_counter() - start)
 
 
+async def at_once(address: str, users: list[str], clients: int = 16) -> dict[str, float]:
+    """Lists a second of as many callers that each wait for their answer, and what a profile takes beside them."""
+    async with penchant.AsyncClient(address, timeout=120) as client:
+
+        async def worker(number: int) -> None:
+            for user in users[number::clients]:
+                await client.recommend(user)
+
+        start = time.perf_counter()
+        lists = asyncio.gather(*(worker(number) for number in range(clients)))
+        took: list[float] = []
+        while not lists.done():
+            asked = time.perf_counter()
+            await client.profile(users[len(took) % len(users)])
+            took.append(1000 * (time.perf_counter() - asked))
+            await asyncio.sleep(0.01)
+        await lists
+        rate = len(users) / (time.perf_counter() - start)
+    return {f"recommend_per_s_{clients}_clients": rate} | percentiles("profile_beside", took)
+
+
 def latencies(name: str, call: Callable[[str], object], users: list[str]) -> dict[str, float]:
     """Milliseconds of a call at the median and the 99th percentile."""
     took = []
@@ -185,6 +208,11 @@ def latencies(name: str, call: Callable[[str], object], users: list[str]) -> dic
         start = time.perf_counter()
         call(user)
         took.append(1000 * (time.perf_counter() - start))
+    return percentiles(name, took)
+
+
+def percentiles(name: str, took: list[float]) -> dict[str, float]:
+    """The median and the 99th percentile of milliseconds, named."""
     return {f"{name}_p50_ms": float(np.percentile(took, 50)), f"{name}_p99_ms": float(np.percentile(took, 99))}
 
 
