@@ -10,7 +10,15 @@ import pytest
 from penchant_pipelines.encoder import Encoder, Vectors
 from penchant_pipelines.interests import Calibration, InterestView, Trend
 from penchant_pipelines.interests.labels import name_interests
-from penchant_pipelines.interests.subjects import LEAST_SIGNALS, NEARLY, SURE, Subject, Subjects, all_subjects
+from penchant_pipelines.interests.subjects import (
+    LEAST_SIGNALS,
+    NEARLY,
+    SURE,
+    Subject,
+    Subjects,
+    all_subjects,
+    nameless,
+)
 from penchant_pipelines.model import Steering
 
 FERNS = (
@@ -38,7 +46,7 @@ def labels(subjects: Subjects, language: str, *interests: InterestView) -> list[
 
 
 def test_every_subject_has_one_short_name_in_either_language() -> None:
-    english, chinese = zip(*all_subjects(), strict=True)
+    english, chinese = zip(*all_subjects(), *nameless(), strict=True)
     assert len(english) == len(set(english)) > 400
     assert len(set(chinese)) == len(chinese)
     assert [name for name in english if not re.fullmatch(r"[A-Z0-9]?[A-Za-z0-9 '&-]{1,29}", name)] == []
@@ -71,6 +79,39 @@ def test_what_is_no_subject_for_sure_keeps_the_users_own_words(encoder: Encoder,
     assert labels(subjects, "en", few) == ["fern"]
 
 
+@pytest.mark.parametrize(
+    ("language", "texts", "own"),
+    [
+        ("en", ["North Korea missile test", "Seoul protests against martial law", "Korean election polls"], "seoul"),
+        ("en", ["booked flights to japan", "osaka vs kyoto 4 days", "japan rail pass worth it"], "japan"),
+        ("zh", ["订了去日本的机票", "大阪和京都四天怎么安排", "日本铁路周游券值不值"], "日本"),
+        ("zh", ["曼谷酒店住哪里", "清迈十一月天气", "泰国落地签", "甲米跳岛一日游", "泰国火车卧铺"], "泰国"),
+        ("zh", ["两会今天开幕", "国务院新规", "外交部发言人回应", "中美贸易谈判", "政府工作报告要点"], "两会"),
+    ],
+)
+def test_a_country_is_not_called_by_what_it_is_known_for_and_politics_by_nothing(
+    encoder: Encoder, subjects: Subjects, language: str, texts: list[str], own: str
+) -> None:
+    assert labels(subjects, language, interest(encoder, texts, own)) == [own]
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        (
+            "Japanese learning",
+            ["JLPT N3 in december", "japanese particles wa and ga", "how to practise speaking japanese"],
+        ),
+        ("Italian food", ["carbonara without cream", "fresh pasta by hand", "risotto milanese"]),
+        ("Korean dramas", ["new kdrama with Song Kang", "best korean dramas on netflix", "slow burn kdrama"]),
+    ],
+)
+def test_what_a_country_is_known_for_is_called_so(
+    encoder: Encoder, subjects: Subjects, name: str, texts: list[str]
+) -> None:
+    assert labels(subjects, "en", interest(encoder, texts, "own")) == [name]
+
+
 def test_the_users_own_name_for_an_interest_stays(encoder: Encoder, subjects: Subjects) -> None:
     called = replace(interest(encoder, FERNS, "my jungle", "fern"), called="my jungle")
     assert labels(subjects, "en", called) == ["my jungle"]
@@ -81,7 +122,7 @@ def test_a_second_interest_in_the_same_goes_by_its_words(encoder: Encoder, subje
     assert labels(subjects, "zh", one, replace(one, terms={"猫粮": 1.0})) == ["猫", "猫粮"]
 
 
-WIDTH = len(all_subjects()) + 4
+WIDTH = len(all_subjects()) + len(nameless()) + 4
 """A dimension for each subject, and a last one that none lies in."""
 
 

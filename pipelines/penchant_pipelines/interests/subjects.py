@@ -2,7 +2,8 @@
 
 The words of three posts may be fern, moss and pot; what their author would call the interest is in none of them. The
 list is our own. It names no product, place or person, which the user's own words name better, and nothing that is the
-user's alone to tell: health, faith, politics, whom they love.
+user's alone to tell: health, faith, politics, whom they love. What would else be taken for a subject of such a name, the
+news of a country for its films, is known (`nameless.txt`), and named by the user's own words.
 """
 
 from __future__ import annotations
@@ -44,8 +45,17 @@ class Subject(NamedTuple):
 
 
 def all_subjects() -> list[Subject]:
-    """Every subject there is."""
-    lines = resources.files(__package__).joinpath("subjects.txt").read_text("utf-8").splitlines()
+    """Every subject that an interest may be called by."""
+    return _read("subjects.txt")
+
+
+def nameless() -> list[Subject]:
+    """Every subject that none is called by, and that others lie near to."""
+    return _read("nameless.txt")
+
+
+def _read(name: str) -> list[Subject]:
+    lines = resources.files(__package__).joinpath(name).read_text("utf-8").splitlines()
     return [Subject(*line.split("\t")) for line in lines]
 
 
@@ -56,14 +66,17 @@ class Subjects:
         """Encode all names, which blocks for most of a second."""
         self._calibration = calibration
         self._subjects = all_subjects()
-        seen = calibration.seen(encode([", ".join(subject) for subject in self._subjects]))
+        seen = calibration.seen(encode([", ".join(subject) for subject in [*self._subjects, *nameless()]]))
         # Short names have more in common with each other than with texts.
-        apart = seen - seen.mean(axis=0)
+        apart = seen - seen[: len(self._subjects)].mean(axis=0)
         self._vectors: Vectors = apart / np.linalg.norm(apart, axis=1, keepdims=True)
 
     def surely(self, vector: NDArray[np.float32], terms: Collection[str]) -> Subject | None:
         """What an interest of this vector (d,) surely is, by what its texts named before what is nearest."""
         cosines = self._vectors @ self._calibration.seen(vector[None])[0]
+        if cosines.argmax() >= len(self._subjects):
+            return None
+        cosines = cosines[: len(self._subjects)]
         rows = np.flatnonzero(cosines >= max(SURE * self._calibration.similarity, NEARLY * cosines.max()))
         sure = [self._subjects[row] for row in rows[np.argsort(-cosines[rows], kind="stable")].tolist()]
         said = [plain(term) for term in terms] if len(sure) > 1 else []
