@@ -17,6 +17,8 @@ from penchant_pipelines.model import Action, Signal, Steering, now
 from penchant_pipelines.record import Record, rows, schema
 
 SNIPPET_LENGTH = 160
+LONGEST_WORD = 30
+"""Characters of a word that a snippet may leave out rather than cut."""
 NEARNESS = 1e-3
 """Cosine that a reason counts for at least."""
 
@@ -272,4 +274,8 @@ def _snippet(text: str, action: int | None, title: str) -> str:
         whole = f"{Action(action).name.lower().replace('_', ' ')}: {title}"
     else:
         whole = title
-    return whole if len(whole) <= SNIPPET_LENGTH else whole[: SNIPPET_LENGTH - 1] + "…"
+    if len(whole) <= SNIPPET_LENGTH:
+        return whole
+    # Where words are written without spaces, any of them may be the last.
+    space = whole.rfind(" ", SNIPPET_LENGTH - LONGEST_WORD, SNIPPET_LENGTH)
+    return whole[: space if space > 0 else SNIPPET_LENGTH - 1] + "…"

@@ -11,6 +11,7 @@ from penchant_pipelines.refusals import RATING as REFUSAL_RATING
 from penchant_pipelines.refusals import refused
 from penchant_pipelines.stance import open_stance
 from penchant_pipelines.text import Document, TextError, TextPipeline
+from penchant_pipelines.text.chinese import to_simplified
 from penchant_pipelines.text.keywords import beginning, is_beginning
 
 NOTHING = Document(text="", language="und", terms=())
@@ -30,7 +31,7 @@ class Reader:
         document = self.said(post.text, post.language, "post.text")
         if post.rating is not None or not document.text:
             return document, post
-        subject = self._refused(document)
+        subject = self._refused(document, post.text)
         if subject is not None:
             return subject, replace(post, inferred_rating=REFUSAL_RATING)
         return document, replace(post, inferred_rating=self._blame(document))
@@ -38,19 +39,19 @@ class Reader:
     def subject(self, text: str, language: str, inferred_rating: float | None) -> Document:
         """What a post is about, of which `post` told this rating; blocks."""
         document = self.said(text, language, "post.text")
-        refused_subject = self._refused(document) if document.text and inferred_rating == REFUSAL_RATING else None
+        refused_subject = self._refused(document, text) if document.text and inferred_rating == REFUSAL_RATING else None
         return document if refused_subject is None else refused_subject
 
-    def _refused(self, document: Document) -> Document | None:
+    def _refused(self, document: Document, written: str) -> Document | None:
         """What a text refuses, if it does: the phrase that refuses is the same whatever that is."""
         rest = refused(document.text, self._text.segment)
         if rest is None:
             return None
         subject = self._text.read(rest, document.language)
-        if subject.text and not subject.wordless:
-            return subject
-        # "Not my cup of tea" says nothing of tea.
-        return replace(document, terms=(beginning(document.text),))
+        if not subject.text or subject.wordless:
+            # "Not my cup of tea" says nothing of tea.
+            subject = replace(document, terms=(beginning(document.text),))
+        return replace(subject, terms=tuple(_as_written(term, written) for term in subject.terms))
 
     def _blame(self, document: Document) -> float | None:
         stance = open_stance()
@@ -117,6 +118,13 @@ def check_value(behavior: Behavior) -> None:
         raise InvalidInput.at(
             "behavior.value", "must lie between -1 and 1 (a rating or share; seconds go with ACTION_DWELL)"
         )
+
+
+def _as_written(term: str, text: str) -> str:
+    """A term of a text that was read in simplified characters, in those of the text."""
+    words = term.strip("“…”")
+    place = to_simplified(text).find(words)
+    return term if place < 0 else term.replace(words, text[place : place + len(words)])
 
 
 def _is_visible(char: str) -> bool:

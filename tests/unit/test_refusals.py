@@ -483,6 +483,29 @@ def test_it_is_about_what_is_refused_and_not_about_refusing(text: str, subject: 
 
 
 @pytest.mark.parametrize(
+    ("text", "subject", "terms"),
+    [
+        ("別再推薦電動車給我了", "电动车", ("電動車",)),
+        ("討厭加密貨幣廣告", "加密货币广告", ("加密貨幣", "廣告")),
+        ("别再给我推比特币了！", "比特币", ("比特币",)),
+        ("stop showing me .NET posts!", ".NET posts", (".NET",)),
+        ("stop showing me C++", "C++", ("c++",)),
+    ],
+)
+def test_what_is_refused_stands_alone_and_is_called_as_the_user_writes(
+    text: str, subject: str, terms: tuple[str, ...]
+) -> None:
+    document, _ = Reader(TEXT).post(Post(text))
+    assert document.text == subject
+    assert document.terms == terms
+
+
+def test_a_refusal_without_a_subject_is_called_by_its_beginning_as_it_was_written() -> None:
+    assert Reader(TEXT).post(Post("A waste of money, don't buy"))[0].terms == ("“don't buy”",)
+    assert Reader(TEXT).post(Post("不感興趣"))[0].terms == ("“不感興趣”",)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "Not my cup of tea",

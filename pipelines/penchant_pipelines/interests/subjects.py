@@ -2,8 +2,8 @@
 
 The words of three posts may be fern, moss and pot; what their author would call the interest is in none of them. The
 list is our own. It names no product, place or person, which the user's own words name better, and nothing that is the
-user's alone to tell: health, faith, politics, whom they love. What would else be taken for a subject of such a name, the
-news of a country for its films, is known (`nameless.txt`), and named by the user's own words.
+user's alone to tell: health, faith, politics, whom they love. What would else be taken for one of them, as the news of
+a country for its films, is known (`nameless.txt`), and keeps the user's own words, too.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ _KANA_SHARE, _KANA_SHARE_IN_QUOTES = 0.2, 0.5
 _CONFIDENT = 0.5
 _CONFIDENT_WHEN_SHORT = 0.8
 _SHORT_WORDS = 8
+_ENGLISH_WORDS, _ENGLISH_SHARE = 3, 1 / 3
 
 
 def resolve_language(text: str, declared: str = "") -> str:
@@ -80,10 +81,19 @@ def _detect_by_model(words: list[str], otherwise: str) -> str:
     if short and all(is_stop_word(word.lower(), "en") for word in words):
         return "en"
     label, score = _model_guess(" ".join(words))
+    if label != "en" and _is_english(words, label):
+        return "en"
     if score >= (_CONFIDENT_WHEN_SHORT if short and any(plain) else _CONFIDENT):
         return label
     # A few Latin letters are too little for the model; English is by far the likeliest then.
     return otherwise or ("en" if label == "en" or (short and all(plain)) else UNDETERMINED)
+
+
+def _is_english(words: list[str], guess: str) -> bool:
+    """Whether words that the model takes for another language are English by those that say nothing: she, an, not."""
+    telling = [word.lower() for word in words if len(word) > 1]
+    english, guessed = (sum(is_stop_word(word, language) for word in telling) for language in ("en", guess))
+    return english >= max(_ENGLISH_WORDS, guessed + 1, _ENGLISH_SHARE * len(telling))
 
 
 def _model_guess(text: str) -> tuple[str, float]:
