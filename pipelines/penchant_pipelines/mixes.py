@@ -151,6 +151,8 @@ class Mixes:
                 lessons.append(lesson)
                 await progress(len(lessons), MOST_LESSONS)
         finally:
+            # Whoever cancels need not wait for the whole replay.
+            teacher.stop()
             await loop.run_in_executor(thread, source.close)
         await progress(len(lessons), len(lessons))
         return lessons

@@ -164,8 +164,14 @@ class Keeper:
         await self._keep_up(space)
 
     async def _keep_up(self, space: int) -> None:
+        # Who gives up waiting must not make those that come after begin anew.
+        await to_the_end(self._kept_up(space))
+
+    async def _kept_up(self, space: int) -> None:
         words, crowd = self.catalog.words, self.catalog.crowd
         async with self._keeping_up:
+            if space not in self.catalog.vectors:
+                return
             # Both are begun at once: from here on nobody does it on the loop.
             weigh = words.begin() if words.is_due else None
             gather = crowd.begin(self.catalog.texts(space)) if crowd.is_due(space) else None
@@ -178,6 +184,8 @@ class Keeper:
                     words.finish(weighed)
                 if gather:
                     crowd.finish(gathered)
+                if space not in self.catalog.vectors:  # dropped meanwhile
+                    crowd.drop_space(space)
 
     async def listen(self, space: int) -> None:
         """Keep what posts say of items in a space; comes back once what they said before has been read."""

@@ -6,6 +6,7 @@ The same blending, crowd and sources as in serving, fed in order of event time: 
 from __future__ import annotations
 
 import json
+import threading
 from collections import defaultdict, deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ MOST_LESSONS = 600
 """Lessons that a mix is learnt from: the latest."""
 MOST_ITEMS = 20_000
 """Items that a lesson compares; of a larger catalogue a random part, and what was taken to."""
+READ_AT_ONCE = 500
+"""Signals that are read from the record at once."""
 TAUGHT_SHARE = 0.6
 """The last share of a user's signals, whose days are asked about: before that too little is known."""
 
@@ -40,6 +43,7 @@ TAUGHT_SHARE = 0.6
 class _Touch:
     """A signal as lessons see it; `row` of the catalogue, −1 for none."""
 
+    seq: int
     user: int
     time: int
     row: int
@@ -75,6 +79,11 @@ class Teacher:
         self.numbers: dict[int, int] = {}
         """Of users in lessons, by key: as they are asked about."""
         self._dice = np.random.default_rng(0)
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Have `lessons` end soon, from any thread."""
+        self._stopped.set()
 
     def lessons(self, most: int = MOST_LESSONS) -> Generator[Lesson, None, None]:
         """Replay, and draw up to `most` lessons of the latest days, oldest first; blocks."""
@@ -83,7 +92,9 @@ class Teacher:
             return
         self._catalog.listen(self._space)
         asked = _asked(touches, most)
-        for day, events in groupby(self._events(touches[0].time), key=lambda event: event[1].time // MICROS_PER_DAY):
+        for day, events in groupby(
+            self._events([touch.seq for touch in touches]), key=lambda event: event[1].time // MICROS_PER_DAY
+        ):
             today = list(events)
             for user in dict.fromkeys(user for user, *_ in today):
                 came, taken = asked.get((user, day), (0, set()))
@@ -99,7 +110,7 @@ class Teacher:
     def _touches(self) -> list[_Touch]:
         signals = schema.signals
         query = (
-            sa.select(*rows.EVIDENCE_COLUMNS, signals.c.user_key)
+            sa.select(*rows.EVIDENCE_COLUMNS, signals.c.seq, signals.c.user_key)
             .where(rows.STANDING)
             .order_by(signals.c.time.desc(), signals.c.id.desc())
             .limit(MOST_SIGNALS)
@@ -109,20 +120,28 @@ class Teacher:
             for row in connection.execute(query):
                 evidence = rows.to_evidence(row)
                 weight = weighing(evidence, self._blender.settings).weight
-                found.append(_Touch(row.user_key, row.time, self._row(evidence.item_id), weight))
+                found.append(_Touch(row.seq, row.user_key, row.time, self._row(evidence.item_id), weight))
         return found[::-1]
 
-    def _events(self, since: int) -> Iterator[tuple[int, Evidence, str]]:
+    def _events(self, numbers: Sequence[int]) -> Iterator[tuple[int, Evidence, str]]:
+        """Read signals by their numbers, in order, until `stop`.
+
+        Some at a time: while anything is being read, what is erased stays in the log.
+        """
         signals, vectors = schema.signals, schema.signal_vectors
         query = (
             sa.select(*rows.EVIDENCE_COLUMNS, signals.c.user_key, signals.c.context, vectors.c.vector)
             .outerjoin(vectors, (vectors.c.seq == signals.c.seq) & (vectors.c.space == self._space))
-            .where(rows.STANDING, signals.c.time >= since)
+            .where(rows.STANDING)
             .order_by(signals.c.time, signals.c.id)
-            .execution_options(yield_per=1000)
         )
-        with self._record.read() as connection:
-            for row in connection.execute(query):
+        for start in range(0, len(numbers), READ_AT_ONCE):
+            if self._stopped.is_set():
+                return
+            with self._record.read() as connection:
+                some = query.where(signals.c.seq.in_(numbers[start : start + READ_AT_ONCE]))
+                found = connection.execute(some).all()
+            for row in found:
                 yield row.user_key, rows.to_evidence(row, rows.to_vector(row.vector)), row.context
 
     def _learn(self, user: int, evidence: Evidence, context: str) -> None:

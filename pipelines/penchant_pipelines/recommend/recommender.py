@@ -105,11 +105,12 @@ class Shortlist:
 
 @dataclass(frozen=True, slots=True)
 class _Mixed:
-    """A mix with what it is asked for; `by_row` (r, rows): see `Sources`."""
+    """A mix with what it is asked for; `by_row` (r, rows), of the catalogue as of `version`: see `Sources`."""
 
     mix: Mix
     asker: Asker
     by_row: NDArray[np.float64]
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,14 +181,18 @@ class Recommender:
             reasons += degraded
             if taste.is_empty:
                 reasons.append(COLD_USER)
-        language = stored.view.languages[0] if stored and stored.view.languages else ""
-        rows = self._pool(taste, rows, query, language)
         exploration = self._settings.exploration if query.exploration is None else query.exploration
         diversity = self._settings.diversity if query.diversity is None else query.diversity
-        places = self._rank(visit, rows, query, diversity)
-        explored = round(exploration * query.limit)
+        explored, version = round(exploration * query.limit), self._catalog.version
+        everything = rows[:0]
         if explored:
             everything = await self._candidates.matching(condition, query.filter, left_out)
+            rows = rows[self._catalog.changed[rows] <= version]
+        # From here on nothing is waited for: what is listed is there, and as it was asked for.
+        language = stored.view.languages[0] if stored and stored.view.languages else ""
+        rows = self._pool(taste, rows, query, language)
+        places = self._rank(visit, rows, query, diversity)
+        if explored:
             seed = f"{as_of // MICROS_PER_DAY}|{stored.key if stored else ''}"
             places = self._explore(taste, places, everything, explored, query.limit, seed)
         return Ranking(tuple(places[: query.limit]), tuple(reasons))
@@ -280,8 +285,8 @@ class Recommender:
             mix = mix.for_writers()
         mix = mix.steered() if taste.steered else mix
         asker = Asker(stored.key, taste, as_of, mix.weights > 0)
-        ask = self._sources.begin(asker)
-        return _Mixed(mix, asker, await self._in_thread(ask))
+        version, ask = self._catalog.version, self._sources.begin(asker)
+        return _Mixed(mix, asker, await self._in_thread(ask), version)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
@@ -295,7 +300,8 @@ class Recommender:
         `shares` takes them.
         """
         taste, settings = mixed.asker.taste, self._settings
-        standings = self._sources.scores(mixed.asker, rows, vectors[len(rows) :], mixed.by_row)
+        foreign = vectors[len(rows) :]
+        standings = self._sources.scores(mixed.asker, rows, foreign, mixed.by_row, mixed.version)
         parts = mixed.mix.parts(standings, self._sources.silent(rows, len(vectors) - len(rows)))
         if query is not None:
             asked = self._sources.standing(lambda each: np.asarray(each @ query, dtype=np.float64), vectors)

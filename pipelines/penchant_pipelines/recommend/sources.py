@@ -78,11 +78,18 @@ class Sources:
         self._space = space
         self._settings = settings
 
-    def scores(self, asker: Asker, rows: Rows, foreign: Vectors | None = None, by_row: Floats | None = None) -> Floats:
+    def scores(
+        self,
+        asker: Asker,
+        rows: Rows,
+        foreign: Vectors | None = None,
+        by_row: Floats | None = None,
+        version: int | None = None,
+    ) -> Floats:
         """Deviations from the catalogue's mean: (s, n + f) in the order of `SOURCES`.
 
         `rows` (n,) of the catalogue; `foreign` (f, d) float32 vectors of items that it does not hold; `by_row` where
-        it is at hand already.
+        it is at hand already, with the `version` of the catalogue that it was made of.
         """
         reference = self._catalog.spread(REFERENCE)
         strange = np.zeros((0, self._vectors.shape[1]), dtype=np.float32) if foreign is None else foreign
@@ -91,10 +98,11 @@ class Sources:
         near = _standing(compared[:, asked], compared[:, len(rows) : len(rows) + len(reference)])
         every = self.by_row(asker) if by_row is None else by_row
         visible = self._catalog.visible[: every.shape[1]]
-        # Nothing is told of what came into the catalogue since `by_row` was made, nor, but for what its vector tells of
-        # what it goes with, of what the catalogue does not hold.
+        # Nothing is told of what changed since `by_row` was made, whose row may have been another item's, nor, but for
+        # what its vector tells of what it goes with, of what the catalogue does not hold.
         told = np.zeros((len(every), len(rows) + len(strange)))
-        known = rows < every.shape[1]
+        changed = self._catalog.changed[rows]
+        known = (rows < every.shape[1]) & (changed <= (self._catalog.version if version is None else version))
         told[:, np.flatnonzero(known)] = every[:, rows[known]]
         words, items, *_ = _heeded(asker)
         if len(strange) and len(items):

@@ -135,7 +135,7 @@ class Space:
         """Let go of the encoder's threads and the index, once no request works with them any more."""
         await self._unused.wait()
         await asyncio.wait([self._subjects])
-        self._threads.shutdown()
+        await asyncio.to_thread(self._threads.shutdown)
         await self.encoder.close()
         await self.relay.close()
 

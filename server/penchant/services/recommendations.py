@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 
 from penchant import convert
 from penchant.pages import coerce_page_size
@@ -59,24 +60,20 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         if len(set(ids)) < len(ids):
             raise InvalidInput.at("candidates", "name an item twice; send each once")
         with self.engine.serve(request.user_id) as space:
-            known = self.engine.catalog.entries
-            given = [
-                ("" if candidate.item_id in known else candidate.text, f"candidates[{index}].text")
-                for index, candidate in enumerate(request.candidates)
-            ]
-            vectors = await space.encode_queries(given)
+            query = await space.encode_query(request.query, "query")
+            visit = await space.visit(request.user_id)
+            vectors = await self._given(space, request.candidates)
             candidates = [
-                Candidate(candidate.item_id, candidate.prior_score, vector)
-                for candidate, vector in zip(request.candidates, vectors, strict=True)
+                Candidate(candidate.item_id, candidate.prior_score, vectors.get(index))
+                for index, candidate in enumerate(request.candidates)
             ]
             shortlist = Shortlist(
                 candidates,
                 limit=request.top_n or len(candidates),
                 prior_weight=request.prior_weight,
                 diversity=request.diversity,
-                vector=await space.encode_query(request.query, "query"),
+                vector=query,
             )
-            visit = await space.visit(request.user_id)
             ranking, missing = space.rerank(visit, shortlist)
             recommendations = await _recommendations(space, ranking, visit.stored, request.explain)
         return pb.RerankResponse(
@@ -86,6 +83,19 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
             degraded=ranking.degraded,
             space_id=space.space_id,
         )
+
+    async def _given(self, space: Space, candidates: Sequence[pb.Candidate]) -> dict[int, NDArray[np.float32] | None]:
+        """Read the texts of candidates that are not in the catalogue, by position; some may leave it meanwhile."""
+        known = self.engine.catalog.entries
+        vectors: dict[int, NDArray[np.float32] | None] = {}
+        while wanted := [
+            index
+            for index, candidate in enumerate(candidates)
+            if candidate.text and candidate.item_id not in known and index not in vectors
+        ]:
+            texts = [(candidates[index].text, f"candidates[{index}].text") for index in wanted]
+            vectors.update(zip(wanted, await space.encode_queries(texts), strict=True))
+        return vectors
 
     async def FindUsers(self, request: pb.FindUsersRequest, context: Context) -> pb.FindUsersResponse:
         """Find the users who would want something: all of them in the live space, which alone makes them comparable."""
