@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from harness import Server, StartServer, catalogue, topics
 
 from penchant.v1.catalog_service_pb2 import Item, ListItemsRequest
-from penchant.v1.recommendation_service_pb2 import RecommendRequest
+from penchant.v1.recommendation_service_pb2 import Candidate, RecommendRequest
 from penchant_pipelines.model import MICROS_PER_DAY, now
+from penchant_pipelines.recommend.candidates import Candidates
+from penchant_pipelines.spaces.space import Space
 
 DAY_0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -117,6 +120,39 @@ async def test_exploration_goes_beyond_known_tastes(shop: Server) -> None:
     everything = topics(await shop.recommended("hiker", page_size=4, exploration=1))
     assert "hiking" not in everything
     assert len(everything) == 4
+
+
+async def test_what_is_deleted_while_others_are_explored_is_not_listed(
+    shop: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best, *others = await shop.recommended("hiker", page_size=4)
+    matching = Candidates.matching
+
+    async def late(self: Candidates, *of: Any) -> Any:
+        await shop.client.delete_items([best])
+        return await matching(self, *of)
+
+    monkeypatch.setattr(Candidates, "matching", late)
+    found = await shop.recommended("hiker", page_size=4, exploration=0.25)
+    assert best not in found
+    assert set(others) <= set(found)
+
+
+async def test_a_candidate_whose_item_is_deleted_meanwhile_is_ranked_by_its_text(
+    shop: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visit = Space.visit
+
+    async def late(self: Space, *of: Any) -> Any:
+        found = await visit(self, *of)
+        await shop.client.delete_items(["hiking-0"])
+        return found
+
+    monkeypatch.setattr(Space, "visit", late)
+    given = [Candidate(item_id="hiking-0", text="Mountain trails for hiking"), Candidate(item_id="jazz-1")]
+    answer = await shop.client.rerank("hiker", given)
+    assert [place.item_id for place in answer.recommendations] == ["hiking-0", "jazz-1"]
+    assert not answer.missing_item_ids
 
 
 @pytest.mark.parametrize("user_id", ["hiker", "nobody"])

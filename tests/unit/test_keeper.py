@@ -13,7 +13,7 @@ from live_records import DIMENSIONS, NOW, Live, axis
 from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import Catalog, Keeper, feedback, keeper
-from penchant_pipelines.catalog.crowd import Own
+from penchant_pipelines.catalog.crowd import Own, Texts
 from penchant_pipelines.catalog.words import Words
 from penchant_pipelines.interests import Evidence, InterestSettings
 from penchant_pipelines.interests.horizons import HORIZONS
@@ -574,6 +574,53 @@ async def test_words_and_crowd_are_gathered_apart_from_the_loop(live: Live, monk
     assert likes[row] == pytest.approx(likes[15])
     assert likes[15] > 2 * likes[16]
     assert row in found.crowd.own(1, NOW).rows
+
+
+async def test_who_gives_up_waiting_leaves_what_was_gathered_to_others(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await live.upsert()
+    await live.act(Action.LIKE)
+    await live.follow()
+    crowd, loop = live.catalog.crowd, asyncio.get_running_loop()
+    begin = crowd.begin
+
+    def given_up(texts: Texts) -> Any:
+        gather = begin(texts)
+
+        def work() -> Any:
+            loop.call_soon_threadsafe(waiting.cancel)
+            time.sleep(0.1)
+            return gather()
+
+        return work
+
+    monkeypatch.setattr(crowd, "begin", given_up)
+    waiting = asyncio.create_task(live.keeper.keep_up(1))
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert (crowd.is_ready(1), crowd.is_due(1)) == (True, False)
+
+
+async def test_a_space_that_is_dropped_while_it_is_gathered_does_not_come_back(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await live.upsert()
+    await live.act(Action.LIKE)
+    await live.follow()
+    crowd, loop = live.catalog.crowd, asyncio.get_running_loop()
+    begin = crowd.begin
+
+    def dropped(texts: Texts) -> Any:
+        loop.call_soon(live.catalog.drop_space, 1)
+        return begin(texts)
+
+    monkeypatch.setattr(crowd, "begin", dropped)
+    await live.keeper.keep_up(1)
+    assert not crowd.is_ready(1)
+    assert crowd.outdated() == []
+    monkeypatch.setattr(crowd, "begin", lambda *_: 1 / 0)
+    await live.keeper.keep_up(1)
 
 
 async def test_words_come_with_the_items_from_the_record(live: Live) -> None:

@@ -280,6 +280,20 @@ async def test_the_latest_lessons_are_drawn(live: Live, monkeypatch: pytest.Monk
     assert [lesson.scores.shape[1] for lesson in draw(live, 3)] == [ITEMS - 2, ITEMS - 3, ITEMS - 3]
 
 
+async def test_a_replay_stops_soon_and_keeps_nothing_in_the_log(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    await tell(live, [Act(user, day, day) for user in range(2) for day in range(10) if day != HIDDEN])
+    whole = draw(live)
+    monkeypatch.setattr(lessons, "READ_AT_ONCE", 3)
+    for one, other in zip(whole, draw(live), strict=True):
+        np.testing.assert_array_equal(one.scores, other.scores)
+    replaying = teacher(live)
+    drawn = replaying.lessons()
+    next(drawn)
+    assert live.record.truncate_log()
+    replaying.stop()
+    assert len(list(drawn)) < len(whole) / 2
+
+
 async def test_of_many_items_some_are_compared_and_all_that_were_taken(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -234,6 +234,19 @@ def test_scores_by_row_that_are_at_hand_are_used_even_where_items_came_in_since(
     assert line(found, "words_last3")[-1] < line(found, "words_last3")[1]
 
 
+def test_nothing_is_told_of_a_row_by_what_another_item_had_there() -> None:
+    catalog, asker = filled(), Asker(ANN, taste(), NOW)
+    version, by_row = catalog.version, by(catalog).by_row(asker)
+    taken_over = int(np.argmax(by_row.sum(axis=0)))
+    catalog.delete([catalog.id_at(taken_over)])
+    for name in ("other", "late"):
+        catalog.upsert(Item(name), "en", {SPACE: directions(3, 1)[0]})
+    rows = np.array([catalog.entries[name].row for name in ("other", "late")])
+    assert rows[0] == taken_over
+    found = by(catalog).scores(asker, rows, by_row=by_row, version=version)
+    np.testing.assert_array_equal(found[:, 0], found[:, 1])
+
+
 def test_a_catalogue_without_items_takes_foreign_ones() -> None:
     empty = Catalog({SPACE: D}, InterestSettings())
     found = by(empty).scores(Asker(ANN, taste(), NOW), np.zeros(0, dtype=np.intp), directions(0, 2))
