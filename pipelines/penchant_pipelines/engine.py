@@ -39,7 +39,7 @@ from penchant_pipelines.record import Record, Writer, nothing, schema
 from penchant_pipelines.record.carry import carried
 from penchant_pipelines.record.commit import Commit, Receipt, Steered
 from penchant_pipelines.record.ledger import Ledger
-from penchant_pipelines.record.record import FILE, is_damage
+from penchant_pipelines.record.record import FILE, INDEX, is_damage
 from penchant_pipelines.record.rows import Vector
 from penchant_pipelines.record.users import ProfileCache
 from penchant_pipelines.settings import Section
@@ -161,7 +161,7 @@ class Engine:
                 stock = await asyncio.to_thread(take_stock, record, settings.encoder, adapters, home)
                 dimensions = {row.key: row.dimensions for row in stock.rows}
                 keeper = await asyncio.to_thread(Keeper.load, record, dimensions, settings.interests)
-                index = store or open_index_store(settings.index, record.folder / "index")
+                index = store or open_index_store(settings.index, record.folder / INDEX)
                 engine = cls(settings, record, stock, keeper, index, model)
             try:
                 with _readable(folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 from penchant.exceptions import InvalidInputError
@@ -12,6 +13,9 @@ SERVER_VARIABLE = "PENCHANT_SERVER"
 """The variable by which the command line finds its server."""
 MAX_RECEIVE_BYTES = 64 * 1024 * 1024
 
+_LAST_PORT = 65_535
+_RESOLVED = re.compile(r"(?:dns|ipv4|ipv6|unix|unix-abstract|vsock|xds):")
+"""How a target begins that names gRPC's resolver."""
 _LOOPBACK = ("127.", "localhost", "[::1]", "unix:")
 
 # Sent twice, these would start a second job, or be refused for what the first attempt did.
@@ -58,9 +62,18 @@ def address(target: str) -> str:
 
     Raises InvalidInputError for what can't be an address.
     """
+    wrong = InvalidInputError.at("target", "must be HOST:PORT of a server, such as 127.0.0.1:50051")
     if not isinstance(target, str) or not target.strip():
-        raise InvalidInputError.at("target", "must be HOST:PORT of a server, such as 127.0.0.1:50051")
-    return target if ":" in target and not target.endswith("]") else f"{target}:{DEFAULT_PORT}"
+        raise wrong
+    if _RESOLVED.match(target):
+        return target
+    host, colon, port = target.rpartition(":")
+    if not colon or target.endswith("]"):
+        host, port = target, str(DEFAULT_PORT)
+    # gRPC would take it for a host that is away, and go on trying.
+    if "/" in host or not (port.isascii() and port.isdigit() and int(port) <= _LAST_PORT):
+        raise wrong
+    return f"{host}:{port}"
 
 
 def channel_options(target: str) -> Sequence[tuple[str, str | int]]:

@@ -77,6 +77,16 @@ class Settings(BaseSettings, EngineSettings):
     )
     limits: LimitSettings = Field(default_factory=LimitSettings, description="Sizes above which a request is refused.")
 
+    @field_validator("data", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        # An empty name, as of a variable that is not set, would be the folder of the moment.
+        if isinstance(value, str) and not value.strip():
+            raise ValueError("must name a folder; . is the current one")
+        if Path(value).is_file():
+            raise ValueError(f"must name a folder, and {str(value)!r} is a file")
+        return value
+
     @field_validator("metrics_listen")
     @classmethod
     def _address(cls, value: str) -> str:

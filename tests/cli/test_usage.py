@@ -134,6 +134,10 @@ def test_doctor_looks_into_the_record(tmp_path: Path) -> None:
     ok, detail = doctor("record", "--data", tmp_path)
     assert not ok
     assert "backup" in detail
+    (tmp_path / "index").mkdir()
+    (tmp_path / "record.sqlite3").write_bytes(b"")
+    ok, detail = doctor("record", "--data", tmp_path)
+    assert (ok, "missing or empty" in detail) == (False, True)
 
 
 def test_doctor_refuses_the_weights_that_a_server_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import signal
+import stat
 import sys
 import threading
 from collections.abc import Callable
@@ -215,6 +216,7 @@ async def test_the_strongest_interests_can_be_asked_for_and_an_export_counts_its
     file = tmp_path / "mei.jsonl"
     code, out, _ = await command(server, "export", "mei", "-o", str(file), "--json")
     assert (code, json.loads(out)) == (0, {"record_count": len(file.read_text().splitlines())})
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
     code, out, _ = await command(server, "export", "mei", "--json")
     assert [json.loads(line).keys() for line in out.splitlines()] == [
         json.loads(line).keys() for line in file.read_text().splitlines()

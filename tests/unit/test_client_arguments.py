@@ -110,13 +110,17 @@ def test_a_closed_client_says_so() -> None:
         ("localhost:1", "localhost:1"),
         ("[::1]:1", "[::1]:1"),
         ("unix:/run/penchant.sock", "unix:/run/penchant.sock"),
+        ("dns:///penchant.internal:50051", "dns:///penchant.internal:50051"),
     ],
 )
 def test_where_no_port_is_named_the_servers_own_is_dialled(target: str, dialled: str) -> None:
     assert address(target) == dialled
 
 
-@pytest.mark.parametrize("target", ["", " ", 50051, None])
+@pytest.mark.parametrize(
+    "target",
+    ["", " ", 50051, None, "http://127.0.0.1:50051", "127.0.0.1:50051/", "localhost:http", "localhost:", "h:70000"],
+)
 @pytest.mark.parametrize("client", [Client, AsyncClient])
 def test_what_is_no_address_is_refused(client: Any, target: Any) -> None:
     with pytest.raises(InvalidInputError, match="HOST:PORT"):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +212,35 @@ def test_a_record_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     with untouched.connect() as connection:
         assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() == "9999"
     untouched.dispose()
+
+
+@pytest.mark.parametrize("emptied", [True, False])
+def test_a_used_folder_whose_record_is_gone_is_no_new_one(tmp_path: Path, emptied: bool) -> None:
+    database = tmp_path / "record.sqlite3"
+    # A first start that was cut off begins once more.
+    database.touch()
+    Record(tmp_path).close()
+    (tmp_path / "index").mkdir()
+    Record(tmp_path).close()
+    if emptied:
+        database.write_bytes(b"")
+    else:
+        database.unlink()
+    for _ in range(2):
+        with pytest.raises(WrongState, match="missing or empty") as raised:
+            Record(tmp_path)
+        assert raised.value.reason == "RECORD_GONE"
+    assert database.exists() == emptied
+
+
+def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "record.sqlite3")) as foreign:
+        foreign.execute("CREATE TABLE songs (name)")
+    with pytest.raises(WrongState, match="something else") as raised:
+        Record(tmp_path)
+    assert raised.value.reason == "RECORD_FOREIGN"
+    with closing(sqlite3.connect(tmp_path / "record.sqlite3")) as foreign:
+        assert foreign.execute("SELECT name FROM sqlite_master").fetchall() == [("songs",)]
 
 
 def test_a_folder_has_one_owner(tmp_path: Path) -> None:

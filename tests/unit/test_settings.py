@@ -166,6 +166,16 @@ def test_loopback_has_many_names(listen: str) -> None:
     assert load_settings(overrides={"listen": listen}).listen == listen
 
 
+@pytest.mark.parametrize("name", ["", " "])
+def test_data_has_a_folder_that_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "name a folder" in complaints({"data": name})["data"]
+    monkeypatch.setenv("PENCHANT_DATA", name)
+    assert list(complaints({})) == ["data"]
+    (tmp_path / "file").touch()
+    assert "is a file" in complaints({"data": str(tmp_path / "file")})["data"]
+    assert load_settings(overrides={"data": "."}).data == Path()
+
+
 @pytest.mark.parametrize("listen", ["9464", ":9464", "127.0.0.1", "127.0.0.1:65536"])
 def test_metrics_need_a_host_and_a_port(listen: str) -> None:
     assert list(complaints({"metrics_listen": listen})) == ["metrics_listen"]

@@ -22,6 +22,8 @@ from penchant_pipelines.record import schema
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 FILE = "record.sqlite3"
+INDEX = "index"
+"""Folder beside the record, of what is made of it."""
 BUSY_MS = 10_000
 """How long who wants to write waits for another who writes."""
 BEGIN = "begin"
@@ -32,7 +34,8 @@ class Record:
     """Owns a data folder: an exclusive lock on it, and the database with its migrations applied.
 
     What it makes is its owner's alone (0700, 0600); the modes of what it finds are left as they are.
-    Raises WrongState where another process holds the folder or the database is newer than this version.
+    Raises WrongState where another process holds the folder, where the database is newer than this version or none of
+    Penchant's, or where it is gone.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,10 +51,16 @@ class Record:
                 f"another server works on the data folder {str(folder)!r}; stop it or choose another with --data",
             ) from None
         database = folder / FILE
-        database.touch(mode=0o600)  # SQLite gives the files beside it the same mode
         self.engine = _engine(database)
         self._rewriting: Any = None
         try:
+            if is_gone(folder):
+                raise WrongState(
+                    "RECORD_GONE",
+                    f"there was a record in {str(folder)!r}, and {FILE} is missing or empty: put a backup of it "
+                    f"into an empty folder and start with that; to begin anew, remove the folder {INDEX}",
+                )
+            database.touch(mode=0o600)  # SQLite gives the files beside it the same mode
             migrate(self.engine)
             # What was erased before a crash may lie in the log yet.
             self.truncate_log()
@@ -124,6 +133,12 @@ class Record:
         self._lock.release()
 
 
+def is_gone(folder: Path) -> bool:
+    """Whether a data folder holds what is made of a record, and no record."""
+    database = folder / FILE
+    return (folder / INDEX).is_dir() and not (database.is_file() and database.stat().st_size)
+
+
 def is_damage(error: BaseException | None) -> bool:
     """Whether SQLite says that a file is damaged, or no database: not that it is locked, or the disk full."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -141,6 +156,11 @@ def migrate(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
+    tables = sa.inspect(engine).get_table_names()
+    if tables and "alembic_version" not in tables:
+        raise WrongState(
+            "RECORD_FOREIGN", f"{engine.url.database!r} is a database of something else: choose another data folder"
+        )
     with engine.connect() as connection:
         config.attributes["connection"] = connection
         try:

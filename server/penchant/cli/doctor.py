@@ -168,9 +168,11 @@ def _data_folder(settings: Settings) -> tuple[bool, str]:
 
 
 def _record(settings: Settings) -> tuple[bool, str]:
-    from penchant_pipelines.record.record import FILE, is_damage, reading_uri
+    from penchant_pipelines.record.record import FILE, is_damage, is_gone, reading_uri
 
     path = settings.data / FILE
+    if is_gone(settings.data):
+        return False, f"{path} is missing or empty, and there was one: put a backup of it into an empty folder"
     if not path.is_file():
         return True, "none yet"
     try:

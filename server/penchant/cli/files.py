@@ -32,17 +32,17 @@ Config = Annotated[
     typer.Option("--config", metavar="FILE", exists=True, dir_okay=False, help="The server's settings, TOML."),
 ]
 Data = Annotated[
-    Path | None, typer.Option("--data", metavar="DIR", help="The server's data folder, if not that of its settings.")
+    str | None, typer.Option("--data", metavar="DIR", help="The server's data folder, if not that of its settings.")
 ]
 
 
-def read_settings(config: Path | None, assignments: list[str] | None = None, data: Path | None = None) -> Settings:
+def read_settings(config: Path | None, assignments: list[str] | None = None, data: str | None = None) -> Settings:
     """Load the server's settings from a file, KEY=VALUE assignments, and a data folder of its own."""
     from penchant.settings import load_settings
 
     overrides = read_assignments(assignments)
     if data is not None:
-        overrides["data"] = str(data)
+        overrides["data"] = data
     return load_settings(config=config, overrides=overrides)
 
 

@@ -12,11 +12,6 @@ from penchant.cli.files import Config, read_assignments
 from penchant.cli.options import Commands
 from penchant.cli.output import write_line
 
-Data = Annotated[
-    Path | None,
-    typer.Option("--data", metavar="DIR", file_okay=False, help="Folder that holds all that is kept."),
-]
-
 
 def register(app: Commands) -> None:
     """Add the commands."""
@@ -26,7 +21,9 @@ def register(app: Commands) -> None:
 
 
 def serve(
-    data: Data = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="DIR", help="Folder that holds all that is kept.")
+    ] = None,
     listen: Annotated[str | None, typer.Option("--listen", metavar="HOST:PORT", help="Address to listen on.")] = None,
     config: Config = None,
     assignments: Annotated[
@@ -37,7 +34,7 @@ def serve(
     """Run the server until it is told to stop (Ctrl-C, SIGTERM)."""
     overrides = read_assignments(assignments)
     if data is not None:
-        overrides["data"] = str(data)
+        overrides["data"] = data
     if listen is not None:
         overrides["listen"] = listen
 
@@ -57,7 +54,12 @@ def settings() -> None:
     write_line(document().rstrip())
 
 
-def demo(data: Data = None) -> None:
+def demo(
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", file_okay=False, help="Folder that holds all that is kept."),
+    ] = None,
+) -> None:
     """Start a server of its own, play a small story in two languages through it, and show what comes out."""
     from penchant.demo.play import run_demo
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -155,7 +156,9 @@ def export(
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,
 ) -> None:
-    """Write all that is held about a user as JSON lines, to stdout or to a file.
+    """Write all that is held about a user as JSON lines, to stdout or to a file that its owner alone can read.
+
+    What `jq -c '.signal // empty'` takes out of it can be captured again.
 
     --json is about what is said of a file: on stdout the lines are JSON anyway.
     """
@@ -165,7 +168,7 @@ def export(
                 sys.stdout.write(jsonl.to_json(record) + "\n")
             return
         count = 0
-        with whole_file(output) as place, place.open("w", encoding="utf-8") as file:
+        with whole_file(output) as place, open(place, "w", encoding="utf-8", opener=_for_the_owner) as file:
             for record in records:
                 file.write(jsonl.to_json(record) + "\n")
                 count += 1
@@ -173,6 +176,10 @@ def export(
         write_line(f'{{"record_count": {count}}}')
     else:
         print_line(f"{count} records in {output}")
+
+
+def _for_the_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def forget(
