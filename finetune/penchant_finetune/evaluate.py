@@ -191,9 +191,9 @@ def compare(live: Mapping[int, Values], tuned: Mapping[int, Values]) -> dict[str
 def caution(users: int) -> str:
     """Say what intervals over so few users are worth; empty where they may be taken as they are."""
     if users < 2:
-        return "one user was measured: there is no interval"
+        return "one user to measure by: there is no interval"
     # Resampling few users makes up for neither the spread they miss nor its own uncertainty (Hesterberg 2015).
-    return f"only {users} users were measured: the intervals are too narrow" if users < FEW_USERS else ""
+    return f"only {users} users to measure by: the intervals are too narrow" if users < FEW_USERS else ""
 
 
 def open_tuned(prepared: Prepared, run: Path) -> Encoder:

@@ -51,8 +51,11 @@ def export(prepared: Prepared, run_folder: Path, output: Path) -> str | None:
     if reason:
         raise WrongState("ADAPTER_WORSE", f"{run_folder.name} is not exported: {reason}")
     left_out = worse(report["sequence"]["difference"], "the adapter's alone") if found else None
-    figures = {f"{metric}{suffix}": report[part][metric][0] for metric in METRICS for part, suffix in _PARTS.items()}
+    figures: dict[str, Any] = {
+        f"{metric}{suffix}": report[part][metric][0] for metric in METRICS for part, suffix in _PARTS.items()
+    }
     figures |= {f"{metric} gained, {end}": report["difference"][metric][i] for metric in METRICS for i, end in _ENDS}
+    figures["live"] = prepared.manifest.live_space_id
     card = _card(prepared, run, report)
     if shorter := report.get("shorter"):
         card += _shorter_card(shorter, prepared.manifest.dimensions)
@@ -136,8 +139,8 @@ Settings: `{settings}`. Made with {versions}.
 ## Figures
 
 {protocol["users"]} users, {protocol["days"]} days, {protocol["items asked for"]} items asked for among \
-{protocol["catalogue"]:,}, each looked for by itself: recall is the share of them that is found. Mean and 95 % \
-interval by bootstrap over users{few}.
+{protocol["catalogue"]:,}, each looked for by itself: recall is the share of them that is found. "Live" is \
+{manifest.live_space_id}, which was so when the log was prepared. Mean and 95 % interval by bootstrap over users{few}.
 
 | | live | tuned | difference |
 |---|---|---|---|

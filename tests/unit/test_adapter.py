@@ -24,7 +24,7 @@ from penchant_pipelines.encoder.adapter import (
     read_manifest,
     write_manifest,
 )
-from penchant_pipelines.encoder.sentence import SentenceEncoder
+from penchant_pipelines.encoder.sentence import SentenceEncoder, file_sha256
 from penchant_pipelines.errors import WrongState
 
 # peft asks transformers in a way that transformers is about to drop.
@@ -62,8 +62,21 @@ def test_a_manifest_is_read_as_it_was_written(folder: Path) -> None:
     write_manifest(folder, "base-1", 384, {"recall@10": 0.25, "data": "own logs", "kept": True})
     manifest = read_manifest(folder)
     assert (manifest.base, manifest.dimensions) == ("base-1", 384)
-    assert set(manifest.files) == {CONFIG, WEIGHTS, "README.md"}
+    assert set(manifest.files) == {CONFIG, WEIGHTS}
     assert manifest.metrics == {"recall@10": 0.25}
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_card_may_be_filled_in(folder: Path, encoder: Encoder, named: bool) -> None:
+    space_id = opened(folder, encoder).space_id
+    card = folder / "README.md"
+    if named:
+        card.write_text("To be filled in", "utf-8")
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        manifest["files"]["README.md"] = file_sha256(card)
+        (folder / MANIFEST).write_text(json.dumps(manifest), "utf-8")
+    card.write_text("MIT", "utf-8")
+    assert opened(folder, encoder).space_id == space_id
 
 
 def test_a_manifest_needs_a_finished_folder(folder: Path) -> None:

@@ -51,6 +51,13 @@ def test_what_the_server_would_refuse_is_told_with_its_line(tmp_path: Path) -> N
     assert [refusal.partition(":")[0] for refusal in refusals] == ["items.jsonl 2", "signals.jsonl 1"]
 
 
+def test_a_signal_under_the_id_of_another_is_told_and_one_that_is_sent_again_is_not(tmp_path: Path) -> None:
+    first = POST.replace("{", '{"id": "s", ', 1)
+    _, signal_ids, refusals = read(tmp_path, "", first + first + first.replace("again", "at last"))
+    assert signal_ids == ["s", "s"]
+    assert refusals == ["signals.jsonl 3: id: 's' was given to another signal before; ids are of one signal each"]
+
+
 def test_stars_in_place_of_a_rating_are_told_as_the_server_would(tmp_path: Path) -> None:
     behavior = '"behavior": {"item_id": "i", "action": "ACTION_LIKE", "value": 5}'
     liked = POST.replace('"post": {"text": "Sourdough again"}', behavior)

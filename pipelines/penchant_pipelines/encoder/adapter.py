@@ -4,8 +4,8 @@
     adapter_model.safetensors    the weights; pickle files are refused wherever they lie in the folder
     penchant.json                the manifest: base encoder, dimensions, sha256 of each file, quality figures
 
-words.txt with words.safetensors (Chinese words as tokens), sequence.safetensors, stance.safetensors and README.md may
-lie beside them and are hashed too.
+words.txt with words.safetensors (Chinese words as tokens), sequence.safetensors and stance.safetensors may lie beside
+them and are hashed too. README.md is the adapter's card, for people: whoever fills it in alters no vector.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ MANIFEST = "penchant.json"
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 NEEDED = (CONFIG, WEIGHTS)
-OPTIONAL = ("words.txt", "words.safetensors", "sequence.safetensors", "stance.safetensors", "run.json", "README.md")
+OPTIONAL = ("words.txt", "words.safetensors", "sequence.safetensors", "stance.safetensors", "run.json")
+CARD = "README.md"
+"""Named by the manifests of adapters that were exported before it was left to people."""
 PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
 MOST_BYTES = 2 << 30
 """Most bytes of a file of tensors; the largest adapters of 8B models stay far below."""
@@ -140,7 +142,7 @@ def check_adapter(folder: Path) -> Manifest:
             )
     manifest = read_manifest(folder)
     for name in manifest.files:
-        if name not in (*NEEDED, *OPTIONAL):
+        if name not in (*NEEDED, *OPTIONAL, CARD):
             raise _unreadable(folder, f"has a manifest that names {name!r}, which is no part of an adapter")
     for name in (*NEEDED, *OPTIONAL):
         _check_file(folder, name, manifest.files.get(name))

@@ -108,13 +108,19 @@ def read_files(
     from penchant.cli.ids import SignalIds, identified
     from penchant.v1 import catalog_service_pb2, signal_pb2
     from penchant.validation import Limits, Validator
+    from penchant_pipelines.errors import InvalidInput
     from penchant_pipelines.model import Behavior
     from penchant_pipelines.reader import check_value
+    from penchant_pipelines.record.rows import digest
+
+    contents: dict[str, bytes] = {}
 
     def to_signal(message: signal_pb2.Signal) -> Signal:
         signal = convert.to_signal(message)
         if isinstance(signal.evidence, Behavior):
             check_value(signal.evidence)
+        if contents.setdefault(signal.id, content := digest(signal)) != content:
+            raise InvalidInput.at("id", f"{signal.id!r} was given to another signal before; ids are of one signal each")
         return signal
 
     limits = settings.limits

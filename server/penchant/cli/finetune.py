@@ -86,6 +86,7 @@ def prepare(
 ) -> None:
     """Make pairs to train on from items and signals, or from a server's data folder."""
     from penchant_finetune.base import open_base
+    from penchant_finetune.evaluate import caution
     from penchant_finetune.folder import new_folder
     from penchant_finetune.log import live_encoder, read_log, read_record
     from penchant_finetune.prepare import PrepareSettings
@@ -117,6 +118,8 @@ def prepare(
         manifest = make(log, encoder, live, given.interests, wanted, folder, served)
     print_table(("what", "count"), manifest.counts.items(), empty="")
     print_line(f"in {output}, split by {manifest.split}, for {manifest.space_id}")
+    if few := caution(manifest.counts["users measured"]):
+        print_line(few)
 
 
 @finetune.command()
