@@ -136,6 +136,11 @@ _CHINESE = (
     # too much of it
     "WHOLLY(?:受够了?|[看听刷玩吃追]腻了?|看烦了?|听烦了?|看吐了|厌倦了?)AFTER",
     "WHOLLY(?:烦死|烦透)(?:人|个人)?了?(?=.{2})AFTER",
+    # damning
+    r"WHOLLY(?:纯粹?|简直|白白)?(?:是|在)?(?<![别不要])浪费了?(?:我的?|大家的?)?(?:时间|钱|金钱|生命|感情)[了啊吧呢的]*\W*$",
+    "WHOLLY(?:强烈|绝对|个人)?不推荐(?!.{0,8}SOMEBODY)",
+    r"(?:千万|大家)?(?:别|不要)买(?:了|它)?\W*$",
+    r"(?:一星|1星|给)?差评了?\W*$",
 )
 # These are the author's own only where nobody else stands before them.
 _CHINESE_FEELINGS = (
@@ -185,7 +190,7 @@ _OFFERED = re.compile(
 """A whole text: "Golf? No thanks."."""
 _ASKED_AGAIN = re.compile(
     r"(?:please )?\b(?:stop|quit|don't|do not) (?:recommend|suggest)\w*(?: (?:it|this|that|them)\b)?"
-    "|请?(?:别|不要)再?推荐?了?",
+    "|不推荐|请?(?:别|不要)再?推荐?了?",
     re.IGNORECASE,
 )
 """What follows a refusal, and is neither a part of its subject nor praise."""

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from penchant_pipelines.model import Item
+from penchant_pipelines.encoder import Encoder
+from penchant_pipelines.interests import Blender, Calibration, Evidence, InterestSettings, Profile, Recipe
+from penchant_pipelines.model import MICROS_PER_DAY, Item, Post
 from penchant_pipelines.reader import Reader
 from penchant_pipelines.text import TextPipeline, TextSettings
 
@@ -26,3 +28,47 @@ def test_an_item_whose_words_say_nothing_is_known_by_its_title(item: Item, terms
     document = READER.item(item)
     assert document.terms == terms
     assert document.text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("how to get better at chess", "chess"),
+        ("I love rye bread!", "rye bread"),
+        ("I've got a new cat 🐱", "cat cat face"),
+        ("今天又去越野跑了，非常开心", "越野跑"),
+        ("我喜歡貓", "猫"),
+        ("rock, indie, classic rock", "rock, indie, classic rock"),
+        ("learning C++ again", "learning C++"),
+        # What says nothing at all is kept, and so is what stands in a long text or in another language.
+        ("how are you", "how are you"),
+        ("I went to the hills with my dog and it was so good that we stayed", None),
+        ("me encanta el café de filtro", None),
+    ],
+)
+def test_a_short_post_is_read_by_what_it_says(text: str, said: str | None) -> None:
+    document = READER.post(Post(text))[0]
+    assert document.text == (text if said is None else said)
+    assert READER.subject(text, "", None) == document
+
+
+CHESS = ("chess openings", "endgame tactics", "the sicilian defence", "grandmaster games")
+BREAD = ("a sourdough starter", "rye bread", "baguette dough", "a crusty loaf")
+STARS = ("telescopes", "the moons of Jupiter", "meteor showers", "photos of nebulae")
+
+
+@pytest.mark.parametrize("frame", ["I love {}", "spent the evening on {} again", "how to get better at {}"])
+def test_subjects_of_short_posts_stay_apart_whatever_words_they_come_in(
+    encoder: Encoder, calibration: Calibration, frame: str
+) -> None:
+    subjects = [subject for turn in zip(CHESS, BREAD, STARS, strict=True) for subject in turn]
+    documents = [READER.post(Post(frame.format(subject)))[0] for subject in subjects]
+    vectors = encoder.encode([document.text for document in documents])
+    blender, profile, taken = Blender(Recipe(InterestSettings(), calibration, "space")), Profile(), []
+    for day, (document, vector) in enumerate(zip(documents, vectors, strict=True)):
+        told = Evidence(f"{day:02}", day * MICROS_PER_DAY, vector, terms=document.terms, language="en")
+        taken.append(blender.add(profile, told))
+    by_subject = [set(taken[number::3]) for number in range(3)]
+    assert not by_subject[0] & by_subject[1]
+    assert not by_subject[0] & by_subject[2]
+    assert not by_subject[1] & by_subject[2]

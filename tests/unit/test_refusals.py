@@ -18,6 +18,14 @@ from penchant_pipelines.text import TextPipeline, TextSettings
 TEXT = TextPipeline(TextSettings())
 
 REFUSALS = """
+浪费时间
+简直浪费钱！
+垃圾片单，浪费时间
+浪费时间，不推荐
+不推荐这款咖啡机，漏水
+千万别买，已退货
+垃圾，别买
+一星差评
 Please stop showing me crypto
 I am sick of crypto posts
 Not interested in bitcoin, ever
@@ -191,6 +199,13 @@ fed up with all the AI hype
 """.strip().splitlines()
 
 OTHERS = """
+别浪费时间了
+没有浪费时间
+浪费时间的人
+为什么我们在这上面浪费时间？
+不推荐你去
+别买贵的，买这个
+给差评的人都不懂
 I hate seeing dogs suffer
 can't stand watching animals die
 Sick of hearing kids cry
@@ -466,6 +481,8 @@ def test_the_authors_own_rating_is_never_overruled(text: str) -> None:
         ("I am sick of crypto posts", "crypto"),
         ("Anime just isn't my thing", "Anime"),
         ("别再发足球了", "足球"),
+        ("不推荐这款咖啡机，漏水", "咖啡机"),
+        ("垃圾片单，浪费时间", "片单"),
         ("Tired of takeaway, cooking at home tonight", "takeaway"),
         ("I'm not into football. I'm into rugby.", "football"),
         ("I hate Mondays. Coffee first.", "Mondays"),
@@ -479,7 +496,7 @@ def test_it_is_about_what_is_refused_and_not_about_refusing(text: str, subject: 
     assert len(document.text) <= len(subject) + 12
     assert document == reader.subject(text, "", RATING)
     # With a rating of the author's own the words are no refusal, and are kept.
-    assert reader.post(Post(text, rating=1.0))[0] == reader.subject(text, "", None) == TEXT.read(text)
+    assert reader.post(Post(text, rating=1.0))[0] == reader.subject(text, "", None) == TEXT.gist(TEXT.read(text))
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,7 @@ class Recommender:
             back = np.argsort(held_first, kind="stable")
             scored = Scored(mixed_up.scores[back], mixed_up.interest[back], mixed_up.own[back])
             parts = parts[:, back]
+        scored = self._asked_for(taste, vectors, scored, query)
         chances = _chances(mixed, scored, query)
         # What scores as good as alike is alike; priors are the caller's own numbers.
         own, prior = _scaled(scored.scores, 1e-12), _scaled(np.array([c.prior for c in known]), 0.0)
@@ -313,6 +314,13 @@ class Recommender:
             total = total - weight * np.maximum(self._sources.standing(taste.objection, vectors), 0.0)
         return Scored(total, affinity(taste, vectors, settings)[1], own_share(parts)), parts
 
+    def _asked_for(self, taste: Taste, vectors: Vectors, scored: Scored, query: NDArray[np.float32] | None) -> Scored:
+        """Leave the user out of what was asked for and is about nothing that they care for."""
+        if query is None or taste.is_empty:
+            return scored
+        nearest = self._calibration.cosines(vectors, taste.centroids).max(axis=1)
+        return replace(scored, own=np.where(nearest >= self._calibration.similarity, scored.own, 0.0))
+
     def _rank(self, visit: Visit, rows: Rows, query: Query, diversity: float) -> list[Ranked]:
         if not len(rows):
             return []
@@ -327,6 +335,7 @@ class Recommender:
             scored = score(taste, vectors, query.vector, catalog.created[rows], popularity, as_of, self._settings)
         else:
             scored, parts = self._mixed_score(mixed, rows, vectors, query.vector)
+        scored = self._asked_for(taste, vectors, scored, query.vector)
         # A mix may put one item far ahead of all: places tell better what variety may cost.
         worth = scored.scores if mixed is None else by_place(scored.scores)
         order = diversify(worth, vectors, query.limit, diversity)

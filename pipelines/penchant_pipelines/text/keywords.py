@@ -45,6 +45,9 @@ _KOREAN_PARTICLE = re.compile(r"(?<=..)(?:에서|으로|까지|부터|에게|처
 _LONGEST_WORD = 30
 _LONGEST_TAG_WORDS, _LONGEST_TAG_HAN = 4, 10
 _BEGINNING_WIDTH = 24
+# Of a longer text what says nothing is too little to matter.
+_SHORT_TEXT_WORDS = 12
+_LOOSE_MARKS = re.compile(r"^[\s,.;:!?~…，。、；：！？～—-]+|[\s,;:!?~…，。、；：！？～—-]+$")
 _EARLY_BONUS = 0.25
 _PAIR_BONUS = 1.2
 _SINGLE_PAIR_TEXT_CHARS = 1_000
@@ -105,6 +108,26 @@ def extract_characters(text: str, segmenter: Segmenter) -> tuple[str, ...]:
     return tuple(
         dict.fromkeys(word.shown for word in _chinese_words(text[:_SAMPLE_CHARS], segmenter) if is_thing(word.key))
     )
+
+
+def gist(text: str, language: str, segmenter: Segmenter) -> str:
+    """What a short text in Chinese or English says beside words that say nothing; other texts, and such alone, whole.
+
+    "I love", "how to get better at" and 今天又去…了 would bring short texts nearer to each other than subjects do.
+    """
+    if language not in ("en", "zh"):
+        return text
+    words = _spaced_words(text, language, shouting=False)
+    words += _chinese_words(text, segmenter) if _HAN.search(text) else []
+    if len(words) > _SHORT_TEXT_WORDS:
+        return text
+    kept, end = [], 0
+    for word in sorted(words, key=lambda word: word.start):
+        if not word.weight and not is_thing(word.key):
+            kept.append(text[end : word.start])
+            end = word.end
+    said = _LOOSE_MARKS.sub("", " ".join("".join([*kept, text[end:]]).split()))
+    return said if any(map(str.isalpha, said)) else text
 
 
 def extract_units(text: str) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import Field
@@ -11,7 +11,7 @@ from penchant_pipelines.settings import Section
 from penchant_pipelines.text.chinese import to_simplified
 from penchant_pipelines.text.clean import clean, tidy
 from penchant_pipelines.text.emojis import drop_emoji, name_emoji
-from penchant_pipelines.text.keywords import beginning, extract_characters, extract_terms, extract_units
+from penchant_pipelines.text.keywords import beginning, extract_characters, extract_terms, extract_units, gist
 from penchant_pipelines.text.language import UNDETERMINED, resolve_language
 from penchant_pipelines.text.segment import Segmenter
 
@@ -70,6 +70,10 @@ class TextPipeline:
             terms = extract_characters(plain, self._segmenter)
         terms = terms or extract_units(plain) or (beginning(plain),)
         return Document(spoken, found, terms[: self._max_terms])
+
+    def gist(self, document: Document) -> Document:
+        """A document without what says nothing of its subject, where it is short."""
+        return replace(document, text=gist(document.text, document.language, self._segmenter))
 
     def segment(self, text: str) -> list[str]:
         """Return the words and marks of `text` in order, Chinese cut by jieba; no white space among them."""
