@@ -168,7 +168,7 @@ def encoded(texts: Texts, wanted: str, pipeline: TextPipeline, encoder: Encoder)
             if texts.times is None and half(text) != wanted:
                 continue
             try:
-                clean = pipeline.read(text).text
+                clean = pipeline.gist(pipeline.read(text)).text
             except TextError:
                 continue
             if clean:

@@ -122,7 +122,7 @@ def name_all(
     user: User, reader: TextPipeline, encoder: CachedEncoder, blender: Blender, subjects: Subjects | None
 ) -> list[Label]:
     """Label a user's interests as the engine does."""
-    read = [(name, time, reader.read(text)) for name, time, text in user.texts]
+    read = [(name, time, reader.gist(reader.read(text))) for name, time, text in user.texts]
     read = sorted((entry for entry in read if entry[2].text), key=lambda entry: (entry[1], entry[0]))
     vectors = encoder.encode([document.text for _, _, document in read])
     events = [
