@@ -398,6 +398,7 @@ class Adapters:
                 raise WrongState(
                     "ADAPTER_NOT_LOADED", f"adapter {space.adapter_id!r} was unloaded meanwhile; load it again"
                 )
+            left = former.space_id if self._lost is None else self._lost.space_id
             states = {space.key: LIVE}
             if former is not space:
                 states[former.key] = STANDBY
@@ -409,7 +410,7 @@ class Adapters:
             self._on_switched()
             if former is not space:
                 self._shared.mixes.outgrow()
-        log.info("space.switched", space_id=space.space_id, former=former.space_id)
+        log.info("space.switched", space_id=space.space_id, former=left)
 
     async def _set_states(self, states: dict[int, str], end_experiments: bool = False) -> None:
         table = schema.spaces
