@@ -30,17 +30,21 @@ class Reader:
         """Read a post, and where it has no rating, what its text tells of one; blocks. Raises InvalidInput."""
         document = self.said(post.text, post.language, "post.text")
         if post.rating is not None or not document.text:
-            return self._text.gist(document), post
+            return self._said_of(document, post.item_id), post
         subject = self._refused(document, post.text)
         if subject is not None:
             return subject, replace(post, inferred_rating=REFUSAL_RATING)
-        return self._text.gist(document), replace(post, inferred_rating=self._blame(document))
+        return self._said_of(document, post.item_id), replace(post, inferred_rating=self._blame(document))
 
-    def subject(self, text: str, language: str, inferred_rating: float | None) -> Document:
+    def subject(self, text: str, language: str, item_id: str, inferred_rating: float | None) -> Document:
         """What a post is about, of which `post` told this rating; blocks."""
         document = self.said(text, language, "post.text")
         refused_subject = self._refused(document, text) if document.text and inferred_rating == REFUSAL_RATING else None
-        return self._text.gist(document) if refused_subject is None else refused_subject
+        return self._said_of(document, item_id) if refused_subject is None else refused_subject
+
+    def _said_of(self, document: Document, item_id: str) -> Document:
+        """What a post says of its own subject. Of an item every word tells: "seen live" is said of some alone."""
+        return document if item_id else self._text.gist(document)
 
     def _refused(self, document: Document, written: str) -> Document | None:
         """What a text refuses, if it does: the phrase that refuses is the same whatever that is."""

@@ -34,7 +34,6 @@ SUBJECTS = {
 }
 ASPECTS = ["for beginners", "in Japan", "on a small budget", "through history", "in winter", "by its masters"]
 ASPECTS += ["explained slowly", "in pictures"]
-EVENING = "It was one of those long evenings after work again, and all of it went to"
 USERS, DAYS, PER_DAY = 15, 14, 2
 SOURCES = {
     "interests",
@@ -76,7 +75,7 @@ def signals(users: int = USERS, days: int = DAYS) -> Iterator[Signal]:
                 signal.behavior.CopyFrom(Behavior(item_id=item_id, action=Action.ACTION_LIKE))
             else:
                 subject = SUBJECTS[topic][number // len(ASPECTS)]
-                signal.post.CopyFrom(Post(text=f"{EVENING} {subject}", item_id=item_id))
+                signal.post.CopyFrom(Post(text=f"All evening with {subject}, and I want more", item_id=item_id))
             yield signal
 
 

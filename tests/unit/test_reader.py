@@ -49,7 +49,10 @@ def test_an_item_whose_words_say_nothing_is_known_by_its_title(item: Item, terms
 def test_a_short_post_is_read_by_what_it_says(text: str, said: str | None) -> None:
     document = READER.post(Post(text))[0]
     assert document.text == (text if said is None else said)
-    assert READER.subject(text, "", None) == document
+    assert READER.subject(text, "", "", None) == document
+    of_an_item = READER.post(Post(text, item_id="i"))[0]
+    assert of_an_item.text == READER.document(text, "", "text").text
+    assert READER.subject(text, "", "i", None) == of_an_item
 
 
 CHESS = ("chess openings", "endgame tactics", "the sicilian defence", "grandmaster games")

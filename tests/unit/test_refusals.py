@@ -494,9 +494,9 @@ def test_it_is_about_what_is_refused_and_not_about_refusing(text: str, subject: 
     document, _ = reader.post(Post(text))
     assert subject in document.text
     assert len(document.text) <= len(subject) + 12
-    assert document == reader.subject(text, "", RATING)
+    assert document == reader.subject(text, "", "", RATING)
     # With a rating of the author's own the words are no refusal, and are kept.
-    assert reader.post(Post(text, rating=1.0))[0] == reader.subject(text, "", None) == TEXT.gist(TEXT.read(text))
+    assert reader.post(Post(text, rating=1.0))[0] == reader.subject(text, "", "", None) == TEXT.gist(TEXT.read(text))
 
 
 @pytest.mark.parametrize(

@@ -111,8 +111,9 @@ class Reembedding:
             .limit(CHUNK)
         ):
             after = found[-1].seq
+            subject = self._shared.reader.subject
             vectors = await self._encode_read(
-                found, lambda row: self._shared.reader.subject(row.text, row.given_language, row.inferred_rating)
+                found, lambda row: subject(row.text, row.given_language, row.item_id, row.inferred_rating)
             )
             pairs = list(zip(found, vectors, strict=True))
             await self._shared.writer.submit(partial(self._put_signals, pairs=pairs))
