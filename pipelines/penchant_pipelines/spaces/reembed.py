@@ -96,7 +96,7 @@ class Reembedding:
 
     async def _signals(self) -> None:
         signals, held = schema.signals, schema.signal_vectors
-        after = 0
+        subject, after = self._shared.reader.subject, 0
         while found := await self._read(
             sa.select(
                 signals.c.seq,
@@ -111,7 +111,6 @@ class Reembedding:
             .limit(CHUNK)
         ):
             after = found[-1].seq
-            subject = self._shared.reader.subject
             vectors = await self._encode_read(
                 found, lambda row: subject(row.text, row.given_language, row.item_id, row.inferred_rating)
             )
