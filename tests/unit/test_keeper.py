@@ -576,50 +576,49 @@ async def test_words_and_crowd_are_gathered_apart_from_the_loop(live: Live, monk
     assert row in found.crowd.own(1, NOW).rows
 
 
-async def test_who_gives_up_waiting_leaves_what_was_gathered_to_others(
-    live: Live, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def like_something(live: Live) -> None:
     await live.upsert()
     await live.act(Action.LIKE)
     await live.follow()
-    crowd, loop = live.catalog.crowd, asyncio.get_running_loop()
-    begin = crowd.begin
 
-    def given_up(texts: Texts) -> Any:
+
+def while_gathering(live: Live, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Have the loop do something while a thread gathers."""
+    begin, loop = live.catalog.crowd.begin, asyncio.get_running_loop()
+
+    def begun(texts: Texts) -> Any:
         gather = begin(texts)
 
         def work() -> Any:
-            loop.call_soon_threadsafe(waiting.cancel)
+            loop.call_soon_threadsafe(act)
             time.sleep(0.1)
             return gather()
 
         return work
 
-    monkeypatch.setattr(crowd, "begin", given_up)
+    monkeypatch.setattr(live.catalog.crowd, "begin", begun)
+
+
+async def test_who_gives_up_waiting_leaves_what_was_gathered_to_others(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await like_something(live)
+    while_gathering(live, monkeypatch, lambda: waiting.cancel())
     waiting = asyncio.create_task(live.keeper.keep_up(1))
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert (crowd.is_ready(1), crowd.is_due(1)) == (True, False)
+    assert (live.catalog.crowd.is_ready(1), live.catalog.crowd.is_due(1)) == (True, False)
 
 
 async def test_a_space_that_is_dropped_while_it_is_gathered_does_not_come_back(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await live.upsert()
-    await live.act(Action.LIKE)
-    await live.follow()
-    crowd, loop = live.catalog.crowd, asyncio.get_running_loop()
-    begin = crowd.begin
-
-    def dropped(texts: Texts) -> Any:
-        loop.call_soon(live.catalog.drop_space, 1)
-        return begin(texts)
-
-    monkeypatch.setattr(crowd, "begin", dropped)
+    await like_something(live)
+    while_gathering(live, monkeypatch, lambda: live.catalog.drop_space(1))
     await live.keeper.keep_up(1)
-    assert not crowd.is_ready(1)
-    assert crowd.outdated() == []
-    monkeypatch.setattr(crowd, "begin", lambda *_: 1 / 0)
+    assert not live.catalog.crowd.is_ready(1)
+    assert live.catalog.crowd.outdated() == []
+    monkeypatch.setattr(live.catalog.crowd, "begin", lambda *_: 1 / 0)
     await live.keeper.keep_up(1)
 
 
