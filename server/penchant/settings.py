@@ -81,10 +81,11 @@ class Settings(BaseSettings, EngineSettings):
     @classmethod
     def _named(cls, value: Any) -> Any:
         # An empty name, as of a variable that is not set, would be the folder of the moment.
-        if isinstance(value, str) and not value.strip():
-            raise ValueError("must name a folder; . is the current one")
-        if Path(value).is_file():
-            raise ValueError(f"must name a folder, and {str(value)!r} is a file")
+        if isinstance(value, str):
+            if not value.strip():
+                raise ValueError("must name a folder; . is the current one")
+            if Path(value).is_file():
+                raise ValueError(f"must name a folder, and {value!r} is a file")
         return value
 
     @field_validator("metrics_listen")

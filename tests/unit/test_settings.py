@@ -173,6 +173,7 @@ def test_data_has_a_folder_that_is_named(name: str, tmp_path: Path, monkeypatch:
     assert list(complaints({})) == ["data"]
     (tmp_path / "file").touch()
     assert "is a file" in complaints({"data": str(tmp_path / "file")})["data"]
+    assert list(complaints({"data": 5})) == ["data"]
     assert load_settings(overrides={"data": "."}).data == Path()
 
 

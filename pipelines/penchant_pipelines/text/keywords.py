@@ -46,7 +46,8 @@ _LONGEST_WORD = 30
 _LONGEST_TAG_WORDS, _LONGEST_TAG_HAN = 4, 10
 _BEGINNING_WIDTH = 24
 # Of a longer text what says nothing is too little to matter.
-_SHORT_TEXT_WORDS = 12
+_SHORT_TEXT_WORDS, _SHORT_TEXT_CHARS = 12, 400
+_SAYING_LETTER = re.compile("[B-HJ-Z]")
 _LOOSE_MARKS = re.compile(r"^[\s,.;:!?~…，。、；：！？～—-]+|[\s,;:!?~…，。、；：！？～—-]+$")
 _EARLY_BONUS = 0.25
 _PAIR_BONUS = 1.2
@@ -115,7 +116,7 @@ def gist(text: str, language: str, segmenter: Segmenter) -> str:
 
     "I love", "how to get better at" and 今天又去…了 would bring short texts nearer to each other than subjects do.
     """
-    if language not in ("en", "zh"):
+    if language not in ("en", "zh") or len(text) > _SHORT_TEXT_CHARS:
         return text
     words = _spaced_words(text, language, shouting=False)
     words += _chinese_words(text, segmenter) if _HAN.search(text) else []
@@ -123,7 +124,9 @@ def gist(text: str, language: str, segmenter: Segmenter) -> str:
         return text
     kept, end = [], 0
     for word in sorted(words, key=lambda word: word.start):
-        if not word.weight and not is_thing(word.key):
+        # Vitamin C, plan B.
+        says = word.weight or is_thing(word.key) or _SAYING_LETTER.fullmatch(text[word.start : word.end])
+        if not says:
             kept.append(text[end : word.start])
             end = word.end
     said = _LOOSE_MARKS.sub("", " ".join("".join([*kept, text[end:]]).split()))
