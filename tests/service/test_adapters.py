@@ -41,6 +41,7 @@ from penchant.v1.interest_service_pb2 import Interest
 from penchant.v1.recommendation_service_pb2 import FindUsersRequest
 from penchant.v1.signal_pb2 import Post, Signal
 from penchant_finetune.log import live_encoder
+from penchant_pipelines import model
 from penchant_pipelines.encoder import Encoder, EncoderSettings, Vectors, adapter
 from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter
 from penchant_pipelines.encoder.sentence import file_sha256
@@ -49,9 +50,11 @@ from penchant_pipelines.index import IndexUnavailable, relay
 from penchant_pipelines.index.chroma import EmbeddedStore
 from penchant_pipelines.interests import Blender, Calibration, InterestSettings, Recipe, pack
 from penchant_pipelines.memory import settle
+from penchant_pipelines.reader import Reader
 from penchant_pipelines.record import Record, rows, schema
 from penchant_pipelines.spaces import adapters, experiment, stock
 from penchant_pipelines.spaces.experiment import Experiment
+from penchant_pipelines.text import TextPipeline, TextSettings
 
 # peft asks transformers in a way that transformers is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -63,6 +66,12 @@ LOADED, BUILDING, STANDBY, LIVE = (
     AdapterState.Value(f"ADAPTER_STATE_{name}") for name in ("LOADED", "BUILDING", "STANDBY", "LIVE")
 )
 MakeAdapter = Callable[[Path, int], Path]
+READER = Reader(TextPipeline(TextSettings()))
+
+
+def as_read(text: str) -> str:
+    """What the encoder is given of a post."""
+    return READER.post(model.Post(text))[0].text
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +133,7 @@ def check_record(data: Path, encoders: Iterable[Encoder]) -> None:
                 vectors = {row.seq: rows.to_vector(row.vector) for row in connection.execute(query)}
                 assert set(vectors) == {row.seq for row in signals}
                 posts = [row for row in signals if row.action is None and not row.item_id][::5]
-                expected = by_id[space.space_id].encode([row.text for row in posts])
+                expected = by_id[space.space_id].encode([as_read(row.text) for row in posts])
                 for row, vector in zip(posts, expected, strict=True):
                     held_vector = vectors[row.seq]
                     assert held_vector is not None
@@ -151,7 +160,7 @@ class Traffic:
     def __init__(self, server: Server, encoders: Iterable[Encoder]) -> None:
         self._client = server.client
         self._numbers = itertools.count(10_000)
-        self._fixed = {encoder.space_id: encoder.encode([TEXTS[0]])[0] for encoder in encoders}
+        self._fixed = {encoder.space_id: encoder.encode([as_read(TEXTS[0])])[0] for encoder in encoders}
         self._ended = False
         self.captured: list[str] = []
         self.seen: Counter[tuple[str, str]] = Counter()
@@ -349,14 +358,14 @@ async def test_who_is_erased_during_an_activation_is_in_no_space(
         assert receipt.signals_deleted == 2
         assert (await server.client.wait_for_job(job.id)).state == JobState.JOB_STATE_SUCCEEDED
     check_record(data, [encoder, adapted])
-    needles = [secret.encode(), *(one.encode([secret])[0].tobytes() for one in (encoder, adapted))]
+    needles = [secret.encode(), *(one.encode([as_read(secret)])[0].tobytes() for one in (encoder, adapted))]
     whole = record_bytes(data)
     assert [needle in whole for needle in needles] == [False] * 3
 
 
 async def nearest(server: Server, encoder: Encoder, text: str) -> Interest:
     """The interest of the user "u" that lies nearest to a text, as this encoder reads it."""
-    vector = encoder.encode([text])[0]
+    vector = encoder.encode([as_read(text)])[0]
     profile = await server.client.profile("u", include_vectors=True)
     return max(profile.interests, key=lambda interest: float(np.array(interest.vector) @ vector))
 
