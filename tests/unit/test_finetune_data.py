@@ -235,12 +235,12 @@ def test_what_is_taken_back_counts_until_the_part_in_which_it_is(when: int) -> N
 
 
 def test_what_names_nothing_goes_with_nothing() -> None:
-    said = [wrote("a", day, text) for day, text in enumerate(("running uphill", "lol", "soup again", "早安"))]
+    said = [wrote("a", day, text) for day, text in enumerate(("running uphill", "lol", "tomato soup", "早安"))]
     # A post about an item tells at least that.
     corpus = corpus_of([*said, wrote("a", 4, "lol", 1), *filler(30)], shares=(0.5, 0.8))
     assert corpus.grades[:5].tolist() == [1, 0, 1, 0, 1]
     neighbours = written(corpus, pairs_of(corpus, similarity=-1.0), "neighbours")
-    assert neighbours == {("running uphill", "soup again"), ("soup again", "lol")}
+    assert neighbours == {("running uphill", "tomato soup"), ("tomato soup", "lol")}
 
 
 def test_bulk_marks_give_no_more_pairs_than_their_day_is_worth() -> None:
@@ -264,13 +264,13 @@ def test_users_with_many_pairs_are_thinned_most() -> None:
 
 
 def test_neighbours_are_on_one_interest() -> None:
-    signals = [wrote("a", day, text) for day, text in enumerate(("running uphill", "soup again", "running far"))]
+    signals = [wrote("a", day, text) for day, text in enumerate(("running uphill", "tomato soup", "running downhill"))]
     corpus = corpus_of([*signals, *filler(30)], shares=(0.4, 0.8))
     vectors = np.eye(len(corpus.texts), dtype=np.float32)
-    first, third = (corpus.texts.index(text) for text in ("running uphill", "running far"))
+    first, third = (corpus.texts.index(text) for text in ("running uphill", "running downhill"))
     vectors[third] = 0.8 * vectors[first] + 0.6 * vectors[third]
     train = build_pairs(corpus, vectors, level(0.5, vectors), 7.0, 1000, rows_of(corpus), seed=0)
-    assert written(corpus, train, "neighbours") == {("running uphill", "running far")}
+    assert written(corpus, train, "neighbours") == {("running uphill", "running downhill")}
 
 
 def test_a_hashtag_goes_with_the_rest_of_its_post() -> None:
