@@ -51,7 +51,7 @@ class Reader:
         rest = refused(document.text, self._text.segment)
         if rest is None:
             return None
-        subject = self._text.read(rest, document.language)
+        subject = self._text.gist(self._text.read(rest, document.language))
         if not subject.text or subject.wordless:
             # "Not my cup of tea" says nothing of tea.
             subject = replace(document, terms=(beginning(document.text),))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from penchant_pipelines.stance import holds_praise
+from penchant_pipelines.text.keywords import trimmed
 
 RATING = -0.85
 """What a refusal counts as: at the default neutral rating as much as the action NOT_INTERESTED."""
@@ -199,10 +200,6 @@ _SAYS_NOTHING = re.compile(
     r"|(?:(?:such|more|the|your) )?posts)\b"
     "|请|麻烦|拜托|这[种类些个样]?|那[种类些个]?|它们?|我们?|[了的吧啊呢吗]|内容|东西"
 )
-_MARKS = re.compile(
-    r"^(?:[\s,;:!?~…，。、；：！？～—]|\.(?=\s))+|(?<![的好完忘为受])[了吧啊]?[\s.,;:!?~…，。、；：！？～—]*$"
-)
-"""What is left at either end of a subject where the phrase stood."""
 _ADDRESS = re.compile(rf"{_CHINESE_START}(?:我们?(?![\u4e00-\u9fff]))?")
 _CONTRACTIONS = {
     "’": "'",
@@ -243,7 +240,7 @@ def refused(text: str, segment: Callable[[str], Sequence[str]]) -> str | None:
     # "I am vegetarian, …", "…, cooking tonight".
     if not _names(own):
         own = whole[: refusal.clause] + own + _ASKED_AGAIN.sub(" ", whole[refusal.clause_end :])
-    return _MARKS.sub("", _ADDRESS.sub("", own.strip())) if _names(own) else ""
+    return trimmed(_ADDRESS.sub("", own.strip())) if _names(own) else ""
 
 
 def _names(text: str) -> bool:

@@ -89,9 +89,12 @@ def test_the_steps_one_by_one(folder: Path, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("penchant_finetune.sequence_run.SequenceSettings", short)
     files: list[str | Path] = ["--items", folder / "items.jsonl", "--signals", folder / "signals.jsonl"]
     model = ["--set", f"encoder.model={folder / 'model'}", "--set", "encoder.device=cpu"]
-    code, out, err = finetune("prepare", tmp_path / "prepared", *files, *model, *EARLY)
+    with monkeypatch.context() as strict:
+        strict.setattr("penchant_finetune.evaluate.FEW_USERS", 10_000)
+        code, out, err = finetune("prepare", tmp_path / "prepared", *files, *model, *EARLY)
     assert code == 0, err
     assert "co-engagement pairs" in out
+    assert "users to measure by: the intervals are too narrow" in out
     assert "split by time, for model-" in out
     assert stat.S_IMODE((tmp_path / "prepared").stat().st_mode) == 0o700
     made = (tmp_path / "prepared" / "prepare.json").read_bytes()

@@ -617,6 +617,7 @@ def test_an_export_is_what_the_server_loads_whole_or_not_there(
     gained = [manifest.metrics[f"recall@50 gained{end}"] for end in ("", ", low", ", high")]
     assert gained == report["difference"]["recall@50"]
     card = (tmp_path / "adapter" / "README.md").read_text()
+    assert f'"Live" is {prepared.manifest.live_space_id}' in card
     assert f"{report['difference']['recall@50'][0]:+.4f}" in card
     assert "Licence" in card
     with pytest.raises(WrongState, match="holds something"):

@@ -40,6 +40,7 @@ def test_an_item_whose_words_say_nothing_is_known_by_its_title(item: Item, terms
         ("我喜歡貓", "猫"),
         ("rock, indie, classic rock", "rock, indie, classic rock"),
         ("learning C++ again", "learning C++"),
+        (".NET, all over again", ".NET"),
         ("What is vitamin C for", "vitamin C"),
         # What says nothing at all is kept, and so is what stands in a long text or in another language.
         ("how are you", "how are you"),

@@ -505,7 +505,7 @@ def test_it_is_about_what_is_refused_and_not_about_refusing(text: str, subject: 
         ("別再推薦電動車給我了", "电动车", ("電動車",)),
         ("討厭加密貨幣廣告", "加密货币广告", ("加密貨幣", "廣告")),
         ("别再给我推比特币了！", "比特币", ("比特币",)),
-        ("stop showing me .NET posts!", ".NET posts", (".NET",)),
+        ("stop showing me .NET posts!", ".NET", (".NET",)),
         ("stop showing me C++", "C++", ("c++",)),
     ],
 )

@@ -48,7 +48,8 @@ _BEGINNING_WIDTH = 24
 # Of a longer text what says nothing is too little to matter.
 _SHORT_TEXT_WORDS, _SHORT_TEXT_CHARS = 12, 400
 _SAYING_LETTER = re.compile("[B-HJ-Z]")
-_LOOSE_MARKS = re.compile(r"^[\s,.;:!?~…，。、；：！？～—-]+|[\s,;:!?~…，。、；：！？～—-]+$")
+# What a cut leaves at either end; .NET begins with a mark of its own.
+_LOOSE_MARKS = re.compile(r"^(?:[\s,;:!?~…，。、；：！？～—-]|\.(?=\s))+|[\s,;:!?~…，。、；：！？～—-]+$")
 _EARLY_BONUS = 0.25
 _PAIR_BONUS = 1.2
 _SINGLE_PAIR_TEXT_CHARS = 1_000
@@ -129,8 +130,13 @@ def gist(text: str, language: str, segmenter: Segmenter) -> str:
         if not says:
             kept.append(text[end : word.start])
             end = word.end
-    said = _LOOSE_MARKS.sub("", " ".join("".join([*kept, text[end:]]).split()))
+    said = trimmed(" ".join("".join([*kept, text[end:]]).split()))
     return said if any(map(str.isalpha, said)) else text
+
+
+def trimmed(text: str) -> str:
+    """A part of a text, without the marks that parted it from the rest."""
+    return _LOOSE_MARKS.sub("", text)
 
 
 def extract_units(text: str) -> tuple[str, ...]:
