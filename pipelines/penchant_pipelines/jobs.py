@@ -89,7 +89,7 @@ class Jobs:
         """
         # One that has ended stays among the running until that is written; nobody need wait for it.
         if any(job.kind == kind and job.state is JobState.RUNNING for job, _ in self._running.values()):
-            raise WrongState("JOB_RUNNING", f"a {kind} job is running; wait for it or cancel it")
+            raise WrongState("JOB_RUNNING", f"a job {kind} is running; wait for it or cancel it")
         job = Job(job_id or self.new_id(), kind, JobState.RUNNING, 0, 0, "", "", now(), None)
         # Taken before the first await, so that two calls at once can't both pass the check above.
         kept = asyncio.create_task(self._keep(job))

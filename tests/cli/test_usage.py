@@ -93,6 +93,18 @@ def test_the_version_is_that_of_the_package() -> None:
     assert (code, out, err) == (0, f"penchant {version('penchant')}\n", "")
 
 
+def test_what_is_written_is_utf_8_whatever_the_locale() -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "penchant", "--help"],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (said.returncode, said.stderr) == (0, b"")
+    assert "…" in said.stdout.decode("utf-8")
+
+
 def test_the_server_comes_from_the_environment() -> None:
     result = runner.invoke(app, ["info"], env={"PENCHANT_SERVER": "127.0.0.1:19"})
     assert result.exit_code == 1
