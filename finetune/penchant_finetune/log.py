@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -18,6 +20,7 @@ from penchant_pipelines.interests.blend import undo_times
 from penchant_pipelines.model import Action, Behavior, Item, Post, Signal
 from penchant_pipelines.reader import NOTHING, Reader
 from penchant_pipelines.record import schema
+from penchant_pipelines.record.record import FILE, reading_uri
 from penchant_pipelines.record.rows import to_item, to_signal
 from penchant_pipelines.text import TextPipeline, TextSettings
 from penchant_pipelines.text.clean import clean
@@ -142,11 +145,11 @@ def live_encoder(folder: Path, settings: EncoderSettings) -> tuple[EncoderSettin
 
 @contextmanager
 def _snapshot(folder: Path) -> Iterator[Connection]:
-    file = folder.resolve() / "record.sqlite3"
+    file = folder.resolve() / FILE
     if not file.is_file():
-        raise WrongState("NO_RECORD", f"{str(folder)!r} is no data folder: it holds no record.sqlite3")
-    url = sa.URL.create("sqlite", database=file.as_uri(), query={"mode": "ro", "uri": "true"})
-    engine = sa.create_engine(url, hide_parameters=True)
+        raise WrongState("NO_RECORD", f"{str(folder)!r} is no data folder: it holds no {FILE}")
+    opened = partial(sqlite3.connect, reading_uri(file), uri=True)
+    engine = sa.create_engine("sqlite://", creator=opened, poolclass=sa.NullPool, hide_parameters=True)
     try:
         with engine.connect() as connection:
             # All that is read belongs to one moment, whatever a server writes meanwhile.

@@ -80,10 +80,11 @@ class Purge:
         try:
             for space in await asyncio.to_thread(self._holding_erased):
                 await self._rebuild(space)
-        finally:
-            # It failed, was cancelled, or somebody else was erased meanwhile.
-            if await asyncio.to_thread(self._holding_erased):
+            if await asyncio.to_thread(self._holding_erased):  # one failed, or somebody else was erased meanwhile
                 self._erased.set()
+        except Exception:
+            self._erased.set()
+            raise
 
     async def rewrite_record(self) -> None:
         """Some time after an erasure, write the record's file anew, without what is left in its pages."""

@@ -71,7 +71,8 @@ def address(target: str) -> str:
     if not colon or target.endswith("]"):
         host, port = target, str(DEFAULT_PORT)
     # gRPC would take it for a host that is away, and go on trying.
-    if "/" in host or not (port.isascii() and port.isdigit() and int(port) <= _LAST_PORT):
+    bare = ":" in host and not host.startswith("[")
+    if "/" in host or bare or not (port.isascii() and port.isdigit() and int(port) <= _LAST_PORT):
         raise wrong
     return f"{host}:{port}"
 

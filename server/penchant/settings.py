@@ -102,6 +102,8 @@ class Settings(BaseSettings, EngineSettings):
         host, colon, port = value.rpartition(":")
         if not colon or not port.isdigit() or int(port) > 65_535:
             raise ValueError("must be HOST:PORT, such as 127.0.0.1:50051")
+        if ":" in host and not host.startswith("["):
+            raise ValueError("must have an IPv6 address in brackets, such as [::1]:50051")
         host = host.strip("[]")
         try:
             loopback = ipaddress.ip_address(host).is_loopback

@@ -119,7 +119,19 @@ def test_where_no_port_is_named_the_servers_own_is_dialled(target: str, dialled:
 
 @pytest.mark.parametrize(
     "target",
-    ["", " ", 50051, None, "http://127.0.0.1:50051", "127.0.0.1:50051/", "localhost:http", "localhost:", "h:70000"],
+    [
+        "",
+        " ",
+        50051,
+        None,
+        "http://127.0.0.1:50051",
+        "127.0.0.1:50051/",
+        "localhost:http",
+        "localhost:",
+        "h:70000",
+        "::1",
+        "::1:1",
+    ],
 )
 @pytest.mark.parametrize("client", [Client, AsyncClient])
 def test_what_is_no_address_is_refused(client: Any, target: Any) -> None:

@@ -243,6 +243,24 @@ def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
         assert foreign.execute("SELECT name FROM sqlite_master").fetchall() == [("songs",)]
 
 
+@pytest.mark.parametrize(("generation", "owed"), [("g-forgotten", 1), ("g-live", 0)])
+def test_what_was_noted_of_a_forgotten_generation_goes(tmp_path: Path, generation: str, owed: int) -> None:
+    Record(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / "record.sqlite3")) as older, older:
+        older.execute("INSERT INTO generations (name, space, cursor, live, recipe) VALUES ('g-live', 1, 0, 1, 'r')")
+        older.execute("INSERT INTO indexed_interests VALUES (?, 1, 'i-1', x'00')", (generation,))
+        older.execute("INSERT INTO receipts VALUES ('r-1', 0, 'd', 1, 1, 1)")
+        older.execute("UPDATE alembic_version SET version_num = '0017'")
+    record = Record(tmp_path)
+    try:
+        with record.read() as connection:
+            noted = connection.execute(sa.select(schema.indexed_interests.c.generation)).scalars().all()
+            assert noted == ["g-live"] * (1 - owed)
+            assert connection.execute(sa.select(schema.receipts.c.purged)).scalar() is not bool(owed)
+    finally:
+        record.close()
+
+
 def test_a_folder_has_one_owner(tmp_path: Path) -> None:
     record = Record(tmp_path)
     try:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from structlog.testing import capture_logs
@@ -20,6 +21,7 @@ from penchant_pipelines.jobs import no_progress
 from penchant_pipelines.model import Item
 from penchant_pipelines.record import schema
 from penchant_pipelines.record.ledger import Ledger
+from penchant_pipelines.record.users import ITEM
 
 
 @pytest.fixture
@@ -244,3 +246,29 @@ async def test_who_waits_for_a_rebuild_that_is_given_up_gets_one_of_its_own(engi
     first.cancel()
     await second
     assert known(engine) == {live_name(engine)} != {former}
+
+
+async def test_what_is_still_written_into_a_forgotten_generation_leaves_no_trace(engine: Engine) -> None:
+    vector = np.ones(4, dtype=np.float32)
+    taken = generations.Taken({(1, "i-1"): vector}, [], {})
+    await engine.writer.submit(lambda ledger: generations.advance(ledger, "g-forgotten", 7, taken))
+    with engine.record.read() as connection:
+        assert connection.execute(sa.select(schema.indexed_interests.c.generation)).all() == []
+
+
+async def test_a_switch_does_not_wait_until_nobody_writes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    advance, former = generations.advance, live_name(engine)
+
+    def busy(ledger: Ledger, name: str, cursor: int | None, *taken: Any) -> Callable[[], None]:
+        noted = advance(ledger, name, cursor, *taken)
+        ledger.connection.execute(schema.outbox.insert().values(kind=ITEM, key="hiking"))
+        return noted
+
+    with monkeypatch.context() as patched:
+        patched.setattr(generations, "advance", busy)
+        await engine.upsert_items([item("baking")])
+        async with asyncio.timeout(10):
+            await engine.live.relay.rebuild(no_progress)
+    assert live_name(engine) != former
+    await until(lambda: engine.live.relay.lag() == 0)
+    assert await engine.live.relay.audit()

@@ -166,6 +166,10 @@ def test_loopback_has_many_names(listen: str) -> None:
     assert load_settings(overrides={"listen": listen}).listen == listen
 
 
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    assert "brackets" in complaints({"listen": "::1:50051"})["listen"]
+
+
 @pytest.mark.parametrize("name", ["", " "])
 def test_data_has_a_folder_that_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "name a folder" in complaints({"data": name})["data"]

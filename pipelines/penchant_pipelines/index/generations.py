@@ -92,7 +92,9 @@ def begin(ledger: Ledger, name: str, space: int, recipe: str) -> Callable[[], No
 
 
 def advance(ledger: Ledger, name: str, cursor: int | None, taken: Taken, items_deleted: int = 0) -> Callable[[], None]:
-    """Note what a generation has taken, up to an outbox row if there is one."""
+    """Note what a generation has taken, up to an outbox row if there is one; nothing of one since forgotten."""
+    if ledger.connection.execute(sa.select(table.c.name).where(table.c.name == name)).first() is None:
+        return nothing
     for key, interest_id in taken.gone:
         ledger.connection.execute(
             indexed.delete().where(

@@ -206,12 +206,13 @@ class Relay:
             await progress(done, total)
 
     async def _switch(self, generation: Generation) -> None:
-        """Bring a generation up to the present, and let it answer from now on."""
+        """Let a generation answer from now on, once it is near the present: the rest comes by the outbox as ever."""
         async with self._stepping:
-            while await self._step_unlocked(generation):
+            while await self._step_unlocked(generation) == STEP:
                 pass
             await self._writer.submit(lambda ledger: generations.switch(ledger, self._space, generation.name))
             self.live = generation
+        self.wake()
 
     async def audit(self) -> bool:
         """Tell whether the live generation holds what the record says, and finds a sample of it."""

@@ -1,0 +1,88 @@
+"""What an erasure leaves to be done, where that fails or is broken off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penchant_pipelines import erasure
+from penchant_pipelines.encoder import Encoder
+from penchant_pipelines.engine import Engine, EngineSettings
+from penchant_pipelines.erasure import Purge
+from penchant_pipelines.index import ExactStore
+from penchant_pipelines.spaces.space import Space
+
+
+@pytest.fixture
+async def engine(tmp_path: Path, encoder: Encoder) -> AsyncIterator[Engine]:
+    async with Engine.open(EngineSettings(), tmp_path, encoder, ExactStore()) as opened:
+        yield opened
+
+
+class Holder:
+    """A space whose index holds what was erased, until it can't be asked any more."""
+
+    def __init__(self) -> None:
+        self.away = False
+
+    @property
+    def relay(self) -> Holder:
+        return self
+
+    def holds_erased(self) -> bool:
+        if self.away:
+            raise OSError("the record is away")
+        return True
+
+
+@pytest.fixture
+def holder(monkeypatch: pytest.MonkeyPatch) -> Holder:
+    monkeypatch.setattr(erasure, "PURGE_SECONDS", 0.0)
+    return Holder()
+
+
+async def purging(engine: Engine, holder: Any, rebuild: Any) -> tuple[Purge, asyncio.Task[None]]:
+    def indexed() -> Sequence[Space]:
+        return [holder]
+
+    purge = Purge(engine.record, engine.writer, indexed, rebuild)
+    task = asyncio.create_task(purge.rebuild_indexes())
+    await purge.erased()
+    return purge, task
+
+
+async def test_a_stop_ends_it_though_the_record_can_no_longer_be_read(engine: Engine, holder: Holder) -> None:
+    begun = asyncio.Event()
+
+    async def rebuild(_space: Space) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    _, task = await purging(engine, holder, rebuild)
+    await begun.wait()
+    holder.away = True
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_what_failed_is_still_owed(engine: Engine, holder: Holder) -> None:
+    rebuilt = 0
+
+    async def rebuild(_space: Space) -> None:
+        nonlocal rebuilt
+        rebuilt += 1
+
+    holder.away = True
+    purge, task = await purging(engine, holder, rebuild)
+    with pytest.raises(OSError, match="away"):
+        await task
+    holder.away = False
+    async with asyncio.timeout(10):
+        await purge.rebuild_indexes()
+        await purge.rebuild_indexes()
+    assert rebuilt == 2
