@@ -5,6 +5,8 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import replace
 
+from penchant_pipelines.complaints import RATING as COMPLAINT_RATING
+from penchant_pipelines.complaints import complains
 from penchant_pipelines.errors import InvalidInput
 from penchant_pipelines.model import Action, Behavior, Item, Post
 from penchant_pipelines.refusals import RATING as REFUSAL_RATING
@@ -58,6 +60,8 @@ class Reader:
         return replace(subject, terms=tuple(_as_written(term, written) for term in subject.terms))
 
     def _blame(self, document: Document) -> float | None:
+        if document.language == "zh" and complains(document.text, self._text.segment):
+            return COMPLAINT_RATING
         stance = open_stance()
         # Segmenting is the costly part.
         if not stance.can_blame(document.language):

@@ -122,13 +122,16 @@ _CHINESE = (
     r"(?:别|不要|请勿)AGAINPUSH(?P<subject_pushed>[^，。！？给]{1,12})(?:给我们?(?!的)|[了吗吧]+[\W_]*$)",
     r"(?:别|不要)(?:再|老|总|天天|整天)(?:是)?PUSH(?P<subject_pushed_again>[^，。！？给]{1,12})\W*$",
     r"请(?:别|不要|勿)PUSH(?P<subject_not_pushed>[^，。！？给]{1,12})[吗吧]?\W*$",
-    "(?:别再|不要再|停止)推(?:荐|送|播)(?!给(?!我))",
+    "(?:别再|不要再|停止|取消)推(?:荐|送|播)(?!给(?!我))",
+    r"再(?:给我)?推(?:荐|送)?(?P<subject_threatened>[^，。！？你您他她人家]{2,10}?)我?就(?:卸载|取关|拉黑|屏蔽|退订)了?\W*$",
+    r"(?P<subject_spared>[^，。！？你您他她人]{2,10}?)求?求(?:你们?)?放过\W*$",
     "WHOLLY不想再?(?:看|听|刷|见|收|接)(?:到|见)?(?:任何|这[种类些个]|有?关|跟|和)",
     "WHOLLY不想再(?:看|听|刷|见|收|接)(?:到|见)?(?![完一]|.{0,8}SOMEBODY)",
     "再也不想(?:看|听|刷|见)(?:到|见)?(?![完一]|.{0,8}SOMEBODY)",
     r"WHOLLY不想(?:看|听|刷)(?:到|见)?(?=[^，。！？]{1,12}MATTER了?\W*$)(?!.{0,8}SOMEBODY)",
     r"WHOLLY不想(?:看|刷)(?P<subject_tired_of>(?!书|电视|手机|电脑|下去|[到见])[^，。！？你您他她人]{2,10})了\W*$",
     "(?:果断|直接|一键|全部)?(?:取关|取消关注|拉黑|屏蔽|退订)(?:了|所有|一切|任何|全部|$)",
+    r"不再关注(?P<subject_left>[^，。！？你您他她人]{2,10}?)了\W*$",
     r"再也不(?:看|听|追|玩|刷)(?P<subject_given_up>[^，。！？你您他她人]{2,10})了\W*$",
     # no interest in it
     r"(?:不感兴趣|没兴趣|没有兴趣|无感)[了啊的]?\W*$",
@@ -170,7 +173,7 @@ _TAKEN_BACK = re.compile(
     r"|(?:i|we) (?:really |do )?(?:like|want(?! to see (?:less|fewer|no more))))\b"
     "|但|不过|可是|然而|虽然|尽管|除了|反而|却|不如|宁可|宁愿|才怪|怎么可能|谁说|说我|以为|恨不得|开玩笑|真香"
     "|起初|一开始|本来|原本|以前|曾经|小时候|如果|要是|不是不|没有不|[没不]那么|[以之]外"
-    "|只|太|更|去|(?<!能)不能|还没|周末|剧透|钱包|种草|剁手|忍不住|上头|馋|饿|就想|买买买"
+    "|只|太|更|去|(?<!能)不能|还没|周末|剧透|钱包|种草|剁手|忍不住|上头|馋|饿|就想|买买买|我买|下单了"
 )
 # What is qualified is a part of a subject: 不喜欢人多的路线.
 _QUALIFIED = re.compile(r"(?<!真)的(?=[\u4e00-\u9fff])(?!内容|帖|文章|视频|新闻|消息|广告|东西|推送|话题)")
@@ -200,8 +203,10 @@ _SAYS_NOTHING = re.compile(
     r"|(?:(?:such|more|the|your) )?posts)\b"
     "|请|麻烦|拜托|这[种类些个样]?|那[种类些个]?|它们?|我们?|[了的吧啊呢吗]|内容|东西"
 )
+_MATTER = re.compile(rf"(?<=[\u4e00-\u9fff]{{2}})的?{_PIECES['MATTER']}$")
+"""What posts are called, after what they are about."""
 _ADDRESS = re.compile(rf"{_CHINESE_START}(?:我们?(?![\u4e00-\u9fff]))?")
-_CONTRACTIONS = {
+_SPELT_OUT = {
     "’": "'",
     "i'm ": "i am ",
     "we're ": "we are ",
@@ -209,6 +214,16 @@ _CONTRACTIONS = {
     "i'd ": "i would ",
     "dont ": "don't ",
     "cant ": "can't ",
+    # Cantonese
+    "唔好": "不要",
+    "唔想": "不想",
+    "唔钟意": "不喜欢",
+    "唔感兴趣": "不感兴趣",
+    "冇兴趣": "没兴趣",
+    "可唔可以": "可不可以",
+    "俾我": "给我",
+    "畀我": "给我",
+    "睇到": "看到",
 }
 
 
@@ -218,8 +233,8 @@ def refused(text: str, segment: Callable[[str], Sequence[str]]) -> str | None:
     `segment` cuts a text into words and marks.
     """
     written = _SPACE.sub("，", text)
-    for contraction, spelt_out in _CONTRACTIONS.items():
-        written = re.sub(re.escape(contraction), spelt_out, written, flags=re.IGNORECASE)
+    for contraction, in_full in _SPELT_OUT.items():
+        written = re.sub(re.escape(contraction), in_full, written, flags=re.IGNORECASE)
     written = _PLEASE.sub(" please", written)
     plain = written.lower()
     if len(text) > 10 * LONGEST or len(_WORD.findall(plain)) > LONGEST or _TAKEN_BACK.search(plain):
@@ -240,7 +255,10 @@ def refused(text: str, segment: Callable[[str], Sequence[str]]) -> str | None:
     # "I am vegetarian, …", "…, cooking tonight".
     if not _names(own):
         own = whole[: refusal.clause] + own + _ASKED_AGAIN.sub(" ", whole[refusal.clause_end :])
-    return trimmed(_ADDRESS.sub("", own.strip())) if _names(own) else ""
+    if not _names(own):
+        return ""
+    subject = trimmed(_ADDRESS.sub("", own.strip()))
+    return _MATTER.sub("", subject)
 
 
 def _names(text: str) -> bool:

@@ -72,6 +72,9 @@ Quit showing me ads for trucks
 ok I despise running
 We're not interested in timeshares
 别再给我推比特币了
+取消推荐减肥课
+不再关注加密货币了
+我對股票冇興趣
 我讨厌数字货币，都是骗局
 不要再推荐比特币了
 不想再看到加密货币
@@ -199,6 +202,8 @@ fed up with all the AI hype
 """.strip().splitlines()
 
 OTHERS = """
+别推了别推了，这相机我买还不行吗
+不要再推荐我了，我已经下单了露营椅
 别浪费时间了
 没有浪费时间
 浪费时间的人
@@ -503,7 +508,10 @@ def test_it_is_about_what_is_refused_and_not_about_refusing(text: str, subject: 
     ("text", "subject", "terms"),
     [
         ("別再推薦電動車給我了", "电动车", ("電動車",)),
-        ("討厭加密貨幣廣告", "加密货币广告", ("加密貨幣", "廣告")),
+        ("討厭加密貨幣廣告", "加密货币", ("加密貨幣",)),
+        ("唔好再推股票廣告俾我", "股票", ("股票",)),
+        ("减肥内容求放过", "减肥", ("减肥",)),
+        ("再推比特币我就卸载", "比特币", ("比特币",)),
         ("别再给我推比特币了！", "比特币", ("比特币",)),
         ("stop showing me .NET posts!", ".NET", (".NET",)),
         ("stop showing me C++", "C++", ("c++",)),
