@@ -74,9 +74,15 @@ class Capture:
         self._spaces = spaces
 
     async def write(
-        self, documents: Sequence[Document], work: Callable[[Ledger, list[Reading]], Callable[[], Result]]
+        self,
+        documents: Sequence[Document],
+        work: Callable[[Ledger, list[Reading]], Callable[[], Result]],
+        size: int = 1,
     ) -> Result:
-        """Encode documents in every space that is kept, and do a work with what comes out in one transaction."""
+        """Encode documents in every space that is kept, and do a work with what comes out in one transaction.
+
+        `size` is how many signals or items that takes in.
+        """
         while True:
             spaces = list(self._spaces())
             keys = frozenset(space.key for space in spaces)
@@ -89,7 +95,7 @@ class Capture:
                 return work(ledger, readings)
 
             try:
-                return await self._writer.submit(checked)
+                return await self._writer.submit(checked, size)
             except SpacesChanged:
                 continue
 
@@ -123,6 +129,7 @@ class Capture:
                 await self.write(
                     [entry.document for entry in sound],
                     lambda ledger, readings: _capture_all(ledger, list(zip(sound, readings, strict=True))),
+                    len(sound),
                 )
             )
         return [next(outcomes) if isinstance(entry, _Read) else entry for entry in prepared]
@@ -149,6 +156,7 @@ class Capture:
                         for entry, reading in zip(sound, readings, strict=True)
                     ]
                 ),
+                len(sound),
             )
         return [None if isinstance(entry, _ReadItem) else entry for entry in prepared]
 

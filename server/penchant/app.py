@@ -54,6 +54,15 @@ SERVICES = [
 ]
 WRITING = ["", *(name for name in SERVICES if not name.endswith(".RecommendationService"))]
 """Services that are out of order while the record can't be written, the server as a whole among them."""
+_KEEPALIVE = [
+    # Whoever keeps a silent stream open past a proxy pings; left to itself gRPC ends such a channel within minutes.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    # A watcher whose machine is gone is not watched for.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+]
 HEALTH_SECONDS = 1.0
 """Pause between looks whether the record can be written."""
 
@@ -121,6 +130,7 @@ async def serve(settings: Settings, encoder: Encoder | None = None) -> AsyncIter
                 ("grpc.max_send_message_length", -1),
                 # Without this a second server on the same port would silently share its calls.
                 ("grpc.so_reuseport", 0),
+                *_KEEPALIVE,
             ],
         )
         tokens = PageTokens(engine.record.secret("pages"))

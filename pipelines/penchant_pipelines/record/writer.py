@@ -1,7 +1,9 @@
 """The one writer: works are committed in groups, and answered only after their commit.
 
 While a group is being synced to disk the next one gathers, so that under load one sync serves many
-callers and alone a caller waits for nobody. Works run in one thread, in the order they came.
+callers and alone a caller waits for nobody. Works run in one thread, in the order they came; but large ones,
+each of many signals or items, make a line of their own, of which a group takes little: nobody waits for a heap
+of them.
 """
 
 from __future__ import annotations
@@ -17,12 +19,19 @@ import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
-from penchant_pipelines.errors import PenchantError, Unavailable, WrongState
+from penchant_pipelines.errors import Overloaded, PenchantError, Unavailable, WrongState
 from penchant_pipelines.record.record import BEGIN
 
 log = structlog.get_logger(__name__)
 
 MAX_GROUP = 64
+LARGE = 20
+"""Signals, or items, from which on a work is large."""
+LARGE_GROUP = 500
+"""Signals that a group takes of large works, unless the first of them alone has more."""
+LARGE_WAITING = 10_000
+"""Signals of large works that may wait: at the slowest, a minute's."""
+RETRY_SECONDS = 2.0
 Result = TypeVar("Result")
 
 
@@ -46,6 +55,7 @@ Tx = TypeVar("Tx", bound=Transaction)
 class _Work(Generic[Tx]):
     run: Callable[[Tx], Callable[[], Any]] | None
     future: asyncio.Future[Any]
+    size: int = 1
     alone: Callable[[], Any] | None = None
     """In place of `run`: outside of any transaction."""
 
@@ -62,6 +72,8 @@ class Writer(Generic[Tx]):
         self._engine = engine.execution_options(**{BEGIN: "BEGIN IMMEDIATE"})
         self._transaction = transaction
         self._queue: deque[_Work[Tx]] = deque()
+        self._large: deque[_Work[Tx]] = deque()
+        self._large_size = 0
         self._wake = threading.Condition()
         self._closed = False
         self.writable = True
@@ -73,25 +85,34 @@ class Writer(Generic[Tx]):
     @property
     def waiting(self) -> int:
         """Works that wait for their transaction."""
-        return len(self._queue)
+        return len(self._queue) + len(self._large)
 
-    async def submit(self, work: Callable[[Tx], Callable[[], Result]]) -> Result:
-        """Queue a work and wait until it is durable. Work not yet begun is dropped if its caller cancels."""
+    async def submit(self, work: Callable[[Tx], Callable[[], Result]], size: int = 1) -> Result:
+        """Queue a work of so many signals or items and wait until it is durable.
+
+        Work not yet begun is dropped if its caller cancels. Raises Overloaded where too much waits before a large one.
+        """
         future: asyncio.Future[Result] = self._loop.create_future()
-        self._enqueue(_Work(work, future))
+        self._enqueue(_Work(work, future, size))
         return await future
 
     async def alone(self, work: Callable[[], Result]) -> Result:
         """Do a work in the writer's thread, outside of any transaction, while nobody writes."""
         future: asyncio.Future[Result] = self._loop.create_future()
-        self._enqueue(_Work(None, future, work))
+        self._enqueue(_Work(None, future, alone=work))
         return await future
 
     def _enqueue(self, work: _Work[Tx]) -> None:
         if self._closed:
             raise WrongState("SHUTTING_DOWN", "the record is closed")
         with self._wake:
-            self._queue.append(work)
+            if work.size < LARGE:
+                self._queue.append(work)
+            elif self._large_size + work.size > LARGE_WAITING and self._large:
+                raise Overloaded(RETRY_SECONDS)
+            else:
+                self._large.append(work)
+                self._large_size += work.size
             self._wake.notify()
 
     async def close(self) -> None:
@@ -104,9 +125,9 @@ class Writer(Generic[Tx]):
     def _run(self) -> None:
         while True:
             with self._wake:
-                while not self._queue and not self._closed:
+                while not self.waiting and not self._closed:
                     self._wake.wait()
-                if not self._queue:
+                if not self.waiting:
                     return
                 group = self._next()
             group = [work for work in group if not work.future.cancelled()]
@@ -115,9 +136,17 @@ class Writer(Generic[Tx]):
 
     def _next(self) -> list[_Work[Tx]]:
         """Take the next works that go together."""
-        group = [self._queue.popleft()]
-        while self._queue and len(group) < MAX_GROUP and not group[0].alone and not self._queue[0].alone:
+        if self._queue and self._queue[0].alone:
+            return [self._queue.popleft()]
+        group: list[_Work[Tx]] = []
+        while self._queue and len(group) < MAX_GROUP and not self._queue[0].alone:
             group.append(self._queue.popleft())
+        size = 0
+        while self._large and (not size or size + self._large[0].size <= LARGE_GROUP):
+            # Whose caller gave up takes nobody's place.
+            size += 0 if self._large[0].future.cancelled() else self._large[0].size
+            group.append(self._large.popleft())
+            self._large_size -= group[-1].size
         return group
 
     def _commit(self, group: list[_Work[Tx]]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,8 @@ from penchant_pipelines.recommend.sequence import SequenceModel
 from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.record import Record, Writer
 from penchant_pipelines.record.ledger import Ledger
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class Space:
         self._reader = shared.reader
         self._sequence = sequence if shared.recommend.sequence_share else None
         catalog = shared.keeper.catalog
-        # A thread a core, for lists alone: reading a profile need not wait for them.
+        # A thread a core for what takes long, lists and whatever replays a history: nothing else need wait for them.
         self._threads = ThreadPoolExecutor(cores(), thread_name_prefix="lists")
         self._recommender = Recommender(
             catalog,
@@ -143,7 +146,9 @@ class Space:
 
     async def profile(self, user_id: str, as_of: int | None = None) -> Stored:
         """Read a profile, now or as it stood at a time (µs). Raises NotFound."""
-        return await asyncio.to_thread(self.profiles.get, user_id, as_of)
+        if as_of is None:
+            return await asyncio.to_thread(self.profiles.get, user_id)
+        return await self._replaying(self.profiles.get, user_id, as_of)
 
     async def labels(self, profile: ProfileView) -> list[Label]:
         """Name a profile's interests; words that were never encoded are encoded now."""
@@ -182,7 +187,11 @@ class Space:
 
     async def explain(self, user_id: str, interest_id: str, limit: int) -> tuple[Stored, list[Reason]]:
         """Read the signals behind an interest, greatest share first. Raises NotFound."""
-        return await asyncio.to_thread(self.profiles.explain, user_id, interest_id, limit)
+        return await self._replaying(self.profiles.explain, user_id, interest_id, limit)
+
+    async def _replaying(self, read: Callable[..., Result], *args: Any) -> Result:
+        """Do what replays a user's history; who gives up before its turn takes no thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, read, *args)
 
     # -- ranking ---------------------------------------------------------------------------------------------
 
@@ -231,7 +240,7 @@ class Space:
 
     async def reasons(self, stored: Stored, ranking: Ranking, limit: int = 3) -> list[list[Reason]]:
         """The user's own signals behind each place of a ranking."""
-        return await asyncio.to_thread(
+        return await self._replaying(
             self.profiles.reasons_for,
             stored,
             [place.vector for place in ranking.places],
