@@ -276,7 +276,7 @@ class Engine:
         if stored is None or found is None:
             return {}
         # The profile reads as of now, or of its newest signal where that is ahead: the word comes after both.
-        event = SteeringEvent("", stored.view.as_of + 1, found.vector, Steering(), interest_id=interest_id)
+        event = SteeringEvent("", stored.view.as_of + 1, found.vector, Steering(), "", (), interest_id, found.sign)
         with self.record.read() as connection:
             return {
                 space.key: carried(connection, here.key, here.blender, space.key, stored.key, event) for space in others

@@ -127,9 +127,23 @@ def test_a_profile_is_always_in_order(events: list[Event]) -> None:
     for interest in profile.interests:
         assert interest.centroid.dtype == np.float32
         assert np.linalg.norm(interest.centroid) == pytest.approx(1, abs=1e-5)
-        assert interest.first <= interest.last <= profile.updated
+        assert interest.first <= interest.last <= events[-1].time
         assert interest.day_count <= interest.signal_count
         assert (interest.mass >= 0).all()
+
+
+@law
+@given(streams())
+def test_words_begin_no_day_and_change_no_habit(events: list[Event]) -> None:
+    mixer = blender()
+    signals = [event for event in events if isinstance(event, Evidence)]
+    told, alone = mixer.replay(events), mixer.replay(signals)
+    assert (told.days, told.day, told.usual_day, told.day_mass) == (
+        alone.days,
+        alone.day,
+        alone.usual_day,
+        alone.day_mass,
+    )
 
 
 @law
@@ -140,20 +154,17 @@ def test_merges_lose_no_mass_and_no_signal(events: list[Event]) -> None:
     signals = blended(events, undone_ids(events))
     assert [signal for signal, _, _ in trace.taken] == signals
     assert sum(interest.signal_count for interest in profile.interests) == len(signals)
+    now = max((interest.updated for interest in profile.interests), default=0)
     for sign in (1, -1):
         expected = np.zeros(len(mixer.lives))
         for signal, _, mass in trace.taken:
             rule = weighing(signal, mixer.settings)
             if rule.weight * sign > 0:
-                fade = decay(profile.updated - signal.time, mixer.lives)
+                fade = decay(now - signal.time, mixer.lives)
                 columns = [list(mixer.lives[:-2]).index(rule.half_life_days * DAY), -2, -1]
                 expected[columns] += trace.day_shares[signal.time // DAY] * mass * fade[columns]
         kept = sum(
-            (
-                profile.mass_of(i) * decay(profile.updated - i.updated, mixer.lives)
-                for i in profile.interests
-                if i.sign == sign
-            ),
+            (profile.mass_of(i) * decay(now - i.updated, mixer.lives) for i in profile.interests if i.sign == sign),
             np.zeros(len(mixer.lives)),
         )
         np.testing.assert_allclose(kept, expected, rtol=1e-9, atol=1e-300)

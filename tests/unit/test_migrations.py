@@ -19,6 +19,9 @@ from penchant_pipelines.errors import WrongState
 from penchant_pipelines.record import Record, schema
 from penchant_pipelines.record.record import MIGRATIONS
 
+SINCE_0017 = ("ALTER TABLE steerings DROP COLUMN sign", "ALTER TABLE steerings DROP COLUMN taken_back")
+"""What takes back what later versions added."""
+
 
 def test_migrations_make_the_very_schema(tmp_path: Path) -> None:
     record = Record(tmp_path)
@@ -124,7 +127,8 @@ def test_chances_that_meant_something_else_are_forgotten(tmp_path: Path) -> None
     mix = {"id": "m", "create_time": 0, "weights": "{}", "chance": "[-3, 1]", "favour_count": 1, "lesson_count": 1}
     with record.engine.begin() as connection:
         connection.execute(schema.mixes.insert().values(quality=0, quality_before=0, live=True, **mix))
-        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0016'"))
+        for step in (*SINCE_0017, "UPDATE alembic_version SET version_num = '0016'"):
+            connection.execute(sa.text(step))
     record.close()
     record = Record(tmp_path)
     try:
@@ -141,6 +145,7 @@ def test_what_was_left_unread_while_its_item_was_away_waits_for_it(tmp_path: Pat
         for statement in (
             "DROP INDEX signals_awaiting_item",
             "ALTER TABLE mixes DROP COLUMN writer_weights",
+            *SINCE_0017,
             "UPDATE alembic_version SET version_num = '0014'",
             "INSERT INTO users VALUES (1, 'ann', 3, 3, 0, '')",
             "INSERT INTO items VALUES ('here', 'T', '', '[]', NULL, '{}', 0, 'en', '[]', '[]')",
@@ -250,7 +255,8 @@ def test_what_was_noted_of_a_forgotten_generation_goes(tmp_path: Path, generatio
         older.execute("INSERT INTO generations (name, space, cursor, live, recipe) VALUES ('g-live', 1, 0, 1, 'r')")
         older.execute("INSERT INTO indexed_interests VALUES (?, 1, 'i-1', x'00')", (generation,))
         older.execute("INSERT INTO receipts VALUES ('r-1', 0, 'd', 1, 1, 1)")
-        older.execute("UPDATE alembic_version SET version_num = '0017'")
+        for step in (*SINCE_0017, "UPDATE alembic_version SET version_num = '0017'"):
+            older.execute(step)
     record = Record(tmp_path)
     try:
         with record.read() as connection:

@@ -177,14 +177,14 @@ class Catalog:
         return self.crowd.popularity.of(np.asarray(rows_wanted, dtype=np.intp), _POPULARITY, as_of)
 
     def most_popular(self, limit: int, language: str = "", within: NDArray[np.intp] | None = None) -> list[str]:
-        """Ids of visible items by popularity, then newest, then row; those in the language first.
+        """Ids of visible items by popularity, then newest, then in an order of their ids; those in the language first.
 
         `within` names the rows to choose from.
         """
         chosen = np.flatnonzero(self.visible) if within is None else within[self.visible[within]]
         foreign = self._language[chosen] != language if language else np.zeros(len(chosen), dtype=bool)
         crowd = self.popularity(chosen, self.crowd.popularity.landmark)
-        keys = foreign.astype(np.int8), -crowd, -self.created[chosen], chosen
+        keys = foreign.astype(np.int8), -crowd, -self.created[chosen], self._numbers[chosen]
         foremost = _foremost(keys, limit)
         order = foremost[np.lexsort([key[foremost] for key in reversed(keys)])][:limit]
         return [self.id_at(row) for row in chosen[order]]

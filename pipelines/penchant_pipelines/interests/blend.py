@@ -44,7 +44,7 @@ LEAST_PAST = 1e-6
 SURE = 1 / 3
 """How far from θ to 1 the cosine of a topic with an interest must be for the one to mean the other."""
 
-FORMAT = 13
+FORMAT = 14
 """Of stored profiles, and of all that goes into them besides the settings: a change makes them anew."""
 
 Event = Evidence | SteeringEvent
@@ -160,7 +160,7 @@ class Blender:
 
         Taken back, a word leaves nothing behind: what it alone had opened is not in the profile any more.
         """
-        self._advance(profile, event.time)
+        # No day begins with it: what signals tell of habits is as it was.
         steered = self.meant(profile, event)
         if event.steering == Steering():
             return self._take_back(profile, steered or self.opened_by(event))
@@ -198,7 +198,8 @@ class Blender:
             return named
         written = profile.interests
         levels = [(written, self.calibration.similarity)]
-        signs: tuple[int, ...] = (0,)
+        # What it was about may go by another name since, where earlier signals came late; a like stays a like.
+        signs: tuple[int, ...] = (event.sign,)
         spoken_of = None
         if event.topic:
             said = event.topic.strip()
@@ -222,8 +223,12 @@ class Blender:
         return None if spoken_of is not None and event.steering.for_more and _is_no(spoken_of) else spoken_of
 
     def opened_by(self, event: SteeringEvent) -> Interest:
-        """Make the interest that the user's word opens where it is about none that there is."""
+        """Make the interest that the user's word opens where it is about none that there is.
+
+        One that was named, and whose signals are gone, keeps its id.
+        """
         opened = self._opened(event.id, _wanted(event), event.vector, event.time)
+        opened.id = event.interest_id or opened.id
         opened.steered_terms = {term: 2.0 / (1 + rank) for rank, term in enumerate(event.terms)}
         return opened
 
@@ -287,7 +292,7 @@ class Blender:
 
     def _opened(self, key: str, sign: int, vector: Vector, time: int) -> Interest:
         return Interest(
-            id="i-" + hashlib.sha256(key.encode()).hexdigest()[:12],
+            id=id_of_opened(key),
             sign=sign,
             centroid=vector.astype(np.float32),
             mass=np.zeros(len(self.lives)),
@@ -338,9 +343,10 @@ class Blender:
         `newest` is what the user has just steered: it stays, whatever else must go.
         """
         interests = profile.interests
+        newest_time = max(interest.updated for interest in interests)
         masses = np.array(
             [
-                total_mass(profile.mass_of(i) * decay(profile.updated - i.updated, self.lives), self.settings.floor)
+                total_mass(profile.mass_of(i) * decay(newest_time - i.updated, self.lives), self.settings.floor)
                 + i.steered_mass
                 for i in interests
             ]
@@ -393,6 +399,11 @@ class Blender:
             kept.topics |= gone.topics
         kept.recurrent = sorted({*kept.recurrent, *gone.recurrent, *recurring(kept.terms, gone.terms)})
         gather(kept.terms, gone.terms.items())
+
+
+def id_of_opened(event_id: str) -> str:
+    """Id of the interest that an event opens, if it opens one."""
+    return "i-" + hashlib.sha256(event_id.encode()).hexdigest()[:12]
 
 
 def standing(events: Sequence[Event]) -> list[Event]:

@@ -53,7 +53,8 @@ class Evidence:
 class SteeringEvent:
     """The user's own word at a moment, about an interest or a topic; see `Blender.meant`.
 
-    `terms` of a topic are the topic as it was written, then those that name it.
+    `terms` of a topic are the topic as it was written, then those that name it; of an interest its best at that moment.
+    `sign` is that of the interest, 0 where it is not known.
     """
 
     id: str
@@ -63,6 +64,7 @@ class SteeringEvent:
     topic: str = ""
     terms: tuple[str, ...] = ()
     interest_id: str = ""
+    sign: int = 0
 
 
 class Weight(NamedTuple):

@@ -198,6 +198,12 @@ def unweighed_view(interest: Interest) -> InterestView:
     )
 
 
+def best_terms(interest: Interest, limit: int = 5) -> tuple[str, ...]:
+    """Terms of an interest, those with most support first."""
+    terms = _all_terms(interest)
+    return tuple(sorted(terms, key=lambda term: (-terms[term], term))[:limit])
+
+
 def _all_terms(interest: Interest) -> dict[str, float]:
     terms = dict(interest.terms)
     for term, support in interest.steered_terms.items():
@@ -262,7 +268,7 @@ def trend(profile: Profile, interest: Interest, since: int, as_of: int, blender:
     if not silent and (heading > 0 or short_rate > 1.5 * long_rate + chance):
         return Trend.RISING
     # A share falls, too, while the user only does more of something else.
-    if (heading < 0 or silent) and short_rate < 0.5 * long_rate:
+    if (heading < 0 or silent) and short_rate <= 0.5 * long_rate:
         return Trend.FADING
     return Trend.STEADY
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from penchant_pipelines.index.relay import Relay
 from penchant_pipelines.interests import Calibration, ProfileView
+from penchant_pipelines.interests.terms import plain
 from penchant_pipelines.interests.view import matrix
 from penchant_pipelines.profiles import Profiles
 from penchant_pipelines.recommend.candidates import INDEX_LAG
@@ -39,9 +41,13 @@ class Audience:
         self._calibration = calibration
 
     async def find(
-        self, target: NDArray[np.float32], limit: int, min_similarity: float
+        self, target: NDArray[np.float32], limit: int, min_similarity: float, categories: Sequence[str] = ()
     ) -> tuple[tuple[Match, ...], tuple[str, ...]]:
-        """Users with an interest near a target vector (d,), nearest first, each once by the best interest."""
+        """Users with an interest near a target vector (d,), nearest first, each once by the best interest.
+
+        `categories` are those of the item, where it is one: who muted a topic of that name doesn't want it.
+        """
+        named = frozenset(map(plain, categories))
         degraded: tuple[str, ...] = ()
         matches: list[Match] = []
         wanted = 4 * limit + 20
@@ -56,14 +62,16 @@ class Audience:
                 near = [hit for hit in found if hit.similarity >= min_similarity - 0.05]
                 keys = dict.fromkeys(int(hit.id.partition(":")[0]) for hit in near)
                 exhausted = len(found) < wanted or len(near) < len(found)
-            matches = await asyncio.to_thread(self._match, target, keys, min_similarity)
+            matches = await asyncio.to_thread(self._match, target, keys, min_similarity, named)
             if exhausted or len(matches) >= limit or wanted >= 20_000:
                 break
             wanted *= 4
         return tuple(matches[:limit]), degraded
 
-    def _match(self, target: NDArray[np.float32], keys: dict[int, None] | None, least: float) -> list[Match]:
-        matches, plain = [], plainly(self._calibration)
+    def _match(
+        self, target: NDArray[np.float32], keys: dict[int, None] | None, least: float, named: frozenset[str]
+    ) -> list[Match]:
+        matches, near = [], plainly(self._calibration)
         for stored in self._profiles.by_keys(None if keys is None else list(keys)):
             interests = stored.view.interests
             if not interests:
@@ -71,8 +79,10 @@ class Audience:
             nearness = self._calibration.cosines(matrix(interests), target[None])[:, 0]
             # Whoever holds it nearest to something muted, much less wanted, or rather disliked than liked, does not
             # want it; nor does, whatever they like, who muted what it is plainly about.
-            silenced = [topic for i in interests if i.steering.muted for topic in i.topics.values()]
-            if silenced and self._calibration.cosines(np.stack(silenced), target[None]).max() >= plain:
+            silenced = {topic: vector for i in interests if i.steering.muted for topic, vector in i.topics.items()}
+            if not named.isdisjoint(map(plain, silenced)):
+                continue
+            if silenced and self._calibration.cosines(np.stack([*silenced.values()]), target[None]).max() >= near:
                 continue
             spoken = [row for row, i in enumerate(interests) if i.sign > 0 or i.against >= UNWANTED]
             row = max(spoken, key=lambda row: float(nearness[row]), default=None)

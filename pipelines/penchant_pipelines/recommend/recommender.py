@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 LEAST_OWN_SHARE = 0.2
 """What the user's own must have of all that spoke for an item, to be told as a reason."""
+LEAST_SOUGHT = 20
+"""Places that candidates are sought for at least: the best by all that counts need not be the nearest."""
 LOOKED_AT = 8
 """How many times as many items are looked at first as are to be explored, and each time that there were too few."""
 COLD_USER = "cold_user"
@@ -176,7 +178,7 @@ class Recommender:
         else:
             by_row = None if visit.mixed is None else visit.mixed.by_row
             rows, degraded = await self._candidates.find(
-                taste, query.vector, query.limit, left_out, condition, query.filter, by_row
+                taste, query.vector, max(query.limit, LEAST_SOUGHT), left_out, condition, query.filter, by_row
             )
             reasons += degraded
             if taste.is_empty:

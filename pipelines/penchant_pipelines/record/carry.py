@@ -26,7 +26,7 @@ def carried(
         if (known.time, known.id) < (event.time, event.id)
     ]
     profile, contributions = explain(before, blender, event.time)
-    interest = profile.find(event.interest_id) or blender.nearest(profile.interests, event.vector, 0)[0]
+    interest = profile.find(event.interest_id) or blender.nearest(profile.interests, event.vector, event.sign)[0]
     if interest is None:
         return None
     shares = {part.signal_id: part.share for part in contributions[interest.id]}

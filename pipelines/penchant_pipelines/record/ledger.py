@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from penchant_pipelines.errors import NotFound, Overloaded
-from penchant_pipelines.interests import Interest, ProfileView, SteeringEvent, unweighed_view
+from penchant_pipelines.interests import Interest, ProfileView, SteeringEvent, best_terms, unweighed_view
 from penchant_pipelines.model import Action, Behavior, Item, Signal, Steering
 from penchant_pipelines.record import rows, schema
 from penchant_pipelines.record.carry import carried
@@ -189,7 +189,7 @@ class Ledger:
         there, and where there is nothing of a topic to take back.
         """
         taken_back = steering == Steering()
-        by_id = not topic
+        by_id, sign, terms = not topic, 0, reading.terms
         state = self.users.get(user_id, create=not by_id and not taken_back)
         time = max(time, state.latest[0] + 1)
         serving = self._serving(user_id)
@@ -201,18 +201,25 @@ class Ledger:
             if interest is None:
                 raise NotFound("interest", interest_id)
             vectors = {serving.key: interest.centroid}
+            sign, terms = interest.sign, best_terms(interest)
         vector = vectors[serving.key]
         assert vector is not None  # noqa: S101 - the caller encodes the topic
-        event = SteeringEvent("", time, vector, steering, topic, reading.terms, interest_id)
-        if taken_back and serving.blender.meant(self.users.served(state), event) is None:
-            raise NotFound("topic", topic)
+        event = SteeringEvent("", time, vector, steering, topic, terms, interest_id, sign)
+        undone = False
+        if taken_back:
+            hit = serving.blender.meant(self.users.served(state), event)
+            if hit is None:
+                raise NotFound("topic", topic)
+            undone = self.users.unsay(state, hit, topic, time)
         inserted = self.connection.execute(
             schema.steerings.insert().values(
                 user_key=state.key,
                 time=time,
                 topic=topic,
                 interest_id=interest_id,
-                terms=rows.to_json(list(reading.terms)),
+                terms=rows.to_json(list(terms)),
+                sign=sign,
+                taken_back=time if undone else None,
                 muted=steering.muted,
                 pinned=steering.pinned,
                 bias=steering.bias,
@@ -220,7 +227,7 @@ class Ledger:
         )
         seq = inserted.inserted_primary_key[0]  # type: ignore[index]
         event = replace(event, id=rows.steering_event_id(seq))
-        if by_id:
+        if by_id and not undone:
             for space in self.users.with_profiles():
                 if space.key == serving.key:
                     continue

@@ -253,13 +253,14 @@ def user_profile(
 
 
 def user_events(
-    connection: Connection, space: int, user_key: int, until: int | None = None, after: Place = EARLIEST
+    connection: Connection, space: int, user_key: int, until: int | None = None, after: int = EARLIEST[0]
 ) -> list[Event]:
     """Signals and steering of a user, as a space reads them, by (time, id).
 
-    All of them, or those up to a time (µs, inclusive), or after a place.
+    All of them, or those up to a time (µs, inclusive), or later than one; words as they stood then.
     """
     signal_vector, steering_vector = signal_vectors.c.vector, steering_vectors.c.vector
+    taken_back = steerings.c.taken_back
     query = (
         sa.select(*EVIDENCE_COLUMNS, signal_vector)
         .outerjoin(signal_vectors, (signal_vectors.c.seq == signals.c.seq) & (signal_vectors.c.space == space))
@@ -273,13 +274,15 @@ def user_events(
     )
     if until is not None:
         query = query.where(signals.c.time <= until)
-        words = words.where(steerings.c.time <= until)
-    if after != EARLIEST:
-        query = query.where(signals.c.time >= after[0])
-        words = words.where(steerings.c.time >= after[0])
+        words = words.where(steerings.c.time <= until, taken_back.is_(None) | (taken_back > until))
+    else:
+        words = words.where(taken_back.is_(None))
+    if after > EARLIEST[0]:
+        query = query.where(signals.c.time > after)
+        words = words.where(steerings.c.time > after)
     events: list[Event] = [to_evidence(row, to_vector(row.vector)) for row in connection.execute(query)]
     events += [to_steering(row, np.frombuffer(row.vector, dtype=np.float32)) for row in connection.execute(words)]
-    return sorted((event for event in events if place(event) > after), key=place)
+    return sorted(events, key=place)
 
 
 def place(event: Event) -> Place:
@@ -297,6 +300,7 @@ def to_steering(row: Row[*tuple[Any, ...]], vector: Vector) -> SteeringEvent:
         topic=row.topic,
         terms=tuple(json.loads(row.terms)),
         interest_id=row.interest_id,
+        sign=row.sign,
     )
 
 

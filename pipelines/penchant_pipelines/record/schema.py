@@ -115,6 +115,9 @@ steerings = Table(
     # The interest that was named, empty where a topic was.
     Column("interest_id", String, nullable=False, server_default=text("''")),
     Column("terms", Text, nullable=False),  # JSON list
+    Column("sign", Integer, nullable=False, server_default=text("0")),  # of the interest; 0: not known
+    # When it was taken back, if it was; a word that takes all back that was said of something does nothing more.
+    Column("taken_back", BigInteger),
     Column("muted", Boolean, nullable=False),
     Column("pinned", Boolean, nullable=False),
     Column("bias", Float, nullable=False),

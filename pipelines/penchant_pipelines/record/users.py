@@ -17,7 +17,19 @@ from cachetools import LRUCache
 from sqlalchemy import Connection
 
 from penchant_pipelines.errors import NotFound
-from penchant_pipelines.interests import Blender, Profile, ProfileView, pack, standing, undone_ids, unpack, view
+from penchant_pipelines.interests import (
+    Blender,
+    Interest,
+    Profile,
+    ProfileView,
+    id_of_opened,
+    pack,
+    standing,
+    undone_ids,
+    unpack,
+    view,
+)
+from penchant_pipelines.interests.terms import is_same
 from penchant_pipelines.model import now
 from penchant_pipelines.record import rows, schema
 from penchant_pipelines.record.commit import Change, Commit
@@ -61,13 +73,13 @@ class KeptSpace(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A profile as it stood when all events up to a place were blended."""
+    """A profile as it stood when all events up to a time (µs, inclusive) were blended."""
 
-    until: Place
+    until: int
     packed: bytes
 
 
-NOTHING = Snapshot(EARLIEST, pack(Profile()))
+NOTHING = Snapshot(EARLIEST[0], pack(Profile()))
 
 
 @dataclass(eq=False, slots=True)
@@ -215,6 +227,28 @@ class Users:
             self._replay(state, space)
         state.stale_from = None
 
+    def unsay(self, state: UserState, hit: Interest, topic: str, time: int) -> bool:
+        """Note at a time (µs) that the user takes back all words about an interest; False where none is known to be.
+
+        Profiles are made anew as if these had not been said: what they brought about later goes with them.
+        """
+        table = schema.steerings
+        said = [*hit.topics, topic] if topic else [*hit.topics]
+        query = sa.select(table.c.seq, table.c.time, table.c.topic, table.c.interest_id)
+        standing = self._connection.execute(query.where(table.c.user_key == state.key, table.c.taken_back.is_(None)))
+        meant = [
+            (row.time, rows.steering_event_id(row.seq), row.seq)
+            for row in standing
+            if hit.id in (row.interest_id, id_of_opened(rows.steering_event_id(row.seq)))
+            or (row.topic and any(is_same(row.topic.strip(), known.strip()) for known in said))
+        ]
+        if not meant:
+            return False
+        numbers = [seq for _, _, seq in meant]
+        self._connection.execute(table.update().where(table.c.seq.in_(numbers)).values(taken_back=time))
+        state.now_stale(min(meant)[:2])
+        return True
+
     def put_profile(self, space: KeptSpace, user_key: int, packed: bytes) -> None:
         """Write a profile that this space's recipe made."""
         self._connection.execute(_PUT_PROFILE, _profile_row(space, user_key, packed))
@@ -239,7 +273,7 @@ class Users:
 
     def _replay(self, state: UserState, space: KeptSpace) -> None:
         """Make a profile anew: from the last snapshot that holds, if there is one, else from the start."""
-        stale_from = EARLIEST if state.stale_from is None else state.stale_from
+        stale_from, _ = EARLIEST if state.stale_from is None else state.stale_from
         found = state.snapshots.get(space.key, {}).items()
         snapshots = {lag: snapshot for lag, snapshot in found if snapshot.until < stale_from}
         base = max(snapshots.values(), key=lambda snapshot: snapshot.until, default=NOTHING)
@@ -248,9 +282,12 @@ class Users:
         profile, done = unpack(base.packed), 0
         for lag in SNAPSHOT_LAGS:
             cut = len(events) - lag
-            if cut > 0:
+            # An UNDO is the last of its time, whatever its id: what it undoes must not be on the other side.
+            while cut > done and events[cut - 1].time == events[cut].time:
+                cut -= 1
+            if cut > done:
                 profile = space.blender.resume(profile, events[done:cut])
-                snapshots[lag] = Snapshot(rows.place(events[cut - 1]), pack(profile))
+                snapshots[lag] = Snapshot(events[cut - 1].time, pack(profile))
                 done = cut
         state.profiles[space.key] = space.blender.resume(profile, events[done:])
         state.snapshots[space.key] = snapshots

@@ -250,10 +250,10 @@ class Space:
         )
 
     async def find_users(
-        self, target: NDArray[np.float32], limit: int, min_similarity: float
+        self, target: NDArray[np.float32], limit: int, min_similarity: float, categories: Sequence[str] = ()
     ) -> tuple[tuple[Match, ...], tuple[str, ...]]:
-        """Users who would want something, by its vector."""
-        return await self._audience.find(target, limit, min_similarity)
+        """Users who would want something, by its vector and its categories."""
+        return await self._audience.find(target, limit, min_similarity, categories)
 
 
 def _language(profile: ProfileView) -> str:

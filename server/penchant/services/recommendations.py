@@ -101,15 +101,16 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         """Find the users who would want something: all of them in the live space, which alone makes them comparable."""
         with self.engine.serve() as space:
             if request.WhichOneof("target") == "text":
+                categories: Sequence[str] = ()
                 target = await space.encode_query(request.text, "text")
                 if target is None:
                     raise InvalidInput.at("text", "holds no words to look for")
             else:
-                self.engine.item(request.item_id)
+                categories = self.engine.item(request.item_id).categories
                 entry = self.engine.catalog.entries[request.item_id]
                 target = np.array(self.engine.catalog.vectors[space.key][entry.row])
             limit = coerce_page_size(request.page_size, 20, self.settings.limits.page_size)
-            matches, degraded = await space.find_users(target, limit, request.min_similarity)
+            matches, degraded = await space.find_users(target, limit, request.min_similarity, categories)
             labels = await space.names([(match.profile, match.interest_id) for match in matches])
         response = pb.FindUsersResponse(degraded=degraded, space_id=space.space_id)
         for match, label in zip(matches, labels, strict=True):

@@ -7,11 +7,11 @@ from alembic import op
 revision = "0018"
 down_revision = "0017"
 
-ORPHANS = "FROM indexed_interests WHERE generation NOT IN (SELECT name FROM generations)"
-
 
 def upgrade() -> None:
     """Delete them, and have the record's file written anew where somebody of theirs may have been erased."""
-    owed = f"rowid = (SELECT max(rowid) FROM receipts) AND EXISTS (SELECT 1 {ORPHANS})"  # noqa: S608
-    op.execute(f"UPDATE receipts SET purged = 0 WHERE {owed}")  # noqa: S608
-    op.execute(f"DELETE {ORPHANS}")
+    op.execute(
+        "UPDATE receipts SET purged = 0 WHERE rowid = (SELECT max(rowid) FROM receipts) AND EXISTS "
+        "(SELECT 1 FROM indexed_interests WHERE generation NOT IN (SELECT name FROM generations))"
+    )
+    op.execute("DELETE FROM indexed_interests WHERE generation NOT IN (SELECT name FROM generations)")
