@@ -346,12 +346,12 @@ class Engine:
 
         return await self.jobs.start(REBUILD, rebuild)
 
-    async def learn_mix(self) -> Job:
+    async def learn_mix(self, asked: bool = True) -> Job:
         """Start a job that learns from the record how to mix the sources of recommendations.
 
         Raises WrongState if one runs.
         """
-        return await self.mixes.learn(lambda: self.live.teacher())
+        return await self.mixes.learn(lambda: self.live.teacher(), asked)
 
     async def _prepare_mix(self) -> None:
         """Spare whoever asks first the wait for what a mix reads."""
@@ -365,7 +365,7 @@ class Engine:
         await asyncio.sleep(LEARNING_PAUSE_SECONDS)
         if self.mixes.is_due():
             with contextlib.suppress(WrongState):  # somebody else has just started one
-                await self.learn_mix()
+                await self.learn_mix(asked=False)
 
     async def experiment(self, name: str) -> tuple[Experiment, Report]:
         """Read an experiment (an empty name: the newest) and evaluate its feedback. Raises NotFound."""

@@ -22,6 +22,8 @@ REWRITING_SHARE = 0.01
 """Most of the time that may go into writing the record anew."""
 LOG_PAUSE_SECONDS = 0.05
 """Pause between attempts to empty the write-ahead log while others read or write."""
+ROOM_SECONDS = 600.0
+"""Pause between looks whether there is room to write the record anew."""
 ERASURE_SECONDS = 1.0
 """How long an erasure that is asked for waits for the log to be emptied; it is emptied later otherwise."""
 
@@ -103,7 +105,16 @@ class Purge:
 
         try:
             if receipts := await asyncio.to_thread(self._unpurged):
+                needed, free = await asyncio.to_thread(self._record.rewriting_needs)
+                if free < needed:
+                    # Tried all the same, it would fill the disk, and nobody could write.
+                    log.warning("record.no_room_to_rewrite", needed_bytes=needed, free_bytes=free)
+                    self._to_rewrite.set()
+                    await asyncio.sleep(ROOM_SECONDS)
+                    return
+                log.info("record.rewriting")
                 await self._writer.alone(rewrite)
+                log.info("record.rewritten", seconds=round(held_up, 1))
                 await self._empty_log()
                 await self._writer.submit(partial(_purged, receipts=receipts))
         except asyncio.CancelledError:
@@ -112,6 +123,8 @@ class Purge:
         except Exception:
             log.exception("record.not_rewritten")
             self._to_rewrite.set()
+            # Half of it may stand there.
+            self._log_in_use.set()
         # Who writes is held up meanwhile: hardly ever, however many are erased and however often it fails.
         await asyncio.sleep(held_up / REWRITING_SHARE)
 

@@ -167,7 +167,15 @@ class Jobs:
             log.exception("job.failed", job_id=job.id, kind=job.kind)
             self._note(job.id, state=JobState.FAILED, error="internal error; see the server's log")
         self._note(job.id, end_time=now())
-        log.info("job.ended", job_id=job.id, kind=job.kind, state=self._running[job.id][0].state.name)
+        ended = self._running[job.id][0]
+        tell = log.warning if ended.state is JobState.FAILED else log.info
+        tell(
+            "job.ended",
+            job_id=job.id,
+            kind=job.kind,
+            state=ended.state.name,
+            **({"error": e} if (e := ended.error) else {}),
+        )
         try:
             await asyncio.shield(self._save(job.id))
         except Unavailable:

@@ -86,10 +86,10 @@ class Mixes:
         if self.live is not None and self.live.outdated:
             self._tried_at = 0
 
-    async def learn(self, teacher: Callable[[], Teacher]) -> Job:
+    async def learn(self, teacher: Callable[[], Teacher], asked: bool = True) -> Job:
         """Start a job that learns from lessons, and puts to use what ranks not surely worse than what is live.
 
-        Raises WrongState if one runs. The job fails where there are fewer than 40 lessons.
+        Raises WrongState if one runs. Where there are fewer than 40 lessons the job fails, if somebody asked for it.
         """
         favours = len(self._catalog.crowd)
 
@@ -98,6 +98,9 @@ class Mixes:
             thread = ThreadPoolExecutor(1, thread_name_prefix="lessons")
             try:
                 lessons = await self._lessons(teacher(), thread, progress)
+                if len(lessons) < FEWEST_LESSONS and not asked:
+                    log.info("mix.too_few_lessons", lessons=len(lessons), needed=FEWEST_LESSONS)
+                    return
                 version = await asyncio.get_running_loop().run_in_executor(thread, self._judged, lessons)
             finally:
                 # Whoever cancels doesn't hold up the event loop until the sums are done.

@@ -63,6 +63,8 @@ _KEEPALIVE = [
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 ]
+FEW_FILES = 4096
+"""Fewer than these may be open at a time: that is told."""
 HEALTH_SECONDS = 1.0
 """Pause between looks whether the record can be written."""
 
@@ -70,6 +72,7 @@ HEALTH_SECONDS = 1.0
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; returns the process's exit status."""
     configure_logging(settings.log_level, settings.log_format)
+    _allow_many_files()
     # The encoder takes seconds more, the first time after an installation many: nobody should take it for dead.
     log.info("server.starting", version=version("penchant"), data=str(settings.data))
     for name, hint in strange_variables().items():
@@ -82,6 +85,22 @@ def run(settings: Settings) -> int:
         log.error("server.failed", reason=error.reason, message=error.message)
         return 1
     return 0
+
+
+def _allow_many_files() -> None:
+    """Open as many files as the system lets this process: a connection is one, and Chroma takes dozens."""
+    try:
+        import resource
+    except ImportError:  # not everywhere are they counted
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if 0 <= hard < FEW_FILES:
+        log.warning(
+            "server.few_files", limit=hard, hint="a connection is one: allow the process more, as LimitNOFILE does"
+        )
 
 
 async def _serve_until_told(settings: Settings) -> None:

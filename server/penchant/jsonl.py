@@ -28,6 +28,8 @@ M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
 STDIN = Path("-")
+LONGEST_LINE = 1 << 26
+"""Bytes of a line, its end included: JSON may take several for one of the message's."""
 
 _TIME = "google.protobuf.Timestamp"
 _LOADING = "Failed to load JSON: "
@@ -124,7 +126,14 @@ def _lines(raw: Iterator[tuple[int, Any]], parse: Callable[[Any], T]) -> Iterato
 def _text_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | InvalidInputError]]:
     number = 0
     try:
-        for number, line in enumerate(file, start=1):
+        # A line that is longer than any message may be must not fill the memory.
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
+            if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+                yield (
+                    number,
+                    InvalidInputError.at("file", f"has a line of more than {LONGEST_LINE >> 20} MiB; none is read on"),
+                )
+                return
             content = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).strip()
             if content:
                 yield number, content

@@ -16,6 +16,7 @@ from own_process import finished
 
 from penchant.v1.interest_service_pb2 import Profile
 from penchant_pipelines.encoder.sentence import file_sha256
+from penchant_pipelines.errors import WrongState
 from penchant_pipelines.record.backup import back_up
 
 # peft asks transformers in a way that transformers is about to drop.
@@ -118,15 +119,21 @@ async def test_a_backup_overwrites_nothing_and_is_whole_or_not_there(
 
 
 def test_what_is_half_made_among_the_adapters_stays_out_of_a_backup(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "record.sqlite3")) as record:
+    data = tmp_path / "data"
+    data.mkdir()
+    with closing(sqlite3.connect(data / "record.sqlite3")) as record:
         record.execute("CREATE TABLE users (key)")
-    half = tmp_path / "adapters" / "mine.k3jx.part"
+    half = data / "adapters" / "mine.k3jx.part"
     half.mkdir(parents=True)
     (half / "adapter_model.safetensors").write_bytes(b"half of it")
-    # Where its own unfinished folder lies, too.
-    assert back_up(tmp_path, tmp_path / "adapters" / "monday").adapters == ()
-    assert names(tmp_path / "adapters" / "monday") == ["adapters", "record.sqlite3"]
-    assert names(tmp_path / "adapters" / "monday" / "adapters") == []
+    assert back_up(data, tmp_path / "monday").adapters == ()
+    assert names(tmp_path / "monday") == ["adapters", "record.sqlite3"]
+    assert names(tmp_path / "monday" / "adapters") == []
+    # The next backup would hold this one, and no erasure reaches it.
+    for inside in (data / "adapters" / "monday", data / "x" / ".." / "tuesday"):
+        with pytest.raises(WrongState, match="in the data folder itself"):
+            back_up(data, inside)
+    assert names(data) == ["adapters", "record.sqlite3"]
 
 
 @pytest.mark.parametrize("log", [False, True], ids=["in good order", "killed"])

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from harness import Server, StartServer, catalogue, until
 
-from penchant.exceptions import NotFoundError
+from penchant.exceptions import NotFoundError, WrongStateError
 from penchant.v1.interest_service_pb2 import Profile
 from penchant.v1.signal_pb2 import Post, Signal
 from penchant_pipelines import engine, erasure
@@ -65,6 +65,10 @@ async def test_merging_joins_two_histories(server: Server) -> None:
     assert kinds == ["profile", *["merged_user_id"] * 2, "steered", *["signal"] * 4]
     assert [record.merged_user_id for record in records[1:3]] == ["guest", "member"]
     assert await server.signal_count() == 8
+    # What it told is held yet, under another name: that nobody is there would be no answer.
+    with pytest.raises(WrongStateError, match="erase that user") as refused:
+        await client.delete_user("guest")
+    assert (refused.value.reason, "renamed" in str(refused.value)) == ("USER_MERGED", True)
 
 
 async def test_nothing_is_left_of_an_erased_user(start: StartServer, data: Path) -> None:

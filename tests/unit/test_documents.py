@@ -41,3 +41,13 @@ def test_the_contents_of_the_decisions_name_each_of_them() -> None:
     text = document.read_text("utf-8")
     contents = re.findall(r"^  - \[(.*)\]\(#(.*)\)$", text.split("\n## ")[0], re.MULTILINE)
     assert sorted(name for name, _ in contents) == sorted(re.findall(r"^## (.*)$", text, re.MULTILINE))
+
+
+def test_every_reason_of_an_error_is_told() -> None:
+    told = (ROOT / "docs/operating.md").read_text("utf-8").partition("\n## Errors\n")[2].partition("\n## ")[0]
+    whole, begun = set(re.findall(r"`([A-Z_]+)`", told)), tuple(re.findall(r"`([A-Z_]+_)…`", told))
+    raised = re.compile(r'(?:WrongState|Conflict|Unavailable|__init__)\(\s*"([A-Z]+(?:_[A-Z]+)*)"')
+    sources = [file for folder in ("pipelines", "server/penchant") for file in (ROOT / folder).rglob("*.py")]
+    reasons = {reason for file in sources for reason in raised.findall(file.read_text("utf-8"))}
+    assert {"JOB_RUNNING", "OVERLOADED", "USER_MERGED"} <= reasons
+    assert [reason for reason in sorted(reasons) if reason not in whole and not reason.startswith(begun)] == []

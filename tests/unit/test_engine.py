@@ -10,6 +10,7 @@ from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.engine import Engine, EngineSettings
 from penchant_pipelines.index import ExactStore
 from penchant_pipelines.interests.subjects import Subjects
+from penchant_pipelines.jobs import JobState
 from penchant_pipelines.mixes import MixVersion
 from penchant_pipelines.model import Action, Behavior, Item, Post, Signal
 from penchant_pipelines.recommend.mix import Mix
@@ -27,6 +28,18 @@ async def test_what_a_live_mix_reads_is_at_hand_soon_after_a_start(encoder: Enco
         catalog, key = engine.catalog, engine.live.key
         while not (catalog.words.is_ready and catalog.crowd.is_ready(key) and key in catalog.voices):
             await asyncio.sleep(0.01)
+
+
+async def test_a_mix_that_nobody_asked_for_needs_no_alarm_where_there_is_too_little_to_learn_from(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    async with Engine.open(EngineSettings(), tmp_path, encoder, ExactStore()) as engine:
+        await engine.capture([Signal("s", "ann", Post("Hiking in the Alps"))])
+        for asked, state in ((False, JobState.SUCCEEDED), (True, JobState.FAILED)):
+            job = await engine.learn_mix(asked)
+            await engine.jobs.ended(job.kind)
+            assert (await engine.jobs.get(job.id)).state is state
+        assert engine.mixes.live is None
 
 
 async def test_who_was_erased_is_left_out_of_what_people_have_in_common_though_nobody_asks(

@@ -165,3 +165,12 @@ def test_objects_of_any_fields_are_read_for_embedding() -> None:
     lines = list(jsonl.read_objects(jsonl.Source(file, file, None, parquet=False)))
     assert lines[0].content == {"text": "a", "x": 1}
     assert [type(line.content) for line in lines[1:]] == [InvalidInputError, InvalidInputError]
+
+
+def test_a_line_longer_than_any_message_ends_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsonl, "LONGEST_LINE", 20)
+    file = io.BytesIO(b'{"id": "a"}\n{"id": "' + b"b" * 50 + b'"}\n{"id": "c"}\n')
+    first, second = jsonl.read_messages(jsonl.Source(file, file, None, parquet=False), Item)
+    assert first.content == Item(id="a")
+    assert (second.number, "a line of more than" in str(second.content)) == (2, True)
+    assert file.tell() == 32

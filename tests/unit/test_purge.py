@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from penchant_pipelines import erasure
 from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.engine import Engine, EngineSettings
 from penchant_pipelines.erasure import Purge
 from penchant_pipelines.index import ExactStore
+from penchant_pipelines.model import Post, Signal
 from penchant_pipelines.spaces.space import Space
 
 
@@ -68,6 +70,27 @@ async def test_a_stop_ends_it_though_the_record_can_no_longer_be_read(engine: En
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+@pytest.mark.usefixtures("holder")
+async def test_without_room_the_record_is_not_written_anew_and_that_is_told(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewritten = asyncio.Event()
+    room = 0
+    monkeypatch.setattr(engine.record, "rewrite", rewritten.set)
+    monkeypatch.setattr(engine.record, "rewriting_needs", lambda: (2, room))
+    monkeypatch.setattr(erasure, "ROOM_SECONDS", 0.05)
+    await engine.capture([Signal("s", "ann", Post("Hiking in the Alps"))])
+    with capture_logs() as logs:
+        await engine.erase("ann")
+        async with asyncio.timeout(10):
+            while not any(entry["event"] == "record.no_room_to_rewrite" for entry in logs):
+                await asyncio.sleep(0.01)
+        assert not rewritten.is_set()
+        room = 2
+        async with asyncio.timeout(10):
+            await rewritten.wait()
 
 
 async def test_what_failed_is_still_owed(engine: Engine, holder: Holder) -> None:

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.engine import Engine, EngineSettings
 from penchant_pipelines.errors import Unavailable
-from penchant_pipelines.index import ExactIndex, ExactStore, IndexUnavailable, generations, relay
+from penchant_pipelines.index import ExactIndex, ExactStore, IndexSettings, IndexUnavailable, generations, relay
 from penchant_pipelines.jobs import no_progress
 from penchant_pipelines.model import Item
 from penchant_pipelines.record import schema
@@ -254,6 +254,23 @@ async def test_what_is_still_written_into_a_forgotten_generation_leaves_no_trace
     await engine.writer.submit(lambda ledger: generations.advance(ledger, "g-forgotten", 7, taken))
     with engine.record.read() as connection:
         assert connection.execute(sa.select(schema.indexed_interests.c.generation)).all() == []
+
+
+@pytest.mark.parametrize(("ef_search", "kept"), [(100, True), (400, False)])
+async def test_an_index_that_was_built_by_other_settings_is_built_anew(
+    tmp_path: Path, encoder: Encoder, ef_search: int, kept: bool
+) -> None:
+    names: list[str] = []
+    for searched in (100, ef_search):
+        settings = EngineSettings(index=IndexSettings(ef_search=searched))
+        async with Engine.open(settings, tmp_path, encoder) as engine:
+            if not names:
+                await engine.upsert_items([item("hiking")])
+            async with asyncio.timeout(20):
+                while engine.live.relay.live is None or engine.live.relay.lag():
+                    await asyncio.sleep(0.01)
+            names.append(live_name(engine))
+    assert (names[0] == names[1]) is kept
 
 
 async def test_a_switch_does_not_wait_until_nobody_writes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

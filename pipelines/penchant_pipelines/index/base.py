@@ -50,6 +50,11 @@ class IndexSettings(Section):
         description="Vectors per write to the embedded index; a write stops the whole process while it lasts.",
     )
 
+    @property
+    def recipe(self) -> str:
+        """What an index is built by; Chroma keeps for good what a collection was created with."""
+        return f"hnsw {self.max_neighbors} {self.ef_construction} {self.ef_search}"
+
     @field_validator("url")
     @classmethod
     def _url(cls, value: str) -> str:
@@ -107,6 +112,10 @@ class Generation:
 
 class IndexStore(Protocol):
     """Owns the generations. Names are letters, digits, `-` and `_`, at most 100 (ValueError otherwise)."""
+
+    @property
+    def recipe(self) -> str:
+        """How it builds a generation: one that was built otherwise is to be built anew."""
 
     def open(self, name: str, dimensions: int) -> Generation:
         """Open a generation, creating it if it is missing; open twice, it is the same one.

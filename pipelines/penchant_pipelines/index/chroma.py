@@ -191,6 +191,7 @@ class EmbeddedStore:
     def __init__(self, settings: IndexSettings, folder: Path) -> None:
         fill_allocations()
         self._settings = settings
+        self.recipe = settings.recipe
         self._folder = folder
         self._lock = threading.Lock()
         self._open: dict[str, tuple[Generation, Client, Gate]] = {}
@@ -265,6 +266,7 @@ class ServerStore:
 
     def __init__(self, settings: IndexSettings) -> None:
         self._settings = settings
+        self.recipe = settings.recipe
         self._lock = threading.Lock()
         self._client: Client | None = None
         self._open: dict[str, tuple[Generation, list[UUID], Gate]] = {}

@@ -90,6 +90,7 @@ class ExactStore:
         self._lock = threading.Lock()
         self._generations: dict[str, tuple[Generation, int]] = {}
         self._closed = False
+        self.recipe = ""
 
     def open(self, name: str, dimensions: int) -> Generation:
         """See IndexStore."""

@@ -35,7 +35,7 @@ def names(connection: sa.Connection) -> set[str]:
 
 
 def live_name(connection: sa.Connection, space: int, recipe: str) -> str | None:
-    """Name of a space's live generation, unless its files hold erased users or another recipe made its interests."""
+    """Name of a space's live generation, unless its files hold erased users or another recipe made it."""
     mine = table.c.live & (table.c.space == space)
     fit = sa.not_(table.c.holds_erased) & (table.c.recipe == recipe)
     return connection.execute(sa.select(table.c.name).where(mine, fit)).scalar()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -65,6 +66,7 @@ class Relay:
         self._space = space
         self._blender = blender
         self._calibration = blender.calibration
+        self._recipe = f"{blender.recipe.digest} {store.recipe}".strip()
         self._dimensions = len(blender.calibration.middle)
         self._on_lost = on_lost
         self._wake = asyncio.Event()
@@ -182,15 +184,15 @@ class Relay:
             self._told.remove(progress)
 
     async def _rebuild(self) -> None:
-        name = f"g-{secrets.token_hex(6)}"
-        recipe = self._blender.recipe.digest
+        name, begun = f"g-{secrets.token_hex(6)}", time.monotonic()
         try:
-            await self._writer.submit(lambda ledger: generations.begin(ledger, name, self._space, recipe))
+            await self._writer.submit(lambda ledger: generations.begin(ledger, name, self._space, self._recipe))
             generation = await asyncio.to_thread(self._store.open, name, self._dimensions)
             await self._fill(generation)
             while await self._step(generation) == STEP:
                 pass
             await to_the_end(self._switch(generation))
+            log.info("index.built", generation=name, seconds=round(time.monotonic() - begun, 1))
         except IndexUnavailable:
             if not self._closed:
                 raise
@@ -408,7 +410,7 @@ class Relay:
 
     def _live_name(self) -> str | None:
         with self._record.read() as connection:
-            return generations.live_name(connection, self._space, self._blender.recipe.digest)
+            return generations.live_name(connection, self._space, self._recipe)
 
     def _known(self) -> set[str]:
         with self._record.read() as connection:

@@ -26,11 +26,14 @@ def back_up(data: Path, target: Path) -> Backup:
     """Copy the record as it stands at one moment, and the folder of adapters, into a new folder for its owner alone.
 
     Nobody who writes is held up. The folder is there whole or not at all. Raises Conflict where it is there already,
-    WrongState where there is no record or a damaged one, Unavailable where it can't be read or the copy be written.
+    WrongState where there is no record or a damaged one, or the folder would lie within the data, Unavailable where the
+    record can't be read, OSError where the copy can't be written.
     """
     record = data / FILE
     if not record.is_file():
         raise WrongState("NO_RECORD", f"{str(data)!r} is no data folder: it holds no {FILE}")
+    if target.resolve().is_relative_to(data.resolve()):
+        raise WrongState("BACKUP_INSIDE", f"{str(target)!r} lies in the data folder itself; name one outside of it")
     if target.exists():
         raise Conflict("BACKUP_EXISTS", f"{str(target)!r} is there already, and nothing is overwritten; name a new one")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from penchant_pipelines.errors import NotFound, Overloaded
+from penchant_pipelines.errors import NotFound, Overloaded, WrongState
 from penchant_pipelines.interests import Interest, ProfileView, SteeringEvent, best_terms, unweighed_view
 from penchant_pipelines.model import Action, Behavior, Item, Signal, Steering
 from penchant_pipelines.record import rows, schema
@@ -310,7 +310,7 @@ class Ledger:
     def erase(self, user_id: str, time: int) -> Callable[[], Receipt]:
         """Erase a user. A repeated call gives the same receipt.
 
-        Raises NotFound for an id that was never erased, or was merged into another's since.
+        Raises NotFound for an id that was never erased, WrongState for one whose history another user has.
         """
         proof = hmac.new(self._secret, user_id.encode(), "sha256").hexdigest()
         state = self.users.find(user_id)
@@ -319,8 +319,14 @@ class Ledger:
             row = self.connection.execute(
                 sa.select(table).where(table.c.user_digest == proof).order_by(table.c.time.desc())
             ).first()
-            merged = sa.select(schema.merges.c.into_key).where(schema.merges.c.from_user_id == user_id)
-            if row is None or self.connection.execute(merged).first() is not None:
+            merges, users = schema.merges, schema.users
+            merged = sa.select(users.c.user_id).join(merges, merges.c.into_key == users.c.key)
+            into = self.connection.execute(merged.where(merges.c.from_user_id == user_id)).scalar()
+            if into is not None:
+                raise WrongState(
+                    "USER_MERGED", f"the history of {user_id!r} is a part of that of {into!r}: erase that user"
+                )
+            if row is None:
                 raise NotFound("user", user_id)
             again = Receipt(row.id, row.signals_deleted, row.vectors_deleted)
             return lambda: again

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import itertools
 import secrets as random_bytes
+import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine, create_engine, event
 
 from penchant_pipelines.errors import WrongState
 from penchant_pipelines.record import schema
+
+log = structlog.get_logger(__name__)
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 FILE = "record.sqlite3"
@@ -91,6 +98,10 @@ class Record:
             newest = connection.execute(sa.select(sa.func.max(schema.signals.c.seq))).scalar()
         return itertools.count((newest or 0) + 1)
 
+    def rewriting_needs(self) -> tuple[int, int]:
+        """Bytes that `rewrite` needs on the disk of the data folder, and how many are free there."""
+        return 2 * (self.folder / FILE).stat().st_size, shutil.disk_usage(self.folder).free
+
     def rewrite(self) -> None:
         """Write the whole database anew; blocks, and nobody may write meanwhile.
 
@@ -162,13 +173,23 @@ def migrate(engine: Engine) -> None:
             "RECORD_FOREIGN", f"{engine.url.database!r} is a database of something else: choose another data folder"
         )
     with engine.connect() as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+    wanted, begun = ScriptDirectory.from_config(config).get_current_head(), time.monotonic()
+    outdated = found not in (None, wanted)
+    if outdated:
+        log.info("record.migrating", found=found, wanted=wanted)
+    with engine.connect() as connection:
         config.attributes["connection"] = connection
         try:
             command.upgrade(config, "head")
         except CommandError as error:
             raise WrongState(
-                "RECORD_TOO_NEW", f"the data folder was written by another version of Penchant: {error}"
+                "RECORD_TOO_NEW",
+                f"the data folder was written by another version of Penchant ({error}): run that one, or start this "
+                "one on a backup of before",
             ) from error
+    if outdated:
+        log.info("record.migrated", seconds=round(time.monotonic() - begun, 1))
 
 
 def _engine(path: Path) -> Engine:

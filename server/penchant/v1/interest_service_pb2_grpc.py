@@ -164,7 +164,9 @@ class InterestServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUser(self, request, context):
-        """Erases a user from the record, the index, caches and derived data. Returns what was erased, and proof of it.
+        """Erases a user from the record, the index, caches and derived data. Returns what was erased, and proof of it. Ids of
+        erased signals are forgotten, too: who sends one again afterwards, as a retry, tells of a new user. One whose history
+        was merged into another's is a FAILED_PRECONDITION (USER_MERGED): that one is to be erased.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

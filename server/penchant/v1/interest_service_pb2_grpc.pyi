@@ -58,7 +58,10 @@ class InterestServiceStub:
     ExportUser: _grpc.UnaryStreamMultiCallable[_interest_service_pb2.ExportUserRequest, _interest_service_pb2.ExportUserResponse]
     """All that is held about a user, as a stream of records."""
     DeleteUser: _grpc.UnaryUnaryMultiCallable[_interest_service_pb2.DeleteUserRequest, _interest_service_pb2.DeleteUserResponse]
-    """Erases a user from the record, the index, caches and derived data. Returns what was erased, and proof of it."""
+    """Erases a user from the record, the index, caches and derived data. Returns what was erased, and proof of it. Ids of
+    erased signals are forgotten, too: who sends one again afterwards, as a retry, tells of a new user. One whose history
+    was merged into another's is a FAILED_PRECONDITION (USER_MERGED): that one is to be erased.
+    """
     MergeUsers: _grpc.UnaryUnaryMultiCallable[_interest_service_pb2.MergeUsersRequest, _interest_service_pb2.MergeUsersResponse]
     """One person, two ids (logged in after browsing as a guest): the history of `from` joins that of `into`."""
 
@@ -92,7 +95,10 @@ class InterestServiceAsyncStub(InterestServiceStub):
     ExportUser: _aio.UnaryStreamMultiCallable[_interest_service_pb2.ExportUserRequest, _interest_service_pb2.ExportUserResponse]  # type: ignore[assignment]
     """All that is held about a user, as a stream of records."""
     DeleteUser: _aio.UnaryUnaryMultiCallable[_interest_service_pb2.DeleteUserRequest, _interest_service_pb2.DeleteUserResponse]  # type: ignore[assignment]
-    """Erases a user from the record, the index, caches and derived data. Returns what was erased, and proof of it."""
+    """Erases a user from the record, the index, caches and derived data. Returns what was erased, and proof of it. Ids of
+    erased signals are forgotten, too: who sends one again afterwards, as a retry, tells of a new user. One whose history
+    was merged into another's is a FAILED_PRECONDITION (USER_MERGED): that one is to be erased.
+    """
     MergeUsers: _aio.UnaryUnaryMultiCallable[_interest_service_pb2.MergeUsersRequest, _interest_service_pb2.MergeUsersResponse]  # type: ignore[assignment]
     """One person, two ids (logged in after browsing as a guest): the history of `from` joins that of `into`."""
 
@@ -183,7 +189,10 @@ class InterestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _interest_service_pb2.DeleteUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_interest_service_pb2.DeleteUserResponse, _abc.Awaitable[_interest_service_pb2.DeleteUserResponse]]:
-        """Erases a user from the record, the index, caches and derived data. Returns what was erased, and proof of it."""
+        """Erases a user from the record, the index, caches and derived data. Returns what was erased, and proof of it. Ids of
+        erased signals are forgotten, too: who sends one again afterwards, as a retry, tells of a new user. One whose history
+        was merged into another's is a FAILED_PRECONDITION (USER_MERGED): that one is to be erased.
+        """
 
     @_abc_1.abstractmethod
     def MergeUsers(
