@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from penchant_pipelines.evaluation.page import METRICS, page
+from penchant_pipelines.evaluation.lineup import NAMES
+from penchant_pipelines.evaluation.page import METHODS, METRICS, page
 
 SCORES = {"penchant": 0.07, "ewma": 0.05}
 
@@ -24,7 +25,15 @@ def report(lead: float, p: float, users: int = 40, all_users: int = 40) -> dict[
         }
 
     against = {"ewma": {"ndcg@10": [lead, lead - 0.01, lead + 0.01, p]}}
-    told = {"depth": 50, "users": all_users, "queries": 400, "items": 12345, "signals": 99, "warnings": ["beware"]}
+    told = {
+        "depth": 50,
+        "users": all_users,
+        "queries": 400,
+        "items": 12345,
+        "signals": 99,
+        "verdict_users": users,
+        "warnings": ["beware"],
+    }
     group = {"users": users, "queries": 300, "methods": methods(), "against": against}
     return {
         "protocol": told, "methods": methods(), "against": against, "groups": {"cold_items": group},
@@ -85,6 +94,21 @@ def test_of_a_handful_of_users_neither_headline_nor_plot_says_more_than_chance(l
     assert "Fewer than 10 users are too few to tell" in few
     assert "Here all are grey" in few
     assert "eyond chance" not in few
+
+
+def test_every_method_is_explained() -> None:
+    assert set(METHODS) == set(NAMES)
+    text = page(report(0.02, 0.01))
+    assert f"<dt>penchant</dt><dd>{METHODS['penchant']}</dd>" in text
+    assert "<dt>als</dt>" not in text
+
+
+def test_ratings_of_a_handful_of_users_are_no_figure() -> None:
+    many, few = (page(report(0.02, 0.01, users)) for users in (10, 1))
+    assert "verdicts, AUC" in many
+    assert "of 10 users" in many
+    assert "verdicts, AUC" not in few
+    assert "1 user gave both high" in few
 
 
 class Parts(HTMLParser):

@@ -18,10 +18,35 @@ from penchant_pipelines.evaluation.report import OURS, p_words
 from penchant_pipelines.statistics import FEWEST_USERS
 
 SCORE = "ndcg@10"
-METRICS = (
-    "ndcg@10", "recall@10", "recall@50", "mrr@50", "diversity@10", "novelty@10", "calibration_kl@10", "coverage@10",
-    "verdict_auc", "verdict_f1",
-)  # fmt: skip
+METRICS = {
+    "ndcg@10": "NDCG@10", "recall@10": "recall@10", "recall@50": "recall@50", "mrr@50": "MRR@50",
+    "diversity@10": "diversity@10", "novelty@10": "novelty@10", "calibration_kl@10": "calibration@10",
+    "coverage@10": "coverage@10", "verdict_auc": "verdicts, AUC", "verdict_f1": "verdicts, F1",
+}  # fmt: skip
+"""Figures of the great table, and what it calls them."""
+METHODS = {
+    "penchant": "the whole engine: interests read from texts and what people took to, mixed as this log's past taught",
+    "penchant-untuned": "the same with the encoder as it was before it was tuned",
+    "random": "a draw",
+    "popularity": "what most people took to, ever",
+    "popularity-30d": "the same of the last 30 days",
+    "popularity-7d": "the same of the last 7 days",
+    "last-post": "items whose text is most like the user's last signal",
+    "mean-of-last": "items most like the mean of the user's last signals",
+    "ewma": "items most like a mean of all the user's signals in which older ones fade",
+    "bm25": "a word search by what the user wrote and took to",
+    "tfidf": "items most like a fading sum of the words that the user wrote and took to, rare words counting more",
+    "svm": "a classifier for each user, on words",
+    "trees": "decision trees for each user, on words",
+    "user-knn": "what people took to who have much in common with the user; reads no text",
+    "item-knn": "what goes together with what the user took to; reads no text",
+    "ease": "the same, learnt for all items at once (Steck 2019)",
+    "als": "users and items as factors of who took to what (Hu, Koren & Volinsky 2008)",
+    "sasrec": "a network that foretells the next item from those before (Kang & McAuley 2018); reads no text",
+    "gru-text": "a recurrent network over what the user's signals say",
+    "sasrec-text": "a network as sasrec, over what the user's signals say",
+}
+"""What each method of the line-up does, for who has never heard of it."""
 SURE = 0.05
 """Highest p that is called more than chance."""
 _VERDICTS = {1: ("ahead", "good"), -1: ("behind", "bad"), 0: ("open", "open")}
@@ -42,6 +67,9 @@ def page(report: Mapping[str, Any]) -> str:
     against = report["against"]
     users = report["protocol"]["users"]
     headline, sureness = _said(ranked, against, users)
+    # What one or two users rated tells nothing of a method.
+    rated = report["protocol"]["verdict_users"] >= FEWEST_USERS
+    shown = [metric for metric in METRICS if rated or not metric.startswith("verdict")]
     told = {name: against[name][SCORE] for name in ranked if name in against and None not in against[name][SCORE][:3]}
     jinja = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = jinja.from_string(resources.files(__package__).joinpath("page.html").read_text("utf-8"))
@@ -50,12 +78,15 @@ def page(report: Mapping[str, Any]) -> str:
         sureness=sureness,
         protocol=report["protocol"],
         few=users < FEWEST_USERS,
+        fewest=FEWEST_USERS,
         ranking=_plot({name: methods[name][SCORE] for name in ranked}, "NDCG@10", _of_method),
         differences=_plot(told, "Penchant's lead in NDCG@10", partial(_of_lead, users)) if told else "",
         groups=[_group(name, group) for name, group in report["groups"].items()] if told else [],
         cut=_cut(report["single_cut"]) if report["single_cut"] else None,
-        metrics=METRICS,
-        rows=[{"name": name, "figures": [_figure(methods[name][metric][0]) for metric in METRICS]} for name in ranked],
+        explained={name: METHODS[name] for name in ranked if name in METHODS},
+        verdict_users=report["protocol"]["verdict_users"],
+        metrics=[METRICS[metric] for metric in shown],
+        rows=[{"name": name, "figures": [_figure(methods[name][metric][0]) for metric in shown]} for name in ranked],
         settings=[
             {"method": method, "setting": name, "chosen": f"{told['chosen']:.0%}", "alone": _figure(told[SCORE])}
             for method, names in report["settings"].items()
@@ -105,7 +136,8 @@ def _group(name: str, group: Mapping[str, Any]) -> dict[str, Any]:
     if group["users"] < FEWEST_USERS:
         verdict, tone = "too few users to tell", "note"
     return {
-        "name": name.replace("_", " "), "users": group["users"], "queries": group["queries"], "ours": _figure(ours),
+        "name": name.replace("_", " ").replace("history", "signals before:"),
+        "users": group["users"], "queries": group["queries"], "ours": _figure(ours),
         "other": rival, "theirs": _figure(scores[rival]), "verdict": verdict, "tone": tone,
     }  # fmt: skip
 
@@ -139,7 +171,7 @@ def _plot(figures: Mapping[str, Sequence[float]], axis: str, colour: Any) -> Mar
     title = f"{axis}: " + ", ".join(f"{name} {told[0]:.4f}" for name, told in figures.items())
     # Ids in the SVG are random otherwise, and the same report would give another page.
     with mpl.rc_context({"svg.hashsalt": "penchant", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure = Figure(figsize=(8.5, 0.6 + 0.3 * len(figures)), layout="constrained")
+        figure = Figure(figsize=(6.5, 0.6 + 0.3 * len(figures)), layout="constrained")
         axes = figure.subplots()
         for line, (name, told) in enumerate(figures.items()):
             mean, low, high = told[:3]

@@ -65,6 +65,7 @@ def report(
             "items": len(log.catalogue),
             "users": len({query.question.user for query in tests}),
             "queries": len(tests),
+            "verdict_users": max(int(np.isfinite(each.users["verdict_auc"]).sum()) for each in found.values()),
             "tuning_queries": sum(query.phase is Phase.TUNING for query in asked),
             "depth": DEPTH,
             "seed": seed,
