@@ -292,14 +292,24 @@ class Engine:
         return merged
 
     async def erase(self, user_id: str) -> Receipt:
-        """Erase a user from the record, the index, caches and derived data. Raises NotFound."""
+        """Erase a user from the record, the index, caches and derived data. Raises NotFound, WrongState."""
+        return await self._erase(lambda ledger: ledger.erase(user_id, now()))
 
+    async def erase_signals(self, user_id: str, ids: Sequence[str]) -> Receipt:
+        """Erase some of a user's signals likewise, those that are there; without any the receipt has no id.
+
+        Raises NotFound for an unknown user.
+        """
+        return await self._erase(lambda ledger: ledger.erase_signals(user_id, ids, now()))
+
+    async def _erase(self, work: Callable[[Ledger], Callable[[], Receipt]]) -> Receipt:
         async def erase() -> Receipt:
-            receipt = await self.writer.submit(lambda ledger: ledger.erase(user_id, now()))
-            for space in self.adapters.serving.kept:
-                space.encoder.forget()
-            await self.keeper.count_again()
-            await self._purge.erased()
+            receipt = await self.writer.submit(work)
+            if receipt.id:
+                for space in self.adapters.serving.kept:
+                    space.encoder.forget()
+                await self.keeper.count_again()
+                await self._purge.erased()
             return receipt
 
         # Whoever gives up waiting has asked for all of it.

@@ -248,6 +248,15 @@ def delete_user(user_id: str) -> interest.DeleteUserRequest:
     return interest.DeleteUserRequest(user_id=user_id)
 
 
+@_answering(interest.DeleteSignalsResponse, lambda response: response)
+def delete_signals(user_id: str, signal_ids: Iterable[str]) -> interest.DeleteSignalsRequest:
+    """Erase some of a user's signals, by their ids, as if they had never been captured; at most 1,000 at a time.
+
+    Returns counts of what was erased, and a receipt: without an id where nothing was there.
+    """
+    return interest.DeleteSignalsRequest(user_id=user_id, signal_ids=signal_ids)
+
+
 @_answering(interest.MergeUsersResponse, lambda response: response.profile)
 def merge_users(*, from_user_id: str, into_user_id: str) -> interest.MergeUsersRequest:
     """Join the history of `from_user_id` to that of `into_user_id`. Returns the profile of both as one."""

@@ -96,6 +96,7 @@ class Client:
     signals = _paged(_requests.signals)
     export_user = _stream(_requests.export_user)
     delete_user = _unary(_requests.delete_user)
+    delete_signals = _unary(_requests.delete_signals)
     merge_users = _unary(_requests.merge_users)
 
     recommend = _unary(_requests.recommend)

@@ -118,6 +118,11 @@ def test_forget_asks_first() -> None:
     assert "error: nothing was erased" in result.stderr
 
 
+def test_forget_asks_how_many_signals_are_meant() -> None:
+    result = runner.invoke(app, ["forget", "mei", "--signal", "a", "--signal", "b", "--server", NOBODY], input="n\n")
+    assert "Erase 2 of mei's signals for good?" in result.stderr
+
+
 def test_wrong_settings_name_their_keys() -> None:
     result = runner.invoke(app, ["serve", "--listen", "nowhere", "--set", "no.such.key=1"])
     assert result.exit_code == 1

@@ -330,38 +330,80 @@ class Ledger:
                 raise NotFound("user", user_id)
             again = Receipt(row.id, row.signals_deleted, row.vectors_deleted)
             return lambda: again
-        signals = schema.signals
-        mine = signals.c.user_key == state.key
-        erased = self.users.items_of(state.key)
-        self._commit.recount |= erased
-        self._commit.erased |= erased
-        held = schema.signal_vectors
-        vectors = self.connection.execute(
-            sa.select(sa.func.count())
-            .select_from(signals.join(held, held.c.seq == signals.c.seq))
-            .where(mine, held.c.vector.is_not(None))
-        ).scalar_one()
+        deleted, vectors = self._delete_signals(schema.signals.c.user_key == state.key, self.users.items_of(state.key))
         vectors += sum(len(profile.interests) for profile in state.profiles.values())
-        # Vectors and profiles of every space go with what they were made of.
-        deleted = self.connection.execute(signals.delete().where(mine)).rowcount
         for other in (schema.steerings, schema.merges):
             column = other.c.user_key if other is schema.steerings else other.c.into_key
             self.connection.execute(other.delete().where(column == state.key))
         # A guest id that was merged into somebody else and comes back is erased as itself.
         self.connection.execute(schema.merges.delete().where(schema.merges.c.from_user_id == user_id))
+        receipt = self._receipt(time, proof, deleted, vectors)
+        self.users.drop(state)
+        return lambda: receipt
+
+    def erase_signals(self, user_id: str, ids: Sequence[str], time: int) -> Callable[[], Receipt]:
+        """Erase those of a user's signals that are there, at a time (µs); the profile is made anew without them.
+
+        Of none the receipt has no id. Raises NotFound for an unknown user.
+        """
+        state = self.users.get(user_id, create=False)
+        signals = schema.signals
+        query = sa.select(signals.c.seq, signals.c.id, signals.c.time, signals.c.item_id)
+        mine = signals.c.user_key == state.key
+        found = [
+            row
+            for start in range(0, len(ids), 500)
+            for row in self.connection.execute(query.where(mine, signals.c.id.in_(ids[start : start + 500])))
+        ]
+        if not found:
+            return lambda: Receipt("", 0, 0)
+        items = {row.item_id for row in found if row.item_id}
+        deleted = vectors = 0
+        for start in range(0, len(found), 500):
+            numbers = [row.seq for row in found[start : start + 500]]
+            gone = self._delete_signals(signals.c.seq.in_(numbers), items)
+            deleted, vectors = deleted + gone[0], vectors + gone[1]
+        # What interests were called when the user spoke of them may be words of these.
+        named = schema.steerings.c.interest_id != ""
+        forgotten = schema.steerings.update().where(schema.steerings.c.user_key == state.key, named)
+        self.connection.execute(forgotten.values(terms="[]"))
+        self.connection.execute(schema.summaries.delete().where(schema.summaries.c.user_key == state.key))
+        # It tells nobody that this user was here: by it no erasure of the whole user is found again.
+        proof = hmac.new(self._secret, f"signals of {user_id}".encode(), "sha256").hexdigest()
+        receipt = self._receipt(time, proof, deleted, vectors)
+        self.users.touch(state)
+        state.undoing |= items
+        state.signal_count -= deleted
+        state.version += 1
+        state.now_stale(min((row.time, row.id) for row in found))
+        return lambda: receipt
+
+    def _delete_signals(self, which: sa.ColumnElement[bool], items: set[str]) -> tuple[int, int]:
+        """Delete signals on these items, with their vectors in every space; tells how many of both."""
+        self._commit.recount |= items
+        self._commit.erased |= items
+        signals, held = schema.signals, schema.signal_vectors
+        vectors = self.connection.execute(
+            sa.select(sa.func.count())
+            .select_from(signals.join(held, held.c.seq == signals.c.seq))
+            .where(which, held.c.vector.is_not(None))
+        ).scalar_one()
+        deleted = self.connection.execute(signals.delete().where(which)).rowcount
         self.connection.execute(schema.generations.update().values(holds_erased=True))
-        receipt = Receipt("r-" + uuid.uuid4().hex, deleted, vectors)
+        return deleted, int(vectors)
+
+    def _receipt(self, time: int, proof: str, signals_deleted: int, vectors_deleted: int) -> Receipt:
+        receipt = Receipt("r-" + uuid.uuid4().hex, signals_deleted, vectors_deleted)
         self.connection.execute(
-            table.insert().values(
+            schema.receipts.insert().values(
                 id=receipt.id,
                 time=time,
                 user_digest=proof,
-                signals_deleted=receipt.signals_deleted,
-                vectors_deleted=receipt.vectors_deleted,
+                signals_deleted=signals_deleted,
+                vectors_deleted=vectors_deleted,
             )
         )
-        self.users.drop(state)
-        return lambda: receipt
+        return receipt
 
     # -- items -----------------------------------------------------------------------------------------------
 

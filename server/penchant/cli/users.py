@@ -184,13 +184,18 @@ def _for_the_owner(path: str, flags: int) -> int:
 
 def forget(
     user: User,
+    signals: Annotated[
+        list[str] | None,
+        typer.Option("--signal", metavar="ID", help="Erase this signal alone, as `export` tells it; may be repeated."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,
 ) -> None:
-    """Erase a user everywhere, for good, and print the receipt."""
+    """Erase a user, or some of a user's signals, everywhere and for good, and print the receipt."""
+    what = plain(f"{len(signals)} of {user}'s signals" if signals else user)
     try:
-        sure = yes or typer.confirm(f"Erase {plain(user)} for good?", err=True)
+        sure = yes or typer.confirm(f"Erase {what} for good?", err=True)
     except typer.Abort as error:
         if not isinstance(error.__context__, EOFError):  # but Ctrl-C
             raise
@@ -198,11 +203,14 @@ def forget(
     if not sure:
         fail("nothing was erased")
     with connect(server) as client:
-        answer = client.delete_user(user)
+        answer = client.delete_signals(user, signals) if signals else client.delete_user(user)
     if as_json:
         print_json(answer)
+    elif not answer.receipt_id:
+        print_line(f"{user} has no such signal: nothing was erased.")
     else:
         print_line(
-            f"{user} is erased: {answer.signals_deleted} signals, {answer.vectors_deleted} vectors.",
+            f"{what} {'are' if signals else 'is'} erased: {answer.signals_deleted} signals, "
+            f"{answer.vectors_deleted} vectors.",
             f"Receipt {answer.receipt_id}",
         )

@@ -197,6 +197,15 @@ class InterestService(pb_grpc.InterestServiceServicer):
             receipt_id=receipt.id,
         )
 
+    async def DeleteSignals(self, request: pb.DeleteSignalsRequest, context: Context) -> pb.DeleteSignalsResponse:
+        """Erase some of a user's signals."""
+        receipt = await self.engine.erase_signals(request.user_id, request.signal_ids)
+        return pb.DeleteSignalsResponse(
+            signals_deleted=receipt.signals_deleted,
+            vectors_deleted=receipt.vectors_deleted,
+            receipt_id=receipt.id,
+        )
+
     async def MergeUsers(self, request: pb.MergeUsersRequest, context: Context) -> pb.MergeUsersResponse:
         """Join the history of one id to another's."""
         view, version, signal_count, space_id = await self.engine.merge(request.from_user_id, request.into_user_id)

@@ -905,6 +905,55 @@ class DeleteUserResponse(_message.Message):
 Global___DeleteUserResponse: _TypeAlias = DeleteUserResponse  # noqa: Y015
 
 @_typing.final
+class DeleteSignalsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    SIGNAL_IDS_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    @_builtins.property
+    def signal_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        signal_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["signal_ids", b"signal_ids", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteSignalsRequest: _TypeAlias = DeleteSignalsRequest  # noqa: Y015
+
+@_typing.final
+class DeleteSignalsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNALS_DELETED_FIELD_NUMBER: _builtins.int
+    VECTORS_DELETED_FIELD_NUMBER: _builtins.int
+    RECEIPT_ID_FIELD_NUMBER: _builtins.int
+    signals_deleted: _builtins.int
+    vectors_deleted: _builtins.int
+    receipt_id: _builtins.str
+    """Empty where nothing was there to delete."""
+    def __init__(
+        self,
+        *,
+        signals_deleted: _builtins.int = ...,
+        vectors_deleted: _builtins.int = ...,
+        receipt_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt_id", b"receipt_id", "signals_deleted", b"signals_deleted", "vectors_deleted", b"vectors_deleted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteSignalsResponse: _TypeAlias = DeleteSignalsResponse  # noqa: Y015
+
+@_typing.final
 class MergeUsersRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -85,6 +85,11 @@ class InterestServiceStub:
                 request_serializer=penchant_dot_v1_dot_interest__service__pb2.DeleteUserRequest.SerializeToString,
                 response_deserializer=penchant_dot_v1_dot_interest__service__pb2.DeleteUserResponse.FromString,
                 _registered_method=True)
+        self.DeleteSignals = channel.unary_unary(
+                '/penchant.v1.InterestService/DeleteSignals',
+                request_serializer=penchant_dot_v1_dot_interest__service__pb2.DeleteSignalsRequest.SerializeToString,
+                response_deserializer=penchant_dot_v1_dot_interest__service__pb2.DeleteSignalsResponse.FromString,
+                _registered_method=True)
         self.MergeUsers = channel.unary_unary(
                 '/penchant.v1.InterestService/MergeUsers',
                 request_serializer=penchant_dot_v1_dot_interest__service__pb2.MergeUsersRequest.SerializeToString,
@@ -172,6 +177,14 @@ class InterestServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteSignals(self, request, context):
+        """Erases some of a user's signals, such as a post that its author deletes: all is as if they had never been captured. To
+        correct one, erase it and capture it anew under a new id. Ids that the user has no signal of are passed over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def MergeUsers(self, request, context):
         """One person, two ids (logged in after browsing as a guest): the history of `from` joins that of `into`.
         """
@@ -231,6 +244,11 @@ def add_InterestServiceServicer_to_server(servicer, server):
                     servicer.DeleteUser,
                     request_deserializer=penchant_dot_v1_dot_interest__service__pb2.DeleteUserRequest.FromString,
                     response_serializer=penchant_dot_v1_dot_interest__service__pb2.DeleteUserResponse.SerializeToString,
+            ),
+            'DeleteSignals': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSignals,
+                    request_deserializer=penchant_dot_v1_dot_interest__service__pb2.DeleteSignalsRequest.FromString,
+                    response_serializer=penchant_dot_v1_dot_interest__service__pb2.DeleteSignalsResponse.SerializeToString,
             ),
             'MergeUsers': grpc.unary_unary_rpc_method_handler(
                     servicer.MergeUsers,
@@ -509,6 +527,33 @@ class InterestService:
             '/penchant.v1.InterestService/DeleteUser',
             penchant_dot_v1_dot_interest__service__pb2.DeleteUserRequest.SerializeToString,
             penchant_dot_v1_dot_interest__service__pb2.DeleteUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSignals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penchant.v1.InterestService/DeleteSignals',
+            penchant_dot_v1_dot_interest__service__pb2.DeleteSignalsRequest.SerializeToString,
+            penchant_dot_v1_dot_interest__service__pb2.DeleteSignalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

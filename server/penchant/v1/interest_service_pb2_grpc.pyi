@@ -62,6 +62,10 @@ class InterestServiceStub:
     erased signals are forgotten, too: who sends one again afterwards, as a retry, tells of a new user. One whose history
     was merged into another's is a FAILED_PRECONDITION (USER_MERGED): that one is to be erased.
     """
+    DeleteSignals: _grpc.UnaryUnaryMultiCallable[_interest_service_pb2.DeleteSignalsRequest, _interest_service_pb2.DeleteSignalsResponse]
+    """Erases some of a user's signals, such as a post that its author deletes: all is as if they had never been captured. To
+    correct one, erase it and capture it anew under a new id. Ids that the user has no signal of are passed over.
+    """
     MergeUsers: _grpc.UnaryUnaryMultiCallable[_interest_service_pb2.MergeUsersRequest, _interest_service_pb2.MergeUsersResponse]
     """One person, two ids (logged in after browsing as a guest): the history of `from` joins that of `into`."""
 
@@ -98,6 +102,10 @@ class InterestServiceAsyncStub(InterestServiceStub):
     """Erases a user from the record, the index, caches and derived data. Returns what was erased, and proof of it. Ids of
     erased signals are forgotten, too: who sends one again afterwards, as a retry, tells of a new user. One whose history
     was merged into another's is a FAILED_PRECONDITION (USER_MERGED): that one is to be erased.
+    """
+    DeleteSignals: _aio.UnaryUnaryMultiCallable[_interest_service_pb2.DeleteSignalsRequest, _interest_service_pb2.DeleteSignalsResponse]  # type: ignore[assignment]
+    """Erases some of a user's signals, such as a post that its author deletes: all is as if they had never been captured. To
+    correct one, erase it and capture it anew under a new id. Ids that the user has no signal of are passed over.
     """
     MergeUsers: _aio.UnaryUnaryMultiCallable[_interest_service_pb2.MergeUsersRequest, _interest_service_pb2.MergeUsersResponse]  # type: ignore[assignment]
     """One person, two ids (logged in after browsing as a guest): the history of `from` joins that of `into`."""
@@ -192,6 +200,16 @@ class InterestServiceServicer(metaclass=_abc_1.ABCMeta):
         """Erases a user from the record, the index, caches and derived data. Returns what was erased, and proof of it. Ids of
         erased signals are forgotten, too: who sends one again afterwards, as a retry, tells of a new user. One whose history
         was merged into another's is a FAILED_PRECONDITION (USER_MERGED): that one is to be erased.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteSignals(
+        self,
+        request: _interest_service_pb2.DeleteSignalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_interest_service_pb2.DeleteSignalsResponse, _abc.Awaitable[_interest_service_pb2.DeleteSignalsResponse]]:
+        """Erases some of a user's signals, such as a post that its author deletes: all is as if they had never been captured. To
+        correct one, erase it and capture it anew under a new id. Ids that the user has no signal of are passed over.
         """
 
     @_abc_1.abstractmethod
