@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sqlite3
 import stat
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 from harness import Server, StartServer, catalogue
 from own_process import finished
 
+from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.interest_service_pb2 import Profile
 from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import WrongState
@@ -66,6 +68,23 @@ async def test_a_server_on_a_backup_has_what_was_acknowledged(
         await restored.index_ready()
         assert (await restored.recommended("ann"))[0].startswith("hiking")
         assert (await restored.client.load_adapter("mine")).id == "mine"
+
+
+async def test_a_backup_that_is_put_back_beside_a_newer_index_does_not_trust_it(
+    start: StartServer, data: Path, tmp_path: Path
+) -> None:
+    async with start() as server:
+        await server.client.upsert_items([Item(id=f"i{n}", title=f"Hiking trail {n}") for n in range(8)])
+        code, _, err = await backup(tmp_path / "copy", "--data", data)
+        assert (code, err) == (0, "")
+        await server.client.upsert_items([Item(id=f"i{n}", title=f"Jazz record {n}") for n in range(3)])
+        await server.index_caught_up()
+    newer = names(data / "index")
+    shutil.copy(tmp_path / "copy" / "record.sqlite3", data / "record.sqlite3")
+    async with start() as server:
+        await server.index_ready()
+        assert (await server.client.item("i0")).title == "Hiking trail 0"
+    assert not set(newer) & set(names(data / "index"))
 
 
 async def feed(server: Server) -> None:

@@ -52,6 +52,14 @@ def back_up(data: Path, target: Path) -> Backup:
     return found
 
 
+def _without_index(copy: sqlite3.Connection) -> None:
+    """Have the copy know of no index: where it is put back beside a newer one, that must not be trusted."""
+    tables = {name for (name,) in copy.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    with copy:
+        for table in sorted({"generations", "indexed_interests"} & tables):
+            copy.execute(f"DELETE FROM {table}")  # noqa: S608 - one of these two
+
+
 def _copy_record(record: Path, copy: Path) -> None:
     copy.touch(mode=0o600)
     changed = record.stat().st_mtime_ns
@@ -60,6 +68,7 @@ def _copy_record(record: Path, copy: Path) -> None:
         with closing(sqlite3.connect(uri, uri=True)) as source, closing(sqlite3.connect(copy)) as target:
             # All pages in one step: they belong to one moment, and what is written meanwhile stays in the log.
             source.backup(target)
+            _without_index(target)
         with closing(sqlite3.connect(reading_uri(copy), uri=True)) as made:
             found = str(made.execute("PRAGMA quick_check(1)").fetchone()[0])
     except sqlite3.DatabaseError as error:
