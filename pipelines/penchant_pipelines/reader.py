@@ -70,8 +70,11 @@ class Reader:
 
     def words(self, document: Document) -> tuple[str, ...]:
         """All words of a text in lower case, without marks; blocks."""
-        cut = self._text.segment(document.text[:LONGEST_OF_WORDS])
-        return tuple(word.lower() for word in cut if word.isalnum())
+        return self.words_of(document.text[:LONGEST_OF_WORDS])
+
+    def words_of(self, text: str) -> tuple[str, ...]:
+        """The same of a text that was cleaned already, or a part of one."""
+        return tuple(word.lower() for word in self._text.segment(text) if word.isalnum())
 
     def said(self, text: str, language: str, field: str) -> Document:
         """Clean what a user wrote, NOTHING where it holds no word; blocks. Raises InvalidInput that names the field."""

@@ -69,7 +69,9 @@ async function look(width, scheme) {
   const scrolled = [];
   const regions = await page.$$(".wide");
   for (const region of regions) {
-    await page.keyboard.press("Tab");
+    do {
+      await page.keyboard.press("Tab");
+    } while (await page.evaluate(() => document.activeElement.tagName === "SUMMARY"));
     await page.keyboard.press("ArrowRight");
     await setTimeout(300); // it glides
     scrolled.push(

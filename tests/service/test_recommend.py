@@ -113,6 +113,23 @@ async def test_what_was_asked_for_and_is_none_of_the_users_interests_has_no_reas
     assert all(by_topic["hiking"])
 
 
+async def test_who_writes_a_name_finds_what_bears_it(server: Server) -> None:
+    client = server.client
+    await client.upsert_items(catalogue())
+    named = [Item(id=f"name-{n}", title=title) for n, title in enumerate(("Zorbulax, a life", "《卜算子集》重读"))]
+    await client.upsert_items(named)
+    # Names that no encoder knows, in a language each.
+    await client.capture(user_id="en", text="Everything about Zorbulax, please")
+    await client.capture(user_id="zh", text="又把《卜算子集》翻了出来")
+    for user, item in (("en", "name-0"), ("zh", "name-1")):
+        answer = await client.recommend(user, page_size=3, explain=True)
+        assert answer.recommendations[0].item_id == item
+        assert answer.recommendations[0].evidence
+    candidates = [Candidate(item_id=item) for item in ("hiking-0", "name-0", "jazz-0")]
+    reranked = await client.rerank("en", candidates)
+    assert reranked.recommendations[0].item_id == "name-0"
+
+
 async def test_diversity_varies_the_answer(shop: Server) -> None:
     by_score = await shop.recommended("hiker", page_size=4, diversity=0)
     varied = await shop.recommended("hiker", page_size=4, diversity=0.9)

@@ -44,7 +44,7 @@ def test_clients_take_their_methods_names_and_docs_from_the_requests() -> None:
 
 
 def test_every_call_of_the_contract_is_known_by_name_and_by_request() -> None:
-    assert len(BY_NAME) == len(BY_REQUEST) == 33
+    assert len(BY_NAME) == len(BY_REQUEST) == 34
     assert BY_NAME["GetProfile"].path == "/penchant.v1.InterestService/GetProfile"
     assert BY_NAME["StreamCapture"].client_streaming
     assert not BY_NAME["WatchProfiles"].client_streaming

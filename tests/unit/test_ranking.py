@@ -84,19 +84,31 @@ def rate(
     query: NDArray[np.float32] | None = None,
     ages: list[float] | None = None,
     popularity: list[float] | None = None,
+    named: list[list[float]] | None = None,
     **changes: Any,
 ) -> Scored:
-    """Score items; ages in days. Recency and popularity count nothing unless given."""
+    """Score items; ages in days. Recency, popularity and words count nothing unless given."""
     created = [0] * len(vectors) if ages is None else [NOW - int(age * MICROS_PER_DAY) for age in ages]
     crowd = np.zeros(len(vectors)) if popularity is None else np.array(popularity)
     rules = RecommendSettings(**changes)
-    return score(whose, np.stack(vectors), query, np.array(created), crowd, NOW, rules)
+    said = None if named is None else np.array(named)
+    return score(whose, np.stack(vectors), query, np.array(created), crowd, NOW, rules, said)
 
 
 def test_one_interest_scores_by_its_cosine() -> None:
     found = rate(taste(interest(0, 1.0)), [axis(0), towards(0, 1, 0.5), axis(1), -axis(0)])
     np.testing.assert_allclose(found.scores, [1, 0.5, 0, -1], atol=1e-6)
     assert found.interest.tolist() == [0, 0, 0, 0]
+
+
+def test_what_has_an_interests_own_words_is_nearer_and_told_as_that_ones() -> None:
+    whose, items = taste(interest(0, 0.5), interest(1, 0.5)), [axis(0), axis(0), axis(2)]
+    plain = rate(whose, items)
+    found = rate(whose, items, named=[[0.0, 0.0, 0.0], [0.0, 0.5, 1.0]], words_weight=0.4)
+    np.testing.assert_allclose(found.scores - plain.scores, [0, 0.2, 0.4], atol=1e-6)
+    # A word in common is no proof where another interest is plainly nearer.
+    assert found.interest.tolist() == [0, 0, 1]
+    assert rate(whose, items, named=[[1.0] * 3] * 2, words_weight=0.0).scores.tolist() == plain.scores.tolist()
 
 
 def test_query_words_have_a_share_in_what_speaks_for_an_item() -> None:

@@ -161,3 +161,27 @@ def test_a_copy_goes_its_own_way() -> None:
     np.testing.assert_allclose(found.copy().alike(own(0), 4), before, atol=1e-12)
     found.put(2, ["war"])
     assert copied.alike(own(0), 4)[0, 2] == 0
+
+
+@law
+@given(catalogs, st.lists(st.dictionaries(st.sampled_from("abcxy"), st.floats(0, 1), max_size=3), max_size=3))
+def test_items_are_named_by_the_words_that_are_asked_for(
+    catalog: dict[int, list[str]], asked: list[dict[str, float]]
+) -> None:
+    found = words(catalog).naming(asked, 13)
+    assert found.shape == (len(asked), 13)
+    if not any(catalog.values()):
+        assert not found.any()
+        return
+    index = bm25s.BM25(method="lucene", k1=1.5, b=0.75, dtype="float64")
+    index.index([list(said) for said in catalog.values()], show_progress=False)
+    known = {word for said in catalog.values() for word in said}
+    count = len(catalog)
+    rarest = min(sum(word in said for said in catalog.values()) for word in known)
+    most = np.log1p((count - rarest + 0.5) / (rarest + 0.5))
+    expected = np.zeros_like(found)
+    for line, each in enumerate(asked):
+        for word, weight in each.items():
+            if word in known:
+                expected[line, list(catalog)] += weight * index.get_scores([word]) / most
+    np.testing.assert_allclose(found, expected, atol=1e-9)

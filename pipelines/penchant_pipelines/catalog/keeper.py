@@ -153,28 +153,29 @@ class Keeper:
         said = {space: read_posts(self._record, self._settings, space, last_signal, wanted) for space in spaces}
         return favours, said
 
-    async def keep_up(self, space: int) -> None:
-        """Weigh words and gather what people have in common anew where that is due in a space, in a thread.
+    async def keep_up(self, space: int, *, words_alone: bool = False) -> None:
+        """Weigh words, and gather what people have in common, anew where that is due in a space, in a thread.
 
         Whoever comes meanwhile is served with what there was; who comes while there is nothing waits.
         """
         words, crowd = self.catalog.words, self.catalog.crowd
-        if self._keeping_up.locked() and words.is_ready and crowd.is_ready(space):
+        if self._keeping_up.locked() and words.is_ready and (words_alone or crowd.is_ready(space)):
             return
-        await self._keep_up(space)
+        await self._keep_up(space, words_alone)
 
-    async def _keep_up(self, space: int) -> None:
+    async def _keep_up(self, space: int, words_alone: bool = False) -> None:
         # Who gives up waiting must not make those that come after begin anew.
-        await to_the_end(self._kept_up(space))
+        await to_the_end(self._kept_up(space, words_alone))
 
-    async def _kept_up(self, space: int) -> None:
+    async def _kept_up(self, space: int, words_alone: bool) -> None:
         words, crowd = self.catalog.words, self.catalog.crowd
         async with self._keeping_up:
             if space not in self.catalog.vectors:
                 return
             # Both are begun at once: from here on nobody does it on the loop.
             weigh = words.begin() if words.is_due else None
-            gather = crowd.begin(self.catalog.texts(space)) if crowd.is_due(space) else None
+            due = not words_alone and crowd.is_due(space)
+            gather = crowd.begin(self.catalog.texts(space)) if due else None
             weighed = gathered = None
             try:
                 weighed = await asyncio.to_thread(weigh) if weigh else None

@@ -105,6 +105,31 @@ class Words:
         found[:, rows] = (weighed.lines @ sums.T).T[:, place[rows]]
         return found
 
+    def naming(self, asked: Sequence[Mapping[str, float]], size: int) -> Floats:
+        """How well items' words answer to words of some weight 0…1: (k, size) by row, for k that are asked at once.
+
+        1 is what a word says that one item alone has, said in it without end.
+        """
+        weighed = self._current()
+        found = np.zeros((len(asked), size))
+        if weighed is None:
+            return found
+        known = weighed.scale.counter.vocabulary_
+        told = [
+            (line, known[word], weight)
+            for line, each in enumerate(asked)
+            for word, weight in each.items()
+            if word in known
+        ]
+        if not told:
+            return found
+        lines, columns, weights = zip(*told, strict=True)
+        wanted = sparse.csr_array((weights, (lines, columns)), shape=(len(asked), len(known)))
+        rows = np.flatnonzero(weighed.place[:size] >= 0)
+        products = (weighed.lines @ wanted.T).toarray().T
+        found[:, rows] = products[:, weighed.place[rows]] / weighed.scale.rarity.max()
+        return found
+
     @property
     def is_ready(self) -> bool:
         """There are weights to answer from, be they of some time ago."""

@@ -25,7 +25,7 @@ METRICS = {
 }  # fmt: skip
 """Figures of the great table, and what it calls them."""
 METHODS = {
-    "penchant": "the whole engine: interests read from texts and what people took to, mixed as this log's past taught",
+    "penchant": "the whole engine: interests read from texts and what people took to, mixed as the log has taught",
     "penchant-untuned": "the same with the encoder as it was before it was tuned",
     "random": "a draw",
     "popularity": "what most people took to, ever",
@@ -170,8 +170,10 @@ def _plot(figures: Mapping[str, Sequence[float]], axis: str, colour: Any) -> Mar
     """Dots with intervals, a line a method, as inline SVG; its title tells the figures to who can't see them."""
     title = f"{axis}: " + ", ".join(f"{name} {told[0]:.4f}" for name, told in figures.items())
     # Ids in the SVG are random otherwise, and the same report would give another page.
-    with mpl.rc_context({"svg.hashsalt": "penchant", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure = Figure(figsize=(6.5, 0.6 + 0.3 * len(figures)), layout="constrained")
+    with mpl.rc_context(
+        {"svg.hashsalt": "penchant", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 12}
+    ):
+        figure = Figure(figsize=(4.6, 0.7 + 0.3 * len(figures)), layout="constrained")
         axes = figure.subplots()
         for line, (name, told) in enumerate(figures.items()):
             mean, low, high = told[:3]

@@ -48,12 +48,15 @@ class Candidates:
         condition: Filter,
         expression: str,
         by_row: Floats | None = None,
+        named: Floats | None = None,
     ) -> tuple[Rows, list[str]]:
         """Rows of visible items that pass the filter and aren't left out, and why the answer is degraded.
 
         With `by_row` (r, rows), what sources that read no vectors make of the catalogue, each of these brings its best
-        too, and so does each horizon of the taste; without, each of the latest texts.
+        too, and so does each horizon of the taste; without, each of the latest texts. `named` (k, rows), how well words
+        of interests name items, brings the best of each in any case.
         """
+        told = [each for each in (by_row, named) if each is not None]
         ahead = len(taste.ahead)
         horizons = taste.horizons if by_row is not None and taste.horizons is not None else taste.ahead[:0]
         latest, beside = taste.latest, taste.latest_shares
@@ -66,7 +69,7 @@ class Candidates:
         places += [limit] * (len(horizons) + (query is not None))
 
         def among(rows: Rows) -> Rows:
-            return _joined(_nearest(self._vectors, targets, places, rows, limit), by_row, rows, limit)
+            return _joined(_nearest(self._vectors, targets, places, rows, limit), told, rows, limit)
 
         if not condition.is_empty or len(left_out) > MOST_LEFT_OUT * len(self._catalog):
             rows = await self.matching(condition, expression, left_out)
@@ -85,7 +88,7 @@ class Candidates:
                 # What is hidden, seen or muted took the places in the index of what lies behind it.
                 quotas_left = [places[number] for number in short]
                 rows = np.union1d(rows, _nearest(self._vectors, targets[short], quotas_left, allowed, limit))
-            rows = _joined(rows, by_row, allowed, limit)
+            rows = _joined(rows, told, allowed, limit)
             return rows if len(rows) >= min(limit, len(allowed)) else among(allowed)
 
         return await self._chosen(choose), []
@@ -175,18 +178,17 @@ def _nearest(vectors: Vectors, targets: Vectors, places: Sequence[int], rows: Ro
     return np.array(sorted(picked), dtype=np.intp)
 
 
-def _joined(rows: Rows, by_row: Floats | None, allowed: Rows, limit: int) -> Rows:
+def _joined(rows: Rows, told: Sequence[Floats], allowed: Rows, limit: int) -> Rows:
     """Add the best of each source, (r, all rows), among the allowed ones; what scores 0 is nobody's best."""
-    if by_row is None:
-        return rows
-    # What came into the catalogue since the sources were asked is in none of them.
-    free = np.zeros(by_row.shape[1], dtype=bool)
-    free[allowed[allowed < len(free)]] = True
-    wanted = OVERSAMPLE * limit
     picked = [rows]
-    for line in by_row:
-        told = np.flatnonzero(free & (line > 0))
-        if len(told) > wanted:
-            told = told[np.argpartition(line[told], -wanted)[-wanted:]]
-        picked.append(told)
+    for by_row in told:
+        # What came into the catalogue since the sources were asked is in none of them.
+        free = np.zeros(by_row.shape[1], dtype=bool)
+        free[allowed[allowed < len(free)]] = True
+        wanted = OVERSAMPLE * limit
+        for line in by_row:
+            best = np.flatnonzero(free & (line > 0))
+            if len(best) > wanted:
+                best = best[np.argpartition(line[best], -wanted)[-wanted:]]
+            picked.append(best)
     return np.unique(np.concatenate(picked)).astype(np.intp)

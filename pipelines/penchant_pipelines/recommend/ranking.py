@@ -124,15 +124,18 @@ def score(
     popularity: Floats,
     as_of: int,
     settings: RecommendSettings,
+    named: Floats | None = None,
 ) -> Scored:
     """Score items, (n, d) unit vectors with creation times (µs, 0 = unknown) and decayed popularity.
 
-    s(v) = (1−σ)·τ·log[e^(a(v)/τ) + Σ π_l·e^(cos(v,t_l)/τ)] + σ·max cos(v, ahead)
+    `named` (k, n): how well the words of each interest name each item, as `Words.naming` tells it; None: not asked.
+
+    s(v) = (1−σ)·[τ·log[e^(a(v)/τ) + Σ π_l·e^(cos(v,t_l)/τ)] + ω·max named_k(v)] + σ·max cos(v, ahead)
            − β·max a_k·cos(v, avoided_k)₊ + γ·2^(−age/h) + η·pop(v)
     with a(v) = (1−α)·τ·log Σ π_k·e^(cos(v,c_k)/τ) + α·cos(v, fresh), interests c_k and latest texts t_l: the soft
     maximum follows the multi-interest scoring of PinnerSage and ComiRec. σ is 0 without a sequence model.
     """
-    total, speaks_for = affinity(taste, vectors, settings)
+    total, speaks_for = affinity(taste, vectors, settings, named)
     if len(taste.ahead):
         share = settings.sequence_share
         total = (1 - share) * total + share * (vectors @ taste.ahead.T).max(axis=1)
@@ -153,10 +156,13 @@ def score(
     return Scored(np.asarray(total, dtype=np.float64), speaks_for, own)
 
 
-def affinity(taste: Taste, vectors: Vectors, settings: RecommendSettings) -> tuple[Floats, NDArray[np.intp]]:
+def affinity(
+    taste: Taste, vectors: Vectors, settings: RecommendSettings, named: Floats | None = None
+) -> tuple[Floats, NDArray[np.intp]]:
     """How near items (n, d) are to the interests, by soft maximum and the short horizon; and to which, −1 for none.
 
     The latest texts stand beside them: who begins something new is shown some of it before it can be called drift.
+    What has an interest's own words (`named`, (k, n)) is nearer: vectors know few names.
     """
     count = len(vectors)
     if taste.is_empty:
@@ -170,6 +176,12 @@ def affinity(taste: Taste, vectors: Vectors, settings: RecommendSettings) -> tup
         with np.errstate(invalid="ignore"):
             total = settings.temperature * np.logaddexp(total / settings.temperature, recent / settings.temperature)
         nearest = np.where(recent > soft, taste.latest_of[which], nearest)
+    if named is not None:
+        said = (settings.words_weight * named.T).astype(np.float32)
+        most = said.max(axis=1)
+        total = total + most
+        with_words = soft_maximum(vectors @ taste.centroids.T + said, taste.shares, settings.temperature)[1]
+        nearest = np.where(most > 0, with_words, nearest)
     return np.asarray(total, dtype=np.float64), nearest
 
 

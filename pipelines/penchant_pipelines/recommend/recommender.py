@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -38,6 +38,8 @@ LEAST_OWN_SHARE = 0.2
 """What the user's own must have of all that spoke for an item, to be told as a reason."""
 LEAST_SOUGHT = 20
 """Places that candidates are sought for at least: the best by all that counts need not be the nearest."""
+TERMS_ASKED = 20
+"""Terms of an interest whose words are looked for in items."""
 LOOKED_AT = 8
 """How many times as many items are looked at first as are to be explored, and each time that there were too few."""
 COLD_USER = "cold_user"
@@ -116,6 +118,14 @@ class _Mixed:
 
 
 @dataclass(frozen=True, slots=True)
+class _Named:
+    """How well words of each liked interest name items of the catalogue as of `version`: (k, rows)."""
+
+    by_row: NDArray[np.float64]
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class Visit:
     """A user at a time (µs): what every list that is made for them then starts from. `stored` None: a stranger."""
 
@@ -124,6 +134,8 @@ class Visit:
     as_of: int
     mixed: _Mixed | None
     """None where no mix is live, or nothing is known that the user likes."""
+    named: _Named | None
+    """None where a mix is live, or nothing is known that the user likes."""
 
 
 class Recommender:
@@ -138,9 +150,10 @@ class Recommender:
         calibration: Calibration,
         settings: RecommendSettings,
         mix: Callable[[], Mix | None],
+        words_of: Callable[[str], Sequence[str]],
         threads: Executor,
     ) -> None:
-        """`threads`: for what goes over the whole catalogue."""
+        """`words_of` cuts terms into words as items are cut; `threads`: for what goes over the whole catalogue."""
         self._catalog = catalog
         self._space = space
         self._candidates = candidates
@@ -148,6 +161,7 @@ class Recommender:
         self._calibration = calibration
         self._settings = settings
         self._mix = mix
+        self._words_of = words_of
         self._sources = Sources(catalog, space, settings)
         self._threads = threads
 
@@ -157,7 +171,8 @@ class Recommender:
         `ahead` (m, d): where a sequence model expects the user's next signals.
         """
         taste = Taste.of(stored.view if stored else None, self._catalog.vectors[self._space].shape[1], ahead)
-        return Visit(stored, taste, as_of, await self._mixed(stored, taste, as_of))
+        mixed = await self._mixed(stored, taste, as_of)
+        return Visit(stored, taste, as_of, mixed, None if mixed else await self._named(stored, taste))
 
     async def recommend(self, visit: Visit, query: Query) -> Ranking:
         """Rank the catalogue. Raises InvalidInput for a filter that can't be read."""
@@ -176,9 +191,15 @@ class Recommender:
             rows = await self._candidates.matching(condition, query.filter, left_out)
             reasons.append(COLD_USER)
         else:
-            by_row = None if visit.mixed is None else visit.mixed.by_row
             rows, degraded = await self._candidates.find(
-                taste, query.vector, max(query.limit, LEAST_SOUGHT), left_out, condition, query.filter, by_row
+                taste,
+                query.vector,
+                max(query.limit, LEAST_SOUGHT),
+                left_out,
+                condition,
+                query.filter,
+                None if visit.mixed is None else visit.mixed.by_row,
+                None if visit.named is None else visit.named.by_row,
             )
             reasons += degraded
             if taste.is_empty:
@@ -225,7 +246,8 @@ class Recommender:
         if mixed is None:
             created = np.where(held, self._catalog.created[rows], 0)
             popularity = np.where(held, self._catalog.popularity(rows, as_of), 0.0)
-            scored = score(taste, vectors, query, created, popularity, as_of, self._settings)
+            named = self._named_of(visit, np.array(rows, dtype=np.intp), query)
+            scored = score(taste, vectors, query, created, popularity, as_of, self._settings, named)
         else:
             # What the catalogue doesn't hold comes last, as sources answer.
             held_first = np.argsort(~held, kind="stable")
@@ -291,6 +313,42 @@ class Recommender:
         version, ask = self._catalog.version, self._sources.begin(asker)
         return _Mixed(mix, asker, await self._in_thread(ask), version)
 
+    async def _named(self, stored: Stored | None, taste: Taste) -> _Named | None:
+        """Ask which items the words of liked interests name."""
+        if stored is None or taste.is_empty or not self._settings.words_weight:
+            return None
+        catalog, version = self._catalog, self._catalog.version
+        said, size = catalog.words.still(), catalog.size
+        terms = {interest.id: interest.terms for interest in stored.view.interests}
+
+        def ask() -> NDArray[np.float64]:
+            return said.naming([self._weighed_words(terms[interest_id]) for interest_id in taste.ids], size)
+
+        return _Named(await self._in_thread(ask), version)
+
+    def _weighed_words(self, terms: Mapping[str, float]) -> dict[str, float]:
+        """Words of an interest's best terms, by the support of the best that holds them, in shares of the greatest."""
+        best = sorted(terms.items(), key=lambda pair: (-pair[1], pair[0]))[:TERMS_ASKED]
+        words: dict[str, float] = {}
+        for term, support in best:
+            for word in self._words_of(term):
+                words.setdefault(word, support / best[0][1])
+        return words
+
+    def _named_of(self, visit: Visit, rows: Rows, query: NDArray[np.float32] | None) -> NDArray[np.float64] | None:
+        """How well the user's words name items, (k, n) by row, −1 for what the catalogue does not hold.
+
+        None where a query asks for something else than what the user writes of.
+        """
+        if visit.named is None or query is not None:
+            return None
+        by_row = visit.named.by_row
+        found = np.zeros((len(by_row), len(rows)))
+        # Another item may have come into a row since.
+        known = (rows >= 0) & (rows < by_row.shape[1]) & (self._catalog.changed[rows] <= visit.named.version)
+        found[:, known] = by_row[:, rows[known]]
+        return found
+
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
@@ -334,7 +392,9 @@ class Recommender:
         parts: NDArray[np.float64] | None = None
         if mixed is None:
             popularity = catalog.popularity(rows, as_of)
-            scored = score(taste, vectors, query.vector, catalog.created[rows], popularity, as_of, self._settings)
+            named = self._named_of(visit, rows, query.vector)
+            created = catalog.created[rows]
+            scored = score(taste, vectors, query.vector, created, popularity, as_of, self._settings, named)
         else:
             scored, parts = self._mixed_score(mixed, rows, vectors, query.vector)
         scored = self._asked_for(taste, vectors, scored, query.vector)

@@ -205,12 +205,13 @@ class Ledger:
         vector = vectors[serving.key]
         assert vector is not None  # noqa: S101 - the caller encodes the topic
         event = SteeringEvent("", time, vector, steering, topic, terms, interest_id, sign)
-        undone = False
+        gone: Interest | None = None
         if taken_back:
             hit = serving.blender.meant(self.users.served(state), event)
             if hit is None:
                 raise NotFound("topic", topic)
-            undone = self.users.unsay(state, hit, topic, time)
+            if self.users.unsay(state, hit, topic, time):
+                gone = hit
         inserted = self.connection.execute(
             schema.steerings.insert().values(
                 user_key=state.key,
@@ -219,7 +220,7 @@ class Ledger:
                 interest_id=interest_id,
                 terms=rows.to_json(list(terms)),
                 sign=sign,
-                taken_back=time if undone else None,
+                taken_back=time if gone else None,
                 muted=steering.muted,
                 pinned=steering.pinned,
                 bias=steering.bias,
@@ -227,7 +228,7 @@ class Ledger:
         )
         seq = inserted.inserted_primary_key[0]  # type: ignore[index]
         event = replace(event, id=rows.steering_event_id(seq))
-        if by_id and not undone:
+        if by_id and not gone:
             for space in self.users.with_profiles():
                 if space.key == serving.key:
                     continue
@@ -256,7 +257,7 @@ class Ledger:
         def finish() -> Steered:
             whole, blender = self.users.view(state), serving.blender
             # Only a replay knows it where there was one; and what was taken back may be gone.
-            hit = steered or blender.meant(self.users.served(state), event) or blender.opened_by(event)
+            hit = steered or gone or blender.meant(self.users.served(state), event) or blender.opened_by(event)
             found = next((interest for interest in whole.interests if interest.id == hit.id), None)
             if found is None:
                 found = unweighed_view(hit)

@@ -247,6 +247,8 @@ class Users:
         numbers = [seq for _, _, seq in meant]
         self._connection.execute(table.update().where(table.c.seq.in_(numbers)).values(taken_back=time))
         state.now_stale(min(meant)[:2])
+        # For who still holds it: in the profile it is made anew.
+        hit.steering, hit.steered_time, hit.steered_mass, hit.topics = None, 0, 0.0, {}
         return True
 
     def put_profile(self, space: KeptSpace, user_key: int, packed: bytes) -> None:

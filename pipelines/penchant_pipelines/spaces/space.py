@@ -100,6 +100,7 @@ class Space:
             calibration,
             shared.recommend,
             self._mix,
+            shared.reader.words_of,
             self._threads,
         )
         self._audience = Audience(self.relay, self.profiles, calibration)
@@ -110,11 +111,12 @@ class Space:
         return None if live is None else live.mix
 
     async def prepare(self) -> None:
-        """Have at hand what a live mix reads, if there is one."""
-        if self._shared.mixes.live is not None:
+        """Have at hand what lists read: words of items alone, unless a mix is live."""
+        mixed = self._shared.mixes.live is not None
+        if mixed:
             # What people took to is read from what was said of it, too.
             await self._shared.keeper.listen(self.key)
-            await self._shared.keeper.keep_up(self.key)
+        await self._shared.keeper.keep_up(self.key, words_alone=not mixed)
 
     def teacher(self) -> Teacher:
         """Who draws lessons for a mix from the record, in this space."""
