@@ -142,6 +142,13 @@ class Profiles:
         with self._record.read() as connection:
             return set(connection.execute(query.distinct()).scalars())
 
+    def written_share(self, user_key: int) -> float:
+        """Share of a user's signals that are about no item, 0…1: what they write by themselves."""
+        signals = schema.signals
+        query = sa.select(sa.func.avg(signals.c.item_id == "")).where(signals.c.user_key == user_key)
+        with self._record.read() as connection:
+            return float(connection.execute(query).scalar() or 0.0)
+
     def explain(self, user_id: str, interest_id: str, limit: int) -> tuple[Stored, list[Reason]]:
         """Read the signals behind an interest, greatest share first (limit 0: all)."""
         stored = self.get(user_id)

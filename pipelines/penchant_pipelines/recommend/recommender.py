@@ -119,7 +119,11 @@ class _Mixed:
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """How well words of each liked interest name items of the catalogue as of `version`: (k, rows)."""
+    """How well words of each liked interest name items of the catalogue as of `version`: (k, rows).
+
+    By the share of the user's signals that are about no item: of others the words are the items', and who likes one
+    John need not like the next.
+    """
 
     by_row: NDArray[np.float64]
     version: int
@@ -314,7 +318,7 @@ class Recommender:
         return _Mixed(mix, asker, await self._in_thread(ask), version)
 
     async def _named(self, stored: Stored | None, taste: Taste) -> _Named | None:
-        """Ask which items the words of liked interests name."""
+        """Ask which items the words of liked interests name, so far as they are the user's own and not of items."""
         if stored is None or taste.is_empty or not self._settings.words_weight:
             return None
         catalog, version = self._catalog, self._catalog.version
@@ -322,7 +326,10 @@ class Recommender:
         terms = {interest.id: interest.terms for interest in stored.view.interests}
 
         def ask() -> NDArray[np.float64]:
-            return said.naming([self._weighed_words(terms[interest_id]) for interest_id in taste.ids], size)
+            written = self._profiles.written_share(stored.key)
+            if not written:
+                return np.zeros((len(taste.ids), 0))
+            return written * said.naming([self._weighed_words(terms[each]) for each in taste.ids], size)
 
         return _Named(await self._in_thread(ask), version)
 
