@@ -365,9 +365,9 @@ class Ledger:
             gone = self._delete_signals(signals.c.seq.in_(numbers), items)
             deleted, vectors = deleted + gone[0], vectors + gone[1]
         # What interests were called when the user spoke of them may be words of these.
-        named = schema.steerings.c.interest_id != ""
-        forgotten = schema.steerings.update().where(schema.steerings.c.user_key == state.key, named)
-        self.connection.execute(forgotten.values(terms="[]"))
+        steerings = schema.steerings
+        about_interests = steerings.update().where(steerings.c.user_key == state.key, steerings.c.topic == "")
+        self.connection.execute(about_interests.values(terms="[]"))
         self.connection.execute(schema.summaries.delete().where(schema.summaries.c.user_key == state.key))
         # It tells nobody that this user was here: by it no erasure of the whole user is found again.
         proof = hmac.new(self._secret, f"signals of {user_id}".encode(), "sha256").hexdigest()
