@@ -98,7 +98,7 @@ class Jobs:
         return await asyncio.shield(kept)
 
     async def get(self, job_id: str) -> Job:
-        """Read a job."""
+        """Read a job. Raises NotFound."""
         if job_id in self._running:
             return self._running[job_id][0]
         found = await asyncio.to_thread(self._load, sa.select(table).where(table.c.id == job_id))
@@ -121,7 +121,7 @@ class Jobs:
             return {(kind, JobState(state)): count for kind, state, count in connection.execute(query)}
 
     async def cancel(self, job_id: str) -> Job:
-        """Stop a running job and wait until it has. Raises WrongState if it has ended."""
+        """Stop a running job and wait until it has. Raises NotFound, or WrongState if it has ended."""
         job = await self.get(job_id)
         if job_id not in self._running:
             raise WrongState("JOB_ENDED", f"the job has ended as {job.state.name.lower()}")

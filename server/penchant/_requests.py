@@ -281,7 +281,7 @@ def recommend(
 ) -> recommendation.RecommendRequest:
     """Rank items of the catalogue for a user; `degraded` in the answer says why it is less than it could be.
 
-    `page_size` of 0: the server's default. `filter` is an AIP-160 expression over categories, create_time
+    `page_size` of 0: the server's default. `filter` is an AIP-160 expression over id, title, categories, create_time
     and attributes. `diversity` and `exploration` run 0…1, None being the server's default. `query` holds
     words to lean towards this once.
     """
@@ -313,6 +313,7 @@ def rerank(
 
     A `Candidate` may be a text alone: `candidate_index` in the answer says where among `candidates` each one stands.
     `top_n` of 0: all. `prior_weight` runs from 0 (interests alone) to 1 (the given `prior_score` alone).
+    `diversity` of None: 0.
     """
     return recommendation.RerankRequest(
         user_id=user_id,
@@ -471,5 +472,5 @@ def jobs() -> admin.ListJobsRequest:
 
 @_answering(admin.CancelJobResponse, lambda response: response.job)
 def cancel_job(job_id: str) -> admin.CancelJobRequest:
-    """Ask a job to stop. Returns it as it stands."""
+    """Have a job stop. Returns it once it has."""
     return admin.CancelJobRequest(job_id=job_id)

@@ -2,11 +2,11 @@
 
 PenchantError
 ├── InvalidInputError   change the request; `violations` says which fields
-├── NotFoundError       the user, item, interest, job or adapter does not exist
+├── NotFoundError       the user, item, interest, topic, job, adapter, mix or experiment does not exist
 ├── ConflictError       the id is taken by different content
 ├── WrongStateError     the request is fine, the server's state does not allow it (yet)
 ├── OverloadedError     nothing was taken; send it again after `retry_after` seconds
-├── UnavailableError    nobody answers, or the server is shutting down
+├── UnavailableError    nobody answers, the server is shutting down, or lacks what it needs, such as room on its disk
 ├── DeadlineError       no answer in time; the call may have taken effect
 ├── CancelledError      the call was given up on this side or the other
 ├── AccessError         the credentials are missing or do not reach this far
@@ -64,7 +64,7 @@ class InvalidInputError(PenchantError):
 
 
 class NotFoundError(PenchantError):
-    """The user, item, interest, job or adapter named does not exist."""
+    """The user, item, interest, topic, job, adapter, mix or experiment named does not exist."""
 
     default_code = grpc.StatusCode.NOT_FOUND
 
@@ -89,7 +89,7 @@ class OverloadedError(PenchantError):
 
 
 class UnavailableError(PenchantError):
-    """No server answers at the address, or it is shutting down."""
+    """No server answers at the address, or it is shutting down, or lacks what it needs. Nothing was taken."""
 
     default_code = grpc.StatusCode.UNAVAILABLE
 

@@ -41,7 +41,7 @@ class PageTokens:
     def encode_token(self, method: str, parameters: str, cursor: str) -> str:
         """Return the base64url token that continues `method` at `cursor`.
 
-        `parameters` is whatever must stay the same from page to page: tenant, user, filter.
+        `parameters` is whatever must stay the same from page to page, as the user or the filter.
         """
         signed = json.dumps([method, parameters, cursor]).encode()
         mac = hmac.digest(self._key, signed, "sha256")[:_MAC_BYTES]

@@ -32,8 +32,8 @@ class IndexSettings(Section):
     url: str = Field(
         default="",
         description=(
-            "A Chroma server for this data folder alone, http://host:port: collections of others are removed; empty: "
-            "Chroma embedded in the data folder."
+            "A Chroma server for this data folder alone, http://host:port: others' collections `…-items` and "
+            "`…-interests` are removed; empty: Chroma embedded in the data folder."
         ),
     )
     max_neighbors: int = Field(

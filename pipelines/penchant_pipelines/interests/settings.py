@@ -48,7 +48,10 @@ class InterestSettings(Section):
     """How signals become interests."""
 
     max_interests: int = Field(
-        default=20, ge=2, le=200, description="Most interests of a user; beyond, the two nearest merge."
+        default=20,
+        ge=2,
+        le=200,
+        description="Most interests of a user; beyond, the two merge that lose least by it, by mass and distance.",
     )
     similarity: float | None = Field(
         default=None,

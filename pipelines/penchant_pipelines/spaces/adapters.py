@@ -144,7 +144,7 @@ class Adapters:
     async def load(self, adapter_id: str) -> Adapter:
         """Load an adapter from its folder in the adapter directory; loading it again changes nothing.
 
-        Raises NotFound, or WrongState where it must be refused.
+        Raises NotFound, WrongState or InvalidInput where it must be refused, Unavailable where it can't be read.
         """
 
         async def load() -> Adapter:
@@ -193,7 +193,7 @@ class Adapters:
     async def unload(self, adapter_id: str) -> None:
         """Drop an adapter with its space: vectors, profiles, index and weights.
 
-        Raises NotFound, or WrongState if it is live, being built or in an experiment.
+        Raises WrongState if it is not loaded, live, being built or in an experiment.
         """
 
         async def unload() -> None:

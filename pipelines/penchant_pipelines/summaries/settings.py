@@ -15,8 +15,8 @@ class SummarySettings(Section):
     endpoint: str = Field(
         default="",
         description=(
-            "Base URL of an OpenAI-compatible API, such as http://127.0.0.1:8000/v1. It is sent labels, keywords, "
-            "shares and trends of interests, never a user's id or texts."
+            "Base URL of an OpenAI-compatible API, such as http://127.0.0.1:8000/v1. It is sent a user's "
+            "language, labels, keywords, shares and trends of interests, never an id or a text."
         ),
     )
     model: str = Field(

@@ -146,7 +146,7 @@ class AdminServiceServicer:
 
     def UnloadAdapter(self, request, context):
         """Drops the adapter's space: its vectors, profiles, index and weights. Refused while it is live or in an
-        experiment, and while any space is being built.
+        experiment, and, where it has a space, while any space is being built.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

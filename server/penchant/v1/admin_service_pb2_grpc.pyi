@@ -44,7 +44,7 @@ class AdminServiceStub:
     """
     UnloadAdapter: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UnloadAdapterRequest, _admin_service_pb2.UnloadAdapterResponse]
     """Drops the adapter's space: its vectors, profiles, index and weights. Refused while it is live or in an
-    experiment, and while any space is being built.
+    experiment, and, where it has a space, while any space is being built.
     """
     StartExperiment: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.StartExperimentRequest, _admin_service_pb2.StartExperimentResponse]
     """Serves a share of the users from the space of a standby adapter. One experiment runs at a time; a switch of
@@ -83,7 +83,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
     UnloadAdapter: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UnloadAdapterRequest, _admin_service_pb2.UnloadAdapterResponse]  # type: ignore[assignment]
     """Drops the adapter's space: its vectors, profiles, index and weights. Refused while it is live or in an
-    experiment, and while any space is being built.
+    experiment, and, where it has a space, while any space is being built.
     """
     StartExperiment: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.StartExperimentRequest, _admin_service_pb2.StartExperimentResponse]  # type: ignore[assignment]
     """Serves a share of the users from the space of a standby adapter. One experiment runs at a time; a switch of
@@ -149,7 +149,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.UnloadAdapterResponse, _abc.Awaitable[_admin_service_pb2.UnloadAdapterResponse]]:
         """Drops the adapter's space: its vectors, profiles, index and weights. Refused while it is live or in an
-        experiment, and while any space is being built.
+        experiment, and, where it has a space, while any space is being built.
         """
 
     @_abc_1.abstractmethod

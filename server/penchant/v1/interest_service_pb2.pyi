@@ -440,7 +440,7 @@ class Profile(_message.Message):
     SUMMARY_TIME_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     version: _builtins.int
-    """Grows with every change by a signal, a word or a merge. Another `space_id`, after a switch or in an experiment, makes
+    """Grows with every change by a signal, a signal's item that comes late, a word or a merge. Another `space_id`, after a switch or in an experiment, makes
     another profile of the same version. Of a profile as it stood (`as_of`): how many signals and words there were.
     """
     space_id: _builtins.str
@@ -591,6 +591,7 @@ class ExplainInterestRequest(_message.Message):
     user_id: _builtins.str
     interest_id: _builtins.str
     max_evidence: _builtins.int
+    """0 = all."""
     def __init__(
         self,
         *,

@@ -36,7 +36,7 @@ class RecommendRequest(_message.Message):
     page_size: _builtins.int
     """1…GetServerInfo.max_page_size; 0 = 20."""
     filter: _builtins.str
-    """AIP-160 subset over categories, create_time and attributes:
+    """AIP-160 subset over id, title, categories, create_time and attributes:
     `category = "movie" AND create_time > "2026-01-01T00:00:00Z" AND NOT attributes.region = "us"`
     """
     include_seen: _builtins.bool
