@@ -440,8 +440,9 @@ class Profile(_message.Message):
     SUMMARY_TIME_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     version: _builtins.int
-    """Grows with every change by a signal, a signal's item that comes late, a word or a merge. Another `space_id`, after a switch or in an experiment, makes
-    another profile of the same version. Of a profile as it stood (`as_of`): how many signals and words there were.
+    """Grows with every change by a signal, a signal's item that comes late, a word or a merge. Another `space_id`, after a
+    switch or in an experiment, makes another profile of the same version. Of a profile as it stood (`as_of`): how many
+    signals and words there were.
     """
     space_id: _builtins.str
     """Names the encoder and adapter whose vectors these are."""
