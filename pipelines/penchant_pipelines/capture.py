@@ -175,7 +175,7 @@ class Capture:
                 document, evidence = self._reader.post(evidence)
                 named = replace(named, evidence=evidence)
                 if not document.text and not evidence.item_id:
-                    raise InvalidInput.at("post.text", "holds no word once links, mentions, numbers, marks and emoji are taken out")
+                    raise InvalidInput.at("post.text", "holds no word: links, mentions, numbers and emoji are none")
             else:
                 document = NOTHING
                 check_value(evidence)
