@@ -81,8 +81,10 @@ def use(
 def _show(found: Mix) -> None:
     if found.live:
         state = "is live"
+        if found.quality < found.quality_before:
+            state += ", though it ranked the latest days worse: so few that it may be chance"
     elif found.quality < found.quality_before:
-        state = "is not put to use: it ranked the latest days worse"
+        state = "is not put to use: it surely ranked the latest days worse"
     else:
         state = "is not put to use: another was chosen meanwhile"
     quality = f"NDCG@10 {found.quality:.3f}, before {found.quality_before:.3f}"
