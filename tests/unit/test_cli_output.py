@@ -29,7 +29,7 @@ def test_figures_of_an_adapter_are_its_gain_or_sorted() -> None:
     ("quality", "live", "said"),
     [
         (0.5, True, "is live"),
-        (0.3, True, "is live"),
+        (0.3, True, "is live, though it ranked the latest days worse: so few that it may be chance"),
         (0.3, False, "ranked the latest days worse"),
         (0.5, False, "another was chosen meanwhile"),
     ],
