@@ -6,7 +6,7 @@ import asyncio
 import random
 import threading
 from collections.abc import Iterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,7 @@ from harness import Server, StartServer, catalogue, refusal, refused, topics, un
 
 import penchant
 from penchant.exceptions import ConflictError, InvalidInputError, NotFoundError
+from penchant.services.interests import InterestService
 from penchant.v1.catalog_service_pb2 import Item
 from penchant.v1.interest_service_pb2 import (
     TREND_FADING,
@@ -884,3 +885,24 @@ async def test_what_the_callers_own_signals_raise_is_raised_in_whoever_streams_t
                 next(responses)
 
     await asyncio.to_thread(blocking)
+
+
+async def test_what_many_watch_is_made_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    message = InterestService._message
+
+    async def counted(self: InterestService, user_id: str, *rest: Any) -> Profile:
+        made.append(user_id)
+        return await message(self, user_id, *rest)
+
+    monkeypatch.setattr(InterestService, "_message", counted)
+    async with AsyncExitStack() as stack, asyncio.timeout(20):
+        watches = [await stack.enter_async_context(aclosing(server.client.watch())) for _ in range(5)]
+        for watch in watches:
+            await anext(watch)  # it is on
+        for version in (1, 2):
+            await server.client.capture(user_id="u", text="Jazz piano all night")
+            told = [await anext(watch) for watch in watches]
+            assert [(profile.user_id, profile.version) for profile in told] == [("u", version)] * 5
+            assert told == [told[0]] * 5
+    assert made == ["u"] * 2

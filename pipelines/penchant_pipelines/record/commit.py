@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from asyncio import Task
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from penchant_pipelines.interests import Evidence, InterestView, ProfileView
 from penchant_pipelines.model import Item
@@ -53,6 +55,8 @@ class Change:
     signal_count: int
     profiles: Mapping[int, bytes]
     """Packed, by space."""
+    told: dict[int, Task[Any]] = field(default_factory=dict, compare=False, repr=False)
+    """What watchers are told, by space: made once for all of them, and gone with the change."""
 
 
 Touched = tuple[str, int, Evidence, Mapping[int, Vector]]

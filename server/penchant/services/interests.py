@@ -21,6 +21,7 @@ from penchant.v1 import signal_pb2
 from penchant.validation import Validator
 from penchant_pipelines.engine import Engine
 from penchant_pipelines.errors import InvalidInput, Overloaded, PenchantError, Unavailable
+from penchant_pipelines.interests import ProfileView
 from penchant_pipelines.interests.labels import Label
 from penchant_pipelines.model import Signal, now
 from penchant_pipelines.profiles import Stored
@@ -239,26 +240,29 @@ class InterestService(pb_grpc.InterestServiceServicer):
                 return _nobody(change.user_id, space)
             packed = change.profiles.get(space.key)
             if packed is not None:
-                version, signal_count = change.version, change.signal_count
-                view = space.profiles.of_packed(packed)
+                # Many may watch everybody: it is made for the first of them.
+                if space.key not in change.told:
+                    view = space.profiles.of_packed(packed)
+                    if drift_only and not view.drift.detected:
+                        return None
+                    made = self._message(change.user_id, space, change.version, change.signal_count, view)
+                    change.told[space.key] = asyncio.create_task(made)
+                message: pb.Profile = await asyncio.shield(change.told[space.key])
             else:
                 # Committed before this space kept profiles, or long before it is read: told as it stands by now.
                 stored = await asyncio.to_thread(space.profiles.find, change.user_id)
                 if stored is None:
                     return None  # whose end comes next
                 watcher.told(change.user_id, stored.version)
-                version, signal_count, view = stored.version, stored.signal_count, stored.view
-            if drift_only and not view.drift.detected:
-                return None
-            return convert.from_profile(
-                change.user_id,
-                version,
-                signal_count,
-                view,
-                await self.engine.labels(view, space.space_id),
-                space.space_id,
-                await self.engine.summaries.find(change.user_id, space, view),
-            )
+                message = await self._message(change.user_id, space, stored.version, stored.signal_count, stored.view)
+        return None if drift_only and not message.drift.detected else message
+
+    async def _message(
+        self, user_id: str, space: Space, version: int, signal_count: int, view: ProfileView
+    ) -> pb.Profile:
+        labels = await self.engine.labels(view, space.space_id)
+        summary = await self.engine.summaries.find(user_id, space, view)
+        return convert.from_profile(user_id, version, signal_count, view, labels, space.space_id, summary)
 
     async def _capture_all(
         self, messages: Sequence[signal_pb2.Signal], prefixes: Sequence[str]
