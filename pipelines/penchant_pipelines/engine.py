@@ -39,7 +39,7 @@ from penchant_pipelines.record import Record, Writer, nothing, schema
 from penchant_pipelines.record.carry import carried
 from penchant_pipelines.record.commit import Commit, Receipt, Steered
 from penchant_pipelines.record.ledger import Ledger
-from penchant_pipelines.record.record import FILE, INDEX, is_damage
+from penchant_pipelines.record.record import FILE, INDEX, is_damage, is_read_only
 from penchant_pipelines.record.rows import Vector
 from penchant_pipelines.record.users import ProfileCache
 from penchant_pipelines.settings import Section
@@ -482,13 +482,15 @@ def _readable(folder: Path) -> Iterator[None]:
         cause = error.orig if isinstance(error, sa.exc.DatabaseError) else error
         if not is_damage(cause) and not isinstance(cause, sqlite3.OperationalError):
             raise
-        todo = "see to that first"
-        if is_damage(cause):
+        todo, can_not = "see to that first", "read"
+        if is_read_only(cause):
+            todo, can_not = "it must belong to the account that runs the server", "written"
+        elif is_damage(cause):
             todo = "put a backup of it into an empty folder and start with that"
         elif shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
             todo = "the disk is full, make room first"
         raise WrongState(
-            "RECORD_UNREADABLE", f"the record {str(folder / FILE)!r} can't be read ({cause}): {todo}"
+            "RECORD_UNREADABLE", f"the record {str(folder / FILE)!r} can't be {can_not} ({cause}): {todo}"
         ) from error
 
 

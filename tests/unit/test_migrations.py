@@ -17,7 +17,7 @@ from penchant_finetune.log import live_encoder
 from penchant_pipelines.encoder import EncoderSettings
 from penchant_pipelines.errors import WrongState
 from penchant_pipelines.record import Record, schema
-from penchant_pipelines.record.record import MIGRATIONS
+from penchant_pipelines.record.record import MIGRATIONS, is_damage, is_read_only
 
 SINCE_0017 = ("ALTER TABLE steerings DROP COLUMN sign", "ALTER TABLE steerings DROP COLUMN taken_back")
 """What takes back what later versions added."""
@@ -276,6 +276,25 @@ def test_a_folder_has_one_owner(tmp_path: Path) -> None:
     finally:
         record.close()
     Record(tmp_path).close()
+
+
+def test_a_folder_that_cant_be_written_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()
+    (tmp_path / "file").touch()
+    for folder in (tmp_path, tmp_path / "file" / "below"):
+        with pytest.raises(WrongState, match="must belong to the account") as raised:
+            Record(folder)
+        assert raised.value.reason == "DATA_FOLDER_UNWRITABLE"
+
+
+def test_a_file_that_may_not_be_written_is_no_damaged_one(tmp_path: Path) -> None:
+    Record(tmp_path).close()
+    with (
+        closing(sqlite3.connect(f"{(tmp_path / 'record.sqlite3').as_uri()}?mode=ro", uri=True)) as reading,
+        pytest.raises(sqlite3.OperationalError) as raised,
+    ):
+        reading.execute("DELETE FROM users")
+    assert (is_read_only(raised.value), is_damage(raised.value)) == (True, False)
 
 
 def test_what_is_written_is_synced_and_what_is_erased_is_overwritten(tmp_path: Path) -> None:

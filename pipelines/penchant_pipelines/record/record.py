@@ -46,17 +46,23 @@ class Record:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder = folder
         # Opened and closed in whichever thread is free: the lock belongs to the process.
         self._lock = FileLock(folder / "lock", thread_local=False)
         try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock.acquire(blocking=False)
         except Timeout:
             raise WrongState(
                 "DATA_FOLDER_LOCKED",
                 f"another server works on the data folder {str(folder)!r}; stop it or choose another with --data",
             ) from None
+        except OSError as error:
+            raise WrongState(
+                "DATA_FOLDER_UNWRITABLE",
+                f"the data folder {str(folder)!r} can't be written ({error.strerror}): it must belong to the account "
+                "that runs the server",
+            ) from error
         database = folder / FILE
         self.engine = _engine(database)
         self._rewriting: Any = None
@@ -153,6 +159,11 @@ def is_gone(folder: Path) -> bool:
 def is_damage(error: BaseException | None) -> bool:
     """Whether SQLite says that a file is damaged, or no database: not that it is locked, or the disk full."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def is_read_only(error: BaseException | None) -> bool:
+    """Whether SQLite says that a file may not be written."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY
 
 
 def reading_uri(path: Path) -> str:
