@@ -14,6 +14,7 @@ from penchant_pipelines.interests import InterestSettings, InterestView, Profile
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Item, Post, Signal, Steering, now
 
 MUTED, PINNED, LESS, MORE = Steering(muted=True), Steering(pinned=True), Steering(bias=-1.0), Steering(bias=1.0)
+ODD = ("zorbulax", "cipher", "cryptography")
 HIKES = ("Day hikes in the Alps", "Hiking boots for alpine trails")
 
 
@@ -107,6 +108,45 @@ async def test_what_went_together_to_make_room_for_a_word_comes_apart_when_it_is
     assert told(profile(engine)) != told(before)
     await engine.steer("ann", Steering(), topic="tax returns")
     assert told(profile(engine)) == told(before)
+
+
+@pytest.mark.parametrize("later", [Steering(), PINNED])
+async def test_all_words_about_an_interest_are_taken_back_whatever_it_was_called(
+    engine: Engine, later: Steering
+) -> None:
+    await engine.capture([act("like", Action.LIKE, 11)])
+    former = liked(engine).id
+    await engine.steer("ann", MUTED, former)
+    await engine.capture([act("earlier", Action.LIKE, 1, "hike-1")])
+    renamed = liked(engine).id
+    assert renamed != former
+    if later != Steering():
+        await engine.steer("ann", later, renamed)
+    for _ in range(2):
+        assert (await engine.steer("ann", Steering(), renamed)).interest.steering == Steering()
+        assert {interest.steering for interest in profile(engine).interests} == {Steering()}
+
+
+async def test_an_erased_signal_takes_the_names_that_it_gave_and_no_others(engine: Engine) -> None:
+    await engine.capture([act("like", Action.LIKE, 1)])
+    await engine.steer("ann", PINNED, liked(engine).id)
+    await engine.capture([act("undo", Action.UNDO, 2)])
+    await engine.capture([post(f"Sourdough bread, loaf {n}", 3 + n) for n in range(20)])
+    await engine.capture([post("Zorbulax ciphers and cryptography", 2.5)])
+    odd = next(interest for interest in profile(engine).interests if "orbulax" in " ".join(interest.terms))
+    await engine.steer("ann", PINNED, odd.id)
+    before = named(engine)
+    await engine.erase_signals("ann", ["Zorbulax ciphers and cryptography-2.5"])
+    view = profile(engine)
+    assert named(engine) == before - {name for name in before if any(w in name.lower() for w in ODD)} != before
+    assert told(view) == told(profile(engine, as_of=view.as_of))
+    assert {term for interest in profile(engine, as_of=view.as_of).interests for term in interest.terms} == named(
+        engine
+    )
+
+
+def named(engine: Engine) -> set[str]:
+    return {term for interest in profile(engine).interests for term in interest.terms}
 
 
 async def test_what_is_undone_in_the_moment_that_it_is_done_stays_so_however_much_comes_late(engine: Engine) -> None:

@@ -1,6 +1,6 @@
 """Interests: how signals blend into several of them per user, and how they read at a moment."""
 
-from penchant_pipelines.interests.blend import Blender, Event, Recipe, id_of_opened, standing, undone_ids
+from penchant_pipelines.interests.blend import Blender, Event, Recipe, Trace, standing, undone_ids
 from penchant_pipelines.interests.calibration import Calibration, calibrate
 from penchant_pipelines.interests.evidence import STEERING, Evidence, SteeringEvent
 from penchant_pipelines.interests.settings import InterestSettings, Weighing
@@ -30,12 +30,12 @@ __all__ = [
     "ProfileView",
     "Recipe",
     "SteeringEvent",
+    "Trace",
     "Trend",
     "Weighing",
     "best_terms",
     "calibrate",
     "explain",
-    "id_of_opened",
     "pack",
     "standing",
     "undone_ids",

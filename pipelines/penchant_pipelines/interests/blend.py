@@ -60,6 +60,8 @@ class Trace:
     """Ids of interests that went into others, to those of the latter."""
     day_shares: dict[int, float] = field(default_factory=dict)
     """What share of a day's mass counts, by day since 1970."""
+    said: list[tuple[str, str]] = field(default_factory=list)
+    """Ids of the user's words, and of the interests that they were put on."""
 
     def last_of(self, interest_id: str) -> str:
         """The interest that one is in at the end: itself, unless it went into another."""
@@ -167,6 +169,8 @@ class Blender:
         if steered is None:
             steered = self.opened_by(event)
             profile.interests.append(steered)
+        if trace is not None:
+            trace.said.append((event.id, steered.id))
         bias, pinned = event.steering.bias, event.steering.pinned
         if steered.signal_count == 0:
             steered.sign = _wanted(event)
@@ -292,7 +296,7 @@ class Blender:
 
     def _opened(self, key: str, sign: int, vector: Vector, time: int) -> Interest:
         return Interest(
-            id=id_of_opened(key),
+            id="i-" + hashlib.sha256(key.encode()).hexdigest()[:12],
             sign=sign,
             centroid=vector.astype(np.float32),
             mass=np.zeros(len(self.lives)),
@@ -399,11 +403,6 @@ class Blender:
             kept.topics |= gone.topics
         kept.recurrent = sorted({*kept.recurrent, *gone.recurrent, *recurring(kept.terms, gone.terms)})
         gather(kept.terms, gone.terms.items())
-
-
-def id_of_opened(event_id: str) -> str:
-    """Id of the interest that an event opens, if it opens one."""
-    return "i-" + hashlib.sha256(event_id.encode()).hexdigest()[:12]
 
 
 def standing(events: Sequence[Event]) -> list[Event]:

@@ -28,6 +28,8 @@ from penchant_pipelines.record.rows import Vector
 from penchant_pipelines.record.users import ITEM, KeptSpace, Outbox, ProfileCache, Users, UserState
 from penchant_pipelines.record.writer import nothing
 
+LATEST = 2**62
+"""Later than any time (µs)."""
 LAST = "\U0010ffff"
 """Begins the place of an UNDO among signals of one time: whatever comes later of that time may be what it undoes."""
 
@@ -349,7 +351,7 @@ class Ledger:
         """
         state = self.users.get(user_id, create=False)
         signals = schema.signals
-        query = sa.select(signals.c.seq, signals.c.id, signals.c.time, signals.c.item_id)
+        query = sa.select(signals.c.seq, signals.c.id, signals.c.time, signals.c.item_id, signals.c.terms)
         mine = signals.c.user_key == state.key
         found = [
             row
@@ -364,10 +366,10 @@ class Ledger:
             numbers = [row.seq for row in found[start : start + 500]]
             gone = self._delete_signals(signals.c.seq.in_(numbers), items)
             deleted, vectors = deleted + gone[0], vectors + gone[1]
-        # What interests were called when the user spoke of them may be words of these.
-        steerings = schema.steerings
-        about_interests = steerings.update().where(steerings.c.user_key == state.key, steerings.c.topic == "")
-        self.connection.execute(about_interests.values(terms="[]"))
+        first = min((row.time, row.id) for row in found)
+        first = min(
+            first, self._forget_terms(state, first[0], {term for row in found for term in json.loads(row.terms)})
+        )
         self.connection.execute(schema.summaries.delete().where(schema.summaries.c.user_key == state.key))
         # It tells nobody that this user was here: by it no erasure of the whole user is found again.
         proof = hmac.new(self._secret, f"signals of {user_id}".encode(), "sha256").hexdigest()
@@ -376,8 +378,27 @@ class Ledger:
         state.undoing |= items
         state.signal_count -= deleted
         state.version += 1
-        state.now_stale(min((row.time, row.id) for row in found))
+        state.now_stale(first)
         return lambda: receipt
+
+    def _forget_terms(self, state: UserState, since: int, erased: set[str]) -> rows.Place:
+        """Take terms of erased signals out of what interests were called when the user spoke of them after a time (µs).
+
+        Terms that other signals of the user have, too, stay. Tells the place of the first word that was changed, else
+        the last there can be.
+        """
+        table, signals, first = schema.steerings, schema.signals, (LATEST, "")
+        words = sa.select(table).where(table.c.user_key == state.key, table.c.topic == "", table.c.time > since)
+        named = [row for row in self.connection.execute(words) if erased.intersection(json.loads(row.terms))]
+        if not named:
+            return first
+        left = self.connection.execute(sa.select(signals.c.terms).where(signals.c.user_key == state.key)).scalars()
+        gone = erased.difference(*map(json.loads, left))
+        for row in named:
+            terms = [term for term in json.loads(row.terms) if term not in gone]
+            self.connection.execute(table.update().where(table.c.seq == row.seq).values(terms=rows.to_json(terms)))
+            first = min(first, (row.time, rows.steering_event_id(row.seq)))
+        return first
 
     def _delete_signals(self, which: sa.ColumnElement[bool], items: set[str]) -> tuple[int, int]:
         """Delete signals on these items, with their vectors in every space; tells how many of both."""

@@ -307,3 +307,8 @@ def to_steering(row: Row[*tuple[Any, ...]], vector: Vector) -> SteeringEvent:
 def steering_event_id(seq: int) -> str:
     """Sorts among signal ids of the same microsecond, and names the interest that the words open."""
     return f"{STEERING}{seq:012d}"
+
+
+def steering_number(event_id: str) -> int:
+    """The row of `steerings` that an event of this id comes from."""
+    return int(event_id.removeprefix(STEERING))

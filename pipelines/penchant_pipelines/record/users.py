@@ -22,7 +22,8 @@ from penchant_pipelines.interests import (
     Interest,
     Profile,
     ProfileView,
-    id_of_opened,
+    SteeringEvent,
+    Trace,
     pack,
     standing,
     undone_ids,
@@ -30,7 +31,7 @@ from penchant_pipelines.interests import (
     view,
 )
 from penchant_pipelines.interests.terms import is_same
-from penchant_pipelines.model import now
+from penchant_pipelines.model import Steering, now
 from penchant_pipelines.record import rows, schema
 from penchant_pipelines.record.commit import Change, Commit
 from penchant_pipelines.record.rows import EARLIEST, Place
@@ -232,21 +233,24 @@ class Users:
 
         Profiles are made anew as if these had not been said: what they brought about later goes with them.
         """
-        table = schema.steerings
-        said = [*hit.topics, topic] if topic else [*hit.topics]
-        query = sa.select(table.c.seq, table.c.time, table.c.topic, table.c.interest_id)
-        standing = self._connection.execute(query.where(table.c.user_key == state.key, table.c.taken_back.is_(None)))
+        serving, topics, trace = self._serving(state.user_id), [*hit.topics, topic], Trace()
+        events = rows.user_events(self._connection, serving.key, state.key)
+        serving.blender.replay(events, trace)
+        # By where they are today: an interest is called otherwise since earlier signals came, or in another space.
+        put = {word for word, interest_id in trace.said if trace.last_of(interest_id) == hit.id}
         meant = [
-            (row.time, rows.steering_event_id(row.seq), row.seq)
-            for row in standing
-            if hit.id in (row.interest_id, id_of_opened(rows.steering_event_id(row.seq)))
-            or (row.topic and any(is_same(row.topic.strip(), known.strip()) for known in said))
+            event
+            for event in events
+            if isinstance(event, SteeringEvent)
+            and event.steering != Steering()
+            and (event.id in put or any(is_same(event.topic.strip(), known.strip()) for known in topics if known))
         ]
         if not meant:
             return False
-        numbers = [seq for _, _, seq in meant]
+        table = schema.steerings
+        numbers = [rows.steering_number(event.id) for event in meant]
         self._connection.execute(table.update().where(table.c.seq.in_(numbers)).values(taken_back=time))
-        state.now_stale(min(meant)[:2])
+        state.now_stale(rows.place(meant[0]))
         # For who still holds it: in the profile it is made anew.
         hit.steering, hit.steered_time, hit.steered_mass, hit.topics = None, 0, 0.0, {}
         return True
