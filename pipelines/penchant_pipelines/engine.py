@@ -200,7 +200,7 @@ class Engine:
         self._keep_up("count-again", self.keeper.count_when_due)
         self._keep_up("gather-without-erased", self.keeper.gather_when_erased)
         self._in_background("write-summaries", self.summaries.run())
-        self._in_background("prepare-mix", self._prepare_mix())
+        self._in_background("prepare-lists", self._prepare_lists())
 
     async def _close(self) -> None:
         for task in list(self._background):
@@ -363,12 +363,12 @@ class Engine:
         """
         return await self.mixes.learn(lambda: self.live.teacher(), asked)
 
-    async def _prepare_mix(self) -> None:
-        """Spare whoever asks first the wait for what a mix reads."""
+    async def _prepare_lists(self) -> None:
+        """Spare whoever asks first the wait for what lists read."""
         try:
             await self.live.prepare()
         except Exception:
-            log.exception("background.failed", task="prepare-mix")
+            log.exception("background.failed", task="prepare-lists")
 
     async def _learn_if_due(self) -> None:
         """Learn a mix where the record has grown enough, after a pause."""

@@ -169,13 +169,8 @@ class Jobs:
         self._note(job.id, end_time=now())
         ended = self._running[job.id][0]
         tell = log.warning if ended.state is JobState.FAILED else log.info
-        tell(
-            "job.ended",
-            job_id=job.id,
-            kind=job.kind,
-            state=ended.state.name,
-            **({"error": e} if (e := ended.error) else {}),
-        )
+        why = {"error": ended.error} if ended.error else {}
+        tell("job.ended", job_id=job.id, kind=job.kind, state=ended.state.name, **why)
         try:
             await asyncio.shield(self._save(job.id))
         except Unavailable:

@@ -180,12 +180,11 @@ def _nearest(vectors: Vectors, targets: Vectors, places: Sequence[int], rows: Ro
 
 def _joined(rows: Rows, told: Sequence[Floats], allowed: Rows, limit: int) -> Rows:
     """Add the best of each source, (r, all rows), among the allowed ones; what scores 0 is nobody's best."""
-    picked = [rows]
+    picked, wanted = [rows], OVERSAMPLE * limit
     for by_row in told:
         # What came into the catalogue since the sources were asked is in none of them.
         free = np.zeros(by_row.shape[1], dtype=bool)
         free[allowed[allowed < len(free)]] = True
-        wanted = OVERSAMPLE * limit
         for line in by_row:
             best = np.flatnonzero(free & (line > 0))
             if len(best) > wanted:

@@ -336,10 +336,12 @@ class Recommender:
     def _weighed_words(self, terms: Mapping[str, float]) -> dict[str, float]:
         """Words of an interest's best terms, by the support of the best that holds them, in shares of the greatest."""
         best = sorted(terms.items(), key=lambda pair: (-pair[1], pair[0]))[:TERMS_ASKED]
+        greatest = best[0][1] if best else 0.0
         words: dict[str, float] = {}
         for term, support in best:
             for word in self._words_of(term):
-                words.setdefault(word, support / best[0][1])
+                # Of what says too little to be told from nothing, all terms are alike.
+                words.setdefault(word, support / greatest if greatest else 1.0)
         return words
 
     def _named_of(self, visit: Visit, rows: Rows, query: NDArray[np.float32] | None) -> NDArray[np.float64] | None:

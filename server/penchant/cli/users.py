@@ -209,8 +209,6 @@ def forget(
     elif not answer.receipt_id:
         print_line(f"{user} has no such signal: nothing was erased.")
     else:
-        print_line(
-            f"{what} {'are' if signals else 'is'} erased: {answer.signals_deleted} signals, "
-            f"{answer.vectors_deleted} vectors.",
-            f"Receipt {answer.receipt_id}",
-        )
+        counts = f"{answer.signals_deleted} signals, {answer.vectors_deleted} vectors."
+        said = f"Erased of {user}: {counts}" if signals else f"{user} is erased: {counts}"
+        print_line(said, f"Receipt {answer.receipt_id}")
