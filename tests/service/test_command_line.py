@@ -223,6 +223,19 @@ async def test_the_strongest_interests_can_be_asked_for_and_an_export_counts_its
     ]
 
 
+async def test_one_signal_is_erased_by_its_id_and_then_the_user(server: Server) -> None:
+    for number, text in enumerate(("Hiking in the Alps", "Jazz piano")):
+        await server.client.capture(user_id="mei", text=text, id=f"s{number}")
+    code, out, err = await command(server, "forget", "mei", "--signal", "s1", "--signal", "gone", "--yes")
+    assert (code, err) == (0, "")
+    assert out.startswith("Erased of mei: 1 signals, 1 vectors.  Receipt r-")
+    assert [signal.id async for signal in server.client.signals("mei")] == ["s0"]
+    code, out, _ = await command(server, "forget", "mei", "--signal", "s1", "--yes")
+    assert (code, out) == (0, "mei has no such signal: nothing was erased.\n")
+    code, out, _ = await command(server, "forget", "mei", "--yes")
+    assert out.startswith("mei is erased: 1 signals, ")
+
+
 async def test_doctor_tells_whether_the_index_answers(start: StartServer) -> None:
     async with start() as server:
         await server.index_ready()
