@@ -37,11 +37,12 @@ from penchant_pipelines.interests.subjects import Subjects
 from penchant_pipelines.model import MICROS_PER_DAY, MICROS_PER_SECOND
 from penchant_pipelines.statistics import Bootstrap
 from penchant_pipelines.text import TextPipeline, TextSettings
+from penchant_pipelines.text.scripts import HAN
 
 USERS = 100
 TOPICS = (2, 3, 4)
 TITLES_OF_A_TOPIC = 10
-_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
+_HAN = re.compile(f"[{HAN}]")
 _SEPARATORS = re.compile(r"[,，、;；]")
 
 

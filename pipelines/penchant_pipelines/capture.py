@@ -191,9 +191,8 @@ class Capture:
     def _known_ids(self, ids: Sequence[str]) -> set[str]:
         found: set[str] = set()
         with self._record.read() as connection:
-            for start in range(0, len(ids), 500):
-                query = sa.select(schema.signals.c.id).where(schema.signals.c.id.in_(ids[start : start + 500]))
-                found.update(connection.execute(query).scalars())
+            for some in rows.among(schema.signals.c.id, ids):
+                found.update(connection.execute(sa.select(schema.signals.c.id).where(some)).scalars())
         return found
 
     def _read_item(self, item: Item) -> _ReadItem | InvalidInput:

@@ -14,7 +14,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from penchant_pipelines.record import Record, Writer, schema
+from penchant_pipelines.record import Record, Writer, rows, schema
 from penchant_pipelines.record.ledger import Ledger
 
 PATIENCE_SECONDS = 2.0
@@ -78,7 +78,6 @@ class Completion:
         query = sa.select(signals.c.user_key).join(items, items.c.id == signals.c.item_id).where(signals.c.awaits_item)
         found: dict[int, None] = {}
         with self._record.read() as connection:
-            for start in range(0, len(item_ids), 500):
-                part = query.where(signals.c.item_id.in_(item_ids[start : start + 500]))
-                found.update(dict.fromkeys(connection.execute(part.distinct()).scalars()))
+            for some in rows.among(signals.c.item_id, item_ids):
+                found.update(dict.fromkeys(connection.execute(query.where(some).distinct()).scalars()))
         return list(found)

@@ -10,7 +10,7 @@ from functools import partial
 import sqlalchemy as sa
 import structlog
 
-from penchant_pipelines.record import Record, Writer, nothing, schema
+from penchant_pipelines.record import Record, Writer, nothing, rows, schema
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.spaces.space import Space
 
@@ -145,7 +145,6 @@ class Purge:
 
 def _purged(ledger: Ledger, receipts: Sequence[str]) -> Callable[[], None]:
     table = schema.receipts
-    for start in range(0, len(receipts), 500):
-        done = table.update().where(table.c.id.in_(receipts[start : start + 500]))
-        ledger.connection.execute(done.values(purged=True))
+    for some in rows.among(table.c.id, receipts):
+        ledger.connection.execute(table.update().where(some).values(purged=True))
     return nothing

@@ -122,10 +122,9 @@ class Profiles:
         """Profiles of the users with these keys (None: of all), as they read now."""
         with self._record.read() as connection:
             query = self._users.order_by(schema.users.c.user_id)
-            chunks = [None] if keys is None else [keys[i : i + 500] for i in range(0, len(keys), 500)]
-            for chunk in chunks:
-                part = query if chunk is None else query.where(schema.users.c.key.in_(chunk))
-                for row in connection.execute(part):
+            parts = [sa.true()] if keys is None else rows.among(schema.users.c.key, keys)
+            for part in parts:
+                for row in connection.execute(query.where(part)):
                     yield self._stored(connection, row)
 
     def of_packed(self, packed: bytes) -> ProfileView:
@@ -249,13 +248,11 @@ class Profiles:
         ids = [c.signal_id for c in contributions if c.signal_id]
         signals, items = schema.signals, schema.items
         texts: dict[str, str] = {}
-        for start in range(0, len(ids), 500):
-            query = (
-                sa.select(signals.c.id, signals.c.text, signals.c.action, signals.c.item_id, items.c.title)
-                .outerjoin(items, items.c.id == signals.c.item_id)
-                .where(signals.c.id.in_(ids[start : start + 500]))
-            )
-            for row in connection.execute(query):
+        query = sa.select(signals.c.id, signals.c.text, signals.c.action, signals.c.item_id, items.c.title).outerjoin(
+            items, items.c.id == signals.c.item_id
+        )
+        for some in rows.among(signals.c.id, ids):
+            for row in connection.execute(query.where(some)):
                 texts[row.id] = _snippet(row.text, row.action, row.title or row.item_id)
         return [
             Reason(

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from penchant_pipelines.stance import holds_praise
 from penchant_pipelines.text.keywords import trimmed
+from penchant_pipelines.text.scripts import HAN
 
 RATING = -0.85
 """What a refusal counts as: at the default neutral rating as much as the action NOT_INTERESTED."""
@@ -181,9 +182,9 @@ _REQUEST = re.compile(
     "(?:can|could|would|will) you|please|why (?:do|are) you|(?:怎么|为什么|为啥|干嘛)[又还总老一天整]"
     "|能不能|可不可以|可以|请|求"
 )
-_WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]{1,2}|[^\W_\u3400-\u4dbf\u4e00-\u9fff]+(?:'[a-z]+)?")
+_WORD = re.compile(rf"[{HAN}]{{1,2}}|[^\W_{HAN}]+(?:'[a-z]+)?")
 _CLAUSE = re.compile(r"[^.!?,;~…。！？，、；～—]+[.!?,;~…。！？，、；～—]*")
-_SPACE = re.compile(r"(?<=[\u3400-\u4dbf\u4e00-\u9fff]) (?=[\u3400-\u4dbf\u4e00-\u9fff])")
+_SPACE = re.compile(f"(?<=[{HAN}]) (?=[{HAN}])")
 """Between Chinese characters it stands for a comma."""
 _PLEASE = re.compile(r", please(?=\W*$)", re.IGNORECASE)
 """Elsewhere it begins what is asked for: "I am vegetarian, please …"."""

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penchant_pipelines.errors import WrongState
+from penchant_pipelines.text.scripts import HAN
 
 FILE = "stance.safetensors"
 FORMAT = "penchant-stance-1"
@@ -34,7 +35,7 @@ PRAISE = 2
 REACH = 3
 """How many words after it a negation turns round."""
 
-_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
+_HAN = re.compile(f"[{HAN}]")
 _TOKEN = re.compile(r"[^\W_]+(?:['-][^\W_]+)*|[^\w\s]")
 _ENDS = frozenset("。！？；，.!?;,")
 _NEGATIONS = frozenset(

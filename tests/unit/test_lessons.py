@@ -27,6 +27,7 @@ from penchant_pipelines.recommend.sequence import History, SequenceModel
 from penchant_pipelines.recommend.sequence_network import Network, Shape
 from penchant_pipelines.recommend.settings import RecommendSettings
 from penchant_pipelines.recommend.sources import SEQUENCE, SOURCES
+from penchant_pipelines.record import rows
 
 DAY = MICROS_PER_DAY
 HOUR = DAY // 24
@@ -283,7 +284,7 @@ async def test_the_latest_lessons_are_drawn(live: Live, monkeypatch: pytest.Monk
 async def test_a_replay_stops_soon_and_keeps_nothing_in_the_log(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     await tell(live, [Act(user, day, day) for user in range(2) for day in range(10) if day != HIDDEN])
     whole = draw(live)
-    monkeypatch.setattr(lessons, "READ_AT_ONCE", 3)
+    monkeypatch.setattr(rows, "NAMED_AT_ONCE", 3)
     for one, other in zip(whole, draw(live), strict=True):
         np.testing.assert_array_equal(one.scores, other.scores)
     replaying = teacher(live)

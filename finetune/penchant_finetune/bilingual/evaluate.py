@@ -21,11 +21,12 @@ from penchant_pipelines.encoder.adapter import write_manifest
 from penchant_pipelines.encoder.sentence import BILINGUAL, embedded_model, open_model
 from penchant_pipelines.encoder.tokenizer import WordTokenizer
 from penchant_pipelines.encoder.words import WORDS_FILE, WordVocabulary
+from penchant_pipelines.text.scripts import HAN
 
 TOPICS = {"thucnews": "zh", "tnews": "zh", "ag_news": "en"}
 LABELLED = {"thucnews": 3000, "tnews": 3500, "ag_news": 2000}
 ASKED = {"thucnews": 2000, "tnews": 2250, "ag_news": 1300}
-_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
+_HAN = re.compile(f"[{HAN}]")
 
 
 def figures(encoder: Encoder, data: Path, part: str) -> dict[str, float]:

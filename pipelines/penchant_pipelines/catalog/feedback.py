@@ -103,5 +103,5 @@ def _parts(query: sa.Select[Any], items: Sequence[str] | None) -> Iterator[sa.Se
     if items is None:
         yield query
         return
-    for start in range(0, len(items), 500):
-        yield query.where(schema.signals.c.item_id.in_(items[start : start + 500]))
+    for some in rows.among(schema.signals.c.item_id, items):
+        yield query.where(some)

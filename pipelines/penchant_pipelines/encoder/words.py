@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from penchant_pipelines.errors import WrongState
 from penchant_pipelines.text.chinese import to_simplified
 from penchant_pipelines.text.quiet_jieba import jieba
+from penchant_pipelines.text.scripts import HAN
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 WORDS_FILE = "words.txt"
 ROWS_FILE = "words.safetensors"
-_HAN_RUN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]+")
+_HAN_RUN = re.compile(f"[{HAN}]+")
 _LEVELS = 7
 _CLIPS = np.linspace(0.4, 1, 13)
 """Where a row's numbers are cut off, as shares of the greatest: fewer levels are lost on the rare great ones."""

@@ -21,6 +21,7 @@ from penchant_pipelines.interests.view import InterestView
 from penchant_pipelines.text.chinese import to_simplified
 from penchant_pipelines.text.keywords import is_beginning
 from penchant_pipelines.text.lexicon import chinese_fitness, english_fitness
+from penchant_pipelines.text.scripts import HAN
 
 MAX_KEYWORDS = 6
 SUPPORT_SHARE = 0.4
@@ -31,7 +32,7 @@ NAMING_BONUS = 0.2
 LONGEST = 60
 """Characters of a label: the user may give a topic in a thousand, and on several lines."""
 
-_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
+_HAN = re.compile(f"[{HAN}]")
 
 Lookup = Callable[[str], NDArray[np.float32] | None]
 """A word's unit vector (d,), None where it isn't known yet."""

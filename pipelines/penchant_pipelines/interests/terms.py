@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 
 from penchant_pipelines.text.chinese import to_simplified
+from penchant_pipelines.text.scripts import HAN, KANA
 
 CANDIDATES = 12
 """Best-supported words of an interest that may name it."""
@@ -15,7 +16,7 @@ PHRASE_SUPPORT = 0.7
 NAMING_SUPPORT = 0.5
 """Support from which a word names an interest, as a share of the best: what was mentioned once is not its name."""
 
-_UNSPACED = re.compile(r"[\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
+_UNSPACED = re.compile(f"[{KANA}{HAN}]")
 
 
 def support(terms: Mapping[str, float], term: str) -> float:

@@ -33,8 +33,6 @@ MOST_LESSONS = 600
 """Lessons that a mix is learnt from: the latest."""
 MOST_ITEMS = 20_000
 """Items that a lesson compares; of a larger catalogue a random part, and what was taken to."""
-READ_AT_ONCE = 500
-"""Signals that are read from the record at once."""
 TAUGHT_SHARE = 0.6
 """The last share of a user's signals, whose days are asked about: before that too little is known."""
 
@@ -135,12 +133,11 @@ class Teacher:
             .where(rows.STANDING)
             .order_by(signals.c.time, signals.c.id)
         )
-        for start in range(0, len(numbers), READ_AT_ONCE):
+        for some in rows.among(signals.c.seq, numbers):
             if self._stopped.is_set():
                 return
             with self._record.read() as connection:
-                some = query.where(signals.c.seq.in_(numbers[start : start + READ_AT_ONCE]))
-                found = connection.execute(some).all()
+                found = connection.execute(query.where(some)).all()
             for row in found:
                 yield row.user_key, rows.to_evidence(row, rows.to_vector(row.vector)), row.context
 

@@ -46,18 +46,13 @@ def carried(
 
 def _signals(connection: Connection, space: int, shares: dict[str, float]) -> list[tuple[float, Vector]]:
     """Share and vector in a space of each of these signals that has one there."""
-    ids = sorted(shares)
+    query = (
+        sa.select(signals.c.id, signal_vectors.c.vector)
+        .join(signal_vectors, signal_vectors.c.seq == signals.c.seq)
+        .where(signal_vectors.c.space == space, signal_vectors.c.vector.is_not(None))
+    )
     found: list[tuple[float, Vector]] = []
-    for start in range(0, len(ids), 500):
-        query = (
-            sa.select(signals.c.id, signal_vectors.c.vector)
-            .join(signal_vectors, signal_vectors.c.seq == signals.c.seq)
-            .where(
-                signals.c.id.in_(ids[start : start + 500]),
-                signal_vectors.c.space == space,
-                signal_vectors.c.vector.is_not(None),
-            )
-        )
-        for row in connection.execute(query):
+    for some in rows.among(signals.c.id, sorted(shares)):
+        for row in connection.execute(query.where(some)):
             found.append((shares[row.id], np.frombuffer(row.vector, dtype=np.float32)))
     return found

@@ -354,17 +354,14 @@ class Ledger:
         query = sa.select(signals.c.seq, signals.c.id, signals.c.time, signals.c.item_id, signals.c.terms)
         mine = signals.c.user_key == state.key
         found = [
-            row
-            for start in range(0, len(ids), 500)
-            for row in self.connection.execute(query.where(mine, signals.c.id.in_(ids[start : start + 500])))
+            row for some in rows.among(signals.c.id, ids) for row in self.connection.execute(query.where(mine, some))
         ]
         if not found:
             return lambda: Receipt("", 0, 0)
         items = {row.item_id for row in found if row.item_id}
         deleted = vectors = 0
-        for start in range(0, len(found), 500):
-            numbers = [row.seq for row in found[start : start + 500]]
-            gone = self._delete_signals(signals.c.seq.in_(numbers), items)
+        for some in rows.among(signals.c.seq, [row.seq for row in found]):
+            gone = self._delete_signals(some, items)
             deleted, vectors = deleted + gone[0], vectors + gone[1]
         first = min((row.time, row.id) for row in found)
         first = min(

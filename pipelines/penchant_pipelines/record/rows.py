@@ -32,6 +32,8 @@ Vector = NDArray[np.float32]
 Place = tuple[int, str]
 """Time (µs) and id of an event: in this order they are blended."""
 
+NAMED_AT_ONCE = 500
+"""Values that one query names."""
 EARLIEST: Place = (-(2**62), "")
 """Before any event."""
 VERDICT = sa.func.coalesce(signals.c.rating, signals.c.inferred_rating).label("rating")
@@ -213,6 +215,12 @@ def words_of_item(row: Row[Any]) -> tuple[str, ...]:
     return tuple(json.loads(row.words))
 
 
+def among(column: sa.ColumnElement[Any], values: Sequence[str | int]) -> Iterator[sa.ColumnElement[bool]]:
+    """Conditions that a column is one of some values, for one query each: so many as a query takes."""
+    for start in range(0, len(values), NAMED_AT_ONCE):
+        yield column.in_(values[start : start + NAMED_AT_ONCE])
+
+
 def item_ids(connection: Connection, after: str) -> Iterator[str]:
     """Ids of all items that come after one (empty: of all), in order."""
     query = sa.select(items.c.id).where(items.c.id > after).order_by(items.c.id)
@@ -234,11 +242,9 @@ def vectors_of_item(connection: Connection, item_id: str) -> dict[int, Vector]:
 def vectors_of_items(connection: Connection, space: int, ids: Sequence[str]) -> dict[str, Vector]:
     """Vectors in a space of the items among these ids that have one there."""
     found: dict[str, Vector] = {}
-    for start in range(0, len(ids), 500):
-        query = sa.select(item_vectors.c.item_id, item_vectors.c.vector).where(
-            item_vectors.c.space == space, item_vectors.c.item_id.in_(ids[start : start + 500])
-        )
-        for row in connection.execute(query):
+    query = sa.select(item_vectors.c.item_id, item_vectors.c.vector).where(item_vectors.c.space == space)
+    for some in among(item_vectors.c.item_id, ids):
+        for row in connection.execute(query.where(some)):
             found[row.item_id] = np.frombuffer(row.vector, dtype=np.float32)
     return found
 

@@ -302,18 +302,13 @@ class Users:
     def _mark_undone(self, state: UserState) -> None:
         """Keep the `undone` marks of a user's actions true, for popularity, what counts as seen, and replays."""
         signals = schema.signals
-        items = sorted(state.undoing)
-        for start in range(0, len(items), 500):
-            query = (
-                sa.select(*rows.EVIDENCE_COLUMNS, signals.c.undone)
-                .where(
-                    signals.c.user_key == state.key,
-                    signals.c.item_id.in_(items[start : start + 500]),
-                    signals.c.action.is_not(None),
-                )
-                .order_by(signals.c.time, signals.c.id)
-            )
-            found = self._connection.execute(query).all()
+        query = (
+            sa.select(*rows.EVIDENCE_COLUMNS, signals.c.undone)
+            .where(signals.c.user_key == state.key, signals.c.action.is_not(None))
+            .order_by(signals.c.time, signals.c.id)
+        )
+        for some in rows.among(signals.c.item_id, sorted(state.undoing)):
+            found = self._connection.execute(query.where(some)).all()
             undone = undone_ids([rows.to_evidence(row) for row in found])
             for row in found:
                 if row.undone != (row.id in undone):

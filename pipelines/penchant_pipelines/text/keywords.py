@@ -11,15 +11,16 @@ from itertools import pairwise
 
 from penchant_pipelines.text.chinese import to_simplified
 from penchant_pipelines.text.lexicon import chinese_weight, is_thing, spaced_weight
+from penchant_pipelines.text.scripts import HAN, KANA
 from penchant_pipelines.text.segment import Segmenter
 
 # Terms come from the beginning of a text; that bounds the work, and people say early what it is about.
 _SAMPLE_CHARS = 6_000
-_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
+_HAN = re.compile(f"[{HAN}]")
 # A guessed word may begin with what ends the verb before it, or points to it: 看 + 完三体, 这 + 茶.
 _NO_PART_OF_IT = "完这哪我你他它"
 _JAPANESE = re.compile(r"[\u30a1-\u30fa\u30fc]{2,20}|[\u4e00-\u9fff々]{2,6}")
-_LETTER = r"[^\W_\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
+_LETTER = rf"[^\W_{KANA}{HAN}]"
 # Vowels of Hindi or Thai, say, and accents that no letter has in it: they are part of a word, but none to `\w`.
 _MARKS = "".join(char for char in map(chr, range(0x300, 0x2000)) if unicodedata.category(char) in {"Mn", "Mc"})
 # node.js, .NET, rock'n'roll, R&B and C++ are words; so is each side of "wait...what". 3D and 80s are, 9AM and 8GB not.

@@ -15,16 +15,16 @@ from penchant_pipelines.errors import WrongState
 from penchant_pipelines.text.chinese import to_simplified
 from penchant_pipelines.text.lexicon import newer_words
 from penchant_pipelines.text.quiet_jieba import jieba
+from penchant_pipelines.text.scripts import HAN
 
 _log = structlog.get_logger(__name__)
 
-_HAN = r"\u3400-\u4dbf\u4e00-\u9fff"
 _IN_WORDS = r"A-Za-z0-9+#&._%\-"  # what jieba allows inside a word beside Han characters: T恤, 卡拉OK
 _STOPS = r"，。！？、；：…“”‘’（）《》〈〉【】「」『』—～·,;:!?()\[\]"
 # The bound on a run keeps jieba's hidden Markov model, quadratic in the length of unknown runs, cheap.
 _PIECE = re.compile(
-    rf"(?P<chinese>[{_IN_WORDS}]{{0,40}}[{_HAN}][{_IN_WORDS}{_HAN}]{{0,300}})|[{_STOPS}]|[^\s{_HAN}{_STOPS}]+?"
-    rf"(?=[\s{_HAN}{_STOPS}]|$)"
+    rf"(?P<chinese>[{_IN_WORDS}]{{0,40}}[{HAN}][{_IN_WORDS}{HAN}]{{0,300}})|[{_STOPS}]|[^\s{HAN}{_STOPS}]+?"
+    rf"(?=[\s{HAN}{_STOPS}]|$)"
 )
 _CHECK_SECONDS = 1.0
 
