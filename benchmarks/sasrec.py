@@ -75,7 +75,7 @@ def train(log: SequenceLog, split: int, end: int, seed: int, steps: int = 1000, 
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if step % 100 == 0:
-            found = float(by_user(asked, rank(log, asked, scorer(model)))[:, 2].mean())
+            found = float(by_user(asked, rank(asked, scorer(model)))[:, 2].mean())
             since = 0 if found > best else since + 1
             if found > best:
                 best, kept = found, copy.deepcopy(model.state_dict())

@@ -74,7 +74,7 @@ def measure(log: SequenceLog, space_id: str, seeds: int, changes: dict[str, Any]
     items = torch.from_numpy(log.items)
 
     def users(method: Any) -> NDArray[np.float64]:
-        return by_user(asked, rank(log, asked, method))
+        return by_user(asked, rank(asked, method))
 
     popularity = np.bincount(np.concatenate([user.rows[user.fresh] for user in past.users]), minlength=len(log.items))
     found = {

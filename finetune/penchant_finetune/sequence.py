@@ -96,7 +96,7 @@ def train_sequence(
         since, losses = 0, list[float]()
         for turn in range(chosen.steps + 1):
             if turn % chosen.check_every == 0:
-                found = float(by_user(checked, rank(log, checked, scorer(network.eval(), items)))[:, 2].mean())
+                found = float(by_user(checked, rank(checked, scorer(network.eval(), items)))[:, 2].mean())
                 if report is not None:
                     report(step, {"loss": float(np.mean(losses)) if losses else math.nan, "ndcg@10": found})
                 losses.clear()
@@ -222,7 +222,7 @@ def best_mean(log: SequenceLog, start: int, end: int) -> int:
     asked = _thinned(queries(log, start, end), 1500)
     if not asked:
         return MEAN_LENGTHS[-1]
-    found = [by_user(asked, rank(log, asked, mean_scorer(log.items, n)))[:, 2].mean() for n in MEAN_LENGTHS]
+    found = [by_user(asked, rank(asked, mean_scorer(log.items, n)))[:, 2].mean() for n in MEAN_LENGTHS]
     return MEAN_LENGTHS[int(np.argmax(found))]
 
 
@@ -241,8 +241,8 @@ def evaluate_sequence(
         raise InvalidInput.at("signals", "hold no later part to measure on: give a longer log")
     past = log.before(start)
     length = best_mean(past, past.time_at(1 - validation_share), 2**62)
-    ours = by_user(asked, rank(log, asked, scorer(model.network, torch.from_numpy(log.items))))
-    mean = by_user(asked, rank(log, asked, mean_scorer(log.items, length)))
+    ours = by_user(asked, rank(asked, scorer(model.network, torch.from_numpy(log.items))))
+    mean = by_user(asked, rank(asked, mean_scorer(log.items, length)))
     difference = figures(ours - mean)
     return {
         "queries": len(asked),

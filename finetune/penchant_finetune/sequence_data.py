@@ -152,7 +152,7 @@ Scorer = Callable[[Sequence[Query]], Vectors]
 METRICS = ("recall@10", "recall@50", "ndcg@10")
 
 
-def rank(log: SequenceLog, asked: Sequence[Query], scores: Scorer, batch: int = 64) -> NDArray[np.float64]:
+def rank(asked: Sequence[Query], scores: Scorer, batch: int = 64) -> NDArray[np.float64]:
     """Rank the whole catalogue, less what each user has seen, and measure each query: (q, 3) as in METRICS.
 
     Recall is the share of what could have been found: hits / min(k, relevant).

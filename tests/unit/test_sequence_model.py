@@ -256,10 +256,10 @@ def test_ranking_measures_as_computed_by_hand() -> None:
     line = np.linspace(0, 1, len(log.items), dtype=np.float32)
     unseen = np.setdiff1d(np.arange(len(log.items)), query.seen)[::-1]
     place = int(np.flatnonzero(unseen == query.relevant[0])[0])
-    (measured,) = rank(log, [query], lambda part: np.repeat(line[None], len(part), axis=0))
+    (measured,) = rank([query], lambda part: np.repeat(line[None], len(part), axis=0))
     by_hand = [float(place < 10), float(place < 50), 1 / np.log2(place + 2) if place < 10 else 0.0]
     assert measured.tolist() == pytest.approx(by_hand)
     line[query.relevant[0]] = 2
     line[query.seen] = 3
-    (measured,) = rank(log, [query], lambda part: np.repeat(line[None], len(part), axis=0))
+    (measured,) = rank([query], lambda part: np.repeat(line[None], len(part), axis=0))
     assert measured.tolist() == [1, 1, 1]

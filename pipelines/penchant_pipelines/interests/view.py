@@ -115,7 +115,7 @@ def view(profile: Profile, as_of: int, blender: Blender) -> ProfileView:
         as_of=as_of,
         interests=tuple(views),
         drift=drift.report(profile.drift, distance, recent, blender.settings.drift),
-        fresh=_fresh(profile, blender),
+        fresh=_fresh(profile),
         support=profile.support * float(long_fade),
         languages=tuple(sorted(profile.languages, key=lambda name: (-profile.languages[name], name))),
         horizons=_directions(profile.past),
@@ -151,7 +151,7 @@ def _directions(sums: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
     return units
 
 
-def _fresh(profile: Profile, blender: Blender) -> Vector | None:
+def _fresh(profile: Profile) -> Vector | None:
     """What the user is at: the short horizon, and the newest signals so far as they are trusted to lead."""
     trust = drift.trust(profile.drift)
     horizons = profile.horizons()
