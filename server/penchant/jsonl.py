@@ -210,7 +210,7 @@ def _parquet_rows(file: BinaryIO) -> Iterator[tuple[int, dict[str, Any] | Invali
         import pyarrow as pa
         from pyarrow import parquet
     except ImportError:
-        raise InvalidInputError.at("file", "Parquet needs pyarrow: pip install 'penchant[parquet]'") from None
+        raise InvalidInputError.at("file", "Parquet needs pyarrow: pip install -e '.[parquet]'") from None
     try:
         table = parquet.ParquetFile(file)
     except (OSError, pa.ArrowException) as error:

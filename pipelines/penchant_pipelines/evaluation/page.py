@@ -99,7 +99,9 @@ def page(report: Mapping[str, Any]) -> str:
 def _said(ranked: Sequence[str], against: Mapping[str, Any], users: int) -> tuple[str, str]:
     others = [name for name in ranked if name != OURS]
     if OURS not in ranked or not others:
-        return f"{ranked[0]} has the highest score", "No difference was tested: that takes Penchant and another method."
+        few = f" Fewer than {FEWEST_USERS} users are too few to tell anyway." if users < FEWEST_USERS else ""
+        told = "No difference was tested: that takes Penchant and another method."
+        return f"{ranked[0]} has the highest score", told + few
     rival = others[0]
     lead, low, high, p = against[rival][SCORE]
     leader = "Penchant is ahead" if lead > 0 else f"{rival} is ahead of Penchant"
@@ -180,7 +182,8 @@ def _plot(figures: Mapping[str, Sequence[float]], axis: str, colour: Any) -> Mar
             axes.plot([low, high], [line, line], color=colour(name, told), linewidth=2.5, alpha=0.5)
             axes.plot([mean], [line], "o", color=colour(name, told), markersize=7)
         axes.set_yticks(range(len(figures)), list(figures))
-        axes.invert_yaxis()
+        # Room for a whole dot at either end, however few there are.
+        axes.set_ylim(len(figures) - 0.5, -0.5)
         axes.axvline(0, color=_AXIS, linewidth=1, zorder=0)
         axes.grid(axis="x", color=_GRID)
         axes.set_axisbelow(True)

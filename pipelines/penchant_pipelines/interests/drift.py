@@ -182,11 +182,15 @@ def newest(state: DriftState) -> Vector | None:
 def report(
     state: DriftState, horizon_distance: float, recent_signal_count: int, settings: DriftSettings
 ) -> DriftReport:
-    """What to tell a caller. `horizon_distance` is a cosine distance, 0…2; the magnitude is cut to 0…1."""
+    """What to tell a caller. `horizon_distance` is a cosine distance, 0…2; the magnitude is cut to 0…1.
+
+    Of whom nothing recent is known, nobody can say that they are changing: an alarm goes by signals, silence by days.
+    """
+    detected = state.remaining > 0 and recent_signal_count > 0
     return DriftReport(
-        detected=state.remaining > 0,
+        detected=detected,
         magnitude=min(1.0, max(0.0, horizon_distance)),
-        since=state.since if state.remaining > 0 else None,
+        since=state.since if detected else None,
         enough_evidence=state.count > settings.min_signals,
         recent_signal_count=recent_signal_count,
         trust=trust(state),

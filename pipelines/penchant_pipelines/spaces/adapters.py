@@ -182,9 +182,10 @@ class Adapters:
         space = adapter.space
         assert space is not None  # noqa: S101 - else it were LOADED or BUILDING
 
-        async def switch(_progress: Progress) -> None:
+        async def switch(progress: Progress) -> None:
             if not standby:
                 await self._switch(space)
+            await progress(1, 1)
 
         job = await self._jobs.start(SWITCH, switch)
         await self._jobs.ended(SWITCH)

@@ -13,6 +13,7 @@ import structlog
 
 from penchant_pipelines.encoder import Encoder, EncoderSettings
 from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter, read_manifest
+from penchant_pipelines.encoder.sentence import BILINGUAL
 from penchant_pipelines.errors import InvalidInput, NotFound, WrongState
 from penchant_pipelines.interests import Calibration, calibrate
 from penchant_pipelines.model import now
@@ -62,7 +63,7 @@ def take_stock(record: Record, settings: EncoderSettings, folder: Path, home: En
     table = schema.spaces
     with record.read() as connection:
         rows = connection.execute(sa.select(table).where(table.c.state != DROPPING).order_by(table.c.key)).all()
-    adapters = {"": Adapter("", home, _sequence(settings.adapter, home))}
+    adapters = {"": _own(settings, home)}
     usable: list[int] = []
     live: int | None = None
     lost: int | None = None
@@ -99,6 +100,15 @@ def take_stock(record: Record, settings: EncoderSettings, folder: Path, home: En
         by_key[live],
         None if lost is None else by_key[lost],
     )
+
+
+def _own(settings: EncoderSettings, home: Encoder) -> Adapter:
+    """The settings' own encoder, with what the manifest of the adapter in it tells, if there is one."""
+    folder = settings.adapter or (None if settings.model else BILINGUAL)
+    if folder is None:
+        return Adapter("", home)
+    manifest = read_manifest(folder)
+    return Adapter("", home, _sequence(settings.adapter, home), manifest.files[WEIGHTS], manifest.metrics)
 
 
 def _is_loaded(

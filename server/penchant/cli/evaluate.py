@@ -82,7 +82,7 @@ def evaluate(
 ) -> None:
     """Replay a log, day by day, and see who foretells best what users take to next."""
     if find_spec("implicit") is None or find_spec("matplotlib") is None:
-        fail("evaluation needs more packages: pip install 'penchant[evaluate]'")
+        fail("evaluation needs more packages: pip install -e '.[evaluate]'")
     # Here, not above: these take seconds to load, and no other command needs them.
     from penchant_pipelines.encoder.sentence import file_sha256
     from penchant_pipelines.engine import EngineSettings

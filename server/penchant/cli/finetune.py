@@ -53,7 +53,7 @@ def register(app: Commands) -> None:
 @finetune.callback()
 def _installed() -> None:
     if find_spec("datasets") is None or find_spec("penchant_finetune") is None:
-        fail("fine-tuning needs more packages: pip install 'penchant[finetune]'")
+        fail("fine-tuning needs more packages: pip install -e '.[finetune]'")
 
 
 @finetune.command()

@@ -154,7 +154,9 @@ class Post(_message.Message):
     item_id: _builtins.str
     """The catalogue item that the text is about, if any."""
     rating: _builtins.float
-    """The author's own verdict, −1 (worst) to +1 (best). Unset: inferred from the text."""
+    """The author's own verdict, −1 (worst) to +1 (best). Unset: read from the text where that blames its
+    subject for sure; praise is what counts otherwise.
+    """
     inferred_rating: _builtins.float
     """Output only: the rating read from the text where none was given, set only where that is sure. A post without
     either counts as praise.
