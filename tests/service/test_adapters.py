@@ -43,8 +43,8 @@ from penchant.v1.signal_pb2 import Post, Signal
 from penchant_finetune.log import live_encoder
 from penchant_pipelines import model
 from penchant_pipelines.encoder import Encoder, EncoderSettings, Vectors, adapter
-from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter
-from penchant_pipelines.encoder.sentence import file_sha256
+from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter, read_manifest
+from penchant_pipelines.encoder.sentence import BILINGUAL, file_sha256
 from penchant_pipelines.errors import InvalidInput, Unavailable, WrongState
 from penchant_pipelines.index import IndexUnavailable, relay
 from penchant_pipelines.index.chroma import EmbeddedStore
@@ -219,6 +219,9 @@ async def test_an_activation_under_traffic_loses_nothing_and_mixes_nothing(
         await server.index_ready()
         loaded = await server.client.load_adapter("books")
         assert (loaded.state, loaded.space_id, dict(loaded.metrics)) == (LOADED, adapted.space_id, {"recall@10": 0.25})
+        own = next(adapter for adapter in await server.client.adapters() if not adapter.id)
+        manifest = read_manifest(BILINGUAL)
+        assert (own.sha256, dict(own.metrics)) == (manifest.files[WEIGHTS], manifest.metrics)
         traffic = Traffic(server, [encoder, adapted])
         async with traffic.running():
             await asyncio.sleep(0.5)

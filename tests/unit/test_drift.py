@@ -98,6 +98,16 @@ def test_a_change_is_told_whatever_all_texts_have_in_common() -> None:
     assert noticed["the origin"] < noticed["the middle"]
 
 
+def test_who_fell_silent_is_not_said_to_be_changing() -> None:
+    state = DriftState()
+    for place, vector in enumerate(np.concatenate([texts([0], 60, 1), texts([3], 15, 2)])):
+        observe(state, vector, place * HOUR, NOWHERE, RULES)
+    lately, long_after = report(state, 0.2, 8, RULES), report(state, 0.2, 0, RULES)
+    assert lately.detected
+    assert lately.since is not None
+    assert (long_after.detected, long_after.since) == (False, None)
+
+
 def test_one_change_is_told_once() -> None:
     streams = [np.concatenate([texts([0], 50, seed), texts([3], 100, seed + 1000)]) for seed in range(40)]
     assert np.mean([alarms(stream) for stream in streams]) <= 1.3
