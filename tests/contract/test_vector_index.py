@@ -719,7 +719,7 @@ def test_a_server_out_of_reach_is_unavailable(tmp_path: Path) -> None:
 
 
 def test_a_server_that_does_not_answer_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chroma_module, "SERVER_TIMEOUT", httpx.Timeout(0.2))
+    monkeypatch.setattr(chroma_module, "QUERY_TIMEOUT", httpx.Timeout(0.2))
     with socket.create_server(("127.0.0.1", 0)) as silent:  # connections are accepted, nothing is said
         store = open_index_store(IndexSettings(url=f"http://127.0.0.1:{silent.getsockname()[1]}/"), tmp_path)
         with pytest.raises(IndexUnavailable, match="Timeout"):
@@ -727,18 +727,35 @@ def test_a_server_that_does_not_answer_is_unavailable(tmp_path: Path, monkeypatc
         store.close()
 
 
-def test_a_query_is_given_up_sooner_than_a_write(
+def test_what_is_soon_answered_is_given_up_sooner_than_a_write(
     server_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_index_store(IndexSettings(url=server_url), tmp_path)
     index = store.open("hasty", DIMENSIONS).items
-    monkeypatch.setattr(chroma_module, "QUERY_TIMEOUT", httpx.Timeout(1e-6))
-    index.upsert(["a"], axis(0))
-    with pytest.raises(IndexUnavailable, match="Timeout"):
-        index.query(np.repeat(axis(0), 2_000, axis=0), 1)  # so many that no server answers in a millisecond
+    with monkeypatch.context() as hurry:
+        hurry.setattr(chroma_module, "QUERY_TIMEOUT", httpx.Timeout(1e-6))
+        index.upsert(["a"], axis(0))
+        with pytest.raises(IndexUnavailable, match="Timeout"):
+            index.query(np.repeat(axis(0), 2_000, axis=0), 1)  # so many that no server answers in a millisecond
     assert index.count() == 1
     store.drop("hasty")
     store.close()
+
+
+def test_only_what_goes_by_the_size_of_what_it_holds_may_last() -> None:
+    """Else a server that hangs holds up a stop for as long as a write may take, more than once."""
+    found = {}
+    for method, path in (
+        ("GET", ""),
+        ("POST", ""),
+        ("POST", "/7/query"),
+        ("POST", "/7/upsert"),
+        ("DELETE", "/g-items"),
+    ):
+        request = httpx.Request(method, f"http://there/collections{path}")
+        chroma_module.hasten(request)
+        found[method, path] = "timeout" in request.extensions
+    assert [key for key, hastened in found.items() if not hastened] == [("POST", "/7/upsert"), ("DELETE", "/g-items")]
 
 
 def test_a_server_that_lost_a_collection_is_unavailable_until_opened_again(server_url: str, tmp_path: Path) -> None:

@@ -45,6 +45,13 @@ SERVER_BATCH = 250  # a write to the server waits in a socket and stops nobody
 SERVER_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 QUERY_TIMEOUT = httpx.Timeout(10.0)  # a caller and a thread wait; a large index may have to be loaded first
 PAUSE = 0.002  # seconds between two embedded writes, so that other threads get the interpreter
+LASTING = (
+    "/add",
+    "/update",
+    "/upsert",
+    "/delete",
+    "/get",
+)  # requests of a server that go by the size of what they hold
 COLLECTIONS = ("items", "interests")
 HAIR = 1e-3  # how far a vector is shifted; of much less float32 keeps nothing between two that were equal
 SHIFTS = 2**16  # different ones
@@ -322,7 +329,7 @@ class ServerStore:
             url = urlsplit(self._settings.url)
             ssl = url.scheme == "https"
             # Chroma waits for ever for a server that does not answer, and has no setting for it
-            httpx.get(f"{url.geturl().rstrip('/')}/api/v2/heartbeat", timeout=SERVER_TIMEOUT).raise_for_status()
+            httpx.get(f"{url.geturl().rstrip('/')}/api/v2/heartbeat", timeout=QUERY_TIMEOUT).raise_for_status()
             client = chromadb.HttpClient(
                 host=url.hostname or "",
                 port=url.port or (443 if ssl else 80),
@@ -332,7 +339,7 @@ class ServerStore:
             self._client = cast(Client, client)
             for session in http_sessions(self._client):
                 session.timeout = SERVER_TIMEOUT
-                session.event_hooks["request"] = [hasten_query]
+                session.event_hooks["request"] = [hasten]
         return self._client
 
 
@@ -368,9 +375,9 @@ def http_sessions(client: Client) -> list[httpx.Client]:
     return [cast(FastAPI, server)._session for server in servers]
 
 
-def hasten_query(request: httpx.Request) -> None:
-    """Have a query given up sooner than all else; Chroma's client knows one timeout for all."""
-    if request.url.path.endswith("/query"):
+def hasten(request: httpx.Request) -> None:
+    """Have what is soon answered given up sooner, as a caller or a stop waits; Chroma's client knows one timeout."""
+    if not (request.method == "DELETE" or request.url.path.endswith(LASTING)):
         request.extensions["timeout"] = QUERY_TIMEOUT.as_dict()
 
 
