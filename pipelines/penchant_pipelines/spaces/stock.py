@@ -108,7 +108,7 @@ def _own(settings: EncoderSettings, home: Encoder) -> Adapter:
     if folder is None:
         return Adapter("", home)
     manifest = read_manifest(folder)
-    return Adapter("", home, _sequence(settings.adapter, home), manifest.files[WEIGHTS], manifest.metrics)
+    return Adapter("", home, _sequence(folder, home), manifest.files[WEIGHTS], manifest.metrics)
 
 
 def _is_loaded(
@@ -152,9 +152,9 @@ def open_folder(settings: EncoderSettings, folder: Path, adapter_id: str, home: 
     return Adapter(adapter_id, encoder, _sequence(path, encoder), manifest.files[WEIGHTS], manifest.metrics)
 
 
-def _sequence(folder: Path | None, encoder: Encoder) -> SequenceModel | None:
+def _sequence(folder: Path, encoder: Encoder) -> SequenceModel | None:
     """The sequence model beside an adapter, if there is one. Raises WrongState where it does not fit."""
-    if folder is None or not (folder / SEQUENCE).is_file():
+    if not (folder / SEQUENCE).is_file():
         return None
     return SequenceModel.load(folder / SEQUENCE, encoder.space_id, encoder.dimensions)
 
