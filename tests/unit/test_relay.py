@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 from structlog.testing import capture_logs
 
+from penchant_pipelines import engine as engine_module
 from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.engine import Engine, EngineSettings
 from penchant_pipelines.errors import Unavailable
@@ -97,6 +98,41 @@ async def test_an_index_that_misses_one_of_a_sample_is_no_damaged_one(
     query = ExactIndex.query
     monkeypatch.setattr(ExactIndex, "query", lambda *arguments: [[]] * missed + query(*arguments)[missed:])
     assert await engine.live.relay.audit() is sound
+
+
+async def test_an_index_that_lost_or_regained_something_while_nobody_asked_is_built_anew(
+    engine: Engine, store: ExactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "RETRY_SECONDS", 0.05)
+    await until(lambda: engine.live.relay.lag() == 0)
+
+    async def rebuilt(former: str) -> None:
+        await until(lambda: engine.live.relay.live is not None and live_name(engine) != former)
+        assert store.open(live_name(engine), 384).items.count() == 2
+
+    first = live_name(engine)
+    store.open(first, 384).items.delete(["jazz"])
+    await rebuilt(first)
+    second = live_name(engine)
+    store.open(second, 384).items.upsert(["a former one"], np.eye(1, 384, dtype=np.float32))
+    await rebuilt(second)
+
+
+async def test_an_index_that_is_away_is_missed_though_nobody_asks(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(engine_module, "HEAL_SECONDS", 0.05)
+    await until(lambda: engine.live.relay.lag() == 0)
+
+    def away(*_arguments: Any) -> int:
+        raise IndexUnavailable("it is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ExactIndex, "count", away)
+        patch.setattr(ExactStore, "open", away)
+        await until(lambda: engine.live.relay.live is None)
+    await until(lambda: engine.live.relay.live is not None)
 
 
 async def test_queries_that_hang_take_the_threads_of_nothing_else_and_are_asked_once(

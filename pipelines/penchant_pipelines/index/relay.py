@@ -276,6 +276,7 @@ class Relay:
         return any(gone > LEAST_DELETED and gone > index.count() for gone, index in held)
 
     async def _follow(self) -> None:
+        idle = False
         while True:
             generation = self.live
             try:
@@ -283,6 +284,8 @@ class Relay:
                     while await self._step(generation):  # noqa: ASYNC110 - a pace, not a wait
                         # Rows of the same user that arrive in the meantime are taken together.
                         await asyncio.sleep(0.02)
+                    if idle:
+                        await self._look_after(generation)
             except IndexUnavailable as error:
                 if generation is not None:
                     self._lose(generation, error)
@@ -295,7 +298,16 @@ class Relay:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RETRY_SECONDS):
                     await self._wake.wait()
+            idle = not self._wake.is_set()
             self._wake.clear()
+
+    async def _look_after(self, generation: Generation) -> None:
+        """Find out that the index is away, or came back with other data, though nobody asks it.
+
+        Raises IndexUnavailable.
+        """
+        if not await asyncio.to_thread(self._is_complete, generation):
+            raise IndexUnavailable("the index holds something else than was written into it")
 
     async def _step(self, generation: Generation) -> int:
         async with self._stepping:
@@ -418,20 +430,11 @@ class Relay:
 
     def _is_sound(self, generation: Generation) -> bool:
         """Audit: the index holds what the record says it took, and finds a sample of it by vector."""
-        items, indexed = schema.item_vectors, schema.indexed_interests
-        mine = items.c.space == self._space
-        if self.lag() == 0:
-            with self._record.read() as connection:
-                expected = tuple(
-                    connection.execute(sa.select(sa.func.count()).select_from(table).where(those)).scalar_one()
-                    for table, those in ((items, mine), (indexed, indexed.c.generation == generation.name))
-                )
-            found = generation.items.count(), generation.interests.count()
-            # What was written in between makes no damage.
-            if found != expected and self.lag() == 0:
-                log.warning("index.audit_failed", found=found, expected=expected)
-                return False
+        if not self._is_complete(generation):
+            return False
+        items = schema.item_vectors
         with self._record.read() as connection:
+            mine = items.c.space == self._space
             query = sa.select(items.c.vector).where(mine).order_by(sa.func.random()).limit(8)
             sample = [np.frombuffer(blob, dtype=np.float32) for blob in connection.execute(query).scalars()]
         if not sample or self.lag():
@@ -442,6 +445,24 @@ class Relay:
         if missed > len(hits) / 2:
             log.warning("index.audit_failed", missed=missed, asked=len(hits))
         return missed <= len(hits) / 2
+
+    def _is_complete(self, generation: Generation) -> bool:
+        """Tell whether the index holds as many items and interests as the record says it took, if it took all."""
+        if self.lag():
+            return True
+        items, indexed = schema.item_vectors, schema.indexed_interests
+        counted = ((items, items.c.space == self._space), (indexed, indexed.c.generation == generation.name))
+        with self._record.read() as connection:
+            expected = tuple(
+                connection.execute(sa.select(sa.func.count()).select_from(table).where(those)).scalar_one()
+                for table, those in counted
+            )
+        found = generation.items.count(), generation.interests.count()
+        # What was written in between makes no damage.
+        if found == expected or self.lag():
+            return True
+        log.warning("index.audit_failed", found=found, expected=expected)
+        return False
 
 
 def interest_key(user_key: int, interest_id: str) -> str:
