@@ -42,7 +42,10 @@ from penchant_pipelines.statistics import Bootstrap, by_user
 
 FIRST = 100
 """Lessons that are learnt from before the first is asked about."""
-FAMILIES = ("interests", "fresh", "sequence", "text", "said", "words", "alike_items", "alike_users", "popular", "new")
+FAMILIES = (
+    *("interests", "fresh", "sequence", "text", "said", "words", "alike_items", "alike_users", "popular", "new"),
+    "named",
+)
 Floats = NDArray[np.float64]
 
 

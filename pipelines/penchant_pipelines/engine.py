@@ -179,7 +179,7 @@ class Engine:
 
     async def _start(self) -> None:
         await self.jobs.recover()
-        await asyncio.to_thread(self.mixes.start)
+        await asyncio.to_thread(self.mixes.start, self.live.key)
         await self.adapters.start()
         for space in self._indexed():
             if not await space.relay.start() and await asyncio.to_thread(self._is_empty):

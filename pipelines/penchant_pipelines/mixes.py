@@ -57,6 +57,8 @@ class MixVersion:
     quality_before: float
     """Of what was live, on the same lessons."""
     live: bool
+    space: int | None
+    """Whose vectors it was learnt by; None: nobody knows."""
     outdated: bool = False
     """It weighs sources that are no more, which count nothing now, or nobody knows what its scores mean as chances."""
 
@@ -75,16 +77,18 @@ class Mixes:
         self._choices = 0
         """How often somebody chose what is live."""
 
-    def start(self) -> None:
-        """Read what is live; blocks."""
+    def start(self, space: int) -> None:
+        """Read what is live; blocks. `space`: whose vectors sources read now."""
         self.live = next((version for _, version in self._read(1, table.c.live)), None)
         # By the newest, live or not: who went back to another doesn't want it learnt again at once.
-        newest = sa.select(table.c.favour_count, table.c.chosen_count).order_by(table.c.seq.desc()).limit(1)
+        columns = (table.c.favour_count, table.c.chosen_count, table.c.space)
         with self._record.read() as connection:
-            row = connection.execute(newest).first()
+            row = connection.execute(sa.select(*columns).order_by(table.c.seq.desc()).limit(1)).first()
         self._tried_at = max(row.favour_count, row.chosen_count or 0) if row else 0
-        if self.live is not None and self.live.outdated:
-            self._tried_at = 0
+        # What was to be learnt after a switch may have been cut off; what a person chose since then stands.
+        other = row is not None and row.chosen_count is None and row.space != space
+        if other or (self.live is not None and self.live.outdated):
+            self.outgrow()
 
     async def learn(self, teacher: Callable[[], Teacher], asked: bool = True) -> Job:
         """Start a job that learns from lessons, and puts to use what ranks not surely worse than what is live.
@@ -97,11 +101,12 @@ class Mixes:
             choices = self._choices
             thread = ThreadPoolExecutor(1, thread_name_prefix="lessons")
             try:
-                lessons = await self._lessons(teacher(), thread, progress)
+                by = teacher()
+                lessons = await self._lessons(by, thread, progress)
                 if len(lessons) < FEWEST_LESSONS and not asked:
                     log.info("mix.too_few_lessons", lessons=len(lessons), needed=FEWEST_LESSONS)
                     return
-                version = await asyncio.get_running_loop().run_in_executor(thread, self._judged, lessons)
+                version = await asyncio.get_running_loop().run_in_executor(thread, self._judged, lessons, by.space)
             finally:
                 # Whoever cancels doesn't hold up the event loop until the sums are done.
                 thread.shutdown(wait=False)
@@ -160,7 +165,7 @@ class Mixes:
         await progress(len(lessons), len(lessons))
         return lessons
 
-    def _judged(self, lessons: Sequence[Lesson]) -> MixVersion:
+    def _judged(self, lessons: Sequence[Lesson], space: int) -> MixVersion:
         if len(lessons) < FEWEST_LESSONS:
             raise WrongState(
                 "TOO_FEW_LESSONS",
@@ -182,6 +187,7 @@ class Mixes:
             float(_by_user(before, users).mean()),
             # A few users' luck must not keep out what most lessons taught: only a sure loss does.
             not is_surely_worse(after, before, users),
+            space,
         )
 
     def _read(self, limit: int, *where: sa.ColumnElement[bool]) -> Sequence[tuple[int, MixVersion]]:
@@ -218,6 +224,7 @@ def _version(row: sa.Row[Any]) -> MixVersion:
         row.quality,
         row.quality_before,
         row.live,
+        row.space,
         curve is None or not weights.keys() <= set(SOURCES),
     )
 
@@ -238,6 +245,7 @@ def _insert(ledger: Ledger, version: MixVersion) -> Callable[[], None]:
             quality=version.quality,
             quality_before=version.quality_before,
             live=version.live,
+            space=version.space,
         )
     )
     return nothing

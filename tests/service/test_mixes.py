@@ -188,15 +188,17 @@ async def test_who_only_writes_is_told_what_people_took_to_who_took_to_such_thin
         mix = await learnt(server)
         assert mix.writer_weights
         assert not {name for name in mix.writer_weights if name.startswith(("words", "alike_items"))}
+        assert "named" in mix.writer_weights
+        assert "named" not in mix.weights
         await server.client.capture(user_id="zoe", text="Night trains through the Alps, and steam engines")
         await server.client.capture(user_id="zoe", text="A weekend at the narrow gauge line")
         answer = await server.client.recommend("zoe", explain=True, diversity=0, page_size=10)
         assert {place.item_id.partition("-")[0] for place in answer.recommendations} == {"rail"}
         for place in answer.recommendations:
-            check_sources(place, SOURCES - {"words", "items alike"})
+            check_sources(place, SOURCES - {"words", "items alike"} | {"own words"})
             assert not place.HasField("chance")
         heard = {source.source for place in answer.recommendations for source in place.sources}
-        assert "people alike" in heard
+        assert {"people alike", "own words"} <= heard
         # Once she took to something, she is weighed for as all others.
         item_id = answer.recommendations[0].item_id
         await server.client.behave(user_id="zoe", item_id=item_id, action="like")
@@ -270,9 +272,11 @@ async def test_what_a_person_chose_is_not_overruled_after_a_restart(
     [
         ("""UPDATE mixes SET weights = '{"popular_ever": 1.0, "a former source": 3.0}'""", {"popular_ever": 1.0}),
         ("UPDATE mixes SET chance = NULL", None),
+        ("UPDATE mixes SET space = NULL", None),
+        ("UPDATE mixes SET space = space + 1", None),
     ],
 )
-async def test_a_mix_of_a_former_version_is_learnt_anew(
+async def test_a_mix_of_a_former_version_or_of_another_space_is_learnt_anew(
     start: StartServer, data: Path, monkeypatch: pytest.MonkeyPatch, change: str, weighs: dict[str, float] | None
 ) -> None:
     async with start() as server:

@@ -23,7 +23,7 @@ async def test_what_a_live_mix_reads_is_at_hand_soon_after_a_start(encoder: Enco
         await engine.upsert_items([Item("alps", "Hiking in the Alps"), Item("bread", "Sourdough bread")])
         await engine.capture([Signal("s1", "ann", Behavior("alps", Action.LIKE))])
         mix = Mix.of({source: 1 / len(SOURCES) for source in SOURCES})
-        await engine.mixes._keep(MixVersion("m-1", 0, mix, 1, 1, 0.1, 0.1, True))
+        await engine.mixes._keep(MixVersion("m-1", 0, mix, 1, 1, 0.1, 0.1, True, engine.live.key))
     async with Engine.open(EngineSettings(), tmp_path, encoder, ExactStore()) as engine, asyncio.timeout(10):
         catalog, key = engine.catalog, engine.live.key
         while not (catalog.words.is_ready and catalog.crowd.is_ready(key) and key in catalog.voices):

@@ -97,7 +97,9 @@ async def tell(live: Live, acts: Sequence[Act]) -> None:
 
 
 def teacher(live: Live, sequence: SequenceModel | None = None) -> Teacher:
-    return Teacher(live.record, SPACE, live.blender, live.catalog.unheard(SPACE), RecommendSettings(), sequence)
+    return Teacher(
+        live.record, SPACE, live.blender, live.catalog.unheard(SPACE), RecommendSettings(), sequence, str.split
+    )
 
 
 def draw(live: Live, most: int = MOST_LESSONS) -> list[Lesson]:

@@ -19,7 +19,11 @@ from penchant_pipelines.errors import WrongState
 from penchant_pipelines.record import Record, schema
 from penchant_pipelines.record.record import MIGRATIONS, is_damage, is_read_only
 
-SINCE_0017 = ("ALTER TABLE steerings DROP COLUMN sign", "ALTER TABLE steerings DROP COLUMN taken_back")
+SINCE_0017 = (
+    "ALTER TABLE steerings DROP COLUMN sign",
+    "ALTER TABLE steerings DROP COLUMN taken_back",
+    "ALTER TABLE mixes DROP COLUMN space",
+)
 """What takes back what later versions added."""
 
 

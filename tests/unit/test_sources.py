@@ -20,7 +20,7 @@ from penchant_pipelines.model import MICROS_PER_DAY, Action, Item, Steering
 from penchant_pipelines.recommend import sources
 from penchant_pipelines.recommend.ranking import Taste, soft_maximum
 from penchant_pipelines.recommend.settings import RecommendSettings
-from penchant_pipelines.recommend.sources import FRESH, INTERESTS, NEW, SEQUENCE, SOURCES, Asker, Sources
+from penchant_pipelines.recommend.sources import FRESH, INTERESTS, NAMED, NEW, SEQUENCE, SOURCES, Asker, Sources
 
 D, ITEMS, SPACE = 6, 300, 1
 DAY = MICROS_PER_DAY
@@ -66,10 +66,10 @@ def catalog() -> Catalog:
     return filled()
 
 
-def taste(ahead: bool = True) -> Taste:
+def taste(ahead: bool = True, terms: tuple[dict[str, float], dict[str, float]] = ({}, {})) -> Taste:
     """One who likes two things, with all that sources read."""
     liked = tuple(
-        InterestView(f"i{n}", 0.5, 0.5, Trend.STEADY, 1, 0, 0, Steering(), vector, {}, mass=1.0, sign=1)
+        InterestView(f"i{n}", 0.5, 0.5, Trend.STEADY, 1, 0, 0, Steering(), vector, terms[n], mass=1.0, sign=1)
         for n, vector in enumerate(directions(77, 2))
     )
     past = directions(78, len(HORIZONS))
@@ -78,7 +78,7 @@ def taste(ahead: bool = True) -> Taste:
 
 
 def by(catalog: Catalog) -> Sources:
-    return Sources(catalog, SPACE, RecommendSettings())
+    return Sources(catalog, SPACE, RecommendSettings(), str.split)
 
 
 def line(scores: Floats, name: str) -> Floats:
@@ -94,7 +94,7 @@ def standing(raw: Floats, catalog: Catalog, rows: NDArray[np.intp]) -> Floats:
 
 
 def test_names_are_told_apart_and_in_the_order_of_the_scores(catalog: Catalog) -> None:
-    assert len(set(SOURCES)) == len(SOURCES) == 3 + 4 * len(HORIZONS) + 2 * 4 + 1
+    assert len(set(SOURCES)) == len(SOURCES) == 3 + 4 * len(HORIZONS) + 2 * 4 + 2
     assert {INTERESTS, FRESH, SEQUENCE, NEW, "text_last1", "said_365d", "words_30d", "alike_items_last3"} < set(SOURCES)
     assert {"alike_users_ever", "popular_7d", "popular_ever"} < set(SOURCES)
     rows = np.arange(20)
@@ -132,7 +132,8 @@ def test_over_all_visible_items_the_mean_is_0_and_the_deviation_1(catalog: Catal
     rows = np.flatnonzero(catalog.visible)
     found = by(catalog).scores(Asker(ANN, taste(), NOW), rows)
     np.testing.assert_allclose(found.mean(axis=1), 0, atol=1e-5)
-    np.testing.assert_allclose(found.std(axis=1), 1, atol=1e-5)
+    # Whoever took to items is known by these, not by words of their own.
+    np.testing.assert_allclose(found.std(axis=1), np.array(SOURCES) != NAMED, atol=1e-5)
 
 
 def test_what_was_begun_answers_by_what_there_was_in_any_thread() -> None:
@@ -161,6 +162,23 @@ def test_of_one_who_took_to_no_item_people_alike_the_crowd_and_the_date_speak_by
     speaking = {name for name, said in zip(names, by_row, strict=True) if said.any()}
     crowd = {f"{kind}_{life}" for kind in ("alike_users", "popular") for life in ("7d", "30d", "365d", "ever")}
     assert speaking == {*crowd, NEW}
+
+
+def test_of_one_who_took_to_no_item_the_words_of_each_interest_speak(catalog: Catalog) -> None:
+    own = taste(terms=({"w1 x2": 3.0, "unheard": 1.0}, {"w4": 0.5}))
+    rows = np.flatnonzero(catalog.visible)
+    found = by(catalog).scores(Asker(STRANGER, own, NOW), rows)
+    named = catalog.words.naming([{"w1": 1.0, "x2": 1.0}, {"w4": 1.0}], ITEMS).max(axis=0)
+    np.testing.assert_allclose(line(found, NAMED), standing(named, catalog, rows), atol=1e-6)
+    # Who took to items is known by the words of these instead, and seen as a writer by the former.
+    asker = Asker(ANN, own, NOW)
+    taken = by(catalog).scores(asker, rows)
+    np.testing.assert_array_equal(taken, by(catalog).scores(Asker(ANN, taste(), NOW), rows))
+    written = by(catalog).as_writer(asker, rows, taken)
+    np.testing.assert_allclose(line(written, NAMED), line(found, NAMED), atol=1e-6)
+    for horizon in HORIZONS:
+        assert not line(written, f"words_{horizon}").any()
+        assert not line(written, f"alike_items_{horizon}").any()
 
 
 def test_sources_that_have_nothing_to_go_by_say_0() -> None:

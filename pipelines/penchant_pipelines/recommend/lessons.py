@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import defaultdict, deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -63,12 +63,14 @@ class Teacher:
         catalog: Catalog,
         settings: RecommendSettings,
         sequence: SequenceModel | None,
+        words_of: Callable[[str], Sequence[str]],
     ) -> None:
+        """`words_of` cuts terms into words as items are cut."""
         self._record = record
-        self._space = space
+        self.space = space
         self._blender = blender
         self._catalog = catalog
-        self._sources = Sources(catalog, space, settings)
+        self._sources = Sources(catalog, space, settings, words_of)
         self._sequence = sequence
         self._profiles: dict[int, Profile] = defaultdict(Profile)
         self._seen: dict[int, set[int]] = defaultdict(set)
@@ -88,7 +90,7 @@ class Teacher:
         touches = self._touches()
         if not touches:
             return
-        self._catalog.listen(self._space)
+        self._catalog.listen(self.space)
         asked = _asked(touches, most)
         for day, events in groupby(
             self._events([touch.seq for touch in touches]), key=lambda event: event[1].time // MICROS_PER_DAY
@@ -129,7 +131,7 @@ class Teacher:
         signals, vectors = schema.signals, schema.signal_vectors
         query = (
             sa.select(*rows.EVIDENCE_COLUMNS, signals.c.user_key, signals.c.context, vectors.c.vector)
-            .outerjoin(vectors, (vectors.c.seq == signals.c.seq) & (vectors.c.space == self._space))
+            .outerjoin(vectors, (vectors.c.seq == signals.c.seq) & (vectors.c.space == self.space))
             .where(rows.STANDING)
             .order_by(signals.c.time, signals.c.id)
         )
@@ -145,7 +147,7 @@ class Teacher:
         self._blender.add(self._profiles[user], evidence)
         if self._sequence is not None and mass(evidence, self._blender.settings):
             self._latest[user].append((evidence, context))
-        self._catalog.witness(user, evidence, self._space)
+        self._catalog.witness(user, evidence, self.space)
         row = self._row(evidence.item_id)
         if row >= 0:
             self._seen[user].add(row)
@@ -158,7 +160,7 @@ class Teacher:
             events = [event for event, _ in latest]
             history = History.of(events, self._blender.settings, self._sequence.dimensions, contexts)
             ahead = self._sequence.next_vectors(history)
-        dimensions = self._catalog.vectors[self._space].shape[1]
+        dimensions = self._catalog.vectors[self.space].shape[1]
         taste = Taste.of(view(self._profiles[user], as_of, self._blender), dimensions, ahead)
         if not taken or taste.is_empty:
             return None

@@ -18,7 +18,7 @@ from scipy.optimize import minimize
 
 from penchant_pipelines.metrics import ndcg
 from penchant_pipelines.recommend.chance import Chance, fit
-from penchant_pipelines.recommend.sources import FRESH, INTERESTS, SAID, SOURCES
+from penchant_pipelines.recommend.sources import FRESH, INTERESTS, NAMED, SAID, SOURCES
 
 Floats = NDArray[np.float64]
 
@@ -40,13 +40,14 @@ CHANCES = 50
 PARTS = 3
 """Of the lessons, each ranked by what the others taught."""
 QUERY = "query"
-OWN = ("interests", "right now", "text", "what others say", "words", "sequence")
+OWN = ("interests", "right now", "text", "what others say", "words", "own words", "sequence")
 """Families that compare an item with what the user wrote and took to: the others know what others did, or a date."""
 LEAST_SHARE = 0.05
 """Of what spoke for an item: less is not worth telling."""
 _TOLD_AS = {
     FRESH: "right now",
     SAID: "what others say",
+    NAMED: "own words",
     "alike_items": "items alike",
     "alike_users": "people alike",
 }

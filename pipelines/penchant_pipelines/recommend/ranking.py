@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,8 @@ class Taste:
     """(k, d) of liked interests."""
     shares: Floats
     """(k,) weights, summing to 1."""
+    terms: tuple[Mapping[str, float], ...]
+    """Of each liked interest, k: with their support."""
     avoided: Vectors
     """(n, d) of interests that speak against what is near to them: disliked, muted, or wanted less of."""
     against: Floats
@@ -79,6 +82,7 @@ class Taste:
             ids=tuple(i.id for i in liked),
             centroids=centroids,
             shares=shares / shares.sum() if len(shares) else shares,
+            terms=tuple(i.terms for i in liked),
             avoided=_stack([i.vector for i in avoided], dimensions),
             against=np.array([i.against for i in avoided]),
             muted=_stack([i.vector for i in muted], dimensions),

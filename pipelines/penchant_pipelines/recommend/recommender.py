@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -38,8 +38,6 @@ LEAST_OWN_SHARE = 0.2
 """What the user's own must have of all that spoke for an item, to be told as a reason."""
 LEAST_SOUGHT = 20
 """Places that candidates are sought for at least: the best by all that counts need not be the nearest."""
-TERMS_ASKED = 20
-"""Terms of an interest whose words are looked for in items."""
 LOOKED_AT = 8
 """How many times as many items are looked at first as are to be explored, and each time that there were too few."""
 COLD_USER = "cold_user"
@@ -165,8 +163,7 @@ class Recommender:
         self._calibration = calibration
         self._settings = settings
         self._mix = mix
-        self._words_of = words_of
-        self._sources = Sources(catalog, space, settings)
+        self._sources = Sources(catalog, space, settings, words_of)
         self._threads = threads
 
     async def visit(self, stored: Stored | None, as_of: int, ahead: Vectors | None = None) -> Visit:
@@ -321,28 +318,13 @@ class Recommender:
         """Ask which items the words of liked interests name, so far as they are the user's own and not of items."""
         if stored is None or taste.is_empty or not self._settings.words_weight:
             return None
-        catalog, version = self._catalog, self._catalog.version
-        said, size = catalog.words.still(), catalog.size
-        terms = {interest.id: interest.terms for interest in stored.view.interests}
+        version, naming = self._catalog.version, self._sources.begin_naming(taste)
 
         def ask() -> NDArray[np.float64]:
             written = self._profiles.written_share(stored.key)
-            if not written:
-                return np.zeros((len(taste.ids), 0))
-            return written * said.naming([self._weighed_words(terms[each]) for each in taste.ids], size)
+            return written * naming() if written else np.zeros((len(taste.ids), 0))
 
         return _Named(await self._in_thread(ask), version)
-
-    def _weighed_words(self, terms: Mapping[str, float]) -> dict[str, float]:
-        """Words of an interest's best terms, by the support of the best that holds them, in shares of the greatest."""
-        best = sorted(terms.items(), key=lambda pair: (-pair[1], pair[0]))[:TERMS_ASKED]
-        greatest = best[0][1] if best else 0.0
-        words: dict[str, float] = {}
-        for term, support in best:
-            for word in self._words_of(term):
-                # Of what says too little to be told from nothing, all terms are alike.
-                words.setdefault(word, support / greatest if greatest else 1.0)
-        return words
 
     def _named_of(self, visit: Visit, rows: Rows, query: NDArray[np.float32] | None) -> NDArray[np.float64] | None:
         """How well the user's words name items, (k, n) by row, −1 for what the catalogue does not hold.

@@ -6,7 +6,7 @@ summed, and one that has nothing to say about a user says 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +18,7 @@ from penchant_pipelines.catalog.popularity import HALF_LIVES_DAYS
 from penchant_pipelines.catalog.products import GATHERED_SHARE, products
 from penchant_pipelines.interests.horizons import HORIZONS
 from penchant_pipelines.model import MICROS_PER_DAY
+from penchant_pipelines.recommend.naming import weighed_words
 from penchant_pipelines.recommend.ranking import Taste, Vectors, soft_maximum
 from penchant_pipelines.recommend.settings import RecommendSettings
 
@@ -25,13 +26,14 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
 _LIVES = ["ever" if days == np.inf else f"{days:g}d" for days in HALF_LIVES_DAYS]
-INTERESTS, FRESH, SEQUENCE, NEW, SAID = "interests", "fresh", "sequence", "new", "said"
+INTERESTS, FRESH, SEQUENCE, NEW, SAID, NAMED = "interests", "fresh", "sequence", "new", "said", "named"
 _BY_ROW_PARTS = (
     [f"words_{horizon}" for horizon in HORIZONS],
     [f"alike_items_{horizon}" for horizon in HORIZONS],
     [f"alike_users_{life}" for life in _LIVES],
     [f"popular_{life}" for life in _LIVES],
     [NEW],
+    [NAMED],
 )
 _BY_ROW = tuple(name for part in _BY_ROW_PARTS for name in part)
 _BY_VECTOR = (
@@ -48,7 +50,8 @@ SOURCES = _BY_VECTOR + _BY_ROW
 sequence model expects next; `text`: the user's fading past as one vector, by each horizon; `said`: the same against an
 item enriched by what others wrote about it; `words`: by BM25; `alike_items`: what goes with the user's own, by who
 favoured both and by what the items are; `alike_users`: favoured by people who favoured the same, or
-what the user's past is about; `popular`; `new`: how recent the item is.
+what the user's past is about; `popular`; `new`: how recent the item is; `named`: what has words of the interests, asked
+for who has favoured no item, since of others these are the items' own.
 """
 _OF_FAVOURS = np.isin(SOURCES, _BY_ROW_PARTS[0] + _BY_ROW_PARTS[1])
 _OF_PEOPLE = np.isin(SOURCES, _BY_ROW_PARTS[2])
@@ -73,10 +76,14 @@ class Asker:
 class Sources:
     """Scores items by every source, in one embedding space."""
 
-    def __init__(self, catalog: Catalog, space: int, settings: RecommendSettings) -> None:
+    def __init__(
+        self, catalog: Catalog, space: int, settings: RecommendSettings, words_of: Callable[[str], Sequence[str]]
+    ) -> None:
+        """`words_of` cuts terms into words as items are cut."""
         self._catalog = catalog
         self._space = space
         self._settings = settings
+        self._words_of = words_of
 
     def scores(
         self,
@@ -127,8 +134,9 @@ class Sources:
         """
         catalog, as_of = self._catalog, asker.as_of
         size, texts, past = catalog.size, catalog.texts(self._space), self._past(asker)
-        words, items, users, popular, new = _heeded(asker)
+        words, items, users, popular, new, named = _heeded(asker)
         said, crowd = catalog.words.still(), catalog.crowd.still(texts)
+        naming = self.begin_naming(asker.taste)
         # Popularity moves its landmark in place; what is left of it is soon read.
         favoured = crowd.popularity.of_all(size, as_of, popular)
         created = catalog.created[:size].copy()
@@ -147,17 +155,30 @@ class Sources:
             if len(new):
                 age = np.maximum(as_of - created, 0) / MICROS_PER_DAY
                 found.append(np.where(created > 0, np.exp2(-age / self._settings.recency_half_life_days), 0.0)[None])
+            if len(named):
+                found.append(np.zeros((1, size)) if len(own.rows) else naming().max(axis=0)[None])
             return np.concatenate(found) if found else np.zeros((0, size))
 
         return ask
+
+    def begin_naming(self, taste: Taste) -> Callable[[], Floats]:
+        """Begin to ask how well the words of each liked interest name items: what is returned does it, in any thread.
+
+        (k, rows), 0…1 as `Words.naming` tells it.
+        """
+        said, size = self._catalog.words.still(), self._catalog.size
+        return lambda: said.naming([weighed_words(terms, self._words_of) for terms in taste.terms], size)
 
     def as_writer(self, asker: Asker, rows: Rows, scores: Floats) -> Floats:
         """What scores (s, n) of rows by all sources would be had the user only written, and favoured nothing yet."""
         crowd, size = self._catalog.crowd, self._catalog.size
         alike = crowd.alike_users(asker.user, NO_FAVOURS, size, asker.as_of, past=self._past(asker))
         found = scores.copy()
+        visible = self._catalog.visible[:size]
+        named = self.begin_naming(asker.taste)().max(axis=0)[None]
         found[_OF_FAVOURS] = 0.0
-        found[_OF_PEOPLE] = _standing(alike[:, rows], alike[:, self._catalog.visible[:size]])
+        found[_OF_PEOPLE] = _standing(alike[:, rows], alike[:, visible])
+        found[[SOURCES.index(NAMED)]] = _standing(named[:, rows], named[:, visible])
         return found
 
     def standing(self, nearness: Callable[[Vectors], Floats], vectors: Vectors) -> Floats:
@@ -224,4 +245,4 @@ def _standing(scores: Floats, reference: Floats) -> Floats:
     return standing
 
 
-__all__ = ["FRESH", "INTERESTS", "NEW", "SAID", "SEQUENCE", "SOURCES", "Asker", "Sources"]
+__all__ = ["FRESH", "INTERESTS", "NAMED", "NEW", "SAID", "SEQUENCE", "SOURCES", "Asker", "Sources"]

@@ -103,6 +103,7 @@ mixes = Table(
     Column("live", Boolean, nullable=False),
     # How many favours the record held when somebody last chose what is live; of mixes learnt since then null.
     Column("chosen_count", BigInteger),
+    Column("space", Integer),  # whose vectors it was learnt by; null in old mixes
 )
 
 steerings = Table(

@@ -121,8 +121,8 @@ class Space:
     def teacher(self) -> Teacher:
         """Who draws lessons for a mix from the record, in this space."""
         shared = self._shared
-        catalog = shared.keeper.catalog.unheard(self.key)
-        return Teacher(shared.record, self.key, self.blender, catalog, shared.recommend, self._sequence)
+        catalog, words_of = shared.keeper.catalog.unheard(self.key), shared.reader.words_of
+        return Teacher(shared.record, self.key, self.blender, catalog, shared.recommend, self._sequence, words_of)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

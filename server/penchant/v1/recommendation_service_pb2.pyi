@@ -88,7 +88,8 @@ class SourceShare(_message.Message):
     SHARE_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     """"interests"; "right now" (like the newest signals); "text" (like what the user wrote and took to, old and new);
-    "words" (the same words);
+    "words" (the same words as in items that the user took to); "own words" (words of the user's interests, of a user who
+    has only written);
     "what others say" (like what others wrote about the item); "people alike" (users took to it who took to the same, or to
     what the user's past is about);
     "items alike" (those who took to the user's items took to it); "popular"; "new";
@@ -140,8 +141,8 @@ class Recommendation(_message.Message):
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[_interest_service_pb2.Evidence]:
         """The user's own signals that speak most for it. The words of a query take their share from all contributions, so that
         what was asked for and has nothing to do with the user has none. With a mix, they sum to no more than the share of the
-        sources that compare an item with the user's own: "interests", "right now", "text", "words", "what others say" and
-        "sequence". Empty where that is less than a fifth: what others did, or how new it is, decided.
+        sources that compare an item with the user's own: "interests", "right now", "text", "words", "own words", "what others
+        say" and "sequence". Empty where that is less than a fifth: what others did, or how new it is, decided.
         """
 
     @_builtins.property
