@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -86,25 +86,36 @@ class Log:
     """User and time of every signal, by (time, id): of what undoes, as well."""
 
 
-def read_log(items: Iterable[Item], signals: Iterable[Signal], text: TextPipeline) -> Log:
+def read_log(
+    items: Iterable[Item],
+    signals: Iterable[Signal],
+    text: TextPipeline,
+    refused: Callable[[InvalidInput], object] | None = None,
+) -> Log:
     """Read items and signals.
 
     A later item replaces an earlier one of its id, the first signal of an id stands, and a post that holds nothing to
-    read, about no item, is left out. Raises InvalidInput where an item or a text is one that the server would refuse,
-    naming it, or where there is nothing to learn from.
+    read, about no item, is left out. `refused` is told of each item or signal that the server would refuse or that has
+    no time, which is then left out; without it that raises InvalidInput, as where there is nothing to learn from.
     """
     reader = Reader(text)
     catalogue: dict[str, LoggedItem] = {}
     for item in items:
-        with _naming(f"item {item.id!r}"):
+        with _left_out(f"item {item.id!r}", refused):
             catalogue[item.id] = LoggedItem(item.id, reader.item(item).text, item.create_time or 0)
     known: dict[str, Signal] = {}
     for signal in signals:
-        known.setdefault(signal.id, signal)
+        with _left_out(f"signal {signal.id!r}", refused):
+            _time(signal)
+            known.setdefault(signal.id, signal)
     ordered = sorted(known.values(), key=lambda signal: (_time(signal), signal.id))
     users = {user: number for number, user in enumerate(sorted({signal.user_id for signal in ordered}))}
-    read = [_read(signal, users[signal.user_id], reader) for signal in ordered]
-    read = [entry for entry in read if entry.text or entry.item_id]
+    read = []
+    for signal in ordered:
+        with _left_out(f"signal {signal.id!r}", refused):
+            entry = _read(signal, users[signal.user_id], reader)
+            if entry.text or entry.item_id:
+                read.append(entry)
     by_user: dict[int, list[LoggedSignal]] = {}
     for entry in read:
         by_user.setdefault(entry.user, []).append(entry)
@@ -166,15 +177,14 @@ def _snapshot(folder: Path) -> Iterator[Connection]:
 
 def _time(signal: Signal) -> int:
     if signal.time is None:
-        raise InvalidInput.at("time", f"is missing in signal {signal.id!r}: what comes later can't be told without it")
+        raise InvalidInput.at("time", "is missing: what comes later can't be told without it")
     return signal.time
 
 
 def _read(signal: Signal, user: int, reader: Reader) -> LoggedSignal:
     evidence = signal.evidence
     behavior = evidence if isinstance(evidence, Behavior) else None
-    with _naming(f"signal {signal.id!r}"):
-        document, post = reader.post(evidence) if isinstance(evidence, Post) else (NOTHING, None)
+    document, post = reader.post(evidence) if isinstance(evidence, Post) else (NOTHING, None)
     return LoggedSignal(
         id=signal.id,
         user=user,
@@ -193,12 +203,15 @@ def _read(signal: Signal, user: int, reader: Reader) -> LoggedSignal:
 
 
 @contextmanager
-def _naming(which: str) -> Iterator[None]:
+def _left_out(which: str, refused: Callable[[InvalidInput], object] | None) -> Iterator[None]:
     """Name the item or signal that is refused: a file holds thousands."""
     try:
         yield
     except InvalidInput as error:
-        raise InvalidInput([replace(each, field=f"{which}, {each.field}") for each in error.violations]) from error
+        named = InvalidInput([replace(each, field=f"{which}, {each.field}") for each in error.violations])
+        if refused is None:
+            raise named from error
+        refused(named)
 
 
 def _hashtags(text: str, language: str) -> Iterator[tuple[str, str]]:

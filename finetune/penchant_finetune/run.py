@@ -71,6 +71,7 @@ class Run(Begun):
     """The step whose weights were kept; 0: none was better than the untuned encoder, which was kept."""
     untuned_recall: float
     best_recall: float
+    last_recall: float
     """Of next items on the validation part, as `validation.NextItems` counts it; NDCG@10 decides among equals."""
     seconds: float
     """Of all calls that took part, what an interrupted one did after its last checkpoint left out."""

@@ -114,6 +114,7 @@ def _train(prepared: Prepared, settings: TrainSettings, folder: Path, found: Beg
         best_step=best,
         untuned_recall=asked[0][_METRIC],
         best_recall=asked[best][_METRIC],
+        last_recall=asked[max(asked)][_METRIC],
         seconds=round(before + time.monotonic() - started, 1),
         versions={name: importlib.metadata.version(name) for name in ("torch", "peft", "sentence-transformers")},
     )

@@ -25,6 +25,8 @@ CHOICE = "choice"
 """Name of the figure that orders states by METRIC, then by TIES."""
 SATURATED = 0.95
 """METRIC of the untuned encoder above which it tells hardly any states apart."""
+COLLAPSED = 0.8
+"""Share of the untuned encoder's METRIC below which the last state of a run has lost what that knew."""
 _TIE = 1e-6
 USERS = 150
 """Most users asked about: it is done again and again while training."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -81,19 +82,25 @@ def test_what_is_not_there_is_said_in_one_line(folder: Path, tmp_path: Path) -> 
     broken.write_text('{"id": "s", "user_id": "", "time": "2026-01-01T00:00:00Z", "post": {"text": "hi"}}\n')
     code, _, err = finetune("prepare", tmp_path / "out", "--items", folder / "items.jsonl", "--signals", broken)
     assert code == 1
-    assert "line 1: user_id: must not be empty" in err
+    assert "left out: signals.jsonl line 1: user_id: must not be empty" in err
+    assert "signals: are none: there is nothing to learn from" in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_steps_one_by_one(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     short = partial(SequenceSettings, width=16, batch=8, positions=8, negatives=64, steps=10, check_every=5)
     monkeypatch.setattr("penchant_finetune.sequence_run.SequenceSettings", short)
-    files: list[str | Path] = ["--items", folder / "items.jsonl", "--signals", folder / "signals.jsonl"]
+    with_one_more = tmp_path / "signals.jsonl"
+    with_one_more.write_text((folder / "signals.jsonl").read_text() + '{"user_id": "ann"}\n')
+    files: list[str | Path] = ["--items", folder / "items.jsonl", "--signals", with_one_more]
     model = ["--set", f"encoder.model={folder / 'model'}", "--set", "encoder.device=cpu"]
     with monkeypatch.context() as strict:
         strict.setattr("penchant_finetune.evaluate.FEW_USERS", 10_000)
         code, out, err = finetune("prepare", tmp_path / "prepared", *files, *model, *EARLY)
     assert code == 0, err
     assert "co-engagement pairs" in out
+    assert re.search(r"left out +1\n", out)
+    assert "left out: signals.jsonl line " in err
     assert "users to measure by: the intervals are too narrow" in out
     assert "split by time, for model-" in out
     assert stat.S_IMODE((tmp_path / "prepared").stat().st_mode) == 0o700
@@ -105,6 +112,12 @@ def test_the_steps_one_by_one(folder: Path, tmp_path: Path, monkeypatch: pytest.
     assert code == 0, err
     assert "next items found" in out
     assert "too small" not in out
+    assert "try a lower" not in out
+    fast = [*QUICK[:4], "--learning-rate", "1", *QUICK[6:]]
+    code, out, err = finetune("train", tmp_path / "prepared", tmp_path / "fast", *fast)
+    assert code == 0, err
+    assert "no step beat it" in out
+    assert "took away what the encoder knew; try a lower --learning-rate, such as 0.25, in another folder" in out
     monkeypatch.setattr("penchant_finetune.validation.SATURATED", 0.0)  # in force, were every item found
     code, out, err = finetune("train", tmp_path / "prepared", tmp_path / "run", *QUICK)
     assert code == 0, err
@@ -118,7 +131,10 @@ def test_the_steps_one_by_one(folder: Path, tmp_path: Path, monkeypatch: pytest.
     assert "rank was 16, is 8" in err
     code, out, err = finetune("train", tmp_path / "prepared", tmp_path / "run", *QUICK, "--sequence")
     assert code == 0, err
-    assert "sequence model in" in out
+    assert re.search(r"sequence model: NDCG@10 on the validation part 0\.\d{4} by the mean of the last signals, ", out)
+    about = json.loads((tmp_path / "run" / "sequence.json").read_text())
+    assert about["validation"]["best"] >= about["validation"]["start"] > 0
+    assert finetune("train", tmp_path / "prepared", tmp_path / "run", *QUICK, "--sequence")[1] == out
     assert file_sha256(tmp_path / "run" / "adapter" / WEIGHTS) == adapter
     code, out, err = finetune("evaluate", tmp_path / "prepared", tmp_path / "run", "--json")
     assert code == 0, err

@@ -113,7 +113,7 @@ def test_ids_count_once_users_are_numbers_and_what_undoes_is_left_out() -> None:
     [
         ([item(0)], [], "signals: are none"),
         ([], [wrote("a", 1, "hello")], "items: are none"),
-        ([item(0)], [Signal("s", "a", Post("hello"))], "time: is missing in signal 's'"),
+        ([item(0)], [Signal("s", "a", Post("hello"))], "signal 's', time: is missing"),
         ([Item(id="x")], [wrote("a", 1, "hello")], "item 'x', text: needs words"),
         ([item(0)], [wrote("a", 1, "\x00\x01\x02" * 50)], "signal 'a-1-.*', post.text: looks"),
     ],
@@ -121,6 +121,17 @@ def test_ids_count_once_users_are_numbers_and_what_undoes_is_left_out() -> None:
 def test_what_can_not_be_learnt_from_is_refused(items: list[Item], signals: list[Signal], said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
         read_log(items, signals, TEXT)
+
+
+def test_what_the_server_would_refuse_is_told_and_left_out() -> None:
+    told: list[str] = []
+    timeless = Signal("s", "a", Post("hello"))
+    signals = [timeless, wrote("a", 1, "\x00\x01\x02" * 50), wrote("a", 2, "hiking"), wrote("b", 1, "jazz")]
+    log = read_log([Item(id="x"), item(0)], signals, TEXT, lambda error: told.append(error.message))
+    assert [entry.id for entry in log.items] == ["i0"]
+    assert [entry.text for entry in log.signals] == ["jazz", "hiking"]
+    named = ["item 'x', text", "signal 's', time", f"signal {signals[1].id!r}, post.text"]
+    assert [": ".join(each.split(": ")[:1]) for each in told] == named
 
 
 # -- splitting ---------------------------------------------------------------------------------------------------

@@ -86,11 +86,13 @@ class Refusals:
 
     def add(self, file: Path, line: int, why: str) -> None:
         """Count a line."""
+        self.tell(f"{file.name} line {line}: {why}")
+
+    def tell(self, why: str) -> None:
+        """Count what is known by another name than its line."""
         self.count += 1
         if self.count <= self._LISTED:
-            stderr.print(
-                plain(f"left out: {file.name} line {line}: {why}"), markup=False, highlight=False, soft_wrap=True
-            )
+            stderr.print(plain(f"left out: {why}"), markup=False, highlight=False, soft_wrap=True)
 
 
 Refuse = Callable[[Path, int, str], object]

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from penchant.cli.errors import fail
-from penchant.cli.files import Assignments, Config, read_files, read_settings
+from penchant.cli.files import Assignments, Config, Refusals, read_files, read_settings
 from penchant.cli.options import Commands, Json
 from penchant.cli.output import print_line, print_table, progress, write_line
 
@@ -104,19 +104,22 @@ def prepare(
         max_pairs=max_pairs,
         seed=seed,
     )
-    text = TextPipeline(given.text)
+    text, refusals = TextPipeline(given.text), Refusals()
     with new_folder(output) as folder:
         folder.chmod(0o700)  # what users wrote is nobody else's
         if data is not None and not (items or signals):
             log = read_record(data, given.text)
             live, served = live_encoder(data, given.encoder)
         elif items and signals and data is None:
-            log, live, served = read_log(*read_files(items, signals, given, _refused), text), given.encoder, None
+            files = read_files(items, signals, given, refusals.add)
+            log = read_log(*files, text, lambda error: refusals.tell(error.message))
+            live, served = given.encoder, None
         else:
             raise typer.BadParameter("give --items and --signals, or --data", param_hint="--items")
         encoder, _ = open_base(given.encoder)
         manifest = make(log, encoder, live, given.interests, wanted, folder, served)
-    print_table(("what", "count"), manifest.counts.items(), empty="")
+    counts = manifest.counts | ({"left out": refusals.count} if refusals.count else {})
+    print_table(("what", "count"), counts.items(), empty="")
     print_line(f"in {output}, split by {manifest.split}, for {manifest.space_id}")
     if few := caution(manifest.counts["users measured"]):
         print_line(few)
@@ -156,7 +159,7 @@ def train(
     from penchant_finetune.prepare import load_prepared
     from penchant_finetune.run import TrainSettings, is_first
     from penchant_finetune.train import train as make
-    from penchant_finetune.validation import SATURATED
+    from penchant_finetune.validation import COLLAPSED, SATURATED
 
     try:
         lengths = tuple(int(length) for length in matryoshka.split(",") if length)
@@ -186,6 +189,11 @@ def train(
         f"{done.steps} steps in {done.seconds:.0f} s; next items found in the validation part: "
         f"{done.untuned_recall:.4f} untuned, {tuned}; in {run}"
     )
+    if not done.best_step and done.last_recall < COLLAPSED * done.untuned_recall:
+        print_line(
+            f"the last state finds {done.last_recall:.4f}: training took away what the encoder knew; try a lower "
+            f"--learning-rate, such as {settings.learning_rate / 4:g}, in another folder"
+        )
     if done.untuned_recall > SATURATED:
         print_line(
             "the catalogue is too small for recall@50 to tell encoders apart: NDCG@10 decided among equals; "
@@ -195,8 +203,12 @@ def train(
     if sequence and is_first():
         from penchant_finetune.sequence_run import train_run_sequence
 
-        train_run_sequence(loaded, run, seed, threads)
-        print_line(f"sequence model in {run}")
+        found = train_run_sequence(loaded, run, seed, threads)
+        gained = f"{found.best:.4f} after training" if found.best > found.start else "no step of training beat it"
+        print_line(
+            f"sequence model: NDCG@10 on the validation part {found.start:.4f} by the mean of the last signals, "
+            f"{gained}; in {run}"
+        )
 
 
 @finetune.command()
@@ -266,10 +278,6 @@ def _checked(kind: Callable[..., T], **values: Any) -> T:
         problem = error.errors()[0]
         name = str(problem["loc"][0]).replace("_", "-")
         raise typer.BadParameter(problem["msg"], param_hint=f"--{name}") from None
-
-
-def _refused(file: Path, line: int, why: str) -> NoReturn:
-    fail(f"{file} line {line}: {why}")
 
 
 def _mean(values: list[float]) -> str:
