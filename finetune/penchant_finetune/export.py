@@ -26,9 +26,11 @@ which nearly all is among the first 50, the one that decides among equals in tra
 def export(prepared: Prepared, run_folder: Path, output: Path) -> str | None:
     """Write the adapter with its card and manifest into a new folder, and the run's sequence model unless it is worse.
 
-    Returns why the sequence model was left out; None where it was not, or there is none. Raises WrongState where the
-    run was not trained from this prepared folder, was not evaluated, was changed since, is a control, changes nothing,
-    is worse than the live encoder or was measured on one user alone, or where the folder holds something.
+    An adapter that changes nothing is written for the sake of a sequence model that is surely better than none, where
+    the live encoder has no adapter. Returns why the sequence model was left out; None where it was not, or there is
+    none. Raises WrongState where the run was not trained from this prepared folder, was not evaluated, was changed
+    since, is a control, changes nothing, is worse than the live encoder or was measured on one user alone, or where the
+    folder holds something.
     """
     run = run_of(prepared, run_folder)
     try:
@@ -42,12 +44,15 @@ def export(prepared: Prepared, run_folder: Path, output: Path) -> str | None:
     measured = (report.get("sequence") or {}).get("file")
     if report["adapter"] != file_sha256(run_folder / ADAPTER / WEIGHTS) or measured != found:
         raise WrongState("NOT_EVALUATED", f"{str(run_folder)!r} was trained anew since it was evaluated; evaluate it")
+    reason, bare = _control(report), None
     if run.best_step == 0:
-        reason: str | None = "nothing beat the untuned encoder on the validation part"
+        bare = "nothing beat the untuned encoder on the validation part"
     elif changes_nothing(run_folder / ADAPTER):
-        reason = "it changes nothing: the B of all its LoRA layers are zero"
-    else:
+        bare = "it changes nothing: the B of all its LoRA layers are zero"
+    if bare is None:
         reason = refusal(report)
+    elif not (found and prepared.manifest.encoder.adapter is None and _is_surely_better(report["sequence"])):
+        reason = reason or bare
     if reason:
         raise WrongState("ADAPTER_WORSE", f"{run_folder.name} is not exported: {reason}")
     left_out = worse(report["sequence"]["difference"], "the adapter's alone") if found else None
@@ -57,6 +62,8 @@ def export(prepared: Prepared, run_folder: Path, output: Path) -> str | None:
     figures |= {f"{metric} gained, {end}": report["difference"][metric][i] for metric in METRICS for i, end in _ENDS}
     figures["live"] = prepared.manifest.live_space_id
     card = _card(prepared, run, report)
+    if bare:
+        card += _bare_card(bare)
     if shorter := report.get("shorter"):
         card += _shorter_card(shorter, prepared.manifest.dimensions)
     files = [run_folder / ADAPTER / CONFIG, run_folder / ADAPTER / WEIGHTS]
@@ -79,9 +86,21 @@ _ENDS = ((1, "low"), (2, "high"))
 
 def refusal(report: dict[str, Any]) -> str | None:
     """Say why an adapter must not be exported; None where it may."""
-    if report["control"] is not None:
-        return f"it is a control ({report['control']}), made to be measured only"
-    return worse(report["difference"], "the live encoder's")
+    return _control(report) or worse(report["difference"], "the live encoder's")
+
+
+def _control(report: dict[str, Any]) -> str | None:
+    control = report["control"]
+    return None if control is None else f"it is a control ({control}), made to be measured only"
+
+
+def _is_surely_better(sequence: dict[str, Any]) -> bool:
+    difference = sequence["difference"]
+    return worse(difference, "") is None and difference[_gate(difference)][1] > 0
+
+
+def _gate(difference: dict[str, list[float]]) -> str:
+    return next((metric for metric in GATES if difference[metric][0]), GATES[0])
 
 
 def worse(difference: dict[str, list[float]], other: str) -> str | None:
@@ -89,7 +108,7 @@ def worse(difference: dict[str, list[float]], other: str) -> str | None:
 
     The gate's mean difference must not lie below zero, and of no figure the whole interval.
     """
-    gate = next((metric for metric in GATES if difference[metric][0]), GATES[0])
+    gate = _gate(difference)
     if len(difference[gate]) == 1:
         return "it was measured on one user, which tells nothing of others; prepare a log that leaves more of them"
     mean, low, high = difference[gate]
@@ -149,6 +168,14 @@ Settings: `{settings}`. Made with {versions}.
 ## Licence
 
 To be filled in by the owner of the data.
+"""
+
+
+def _bare_card(why: str) -> str:
+    return f"""
+## For its sequence model alone
+
+The adapter leaves all vectors as they were ({why}): it is here for the sake of the sequence model beside it.
 """
 
 

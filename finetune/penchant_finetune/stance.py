@@ -242,7 +242,7 @@ def auc(examples: Examples, values: Values) -> list[float] | None:
         # Authors of one side alone tell nothing of the order of both.
         if rows.any() and columns.any():
             drawn.append(rows @ right @ columns / (rows.sum() * columns.sum()))
-    return [round(number, 3) for number in (float(right.mean()), *middle(np.array(drawn)))]
+    return [round(number, 3) for number in (float(right.mean()), *middle(np.array(drawn), len(authors)))]
 
 
 def _sure(sure: NDArray[np.bool_], examples: Examples) -> Report:

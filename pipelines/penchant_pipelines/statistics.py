@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 Floats = NDArray[np.float64]
 DRAWS = 5000
@@ -22,10 +23,29 @@ def resamples(count: int, seed: int, draws: int = DRAWS) -> Iterator[Floats]:
         yield np.bincount(dice.integers(count, size=count), minlength=count).astype(np.float64)
 
 
-def middle(estimates: Floats) -> tuple[float, float]:
-    """The 95 % interval by an estimate's values on resamples (Efron & Tibshirani 1993, percentiles)."""
-    low, high = np.quantile(estimates, (0.025, 0.975))
+def middle(estimates: Floats, count: int) -> tuple[float, float]:
+    """The 95 % interval by an estimate's values on resamples of `count`, NaN of fewer than two.
+
+    Percentiles (Efron & Tibshirani 1993), so much further out as few resampled vary too little: by n against n − 1, and
+    Student's t against the normal ("expanded percentiles", Hesterberg 2015).
+    """
+    if count < 2:
+        return float("nan"), float("nan")
+    tail = special.ndtr(np.sqrt(count / (count - 1)) * special.stdtrit(count - 1, 0.025))
+    low, high = np.quantile(estimates, (tail, 1 - tail))
     return float(low), float(high)
+
+
+def _p(estimates: Floats, count: int) -> float:
+    """How likely an estimate is as far from 0 on either side though there is nothing: below .05 where `middle` says so.
+
+    1 of fewer than two.
+    """
+    beyond = min((estimates <= 0).sum(), (estimates >= 0).sum())
+    if count < 2:
+        return 1.0
+    tail = special.ndtri(min((beyond + 1) / (len(estimates) + 1), 0.5))
+    return float(2 * special.stdtr(count - 1, np.sqrt((count - 1) / count) * tail))
 
 
 class Bootstrap:
@@ -45,7 +65,7 @@ class Bootstrap:
         means = self._means(values)
         if means is None:
             return (float("nan"),) * 3
-        return float(np.nanmean(values)), *middle(means)
+        return float(np.nanmean(values)), *middle(means, _known(values))
 
     def difference(self, ours: Floats, theirs: Floats) -> tuple[float, float, float, float]:
         """Mean of ours − theirs, its 95 % interval, and p, two-sided, that there is none."""
@@ -53,8 +73,8 @@ class Bootstrap:
         means = self._means(gain)
         if means is None:
             return (float("nan"),) * 4
-        tail = min((means <= 0).sum(), (means >= 0).sum())
-        return float(np.nanmean(gain)), *middle(means), min(1.0, float(2 * (tail + 1) / (len(means) + 1)))
+        count = _known(gain)
+        return float(np.nanmean(gain)), *middle(means, count), _p(means, count)
 
     def ratio(self, numerators: Floats, denominators: Floats) -> tuple[float, float, float]:
         """Sum over users of one by that of the other, both (users,), and its 95 % interval; NaN where that is 0/0."""
@@ -62,8 +82,8 @@ class Bootstrap:
         sums, wholes = self._sums(numerators, denominators)
         if not whole or not (wholes > 0).any():
             return (float("nan"),) * 3
-        low, high = np.quantile(sums[wholes > 0] / wholes[wholes > 0], (0.025, 0.975))
-        return float(numerators.sum() / whole), float(low), float(high)
+        ratios = sums[wholes > 0] / wholes[wholes > 0]
+        return float(numerators.sum() / whole), *middle(ratios, int((denominators > 0).sum()))
 
     def _means(self, values: Floats) -> Floats | None:
         known = ~np.isnan(values)
@@ -78,6 +98,10 @@ class Bootstrap:
         values = np.stack(columns, axis=1)
         parts = range(0, len(self._times), _AT_ONCE)
         return np.concatenate([self._times[start : start + _AT_ONCE].astype(np.float64) @ values for start in parts]).T
+
+
+def _known(values: Floats) -> int:
+    return int((~np.isnan(values)).sum())
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

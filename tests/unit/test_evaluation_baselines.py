@@ -22,7 +22,7 @@ from penchant_pipelines.evaluation.log import Log, Past, places_by_user
 from penchant_pipelines.evaluation.methods import Method, Run, run
 from penchant_pipelines.evaluation.protocol import Phase, queries, replay
 from penchant_pipelines.metrics import ndcg
-from penchant_pipelines.model import Item, Signal
+from penchant_pipelines.model import MICROS_PER_DAY, Item, Signal
 
 TOPICS = 6
 EACH = 30
@@ -189,6 +189,23 @@ def test_ease_by_users_equals_ease_by_items() -> None:
         weights = -inverse / np.diag(inverse)
         np.fill_diagonal(weights, 0.0)
         np.testing.assert_allclose(line, matrix[moment[0].question.user] @ weights, atol=1e-9)
+
+
+def test_items_go_together_by_cosines_that_are_shrunk() -> None:
+    log = read(topics(told=False), faithful(users=30))
+    *_, (past, moment) = replay(log, queries(log))
+    question = moment[0].question
+    found = ItemNeighbours(0).score(past, question)
+    matrix = past.matrix.toarray()
+    norms = np.linalg.norm(matrix, axis=0)
+    liked = past.liked(question.user)
+    age = (past.times[liked].max() - past.times[liked]) / MICROS_PER_DAY
+    lines = iter(found)
+    for shrinkage in ItemNeighbours.shrinkages:
+        cosines = matrix.T @ matrix / np.maximum(np.outer(norms, norms) + shrinkage, 1e-12)
+        for days in ItemNeighbours.half_lives:
+            masses = past.weights[liked] * 2.0 ** (-age / days)
+            np.testing.assert_allclose(next(lines), cosines[:, past.rows[liked]] @ masses, atol=1e-9)
 
 
 def test_the_same_seed_gives_the_same_lists_and_another_does_not() -> None:

@@ -662,6 +662,53 @@ def test_an_adapter_that_changes_nothing_is_not_exported(
         export(prepared, copy, tmp_path / "adapter")
 
 
+@pytest.mark.parametrize(
+    ("gained", "live", "said"),
+    [
+        ([0.02, 0.01, 0.03], None, None),
+        ([0.02, -0.01, 0.05], None, "changes nothing"),
+        ([0.02, 0.01, 0.03], Path("adapter"), "changes nothing"),
+    ],
+)
+def test_an_adapter_that_changes_nothing_is_exported_for_a_sequence_model_that_surely_helps(
+    prepared: Prepared,
+    run: Path,
+    report: dict[str, Any],
+    tmp_path: Path,
+    gained: list[float],
+    live: Path | None,
+    said: str | None,
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    weights, sequence = copy / ADAPTER / WEIGHTS, copy / "sequence.safetensors"
+    save_file({name: value * ("lora_B" not in name) for name, value in load_file(weights).items()}, weights)
+    sequence.write_bytes(b"a model")
+    alone = {
+        "mean_length": 3,
+        "queries": 9,
+        "users": 5,
+        "methods": {"mean": {}, "sequence": {}},
+        "against": {"mean": {}},
+    }
+    helps = {"file": file_sha256(sequence), "tuned": report["tuned"], "next items": alone}
+    helps["difference"] = dict.fromkeys(report["difference"], gained)
+    (copy / EVALUATION).write_text(json.dumps({**report, "adapter": file_sha256(weights), "sequence": helps}))
+    encoder = prepared.manifest.encoder.model_copy(update={"adapter": live})
+    told = replace(prepared, manifest=prepared.manifest.model_copy(update={"encoder": encoder}))
+    if said is not None:
+        with pytest.raises(WrongState, match=said):
+            export(told, copy, tmp_path / "adapter")
+        return
+    assert export(told, copy, tmp_path / "adapter") is None
+    assert (tmp_path / "adapter" / "sequence.safetensors").read_bytes() == b"a model"
+    card = (tmp_path / "adapter" / "README.md").read_text()
+    assert "leaves all vectors as they were (it changes nothing" in card
+    control = json.loads((copy / EVALUATION).read_text()) | {"control": "random-pairs"}
+    (copy / EVALUATION).write_text(json.dumps(control))
+    with pytest.raises(WrongState, match="is a control"):
+        export(told, copy, tmp_path / "other")
+
+
 def test_one_user_gives_no_interval_and_few_give_one_that_is_too_narrow() -> None:
     figures = {user: np.array([0.1, 0.2, 0.3, 0.4]) for user in range(3)}
     found = compare({0: figures[0]}, {0: figures[1] + 0.1})

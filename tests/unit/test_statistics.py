@@ -7,6 +7,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from penchant_pipelines.statistics import Bootstrap, by_user, holm, middle, resamples
@@ -28,6 +30,41 @@ def test_an_interval_narrows_with_more_users() -> None:
         assert low < mean < high
     assert many[1] == pytest.approx(0.3 - 1.96 / 2000**0.5, abs=0.05)
     assert many[2] - many[1] < (few[2] - few[1]) / 4
+
+
+@pytest.mark.parametrize("count", [5, 12, 30])
+def test_of_few_users_the_interval_and_p_are_those_of_student(count: int) -> None:
+    values = np.random.default_rng(count).normal(0.4, 1.0, count)
+    draws = Bootstrap(count, draws=40_000)
+    mean, low, high = draws.interval(values)
+    expected = stats.ttest_1samp(values, 0)
+    half = (high - low) / 2
+    assert half == pytest.approx(expected.confidence_interval().high - mean, rel=0.12)
+    assert draws.difference(values, np.zeros(count))[3] == pytest.approx(expected.pvalue, abs=0.05)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(-1, 1), min_size=5, max_size=20), st.floats(-1, 1))
+def test_p_is_small_where_the_interval_says_so(values: list[float], away: float) -> None:
+    gain = np.array(values) + away
+    _, low, high, p = Bootstrap(len(gain), draws=5000).difference(gain, np.zeros(len(gain)))
+    if p < 0.045:
+        assert low > 0 or high < 0
+    if p > 0.055:
+        assert low <= 0 <= high
+    assert 0 < p <= 1
+
+
+def test_one_user_tells_of_nobody_else() -> None:
+    values = np.array([0.2, np.nan])
+    mean, low, high = Bootstrap(2).interval(values)
+    assert mean == 0.2
+    assert math.isnan(low)
+    assert math.isnan(high)
+    assert Bootstrap(2).difference(values, np.zeros(2))[3] == 1.0
+    ratio = Bootstrap(2).ratio(np.array([1.0, 0.0]), np.array([2.0, 0.0]))
+    assert ratio[0] == 0.5
+    assert math.isnan(ratio[1])
 
 
 def test_differences_are_paired() -> None:
@@ -66,7 +103,7 @@ def test_many_users_take_a_byte_each_and_draw() -> None:
     tracemalloc.stop()
     assert peak < 5 * users * draws
     means = [times @ values / users for times in resamples(users, 5, draws)]
-    assert found == pytest.approx((values.mean(), *middle(np.array(means))), rel=1e-9)
+    assert found == pytest.approx((values.mean(), *middle(np.array(means), users)), rel=1e-9)
 
 
 def test_holm_by_hand() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,16 +13,16 @@ from penchant_pipelines.evaluation.protocol import Question
 from penchant_pipelines.model import MICROS_PER_DAY
 
 HALF_LIVES = (2, 7, 30, 90, 365)
-"""Days; grids of all methods that fade are this one."""
+"""Days; grids of all methods that read text and fade are this one."""
 LENGTHS = (3, 10, 30, 100, 300)
 
 
-def faded(past: Past, places: Rows, present: int) -> Floats:
+def faded(past: Past, places: Rows, present: int, half_lives: Sequence[float] = HALF_LIVES) -> Floats:
     """Masses of some signals under each half-life: (half-lives, n)."""
     age = (present - past.times[places]) / MICROS_PER_DAY
     # The newest counts whole: after a long pause all would be as good as nothing otherwise.
     age = age - (age.min() if len(age) else 0.0)
-    masses: Floats = past.weights[places] * 2.0 ** (-age / np.array(HALF_LIVES, dtype=np.float64)[:, None])
+    masses: Floats = past.weights[places] * 2.0 ** (-age / np.array(half_lives, dtype=np.float64)[:, None])
     return masses
 
 

@@ -168,8 +168,10 @@ def report(record: Record, experiment: Experiment, settings: InterestSettings) -
         _normal((trial_mean - control_mean, trial_error + control_error))
         for (control_mean, control_error), (trial_mean, trial_error) in zip(*means, strict=True)
     )
+    # The arm of fewer users says how far the difference may be off.
+    count = min(control.users, trial.users)
     positive, negative = (
-        _interval(rates[1][sign] - rates[0][sign], resampled[1][:, sign] - resampled[0][:, sign], -1.0)
+        _interval(rates[1][sign] - rates[0][sign], resampled[1][:, sign] - resampled[0][:, sign], -1.0, count)
         for sign in (0, 1)
     )
     return Report(
@@ -221,6 +223,11 @@ class _Feedback:
         counts[2] += 1
         self._lists.add(token)
 
+    @property
+    def users(self) -> int:
+        """How many there is some feedback of."""
+        return len(self._users)
+
     def rates(self) -> NDArray[np.float64]:
         """(2,) share of positive and of negative signals."""
         return _rates(self._counts().sum(axis=0))
@@ -237,9 +244,9 @@ class _Feedback:
     ) -> Arm:
         rates = self.rates()
         total = int(self._counts()[:, 2].sum())
-        positive, negative = (_interval(rates[sign], resampled[:, sign], 0.0) for sign in (0, 1))
+        positive, negative = (_interval(rates[sign], resampled[:, sign], 0.0, self.users) for sign in (0, 1))
         lists = len(self._lists)
-        return Arm(space_id, len(self._users), lists, total, positive, negative, active, liked, disliked)
+        return Arm(space_id, self.users, lists, total, positive, negative, active, liked, disliked)
 
     def _counts(self) -> NDArray[np.int64]:
         return np.array(list(self._users.values()), dtype=np.int64).reshape(-1, 3)
@@ -250,10 +257,10 @@ def _rates(totals: NDArray[np.integer] | NDArray[np.float64]) -> NDArray[np.floa
     return rates
 
 
-def _interval(value: float, resampled: NDArray[np.float64], least: float) -> Interval:
+def _interval(value: float, resampled: NDArray[np.float64], least: float, users: int) -> Interval:
     if np.isnan(resampled).any():
         return float(value), least, 1.0
-    return float(value), *middle(resampled)
+    return float(value), *middle(resampled, users)
 
 
 def _tag(space_id: str) -> str:
