@@ -13,9 +13,9 @@ from live_records import SPACE, Live, axis
 from numpy.typing import NDArray
 
 from penchant_pipelines.index import Hit
-from penchant_pipelines.model import Action, Steering, now
+from penchant_pipelines.model import MICROS_PER_DAY, Action, Steering, now
 from penchant_pipelines.profiles import Profiles
-from penchant_pipelines.recommend.audience import Audience
+from penchant_pipelines.recommend.audience import POOL, Audience
 from penchant_pipelines.record.reading import Reading
 
 
@@ -44,6 +44,7 @@ async def found(
     relay: Any = SimpleNamespace(query=query)
     audience = Audience(relay, Profiles(live.record, SPACE, live.blender), live.blender.calibration)
     matches, degraded = await audience.find(target, limit, -1)
+    assert len({match.user_id for match in matches}) == len(matches)
     assert bool(degraded) == (hits is None)
     return {match.user_id: round(match.similarity, 3) for match in matches}
 
@@ -76,11 +77,28 @@ async def test_who_asked_for_much_less_of_a_thing_is_not_found(live: Live, bias:
     assert await found(live, axis(0)) == ({"ann": 1} if wanted else {})
 
 
+async def test_who_cares_more_for_a_thing_comes_before_who_once_said_what_is_a_little_nearer(live: Live) -> None:
+    await live.write(axis(0), item_id="", user="ann", time=now())
+    for number in range(8):
+        await live.write(between(30), item_id="", user="bob", time=now() - number * MICROS_PER_DAY)
+    await live.write(axis(0), item_id="", user="cem", time=now() - 400 * MICROS_PER_DAY)
+    assert list(await found(live, between(8))) == ["ann", "bob", "cem"]
+    assert list(await found(live, between(16))) == ["bob", "ann", "cem"]
+    assert list(await found(live, between(30))) == ["bob", "ann", "cem"]
+
+
+async def test_of_a_users_interests_the_one_is_told_that_speaks_most_for_a_thing(live: Live) -> None:
+    await live.write(axis(0), item_id="", user="ann", time=now() - 400 * MICROS_PER_DAY)
+    await live.write(axis(1), item_id="", user="ann", time=now())
+    assert await found(live, between(44)) == {"ann": round(float(np.sin(np.deg2rad(44))), 3)}
+    assert await found(live, between(30)) == {"ann": 0.866}
+
+
 async def test_whoever_is_farther_is_found_where_the_nearest_are_left_out(live: Live) -> None:
     for user in ("ann", "bob"):
         await live.write(axis(0), item_id="", user=user, time=now())
     reading = Reading({SPACE: axis(0)}, "en", ("chess",))
     await live.writer.submit(lambda ledger: ledger.steer("bob", now(), Steering(muted=True), "", "chess", reading))
     keys = {user: Profiles(live.record, SPACE, live.blender).get(user).key for user in ("ann", "bob")}
-    hits = [*(Hit(f"{keys['bob']}:{number}", 1.0) for number in range(100)), Hit(f"{keys['ann']}:0", 1.0)]
+    hits = [*(Hit(f"{keys['bob']}:{number}", 1.0) for number in range(POOL + 1)), Hit(f"{keys['ann']}:0", 1.0)]
     assert await found(live, axis(0), hits, limit=1) == {"ann": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penchant_pipelines.index.relay import Relay
-from penchant_pipelines.interests import Calibration, ProfileView
+from penchant_pipelines.interests import Calibration, InterestView, ProfileView
 from penchant_pipelines.interests.terms import plain
 from penchant_pipelines.interests.view import matrix
 from penchant_pipelines.profiles import Profiles
@@ -19,6 +20,10 @@ from penchant_pipelines.recommend.ranking import plainly
 
 UNWANTED = 0.5
 """How much an interest must speak against what is near to it, for its user not to want that at all."""
+CARE = 0.05
+"""What cosine it is worth that a user cares e times as much for an interest, by its mass."""
+POOL = 400
+"""Interests that are looked at, at least: whoever cares most for a thing need not have said what is nearest to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +48,14 @@ class Audience:
     async def find(
         self, target: NDArray[np.float32], limit: int, min_similarity: float, categories: Sequence[str] = ()
     ) -> tuple[tuple[Match, ...], tuple[str, ...]]:
-        """Users with an interest near a target vector (d,), nearest first, each once by the best interest.
+        """Users with an interest near a target vector (d,), each once by the best, by how near and how heavy that is.
 
         `categories` are those of the item, where it is one: who muted a topic of that name doesn't want it.
         """
         named = frozenset(map(plain, categories))
         degraded: tuple[str, ...] = ()
         matches: list[Match] = []
-        wanted = 4 * limit + 20
+        wanted = max(4 * limit + 20, POOL)
         while True:
             keys: dict[int, None] | None = None
             exhausted = True
@@ -71,7 +76,7 @@ class Audience:
     def _match(
         self, target: NDArray[np.float32], keys: dict[int, None] | None, least: float, named: frozenset[str]
     ) -> list[Match]:
-        matches, near = [], plainly(self._calibration)
+        matches, near = list[tuple[float, Match]](), plainly(self._calibration)
         for stored in self._profiles.by_keys(None if keys is None else list(keys)):
             interests = stored.view.interests
             if not interests:
@@ -88,7 +93,19 @@ class Audience:
             row = max(spoken, key=lambda row: float(nearness[row]), default=None)
             if row is None or interests[row].against >= UNWANTED:
                 continue
-            best, similarity = interests[row], float(nearness[row])
-            if similarity >= least:
-                matches.append(Match(stored.user_id, best.id, similarity, best.weight, stored.view))
-        return sorted(matches, key=lambda match: (-match.similarity, match.user_id))
+            cares = [
+                (_care(interests[row], float(nearness[row])), row)
+                for row in spoken
+                if nearness[row] >= least and interests[row].against < UNWANTED
+            ]
+            if cares:
+                score, row = max(cares)
+                best = interests[row]
+                matches.append((score, Match(stored.user_id, best.id, float(nearness[row]), best.weight, stored.view)))
+        matches.sort(key=lambda match: (-match[0], match[1].user_id))
+        return [match for _, match in matches]
+
+
+def _care(interest: InterestView, similarity: float) -> float:
+    """How much an interest speaks for what is so near to it: of a faint or faded one, less."""
+    return similarity + CARE * math.log(max(interest.mass, 1e-9))

@@ -394,7 +394,11 @@ class FindUsersResponse(_message.Message):
     space_id: _builtins.str
     """All are compared in the live space, those too whom an experiment serves from another."""
     @_builtins.property
-    def matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___FindUsersResponse.Match]: ...
+    def matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___FindUsersResponse.Match]:
+        """By how near an interest is to the target and how much of it the user lately said: similarity, and .05 for each time that
+        this is e times as much. So a lively interest comes before a faint one that is a little nearer.
+        """
+
     @_builtins.property
     def degraded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Why the answer is less than it could be; empty when it is not."""
