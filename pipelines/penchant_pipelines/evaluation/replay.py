@@ -78,7 +78,7 @@ class Penchant(Method):
     async def _learn_mix(self) -> None:
         """Learn a mix when the server would, and wait for it: a report must not depend on how fast that went."""
         if self._engine.mixes.is_due():
-            await self._engine.learn_mix()
+            await self._engine.learn_mix(asked=False)
             await self._engine.jobs.ended(LEARN)
 
     def answer(self, past: Past, question: Question) -> Answer:
