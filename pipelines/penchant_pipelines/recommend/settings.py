@@ -34,7 +34,7 @@ class RecommendSettings(Section):
         default=0.4,
         ge=0,
         description="Weight of what an item's words have in common with an interest's, in cosines: about 1 where "
-        "a word is in no other item. A mix reads the words of what the user took to instead.",
+        "a word is in no other item. A mix has a weight of its own for them, of who took to nothing yet.",
     )
     recency_weight: float = Field(default=0.1, ge=0, description="Bonus of a brand-new item.")
     recency_half_life_days: float = Field(default=30.0, gt=0, description="Days in which that bonus halves.")
