@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ from penchant_pipelines.errors import WrongState
 ADAPTER = "adapter"
 RUN = "run.json"
 BEGUN = "settings.json"
+LOCK = "lock"
 
 
 class TrainSettings(BaseModel):
@@ -156,7 +158,7 @@ def held(folder: Path) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock")
+    lock = FileLock(folder / LOCK)
     try:
         lock.acquire(blocking=False)
     except Timeout:
@@ -167,6 +169,8 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+        if [path.name for path in folder.iterdir()] == [LOCK]:  # it was refused: nothing is begun
+            shutil.rmtree(folder)
 
 
 def processes() -> int:

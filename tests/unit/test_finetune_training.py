@@ -37,7 +37,7 @@ from penchant_finetune.validation import NextItems
 from penchant_pipelines.encoder import EncoderSettings
 from penchant_pipelines.encoder.adapter import WEIGHTS, open_adapter, read_manifest
 from penchant_pipelines.encoder.sentence import file_sha256
-from penchant_pipelines.errors import WrongState
+from penchant_pipelines.errors import InvalidInput, WrongState
 from penchant_pipelines.interests import Calibration, InterestSettings
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Post, Signal
 from penchant_pipelines.text import TextPipeline, TextSettings
@@ -381,6 +381,20 @@ def test_where_no_step_beats_the_untuned_encoder_it_is_kept(prepared: Prepared, 
     assert report["difference"]["recall@50"][0] == pytest.approx(0, abs=1e-3)
     with pytest.raises(WrongState, match="nothing beat the untuned encoder"):
         export(prepared, tmp_path / "run", tmp_path / "adapter")
+
+
+def test_a_run_that_is_refused_leaves_nothing_and_one_at_a_time_works_on_a_folder(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(InvalidInput, match="dimensions"):
+        train(prepared, QUICK.model_copy(update={"matryoshka": (9999,)}), folder)
+    assert not folder.exists()
+    with held(folder):
+        (folder / "settings.json").touch()
+        with pytest.raises(WrongState, match="another `train` works on"):
+            train(prepared, QUICK, folder)
+    assert {path.name for path in folder.iterdir()} == {"lock", "settings.json"}
 
 
 def test_where_every_step_finds_all_the_order_decides(
