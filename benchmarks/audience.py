@@ -91,12 +91,14 @@ async def _measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]
             each.user_id
             for each in sorted(stored, key=lambda each: -sum(i.mass for i in each.view.interests if i.sign > 0))
         ]
+        keys = {each.user_id: each.key for each in stored}
         finder = Audience(engine.live.relay, _AsOf(stored), engine.live.blender.calibration)
         for item_id in asked:
             vector = engine.catalog.vectors[engine.live.key][engine.catalog.entries[item_id].row]
             known = before.get(item_id, set())
+            seen = {keys[user_id] for user_id in known & keys.keys()}
             for name, care in (("ships", audience.CARE), ("nearness alone", 0.0)):
-                found[name].append(await _found(finder, care, vector, known, options.first))
+                found[name].append(await _found(finder, care, vector, seen, options.first))
             found["most said of anything"].append([user for user in usual if user not in known][: options.first])
     cold = np.array([item_id not in before for item_id in asked])
     truth = [wanted[item_id] for item_id in asked]
@@ -108,14 +110,14 @@ async def _measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]
     }
 
 
-async def _found(finder: Audience, care: float, vector: NDArray[np.float32], known: set[str], first: int) -> list[str]:
-    """Users by how they are found where a factor of e in mass is worth so much, without those known to have it."""
+async def _found(finder: Audience, care: float, vector: NDArray[np.float32], seen: set[int], first: int) -> list[str]:
+    """Users as they are found where a factor of e in mass is worth so much, without those known to have it."""
     kept, audience.CARE = audience.CARE, care
     try:
-        matches, _ = await finder.find(vector, first + len(known), -1.0)
+        matches, _ = await finder.find(vector, first, -1.0, left_out=seen)
     finally:
         audience.CARE = kept
-    return [match.user_id for match in matches if match.user_id not in known][:first]
+    return [match.user_id for match in matches]
 
 
 def _takers(

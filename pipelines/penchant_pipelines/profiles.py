@@ -141,6 +141,13 @@ class Profiles:
         with self._record.read() as connection:
             return set(connection.execute(query.distinct()).scalars())
 
+    def seen_by(self, item_id: str) -> set[int]:
+        """Keys of the users whose signals touched an item, but for actions taken back."""
+        signals = schema.signals
+        query = sa.select(signals.c.user_key).where(signals.c.item_id == item_id, rows.STANDING)
+        with self._record.read() as connection:
+            return set(connection.execute(query.distinct()).scalars())
+
     def written_share(self, user_key: int) -> float:
         """Share of a user's signals that are about no item, 0…1: what they write by themselves."""
         signals = schema.signals

@@ -338,16 +338,24 @@ def _candidate(index: int, candidate: recommendation.Candidate | str) -> recomme
 
 @_answering(recommendation.FindUsersResponse, lambda response: response.matches)
 def find_users(
-    *, text: str | None = None, item_id: str | None = None, page_size: int = 0, min_similarity: float = 0.0
+    *,
+    text: str | None = None,
+    item_id: str | None = None,
+    page_size: int = 0,
+    min_similarity: float = 0.0,
+    exclude_seen: bool = False,
 ) -> recommendation.FindUsersRequest:
-    """Find the users whose interests are closest to a text or to an item; give one of the two.
+    """Find the users who care most for what a text or an item is about; give one of the two.
 
     `min_similarity` is a cosine as seen from the middle of the space, −1…1: from `server_info().similarity` on it is
-    the same thing, from 0 on there is more in common than any two texts have.
+    the same thing, from 0 on there is more in common than any two texts have. `exclude_seen` leaves out whoever has
+    touched the item already.
     """
     if (text is None) == (item_id is None):
         raise InvalidInputError.at("target", "give either text or item_id")
-    request = recommendation.FindUsersRequest(page_size=page_size, min_similarity=min_similarity)
+    request = recommendation.FindUsersRequest(
+        page_size=page_size, min_similarity=min_similarity, exclude_seen=exclude_seen
+    )
     if text is not None:
         request.text = text
     if item_id is not None:

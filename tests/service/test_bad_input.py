@@ -283,6 +283,7 @@ REQUESTS: list[Bad] = [
     Bad(FindUsersRequest(text=LONG_TEXT), "text"),
     *each_id("item_id", lambda value: FindUsersRequest(item_id=value)),
     Bad(FindUsersRequest(text="jazz", page_size=-1), "page_size"),
+    Bad(FindUsersRequest(text="jazz", exclude_seen=True), "exclude_seen"),
     *(Bad(FindUsersRequest(text="jazz", min_similarity=v), "min_similarity") for v in (-1.1, 1.1, NAN, INF)),
     Bad(UpsertItemsRequest(items=[Item(id="bad", title="t")] * 501), "items"),
     *each_id("item_id", lambda value: GetItemRequest(item_id=value)),

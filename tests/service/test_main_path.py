@@ -349,6 +349,24 @@ async def test_what_a_user_dislikes_keeps_away(server: Server) -> None:
     assert not await client.find_users(item_id="jazz-3", min_similarity=least)
 
 
+async def test_who_has_touched_an_item_need_not_be_told_of_it(server: Server) -> None:
+    client = server.client
+    await client.upsert_items(catalogue())
+    for user in ("ann", "bob", "cem"):
+        await client.capture(user_id=user, text="A jazz trio, a double bass and a slow ballad")
+    await client.behave(user_id="ann", item_id="jazz-1", action="view")
+    await client.behave(user_id="bob", item_id="jazz-1", action="like")
+    await client.behave(user_id="bob", item_id="jazz-1", action="undo")
+
+    async def named(**asked: Any) -> set[str]:
+        return {match.user_id for match in await client.find_users(item_id="jazz-1", **asked)}
+
+    await server.index_caught_up()
+    assert await named() == {"ann", "bob", "cem"}
+    assert await named(exclude_seen=True) == {"bob", "cem"}
+    assert len(await named(exclude_seen=True, page_size=1)) == 1
+
+
 async def test_a_post_that_damns_its_subject_is_no_praise_of_it(server: Server) -> None:
     client = server.client
     await client.capture(user_id="u", text="Fresh bread from the oven")
@@ -386,6 +404,7 @@ async def test_who_refuses_a_subject_is_shown_less_of_it(server: Server, text: s
     refusal = (await client.profile("ada")).interests[0]
     assert refusal.weight < 0
     assert "jazz" not in topics(await server.recommended("ada", page_size=6))
+    await server.index_caught_up()
     assert [match.user_id for match in await client.find_users(text="jazz records")] == ["fan"]
 
 

@@ -192,8 +192,8 @@ ASKED: list[tuple[Any, dict[str, Any], Message]] = [
     ),
     (
         _requests.find_users,
-        {"text": None, "item_id": "i", "page_size": 3, "min_similarity": 0.5},
-        FindUsersRequest(item_id="i", page_size=3, min_similarity=0.5),
+        {"text": None, "item_id": "i", "page_size": 3, "min_similarity": 0.5, "exclude_seen": True},
+        FindUsersRequest(item_id="i", page_size=3, min_similarity=0.5, exclude_seen=True),
     ),
     (
         _requests.activate_adapter,

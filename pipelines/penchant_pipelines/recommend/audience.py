@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,11 +46,17 @@ class Audience:
         self._calibration = calibration
 
     async def find(
-        self, target: NDArray[np.float32], limit: int, min_similarity: float, categories: Sequence[str] = ()
+        self,
+        target: NDArray[np.float32],
+        limit: int,
+        min_similarity: float,
+        categories: Sequence[str] = (),
+        left_out: Set[int] = frozenset(),
     ) -> tuple[tuple[Match, ...], tuple[str, ...]]:
         """Users with an interest near a target vector (d,), each once by the best, by how near and how heavy that is.
 
-        `categories` are those of the item, where it is one: who muted a topic of that name doesn't want it.
+        `categories` are those of the item, where it is one: who muted a topic of that name doesn't want it. `left_out`:
+        keys of users who are not looked for.
         """
         named = frozenset(map(plain, categories))
         degraded: tuple[str, ...] = ()
@@ -66,20 +72,26 @@ class Audience:
                 found = answers[0]
                 near = [hit for hit in found if hit.similarity >= min_similarity - 0.05]
                 keys = dict.fromkeys(int(hit.id.partition(":")[0]) for hit in near)
+                keys = {key: None for key in keys if key not in left_out}
                 exhausted = len(found) < wanted or len(near) < len(found)
-            matches = await asyncio.to_thread(self._match, target, keys, min_similarity, named)
+            matches = await asyncio.to_thread(self._match, target, keys, min_similarity, named, left_out)
             if exhausted or len(matches) >= limit or wanted >= 20_000:
                 break
             wanted *= 4
         return tuple(matches[:limit]), degraded
 
     def _match(
-        self, target: NDArray[np.float32], keys: dict[int, None] | None, least: float, named: frozenset[str]
+        self,
+        target: NDArray[np.float32],
+        keys: dict[int, None] | None,
+        least: float,
+        named: frozenset[str],
+        left_out: Set[int],
     ) -> list[Match]:
         matches, near = list[tuple[float, Match]](), plainly(self._calibration)
         for stored in self._profiles.by_keys(None if keys is None else list(keys)):
             interests = stored.view.interests
-            if not interests:
+            if not interests or stored.key in left_out:
                 continue
             nearness = self._calibration.cosines(matrix(interests), target[None])[:, 0]
             # Whoever holds it nearest to something muted, much less wanted, or rather disliked than liked, does not

@@ -252,10 +252,16 @@ class Space:
         )
 
     async def find_users(
-        self, target: NDArray[np.float32], limit: int, min_similarity: float, categories: Sequence[str] = ()
+        self,
+        target: NDArray[np.float32],
+        limit: int,
+        min_similarity: float,
+        categories: Sequence[str] = (),
+        unseen: str = "",
     ) -> tuple[tuple[Match, ...], tuple[str, ...]]:
-        """Users who would want something, by its vector and its categories."""
-        return await self._audience.find(target, limit, min_similarity, categories)
+        """Users who would want something, by its vector and its categories; none who touched the item `unseen`."""
+        left_out = await asyncio.to_thread(self.profiles.seen_by, unseen) if unseen else set()
+        return await self._audience.find(target, limit, min_similarity, categories, left_out)
 
 
 def _language(profile: ProfileView) -> str:

@@ -115,15 +115,22 @@ def find_users(
             help="Least similarity, −1…1. The default is from where on the server takes two texts to be of one thing.",
         ),
     ] = None,
+    exclude_seen: Annotated[
+        bool, typer.Option("--exclude-seen", help="With --item: leave out whoever has touched it already.")
+    ] = False,
     server: Server = DEFAULT_SERVER,
     as_json: Json = False,
 ) -> None:
-    """Find the users whose interests are closest to a text or an item."""
+    """Find the users who care most for what a text or an item is about."""
     if (text is None) == (item_id is None):
         raise typer.BadParameter("give either TEXT or --item")
+    if exclude_seen and item_id is None:
+        raise typer.BadParameter("goes with --item", param_hint="--exclude-seen")
     with connect(server) as client:
         least = client.server_info().similarity if min_similarity is None else min_similarity
-        matches = client.find_users(text=text, item_id=item_id, page_size=count, min_similarity=least)
+        matches = client.find_users(
+            text=text, item_id=item_id, page_size=count, min_similarity=least, exclude_seen=exclude_seen
+        )
         _tell_of_limit(client, count, len(matches))
     if as_json:
         for match in matches:

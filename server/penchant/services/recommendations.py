@@ -101,6 +101,8 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
         """Find the users who would want something: all of them in the live space, which alone makes them comparable."""
         with self.engine.serve() as space:
             if request.WhichOneof("target") == "text":
+                if request.exclude_seen:
+                    raise InvalidInput.at("exclude_seen", "goes with item_id: nobody is known to have seen a text")
                 categories: Sequence[str] = ()
                 target = await space.encode_query(request.text, "text")
                 if target is None:
@@ -110,7 +112,8 @@ class RecommendationService(pb_grpc.RecommendationServiceServicer):
                 entry = self.engine.catalog.entries[request.item_id]
                 target = np.array(self.engine.catalog.vectors[space.key][entry.row])
             limit = coerce_page_size(request.page_size, 20, self.settings.limits.page_size)
-            matches, degraded = await space.find_users(target, limit, request.min_similarity, categories)
+            unseen = request.item_id if request.exclude_seen else ""
+            matches, degraded = await space.find_users(target, limit, request.min_similarity, categories, unseen)
             labels = await space.names([(match.profile, match.interest_id) for match in matches])
         response = pb.FindUsersResponse(degraded=degraded, space_id=space.space_id)
         for match, label in zip(matches, labels, strict=True):

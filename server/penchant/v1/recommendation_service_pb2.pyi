@@ -328,6 +328,7 @@ class FindUsersRequest(_message.Message):
     ITEM_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     MIN_SIMILARITY_FIELD_NUMBER: _builtins.int
+    EXCLUDE_SEEN_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     item_id: _builtins.str
     page_size: _builtins.int
@@ -336,6 +337,8 @@ class FindUsersRequest(_message.Message):
     """Least Match.similarity. For users who care for this very thing pass GetServerInfoResponse.similarity. 0 or unset
     leaves out only those whose interests have no more in common with it than any two texts have; -1 nobody.
     """
+    exclude_seen: _builtins.bool
+    """Leave out whoever has touched the item already; with item_id alone."""
     def __init__(
         self,
         *,
@@ -343,10 +346,11 @@ class FindUsersRequest(_message.Message):
         item_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         min_similarity: _builtins.float = ...,
+        exclude_seen: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["item_id", b"item_id", "target", b"target", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_id", b"item_id", "min_similarity", b"min_similarity", "page_size", b"page_size", "target", b"target", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_seen", b"exclude_seen", "item_id", b"item_id", "min_similarity", b"min_similarity", "page_size", b"page_size", "target", b"target", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["text", "item_id"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
