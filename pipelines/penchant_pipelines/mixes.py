@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.errors import NotFound, WrongState
-from penchant_pipelines.jobs import Job, Jobs, Progress
+from penchant_pipelines.jobs import Job, Jobs, Progress, succeed
 from penchant_pipelines.model import now
 from penchant_pipelines.recommend.chance import Chance
 from penchant_pipelines.recommend.lessons import MOST_LESSONS, Teacher
@@ -95,7 +95,7 @@ class Mixes:
 
         Raises WrongState if one runs. Where there are fewer than 40 lessons the job fails, if somebody asked for it.
         """
-        favours = len(self._catalog.crowd)
+        favours, job_id = len(self._catalog.crowd), self._jobs.new_id()
 
         async def work(progress: Progress) -> None:
             choices = self._choices
@@ -113,10 +113,10 @@ class Mixes:
             # What a person chose meanwhile is not overruled by a job.
             version = replace(version, live=version.live and self._choices == choices)
             with contextlib.suppress(asyncio.CancelledError):  # too late: it is done
-                await to_the_end(self._keep(version))
+                await to_the_end(self._keep(version, job_id))
             log.info("mix.learnt", mix=version.id, live=version.live, quality=version.quality)
 
-        job = await self._jobs.start(LEARN, work)
+        job = await self._jobs.start(LEARN, work, job_id)
         self._tried_at = favours
         return job
 
@@ -147,8 +147,8 @@ class Mixes:
         self._tried_at = favours
         return self.live
 
-    async def _keep(self, version: MixVersion) -> None:
-        await self._writer.submit(lambda ledger: _insert(ledger, version))
+    async def _keep(self, version: MixVersion, job_id: str) -> None:
+        await self._writer.submit(lambda ledger: _insert(ledger, version, job_id))
         if version.live:
             self.live = version
 
@@ -229,7 +229,7 @@ def _version(row: sa.Row[Any]) -> MixVersion:
     )
 
 
-def _insert(ledger: Ledger, version: MixVersion) -> Callable[[], None]:
+def _insert(ledger: Ledger, version: MixVersion, job_id: str) -> Callable[[], None]:
     if version.live:
         ledger.connection.execute(table.update().values(live=False))
     curve = version.mix.chance
@@ -248,6 +248,7 @@ def _insert(ledger: Ledger, version: MixVersion) -> Callable[[], None]:
             space=version.space,
         )
     )
+    succeed(ledger, job_id)
     return nothing
 
 

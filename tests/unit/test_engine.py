@@ -10,8 +10,8 @@ from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.engine import Engine, EngineSettings
 from penchant_pipelines.index import ExactStore
 from penchant_pipelines.interests.subjects import Subjects
-from penchant_pipelines.jobs import JobState
-from penchant_pipelines.mixes import MixVersion
+from penchant_pipelines.jobs import Jobs, JobState
+from penchant_pipelines.mixes import Mixes, MixVersion
 from penchant_pipelines.model import Action, Behavior, Item, Post, Signal
 from penchant_pipelines.recommend.mix import Mix
 from penchant_pipelines.recommend.sources import SOURCES
@@ -23,7 +23,7 @@ async def test_what_a_live_mix_reads_is_at_hand_soon_after_a_start(encoder: Enco
         await engine.upsert_items([Item("alps", "Hiking in the Alps"), Item("bread", "Sourdough bread")])
         await engine.capture([Signal("s1", "ann", Behavior("alps", Action.LIKE))])
         mix = Mix.of({source: 1 / len(SOURCES) for source in SOURCES})
-        await engine.mixes._keep(MixVersion("m-1", 0, mix, 1, 1, 0.1, 0.1, True, engine.live.key))
+        await engine.mixes._keep(MixVersion("m-1", 0, mix, 1, 1, 0.1, 0.1, True, engine.live.key), "")
     async with Engine.open(EngineSettings(), tmp_path, encoder, ExactStore()) as engine, asyncio.timeout(10):
         catalog, key = engine.catalog, engine.live.key
         while not (catalog.words.is_ready and catalog.crowd.is_ready(key) and key in catalog.voices):
@@ -40,6 +40,26 @@ async def test_a_mix_that_nobody_asked_for_needs_no_alarm_where_there_is_too_lit
             await engine.jobs.ended(job.kind)
             assert (await engine.jobs.get(job.id)).state is state
         assert engine.mixes.live is None
+
+
+async def test_a_job_whose_end_was_never_noted_did_what_it_did(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def too_late(*_: object) -> None:
+        """Write nothing, as who is killed before."""
+
+    mix = MixVersion("m-1", 0, Mix.of({"popular_ever": 1.0}), 1, 1, 0.1, 0.1, True, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Jobs, "_save", too_late)
+        patch.setattr(Mixes, "_judged", lambda *_: mix)
+        async with Engine.open(EngineSettings(), tmp_path, encoder, ExactStore()) as engine:
+            job = await engine.learn_mix()
+            await engine.jobs.ended(job.kind)
+    async with Engine.open(EngineSettings(), tmp_path, encoder, ExactStore()) as engine:
+        assert engine.mixes.live is not None
+        kept = await engine.jobs.get(job.id)
+        assert (kept.state, kept.error) == (JobState.SUCCEEDED, "")
+        assert kept.end_time is not None
 
 
 async def test_who_was_erased_is_left_out_of_what_people_have_in_common_though_nobody_asks(

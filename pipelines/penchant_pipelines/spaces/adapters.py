@@ -26,7 +26,7 @@ import structlog
 from penchant_pipelines.errors import Unavailable, WrongState
 from penchant_pipelines.index import IndexUnavailable, generations
 from penchant_pipelines.interests import Blender, Calibration, Recipe
-from penchant_pipelines.jobs import Job, Jobs, Progress, no_progress
+from penchant_pipelines.jobs import Job, Jobs, Progress, no_progress, succeed
 from penchant_pipelines.memory import settle
 from penchant_pipelines.model import now
 from penchant_pipelines.record import schema
@@ -182,12 +182,14 @@ class Adapters:
         space = adapter.space
         assert space is not None  # noqa: S101 - else it were LOADED or BUILDING
 
+        switch_id = self._jobs.new_id()
+
         async def switch(progress: Progress) -> None:
             if not standby:
-                await self._switch(space)
+                await self._switch(space, switch_id)
             await progress(1, 1)
 
-        job = await self._jobs.start(SWITCH, switch)
+        job = await self._jobs.start(SWITCH, switch, switch_id)
         await self._jobs.ended(SWITCH)
         return await self._jobs.get(job.id)
 
@@ -337,7 +339,7 @@ class Adapters:
                 await self._build(space, Origin(live.key, live.blender), progress)
                 await self._build_index(space)
                 with contextlib.suppress(asyncio.CancelledError):  # too late: it is done
-                    await to_the_end(self._set_standby(space) if standby else self._switch(space))
+                    await to_the_end(self._set_standby(space, job_id) if standby else self._switch(space, job_id))
             except BaseException:
                 # The server's stop is no cancellation: the next start goes on from here.
                 if not self._closing:
@@ -383,10 +385,10 @@ class Adapters:
         if not sound:
             raise WrongState("INDEX_UNSOUND", "the index of the new space does not hold what it should")
 
-    async def _set_standby(self, space: Space) -> None:
-        await self._set_states({space.key: STANDBY})
+    async def _set_standby(self, space: Space, job_id: str) -> None:
+        await self._set_states({space.key: STANDBY}, job_id=job_id)
 
-    async def _switch(self, space: Space) -> None:
+    async def _switch(self, space: Space, job_id: str = "") -> None:
         """Make a space the live one, for readers and writers at once; the former one stays, kept current.
 
         Raises WrongState if its adapter was unloaded meanwhile.
@@ -405,7 +407,7 @@ class Adapters:
                 states[former.key] = STANDBY
             if self._lost is not None:
                 states[self._lost.key] = DROPPING
-            await self._set_states(states, end_experiments=True)
+            await self._set_states(states, end_experiments=True, job_id=job_id)
             others = tuple(other for other in (former, *self.serving.others) if other is not space)
             self.serving = Serving(space, others)
             self._on_switched()
@@ -413,7 +415,7 @@ class Adapters:
                 self._shared.mixes.outgrow()
         log.info("space.switched", space_id=space.space_id, former=left)
 
-    async def _set_states(self, states: dict[int, str], end_experiments: bool = False) -> None:
+    async def _set_states(self, states: dict[int, str], end_experiments: bool = False, job_id: str = "") -> None:
         table = schema.spaces
 
         def update(ledger: Ledger) -> Callable[[], dict[int, sa.Row[Any]]]:
@@ -422,6 +424,7 @@ class Adapters:
                 ledger.connection.execute(change)
             if end_experiments:
                 experiments.end(ledger)
+            succeed(ledger, job_id)
             rows = ledger.connection.execute(sa.select(table).where(table.c.key.in_(states))).all()
             return lambda: {row.key: row for row in rows}
 
