@@ -73,8 +73,9 @@ class Run(Begun):
     """The step whose weights were kept; 0: none was better than the untuned encoder, which was kept."""
     untuned_recall: float
     best_recall: float
-    last_recall: float
     """Of next items on the validation part, as `validation.NextItems` counts it; NDCG@10 decides among equals."""
+    last_recall: float | None = None
+    """The same of the last state that was asked; None in runs of former versions."""
     seconds: float
     """Of all calls that took part, what an interrupted one did after its last checkpoint left out."""
     versions: dict[str, str]

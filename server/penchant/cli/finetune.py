@@ -189,9 +189,10 @@ def train(
         f"{done.steps} steps in {done.seconds:.0f} s; next items found in the validation part: "
         f"{done.untuned_recall:.4f} untuned, {tuned}; in {run}"
     )
-    if not done.best_step and done.last_recall < COLLAPSED * done.untuned_recall:
+    last = done.untuned_recall if done.last_recall is None else done.last_recall
+    if not done.best_step and last < COLLAPSED * done.untuned_recall:
         print_line(
-            f"the last state finds {done.last_recall:.4f}: training took away what the encoder knew; try a lower "
+            f"the last state finds {last:.4f}: training took away what the encoder knew; try a lower "
             f"--learning-rate, such as {settings.learning_rate / 4:g}, in another folder"
         )
     if done.untuned_recall > SATURATED:
