@@ -258,3 +258,23 @@ def test_ctrl_c_exits_130_with_one_line() -> None:
     assert process.returncode == 130
     assert said.splitlines()[-1] == "interrupted"
     assert "Traceback" not in said
+
+
+def test_a_command_that_is_told_to_stop_ends_though_what_it_closes_waits_forever() -> None:
+    """As gRPC's channels do where the signal comes while a call is made."""
+    program = """
+import os, signal, threading
+from penchant import cli
+
+def waits(**_):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        print("cleared up", flush=True)
+        threading.Event().wait()
+
+cli.app, cli.LONGEST_END = waits, 0.2
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (143, "cleared up\n")
