@@ -27,7 +27,7 @@ from mix import Floats
 from numpy.typing import NDArray
 
 from penchant.cli.files import Refusals, read_files, read_settings
-from penchant_pipelines.engine import Engine, EngineSettings
+from penchant_pipelines.engine import Engine
 from penchant_pipelines.errors import PenchantError
 from penchant_pipelines.evaluation.lineup import open_cached
 from penchant_pipelines.index import ExactStore
@@ -69,12 +69,11 @@ class _AsOf(Profiles):
 
 async def _measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     settings = read_settings(None, None)
-    engine_settings = EngineSettings(**{name: getattr(settings, name) for name in EngineSettings.model_fields})
     encoder = open_cached(settings.encoder, options.cache or folder / "cache")
     items, signals = read_files(options.items, options.signals, settings, Refusals().add)
     told = sorted(signals, key=lambda signal: (signal.time or 0, signal.id))
     cut = told[int(KNOWN_SHARE * len(told))].time or 0
-    async with Engine.open(engine_settings, folder / "data", encoder, ExactStore()) as engine:
+    async with Engine.open(settings, folder / "data", encoder, ExactStore()) as engine:
         await engine.upsert_items(list(items))
         captured = await engine.capture([signal for signal in told if (signal.time or 0) < cut])
         refused = sum(isinstance(outcome, PenchantError) for outcome in captured)

@@ -29,7 +29,7 @@ import structlog
 from numpy.typing import NDArray
 
 from penchant.cli.files import Refusals, read_files, read_settings
-from penchant_pipelines.engine import Engine, EngineSettings
+from penchant_pipelines.engine import Engine
 from penchant_pipelines.errors import PenchantError
 from penchant_pipelines.evaluation.lineup import open_cached
 from penchant_pipelines.index import ExactStore
@@ -94,11 +94,10 @@ def main() -> int:
 async def _lessons(options: argparse.Namespace, folder: Path) -> tuple[list[Lesson], set[int], int]:
     """The lessons of a log, which of their users only write, and how many lines of it the server would refuse."""
     settings = read_settings(None, None)
-    engine_settings = EngineSettings(**{name: getattr(settings, name) for name in EngineSettings.model_fields})
     encoder = open_cached(settings.encoder, options.cache or folder / "cache")
     refusals = Refusals()
     items, signals = read_files(options.items, options.signals, settings, refusals.add)
-    async with Engine.open(engine_settings, folder / "data", encoder, ExactStore()) as engine:
+    async with Engine.open(settings, folder / "data", encoder, ExactStore()) as engine:
         refused = [outcome for outcome in await engine.upsert_items(list(items)) if outcome is not None]
         # In order of time, as they came: whatever comes late calls for a replay of its user.
         told = sorted(signals, key=lambda signal: (signal.time or 0, signal.id))

@@ -25,7 +25,7 @@ import structlog
 from mix import Floats
 
 from penchant.cli.files import Refusals, read_files, read_settings
-from penchant_pipelines.engine import Engine, EngineSettings
+from penchant_pipelines.engine import Engine
 from penchant_pipelines.evaluation.lineup import open_cached
 from penchant_pipelines.index import ExactStore
 from penchant_pipelines.interests import Blender, Evidence, InterestSettings, Profile, Recipe, view
@@ -77,12 +77,11 @@ def main() -> int:
 async def _events(options: argparse.Namespace, folder: Path) -> tuple[list[Sequence[Event]], Recipe]:
     """The events of each user in order, and the recipe of the space."""
     settings = read_settings(None, None)
-    engine_settings = EngineSettings(**{name: getattr(settings, name) for name in EngineSettings.model_fields})
     encoder = open_cached(settings.encoder, options.cache or folder / "cache")
     none = folder / "none.jsonl"
     none.touch()
     items, signals = read_files(options.items or none, options.signals, settings, Refusals().add)
-    async with Engine.open(engine_settings, folder / "data", encoder, ExactStore()) as engine:
+    async with Engine.open(settings, folder / "data", encoder, ExactStore()) as engine:
         await engine.upsert_items(list(items))
         await engine.capture(sorted(signals, key=lambda signal: (signal.time or 0, signal.id)))
         with engine.record.read() as connection:
