@@ -169,9 +169,10 @@ def held(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
-        if [path.name for path in folder.iterdir()] == [LOCK]:  # it was refused: nothing is begun
+        # Where it was refused nothing is begun. While it is held: whoever came behind would lose the folder otherwise.
+        if [path.name for path in folder.iterdir()] == [LOCK]:
             shutil.rmtree(folder)
+        lock.release()
 
 
 def processes() -> int:

@@ -41,9 +41,9 @@ def _p(estimates: Floats, count: int) -> float:
 
     1 of fewer than two.
     """
-    beyond = min((estimates <= 0).sum(), (estimates >= 0).sum())
     if count < 2:
         return 1.0
+    beyond = min((estimates <= 0).sum(), (estimates >= 0).sum())
     tail = special.ndtri(min((beyond + 1) / (len(estimates) + 1), 0.5))
     return float(2 * special.stdtr(count - 1, np.sqrt((count - 1) / count) * tail))
 

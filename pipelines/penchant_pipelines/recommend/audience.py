@@ -71,8 +71,8 @@ class Audience:
             else:
                 found = answers[0]
                 near = [hit for hit in found if hit.similarity >= min_similarity - 0.05]
-                keys = dict.fromkeys(int(hit.id.partition(":")[0]) for hit in near)
-                keys = {key: None for key in keys if key not in left_out}
+                holders = (int(hit.id.partition(":")[0]) for hit in near)
+                keys = dict.fromkeys(key for key in holders if key not in left_out)
                 exhausted = len(found) < wanted or len(near) < len(found)
             matches = await asyncio.to_thread(self._match, target, keys, min_similarity, named, left_out)
             if exhausted or len(matches) >= limit or wanted >= 20_000:

@@ -136,7 +136,6 @@ class Sources:
         size, texts, past = catalog.size, catalog.texts(self._space), self._past(asker)
         words, items, users, popular, new, named = _heeded(asker)
         said, crowd = catalog.words.still(), catalog.crowd.still(texts)
-        naming = self.begin_naming(asker.taste)
         # Popularity moves its landmark in place; what is left of it is soon read.
         favoured = crowd.popularity.of_all(size, as_of, popular)
         created = catalog.created[:size].copy()
@@ -156,7 +155,8 @@ class Sources:
                 age = np.maximum(as_of - created, 0) / MICROS_PER_DAY
                 found.append(np.where(created > 0, np.exp2(-age / self._settings.recency_half_life_days), 0.0)[None])
             if len(named):
-                found.append(np.zeros((1, size)) if len(own.rows) else naming().max(axis=0)[None])
+                asked = () if len(own.rows) else self._words_asked(asker.taste)
+                found.append(said.naming(asked, size).max(axis=0, initial=0.0)[None])
             return np.concatenate(found) if found else np.zeros((0, size))
 
         return ask
@@ -167,7 +167,10 @@ class Sources:
         (k, rows), 0…1 as `Words.naming` tells it.
         """
         said, size = self._catalog.words.still(), self._catalog.size
-        return lambda: said.naming([weighed_words(terms, self._words_of) for terms in taste.terms], size)
+        return lambda: said.naming(self._words_asked(taste), size)
+
+    def _words_asked(self, taste: Taste) -> list[dict[str, float]]:
+        return [weighed_words(terms, self._words_of) for terms in taste.terms]
 
     def as_writer(self, asker: Asker, rows: Rows, scores: Floats) -> Floats:
         """What scores (s, n) of rows by all sources would be had the user only written, and favoured nothing yet."""

@@ -424,7 +424,8 @@ class Adapters:
                 ledger.connection.execute(change)
             if end_experiments:
                 experiments.end(ledger)
-            succeed(ledger, job_id)
+            if job_id:
+                succeed(ledger, job_id)
             rows = ledger.connection.execute(sa.select(table).where(table.c.key.in_(states))).all()
             return lambda: {row.key: row for row in rows}
 
