@@ -74,7 +74,7 @@ class Reader:
 
     def words_of(self, text: str) -> tuple[str, ...]:
         """The same of a text that was cleaned already, or a part of one."""
-        return tuple(word.lower() for word in self._text.segment(text) if word.isalnum())
+        return self._text.words(text)
 
     def said(self, text: str, language: str, field: str) -> Document:
         """Clean what a user wrote, NOTHING where it holds no word; blocks. Raises InvalidInput that names the field."""

@@ -77,3 +77,18 @@ def test_subjects_of_short_posts_stay_apart_whatever_words_they_come_in(
     assert not by_subject[0] & by_subject[1]
     assert not by_subject[0] & by_subject[2]
     assert not by_subject[1] & by_subject[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Bumrah's sci-fi", ("bumrah", "sci", "fi")),
+        ("O’Brien’s rock'n'roll, 'live'", ("obrien", "rocknroll", "live")),
+        ("don't AC/DC", ("dont", "ac", "dc")),
+        ("我的T恤和wi-fi", ("我", "的", "t恤", "和", "wi", "fi")),
+        ("हिन्दी में", ("हिन्दी", "में")),
+        ("… ♥ --", ()),
+    ],
+)
+def test_a_text_is_searched_by_words_without_marks(text: str, words: tuple[str, ...]) -> None:
+    assert READER.words_of(text) == words

@@ -181,7 +181,7 @@ def read_log(
     texts = list(dict.fromkeys(document.text for document in documents if document.text))
     places = {text: place for place, text in enumerate(texts)}
     encoded = encode(texts)
-    cut = {written: tuple(word.lower() for word in text.segment(written) if word.isalnum()) for written in texts}
+    cut = {written: text.words(written) for written in texts}
     catalogue = Catalogue(
         tuple(item for item, _ in described),
         tuple(cut[document.text] for _, document in described),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from penchant_pipelines.text.chinese import to_simplified
 from penchant_pipelines.text.lexicon import chinese_weight, is_thing, spaced_weight
-from penchant_pipelines.text.scripts import HAN, KANA
+from penchant_pipelines.text.scripts import HAN, JOINED, KANA
 from penchant_pipelines.text.segment import Segmenter
 
 # Terms come from the beginning of a text; that bounds the work, and people say early what it is about.
@@ -21,15 +20,13 @@ _HAN = re.compile(f"[{HAN}]")
 _NO_PART_OF_IT = "完这哪我你他它"
 _JAPANESE = re.compile(r"[\u30a1-\u30fa\u30fc]{2,20}|[\u4e00-\u9fff々]{2,6}")
 _LETTER = rf"[^\W_{KANA}{HAN}]"
-# Vowels of Hindi or Thai, say, and accents that no letter has in it: they are part of a word, but none to `\w`.
-_MARKS = "".join(char for char in map(chr, range(0x300, 0x2000)) if unicodedata.category(char) in {"Mn", "Mc"})
 # node.js, .NET, rock'n'roll, R&B and C++ are words; so is each side of "wait...what". 3D and 80s are, 9AM and 8GB not.
 _ENDS = "(?![A-Za-z0-9_])"
 _FIGURED = (
     rf"(?<![A-Za-z0-9_.,:/-])(?:[0-9](?:(?=[A-Z])(?![A-Z]?[BHM]{_ENDS})|(?=[Dd]{_ENDS}))|(?:19)?[5-9]0(?=s{_ENDS})"
     rf"|\.(?=(?:NET|Net|net){_ENDS}))"
 )
-_SPACED = re.compile(rf"(?:{_FIGURED}|(?!\d)){_LETTER}(?:{_LETTER}|[{_MARKS}]|[.'’&-](?={_LETTER})){{0,60}}[+#]{{0,2}}")
+_SPACED = re.compile(rf"(?:{_FIGURED}|(?!\d)){_LETTER}(?:{_LETTER}|[{JOINED}]|[.'’&-](?={_LETTER})){{0,60}}[+#]{{0,2}}")
 # Where the space after a full stop is missing, a word that says nothing stands beside it, or a capital follows.
 _RUN_ON = re.compile(rf"(?<={_LETTER}{{2}})\.(?=({_LETTER}+))")
 # After a figure a unit tells how much there is of something: it is a keyword where nothing else is.

@@ -13,7 +13,7 @@ from penchant_pipelines.text.clean import clean, tidy
 from penchant_pipelines.text.emojis import drop_emoji, name_emoji
 from penchant_pipelines.text.keywords import beginning, extract_characters, extract_terms, extract_units, gist
 from penchant_pipelines.text.language import UNDETERMINED, resolve_language
-from penchant_pipelines.text.segment import Segmenter
+from penchant_pipelines.text.segment import Segmenter, parts
 
 
 class TextSettings(Section):
@@ -74,6 +74,10 @@ class TextPipeline:
     def gist(self, document: Document) -> Document:
         """A document without what says nothing of its subject, where it is short."""
         return replace(document, text=gist(document.text, document.language, self._segmenter))
+
+    def words(self, text: str) -> tuple[str, ...]:
+        """Return what `text` is searched by, in order and lower case: sci-fi is two words, Bumrah's is bumrah."""
+        return tuple(part for word in self._segmenter.cut(text.replace("’", "'")) for part in parts(word.lower()))
 
     def segment(self, text: str) -> list[str]:
         """Return the words and marks of `text` in order, Chinese cut by jieba; no white space among them."""

@@ -15,7 +15,7 @@ from penchant_pipelines.errors import WrongState
 from penchant_pipelines.text.chinese import to_simplified
 from penchant_pipelines.text.lexicon import newer_words
 from penchant_pipelines.text.quiet_jieba import jieba
-from penchant_pipelines.text.scripts import HAN
+from penchant_pipelines.text.scripts import HAN, JOINED
 
 _log = structlog.get_logger(__name__)
 
@@ -26,6 +26,8 @@ _PIECE = re.compile(
     rf"(?P<chinese>[{_IN_WORDS}]{{0,40}}[{HAN}][{_IN_WORDS}{HAN}]{{0,300}})|[{_STOPS}]|[^\s{HAN}{_STOPS}]+?"
     rf"(?=[\s{HAN}{_STOPS}]|$)"
 )
+_POSSESSIVE = re.compile("'s$")
+_PART = re.compile(rf"(?:[^\W_]|[{JOINED}])+")
 _CHECK_SECONDS = 1.0
 
 _Stamp = tuple[int, int] | None
@@ -89,6 +91,11 @@ class Segmenter:
         self._user_words = frozenset(
             word for word, count in tokenizer.FREQ.items() if count and self._base.FREQ.get(word) != count
         )
+
+
+def parts(word: str) -> list[str]:
+    """Cut a word at the marks in it; 's goes, and what an apostrophe parts belongs together."""
+    return _PART.findall(_POSSESSIVE.sub("", word).replace("'", ""))
 
 
 def _cut(tokenizer: jieba.Tokenizer, text: str) -> Iterator[tuple[str, int]]:
