@@ -6,6 +6,7 @@ import pytest
 
 from penchant_pipelines.text import TextPipeline, TextSettings
 from penchant_pipelines.text.keywords import is_beginning
+from penchant_pipelines.text.lexicon import english_fitness, spaced_weight
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +207,16 @@ def test_a_phrase_keeps_its_apostrophe(pipeline: TextPipeline, text: str, term: 
 def test_what_was_done_or_felt_is_no_interest(pipeline: TextPipeline) -> None:
     said = "Kids ate it, proud. Stuck again, threw it away, slept, it sucked: pad thai"
     assert pipeline.read(said).terms == ("pad thai",)
+
+
+@pytest.mark.parametrize(("word", "names"), [("exchanged", False), ("illegal", False), ("seed", True), ("shed", True)])
+def test_what_is_past_or_an_adjective_names_worse_than_a_thing(word: str, names: bool) -> None:
+    assert (english_fitness(word) == 0) == names
+
+
+def test_what_ends_as_the_past_does_and_is_a_thing_weighs_as_one() -> None:
+    assert spaced_weight("seed", "en") > 1.5 * spaced_weight("asked", "en")
+    assert spaced_weight("shed", "en") > 1.5 * spaced_weight("exchanged", "en")
 
 
 def test_what_stands_before_a_name_is_no_part_of_it(pipeline: TextPipeline) -> None:

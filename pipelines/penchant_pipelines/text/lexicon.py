@@ -47,6 +47,12 @@ _SOUNDS = re.compile(
 # No English word has a letter three times in a row; XXX and AAA are no words.
 _DRAWN_OUT = re.compile(r"([a-z])\1\1")
 _CONTRACTION = re.compile(r"(?:n't|'(?:m|re|ve|ll|d|t))$")
+_ENDED_IN_ED = frozenset(
+    """
+    ahmed alfred breed creed deed feed fred greed hatred jared kindred mohammed moped reed sacred seed shed sled speed
+    steed tweed weed wicked
+    """.split()  # noqa: SIM905 - words read easier so
+)
 # In languages without a list of stop words their shortness gives them away.
 _SHORTEST_CONTENT_WORD = {"ko": 2, "ar": 4, "he": 3}
 _SHORTEST_ELSEWHERE = 4
@@ -84,7 +90,8 @@ def chinese_fitness(word: str) -> float:
 
 def english_fitness(term: str) -> float:
     """How well a case-folded English word or phrase names a subject, −.2 or 0: adjectives and verbs do not."""
-    return 0.0 if _english_adjectives_and_verbs().isdisjoint(term.split()) else _NO_THING_MALUS
+    no_things = _english_adjectives_and_verbs()
+    return _NO_THING_MALUS if any(word in no_things or _is_past(word) for word in term.split()) else 0.0
 
 
 @functools.cache
@@ -111,18 +118,21 @@ def spaced_weight(word: str, language: str) -> float:
 
 def _english_weight(word: str) -> float:
     rank = _english_ranks()
-
-    def known(*stems: str) -> bool:
-        return any(stem in rank for stem in stems)
-
-    if word.endswith("ly") and known(word[:-2], word[:-1] + "e", word[:-3] + "y"):
+    if word.endswith("ly") and any(stem in rank for stem in (word[:-2], word[:-1] + "e", word[:-3] + "y")):
         return 0.0
     rarity = min(
         (rank[form] for form in (word, word.removesuffix("s"), word.removesuffix("es")) if form in rank),
         default=1.0,
     )
-    past = word.endswith("ed") and known(word[:-1], word[:-2], word[:-3])
-    return rarity / 2 if past else rarity
+    return rarity / 2 if _is_past(word) else rarity
+
+
+def _is_past(word: str) -> bool:
+    """Whether a case-folded English word is the past of a verb: planned, but neither seed nor shed."""
+    rank = _english_ranks()
+    stems = (word[:-1], word[:-2], word[:-3])
+    ended = word.endswith("ed") and len(word) > 3 and word not in _ENDED_IN_ED
+    return ended and any(stem in rank for stem in stems)
 
 
 @functools.cache
