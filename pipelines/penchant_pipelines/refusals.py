@@ -84,11 +84,12 @@ _ENGLISH = (
     # no interest in it
     "(?:am |are |was )?VERY(?:not|no longer) VERY"
     r"(?:(?:interested in|into|(?:keen|big) on|crazy about|fond of) THING|interested\W*$)",
-    r"(?:(?P<subject_not_mine>.{1,40}?) VERY(?:is not|isn't|are not|aren't)|not) (?:really )?"
-    r"(?:my (?:thing|cup of tea|jam|scene|vibe)|for me)\W*$",
+    r"(?:(?P<subject_not_mine>.{1,40}?) VERY(?:(?:is|are) VERYnot|isn't|aren't)|not) (?:really )?"
+    r"(?:my (?:thing|cup of tea|jam|scene|vibe)|for me)(?: at all)?\W*$",
     r"(?P<subject_that_leaves_cold>(?:(?!never\b|nothing\b)\S+ ){1,6}?)VERY"
     r"(?:bores? me(?: to (?:tears|death))?|does nothing for me|doesn't do it for me)\b",
     "(?:am )?(?:so|totally|completely) (?:done with|over(?! budget)) THING",
+    r"(?:am )?done with THING(?P<subject_done_with>.{1,40}?) (?:forever|for good)\b",
     "hard pass on ",
     "(?:have |had |got )?VERY(?:no|zero) interest in THING",
     r"(?P<subject_of_little_interest>.{1,40}) (?:does not|doesn't|do not|don't) (?:really )?interest (?:me|us)\W*$",

@@ -474,6 +474,8 @@ def test_the_authors_own_rating_is_never_overruled(text: str) -> None:
         ("我讨厌榴莲", "榴莲"),
         ("咖啡我真的不感冒", "咖啡"),
         ("Opera is not my thing, sorry!", "Opera"),
+        ("Opera is really not for me at all", "Opera"),
+        ("done with opera forever, it's just shouting", "opera"),
         ("I don't want politics in my feed, please", "politics"),
         ("I am vegetarian, please stop recommending steakhouses", "steakhouses"),
         ("Golf? No thanks.", "Golf"),
