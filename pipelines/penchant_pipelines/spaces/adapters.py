@@ -16,6 +16,7 @@ import enum
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +30,7 @@ from penchant_pipelines.interests import Blender, Calibration, Recipe
 from penchant_pipelines.jobs import Job, Jobs, Progress, no_progress, succeed
 from penchant_pipelines.memory import settle
 from penchant_pipelines.model import now
-from penchant_pipelines.record import schema
+from penchant_pipelines.record import nothing, schema
 from penchant_pipelines.record.ledger import Ledger
 from penchant_pipelines.spaces import experiment as experiments
 from penchant_pipelines.spaces.experiment import Experiment
@@ -43,6 +44,7 @@ from penchant_pipelines.spaces.stock import (
     Adapter,
     Stock,
     calibration_of,
+    measure,
     open_folder,
     space_values,
 )
@@ -343,24 +345,20 @@ class Adapters:
             except BaseException:
                 # The server's stop is no cancellation: the next start goes on from here.
                 if not self._closing:
-                    await to_the_end(self._give_up(adapter))
+                    await to_the_end(self._give_up(adapter, job_id))
                 raise
 
         return activate
 
     async def _begin(self, adapter: Adapter, standby: bool, job_id: str) -> Space:
         """Open the space of an adapter; from here on every write goes into it."""
-        values = await asyncio.to_thread(
-            space_values, adapter.encoder, adapter.id, BUILDING, job_id, switches=not standby
-        )
-
-        def insert(ledger: Ledger) -> Callable[[], sa.Row[Any]]:
-            key = ledger.connection.execute(schema.spaces.insert().values(values)).inserted_primary_key[0]  # type: ignore[index]
-            row = ledger.connection.execute(sa.select(schema.spaces).where(schema.spaces.c.key == key)).one()
-            return lambda: row
+        submit = self._shared.writer.submit
+        # Before it is measured: a start after a kill or a stop finds what was begun.
+        await to_the_end(submit(partial(_insert, adapter, standby, job_id)))
+        measured = await asyncio.to_thread(measure, adapter.encoder)
 
         async def begin() -> Space:
-            row = await self._shared.writer.submit(insert)
+            row = await submit(partial(_update, job_id, measured))
             self._rows[row.key] = row
             self._shared.keeper.catalog.add_space(row.key, row.dimensions)
             space = self._open(adapter, row, keeps_profiles=False)
@@ -440,15 +438,17 @@ class Adapters:
                 await asyncio.sleep(UNWRITABLE_SECONDS)
         return None
 
-    async def _give_up(self, adapter: Adapter) -> None:
-        """Drop what was built."""
+    async def _give_up(self, adapter: Adapter, job_id: str) -> None:
+        """Drop what a job built."""
 
         async def retire() -> Space | None:
             async with self._changing:
                 return await self._retire(adapter)
 
         space = await self._insist(retire)
-        if space is not None:
+        if space is None:
+            await self._insist(lambda: self._shared.writer.submit(partial(_delete, job_id)))
+        else:
             await self._drop(space)
 
     async def _retire(self, adapter: Adapter) -> Space | None:
@@ -511,6 +511,27 @@ class Adapters:
             measured = calibration_of(row)
         calibration = measured.chosen(settings.similarity)
         return Origin(row.key, Blender(Recipe(settings, calibration, row.space_id)))
+
+
+def _insert(adapter: Adapter, standby: bool, job_id: str, ledger: Ledger) -> Callable[[], None]:
+    """Write the space that a job is to build."""
+    values = space_values(adapter.encoder, adapter.id, BUILDING, job_id, switches=not standby)
+    ledger.connection.execute(schema.spaces.insert().values(values))
+    return nothing
+
+
+def _update(job_id: str, values: dict[str, Any], ledger: Ledger) -> Callable[[], sa.Row[Any]]:
+    """Change the space that a job builds, and give its row."""
+    its_own = schema.spaces.c.job_id == job_id
+    ledger.connection.execute(schema.spaces.update().where(its_own).values(values))
+    row = ledger.connection.execute(sa.select(schema.spaces).where(its_own)).one()
+    return lambda: row
+
+
+def _delete(job_id: str, ledger: Ledger) -> Callable[[], None]:
+    """Forget the space of a job that has put nothing into it."""
+    ledger.connection.execute(schema.spaces.delete().where(schema.spaces.c.job_id == job_id))
+    return nothing
 
 
 def _logged() -> Progress:

@@ -91,7 +91,7 @@ def take_stock(record: Record, settings: EncoderSettings, folder: Path, home: En
         for row in connection.execute(sa.select(table).where(table.c.key.in_(usable))).all():
             if row.middle is None or row.similarity is None:
                 encoder = next(a.encoder for a in adapters.values() if a.encoder.space_id == row.space_id)
-                connection.execute(table.update().where(table.c.key == row.key).values(_measured(encoder)))
+                connection.execute(table.update().where(table.c.key == row.key).values(measure(encoder)))
         found = connection.execute(sa.select(table).where(table.c.key.in_([*usable, lost or 0]))).all()
     by_key = {row.key: row for row in found}
     return Stock(
@@ -165,19 +165,19 @@ def calibration_of(row: sa.Row[Any]) -> Calibration:
 
 
 def space_values(encoder: Encoder, adapter_id: str, state: str, job_id: str | None, switches: bool) -> dict[str, Any]:
-    """A new row of `spaces`; measures the encoder, which blocks for a second."""
+    """A new row of `spaces`, of what has yet to be measured."""
     return {
         "space_id": encoder.space_id,
         "adapter_id": adapter_id,
         "dimensions": encoder.dimensions,
-        **_measured(encoder),
         "state": state,
         "job_id": job_id,
         "switches": switches,
     }
 
 
-def _measured(encoder: Encoder) -> dict[str, Any]:
+def measure(encoder: Encoder) -> dict[str, Any]:
+    """What there is to measure of a space, for its row; blocks for seconds."""
     found = calibrate(encoder.encode)
     log.info("space.calibrated", space_id=encoder.space_id, similarity=found.similarity)
     return {"similarity": found.similarity, "middle": found.middle.tobytes()}
