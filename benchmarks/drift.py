@@ -11,6 +11,7 @@ reports. Prints a table, then JSON, with 95 % intervals by bootstrap over stream
 - delay: signals from the change to the alarm, 1 for the first; the way back of a recurring user is told apart, within
   the ten signals that are left then;
 - false alarms per 500 signals: in controls and before changes, of all signals that there was enough evidence at;
+- alarms again per 500 signals: after the first right one of an abrupt change, when nothing changes any more;
 - recall: share of the 20 signals after an abrupt change whose topic or author is among the first ten of a pool of texts
   of all of them, ranked by what is known before the signal; beside an engine without detector, and an oracle that
   forgets all before the change; and the same of the last 15 of these signals, since the oracle begins by chance. In
@@ -278,6 +279,7 @@ def figures(seen: list[Seen], seed: int) -> dict[str, Any]:
     rate = Bootstrap(len(thick), seed).ratio(wrong, signals)
     found["false_alarms_per_500"] = _rounded(500 * value for value in rate)
     found["signals_between_false_alarms"] = round(float(signals.sum() / wrong.sum())) if wrong.any() else None
+    found["alarms_again_per_500"] = _again([one for one in thick if one.stream.kind is Kind.ABRUPT], seed)
     settled = _by_arm(thick, Kind.CONTROL)[0]
     found["recall_control_by_no_detector"] = _rounded(Bootstrap(settled.shape[1], seed).ratio(settled[0], settled[1]))
     abrupt, precision = _by_arm(thick, Kind.ABRUPT)
@@ -297,6 +299,15 @@ def _by_arm(seen: list[Seen], kind: Kind, start: int = 0) -> Floats:
     """Recall and precision of the streams of a kind, of their signals from one on, (2, arms, streams)."""
     found = [one.found[start:].mean(axis=0) for one in seen if one.stream.kind is kind and one.found is not None]
     return np.stack(found, axis=-1)
+
+
+def _again(streams: list[Seen], seed: int) -> list[float]:
+    """Alarms per 500 signals once a change was told."""
+    told = [(one, next((alarm for alarm in one.alarms if alarm >= (one.stream.change or 0)), None)) for one in streams]
+    right = [(one, alarm) for one, alarm in told if alarm is not None]
+    again = np.array([sum(later > alarm for later in one.alarms) for one, alarm in right], float)
+    signals = np.array([len(one.stream.rows) - 1 - alarm for one, alarm in right], float)
+    return _rounded(500 * value for value in Bootstrap(len(right), seed).ratio(again, signals))
 
 
 def _told(streams: list[Seen], changes: list[int], seed: int) -> dict[str, Any]:
@@ -320,7 +331,9 @@ def _rounded(values: Iterable[float]) -> list[float]:
 
 def show(found: dict[str, dict[str, Any]]) -> None:
     """Print the table to the error stream, so that JSON stands alone."""
-    table = Table("half", "source", "missed: abrupt", "gradual", "recurring", "back", "delay", "median", "false/500")
+    table = Table(
+        "half", "source", "missed: abrupt", "gradual", "recurring", "back", "delay", "median", "false/500", "again/500"
+    )
     for name in ("recall", "chance", "of oracle's", "from the 6th on", "no detector's"):
         table.add_column(name)
     for name in ("precision", "oracle's", "chance", "thin told"):
@@ -335,6 +348,7 @@ def show(found: dict[str, dict[str, Any]]) -> None:
                 _cell(row["abrupt"]["delay"]),
                 f"{row['abrupt']['median_delay']}",
                 _cell(row["false_alarms_per_500"]),
+                _cell(row["alarms_again_per_500"]),
                 _cell(row["recall"]["engine"]),
                 f"{row['recall']['chance'][0]:.2f}",
                 _cell(row["recall_by_oracle"]),

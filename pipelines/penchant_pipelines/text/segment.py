@@ -95,7 +95,8 @@ class Segmenter:
 
 def parts(word: str) -> list[str]:
     """Cut a word at the marks in it; 's goes, and what an apostrophe parts belongs together."""
-    return _PART.findall(_POSSESSIVE.sub("", word).replace("'", ""))
+    # Most words are whole, and to search them takes six times as long.
+    return [word] if word.isalnum() else _PART.findall(_POSSESSIVE.sub("", word).replace("'", ""))
 
 
 def _cut(tokenizer: jieba.Tokenizer, text: str) -> Iterator[tuple[str, int]]:
