@@ -87,6 +87,7 @@ def test_subjects_of_short_posts_stay_apart_whatever_words_they_come_in(
         ("don't AC/DC", ("dont", "ac", "dc")),
         ("我的T恤和wi-fi", ("我", "的", "t恤", "和", "wi", "fi")),
         ("हिन्दी में", ("हिन्दी", "में")),
+        ("1984 (Dune, #2) 9/11", ("1984", "dune")),
         ("… ♥ --", ()),
     ],
 )

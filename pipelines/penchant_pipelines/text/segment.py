@@ -94,9 +94,15 @@ class Segmenter:
 
 
 def parts(word: str) -> list[str]:
-    """Cut a word at the marks in it; 's goes, and what an apostrophe parts belongs together."""
+    """Cut a word at the marks in it; 's goes, and what an apostrophe parts belongs together.
+
+    Of figures beside marks, as of "#2", nothing is left: they tell which of a kind something is, and not what it is.
+    """
     # Most words are whole, and to search them takes six times as long.
-    return [word] if word.isalnum() else _PART.findall(_POSSESSIVE.sub("", word).replace("'", ""))
+    if word.isalnum():
+        return [word]
+    found = _PART.findall(_POSSESSIVE.sub("", word).replace("'", ""))
+    return [part for part in found if not part.isdecimal()]
 
 
 def _cut(tokenizer: jieba.Tokenizer, text: str) -> Iterator[tuple[str, int]]:
