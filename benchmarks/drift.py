@@ -11,7 +11,8 @@ reports. Prints a table, then JSON, with 95 % intervals by bootstrap over stream
 - delay: signals from the change to the alarm, 1 for the first; the way back of a recurring user is told apart, within
   the ten signals that are left then;
 - false alarms per 500 signals: in controls and before changes, of all signals that there was enough evidence at;
-- alarms again per 500 signals: after the first right one of an abrupt change, when nothing changes any more;
+- alarms again per 500 signals: of anything else after the first right one of an abrupt change, when nothing changes
+  any more;
 - recall: share of the 20 signals after an abrupt change whose topic or author is among the first ten of a pool of texts
   of all of them, ranked by what is known before the signal; beside an engine without detector, and an oracle that
   forgets all before the change; and the same of the last 15 of these signals, since the oracle begins by chance. In
@@ -84,6 +85,8 @@ class Seen:
 
     stream: Splice
     alarms: tuple[int, ...]
+    onsets: tuple[int, ...]
+    """When what each alarm tells began (µs): one that stands is renewed for as long as the change is plain."""
     enough: int
     """First signal at which there is enough evidence to speak; the stream's length where there never is."""
     found: Floats | None = None
@@ -210,7 +213,7 @@ class Bench:
         return thick + thin
 
     def _play(self, stream: Splice, source: Source, vectors: Vectors, dice: np.random.Generator) -> Seen:
-        profile, alarms, enough = Profile(), [], len(stream.rows)
+        profile, alarms, onsets, enough = Profile(), list[int](), list[int](), len(stream.rows)
         fresh = Profile()
         pool = _pool(source, stream, dice)
         asked: list[Floats] = []
@@ -230,9 +233,10 @@ class Bench:
             # What says the same once more is not observed, and leaves an alarm as it was.
             if state.count > known and state.remaining == self._blender.settings.drift.trust_signals:
                 alarms.append(place)
+                onsets.append(state.since or 0)
             if state.count > self._needed:
                 enough = min(enough, place)
-        return Seen(stream, tuple(alarms), enough, np.stack(asked) if asked else None)
+        return Seen(stream, tuple(alarms), tuple(onsets), enough, np.stack(asked) if asked else None)
 
     def _found(
         self, profile: Profile, fresh: Profile, time: int, vectors: Vectors, pool: list[tuple[int, str]], group: str
@@ -301,13 +305,18 @@ def _by_arm(seen: list[Seen], kind: Kind, start: int = 0) -> Floats:
     return np.stack(found, axis=-1)
 
 
-def _again(streams: list[Seen], seed: int) -> list[float]:
-    """Alarms per 500 signals once a change was told."""
-    told = [(one, next((alarm for alarm in one.alarms if alarm >= (one.stream.change or 0)), None)) for one in streams]
-    right = [(one, alarm) for one, alarm in told if alarm is not None]
-    again = np.array([sum(later > alarm for later in one.alarms) for one, alarm in right], float)
-    signals = np.array([len(one.stream.rows) - 1 - alarm for one, alarm in right], float)
-    return _rounded(500 * value for value in Bootstrap(len(right), seed).ratio(again, signals))
+def _again(streams: list[Seen], seed: int) -> list[float] | None:
+    """Alarms of anything else per 500 signals once a change was told; None where none was."""
+    again, signals = list[int](), list[int]()
+    for one in streams:
+        told = next((n for n, alarm in enumerate(one.alarms) if alarm >= (one.stream.change or 0)), None)
+        if told is not None:
+            again.append(len(set(one.onsets[told:])) - 1)
+            signals.append(len(one.stream.rows) - 1 - one.alarms[told])
+    if not signals:
+        return None
+    rate = Bootstrap(len(signals), seed).ratio(np.array(again, float), np.array(signals, float))
+    return _rounded(500 * value for value in rate)
 
 
 def _told(streams: list[Seen], changes: list[int], seed: int) -> dict[str, Any]:
