@@ -354,11 +354,11 @@ class Adapters:
         """Open the space of an adapter; from here on every write goes into it."""
         submit = self._shared.writer.submit
         # Before it is measured: a start after a kill or a stop finds what was begun.
-        await to_the_end(submit(partial(_insert, adapter, standby, job_id)))
+        await to_the_end(submit(partial(_note_begun, adapter, standby, job_id)))
         measured = await asyncio.to_thread(measure, adapter.encoder)
 
         async def begin() -> Space:
-            row = await submit(partial(_update, job_id, measured))
+            row = await submit(partial(_note_measured, job_id, measured))
             self._rows[row.key] = row
             self._shared.keeper.catalog.add_space(row.key, row.dimensions)
             space = self._open(adapter, row, keeps_profiles=False)
@@ -447,7 +447,7 @@ class Adapters:
 
         space = await self._insist(retire)
         if space is None:
-            await self._insist(lambda: self._shared.writer.submit(partial(_delete, job_id)))
+            await self._insist(lambda: self._shared.writer.submit(partial(_forget_begun, job_id)))
         else:
             await self._drop(space)
 
@@ -513,22 +513,22 @@ class Adapters:
         return Origin(row.key, Blender(Recipe(settings, calibration, row.space_id)))
 
 
-def _insert(adapter: Adapter, standby: bool, job_id: str, ledger: Ledger) -> Callable[[], None]:
+def _note_begun(adapter: Adapter, standby: bool, job_id: str, ledger: Ledger) -> Callable[[], None]:
     """Write the space that a job is to build."""
     values = space_values(adapter.encoder, adapter.id, BUILDING, job_id, switches=not standby)
     ledger.connection.execute(schema.spaces.insert().values(values))
     return nothing
 
 
-def _update(job_id: str, values: dict[str, Any], ledger: Ledger) -> Callable[[], sa.Row[Any]]:
-    """Change the space that a job builds, and give its row."""
+def _note_measured(job_id: str, values: dict[str, Any], ledger: Ledger) -> Callable[[], sa.Row[Any]]:
+    """Write what was measured of the space that a job builds, and give its row."""
     its_own = schema.spaces.c.job_id == job_id
     ledger.connection.execute(schema.spaces.update().where(its_own).values(values))
     row = ledger.connection.execute(sa.select(schema.spaces).where(its_own)).one()
     return lambda: row
 
 
-def _delete(job_id: str, ledger: Ledger) -> Callable[[], None]:
+def _forget_begun(job_id: str, ledger: Ledger) -> Callable[[], None]:
     """Forget the space of a job that has put nothing into it."""
     ledger.connection.execute(schema.spaces.delete().where(schema.spaces.c.job_id == job_id))
     return nothing

@@ -11,7 +11,7 @@ from itertools import pairwise
 from penchant_pipelines.text.chinese import to_simplified
 from penchant_pipelines.text.lexicon import chinese_weight, is_thing, spaced_weight
 from penchant_pipelines.text.scripts import HAN, JOINED, KANA
-from penchant_pipelines.text.segment import Segmenter
+from penchant_pipelines.text.segment import POSSESSIVE, Segmenter
 
 # Terms come from the beginning of a text; that bounds the work, and people say early what it is about.
 _SAMPLE_CHARS = 6_000
@@ -38,7 +38,6 @@ _MEASURED = re.compile(rf"(?:[0-9][ -]?|[一二两三四五六七八九十百千
 # "run" may be anything, but not after a distance: 5k run.
 _DISTANCE = re.compile(r"[0-9][ -]?(?:k|km|m|mi|miles?)[ -]$", re.IGNORECASE)
 _RUN_WEIGHT = 0.6
-_POSSESSIVE = re.compile(r"['’]s$", re.IGNORECASE)
 _KOREAN_PARTICLE = re.compile(r"(?<=..)(?:에서|으로|까지|부터|에게|처럼|은|는|이|가|을|를|의|에|도|로|와|과|만)$")
 _LONGEST_WORD = 30
 _LONGEST_TAG_WORDS, _LONGEST_TAG_HAN = 4, 10
@@ -220,14 +219,14 @@ def _spaced_words(text: str, language: str, shouting: bool) -> list[_Word]:
     parted = _RUN_ON.sub(lambda stop: "!" if _begins_anew(stop, language) else ".", text)
     units = {match.start(1) for match in _MEASURED.finditer(text)}
     for match in _SPACED.finditer(parted):
-        written = _POSSESSIVE.sub("", match.group())
+        written = POSSESSIVE.sub("", match.group())
         if language == "ko":
             written = _KOREAN_PARTICLE.sub("", written)
         key = written.casefold().replace("’", "'")
         weight = spaced_weight(key, language) if len(key) <= _LONGEST_WORD and match.start() not in units else 0.0
         if key == "run" and _DISTANCE.search(text, max(match.start() - 10, 0), match.start()):
             weight = _RUN_WEIGHT
-        ending = "'s" if _POSSESSIVE.search(match.group()) else ""
+        ending = "'s" if POSSESSIVE.search(match.group()) else ""
         words.append(_Word(key, _lower(written, shouting), match.start(), match.end(), weight, ending))
     return words
 

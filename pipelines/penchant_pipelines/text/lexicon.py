@@ -129,10 +129,9 @@ def _english_weight(word: str) -> float:
 
 def _is_past(word: str) -> bool:
     """Whether a case-folded English word is the past of a verb: planned, but neither seed nor shed."""
-    rank = _english_ranks()
-    stems = (word[:-1], word[:-2], word[:-3])
-    ended = word.endswith("ed") and len(word) > 3 and word not in _ENDED_IN_ED
-    return ended and any(stem in rank for stem in stems)
+    if not word.endswith("ed") or len(word) <= 3 or word in _ENDED_IN_ED:
+        return False
+    return not _english_ranks().keys().isdisjoint((word[:-1], word[:-2], word[:-3]))
 
 
 @functools.cache

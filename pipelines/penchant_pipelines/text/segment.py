@@ -26,7 +26,7 @@ _PIECE = re.compile(
     rf"(?P<chinese>[{_IN_WORDS}]{{0,40}}[{HAN}][{_IN_WORDS}{HAN}]{{0,300}})|[{_STOPS}]|[^\s{HAN}{_STOPS}]+?"
     rf"(?=[\s{HAN}{_STOPS}]|$)"
 )
-_POSSESSIVE = re.compile("'s$")
+POSSESSIVE = re.compile(r"['’]s$", re.IGNORECASE)
 _PART = re.compile(rf"(?:[^\W_]|[{JOINED}])+")
 _CHECK_SECONDS = 1.0
 
@@ -101,7 +101,7 @@ def parts(word: str) -> list[str]:
     # Most words are whole, and to search them takes six times as long.
     if word.isalnum():
         return [word]
-    found = _PART.findall(_POSSESSIVE.sub("", word).replace("'", ""))
+    found = _PART.findall(POSSESSIVE.sub("", word).replace("'", ""))
     return [part for part in found if not part.isdecimal()]
 
 
