@@ -13,11 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from penchant_finetune.base import encode_all
 from penchant_finetune.corpus import TEST
 from penchant_finetune.pairs import Vectors
 from penchant_finetune.prepare import Prepared, evidence, standing
-from penchant_pipelines.encoder import Encoder
+from penchant_pipelines.encoder import Encoder, encode_all
 from penchant_pipelines.interests import Blender, Calibration, Profile, Recipe, view
 from penchant_pipelines.model import MICROS_PER_DAY
 from penchant_pipelines.recommend.ranking import Taste, score
@@ -119,7 +118,7 @@ def encode_signals(prepared: Prepared, rows: NDArray[np.intp], encoder: Encoder)
     needed = np.unique(np.concatenate([prepared.items, texts[rows]]))
     needed = needed[needed >= 0]
     vectors = np.zeros((len(prepared.base), encoder.dimensions), dtype=np.float32)
-    vectors[needed] = encode_all(encoder, [prepared.texts[row] for row in needed])
+    vectors[needed] = np.concatenate([*encode_all(encoder, [prepared.texts[row] for row in needed])])
     return vectors
 
 

@@ -22,12 +22,11 @@ import pyarrow as pa
 from pyarrow import parquet
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from penchant_finetune.base import encode_all
 from penchant_finetune.corpus import VALIDATION, Bools, Corpus, Ints, Split, make_corpus, measurable
 from penchant_finetune.log import Log
 from penchant_finetune.negatives import mine
 from penchant_finetune.pairs import KINDS, Graded, Pairs, Vectors, build_graded, build_pairs, touched
-from penchant_pipelines.encoder import Encoder, EncoderSettings, open_encoder
+from penchant_pipelines.encoder import Encoder, EncoderSettings, encode_all, open_encoder
 from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import InvalidInput, WrongState
 from penchant_pipelines.interests import Calibration, Evidence, InterestSettings, calibrate
@@ -130,7 +129,7 @@ def prepare(
             "the server runs with (--config, --set)",
         )
     corpus = make_corpus(log, interests, settings.split, (settings.validation_from, settings.test_from))
-    base = encode_all(encoder, corpus.texts)
+    base = np.concatenate([*encode_all(encoder, corpus.texts)])
     calibration = calibrate(encoder.encode).chosen(interests.similarity)
     rows = {value: row for row, value in enumerate(corpus.texts)}
 

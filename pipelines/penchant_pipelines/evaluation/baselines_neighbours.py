@@ -65,15 +65,17 @@ class ItemNeighbours(Scorer):
         liked = liked[past.rows[liked] >= 0]
         own, places = np.unique(past.rows[liked], return_inverse=True)
         masses = faded(past, liked, question.present, self.half_lives)
-        history = np.stack([np.bincount(places, mass, minlength=len(own)) for mass in masses])
         norms = np.sqrt(np.maximum(past.matrix.sum(axis=0), 1.0))
-        common = sparse.csr_array(past.matrix.T @ past.matrix[:, own])
-        items = np.repeat(np.arange(common.shape[0]), np.diff(common.indptr))
-        lines = []
-        for shrinkage in self.shrinkages:
-            cosines = common.copy()
-            cosines.data = common.data / (norms[items] * norms[own][common.indices] + shrinkage)
-            lines.append((cosines @ history.T).T)
+        # Norms are roots of few numbers: own items of one norm are summed up before they are compared with all others.
+        lengths, kinds = np.unique(norms[own], return_inverse=True)
+        shape = (len(own), len(lengths) * len(masses))
+        history = np.zeros(shape)
+        for line, mass in enumerate(masses):
+            np.add.at(history, (places, kinds[places] * len(masses) + line), mass)
+        common = past.matrix.T @ (past.matrix[:, own] @ history)
+        common = common.reshape(len(norms), len(lengths), len(masses))
+        scales = norms[:, None] * lengths
+        lines = [np.einsum("ivl,iv->li", common, 1 / (scales + shrinkage)) for shrinkage in self.shrinkages]
         return np.concatenate(lines)
 
 

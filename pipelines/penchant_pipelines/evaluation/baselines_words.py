@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 import bm25s
 import numpy as np
@@ -41,26 +40,32 @@ class Bm25(Scorer):
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
-        self._index: Any = None
+        self._words: Mapping[str, int] = {}
+        self._scores: sparse.csc_array | None = None
 
     def learn(self, past: Past) -> None:
         """Index the catalogue, once."""
-        if self._index is None:
-            self._index = bm25s.BM25()
+        if self._scores is None:
+            index = bm25s.BM25()
             # An item may have no word at all, and the library wants one.
-            self._index.index([list(words) or [""] for words in past.catalogue.words], show_progress=False)
+            index.index([list(words) or [""] for words in past.catalogue.words], show_progress=False)
+            self._words = index.vocab_dict
+            parts = tuple(index.scores[name] for name in ("data", "indices", "indptr"))
+            self._scores = sparse.csc_array(parts, shape=(len(past.catalogue), len(parts[2]) - 1))
 
     def score(self, past: Past, question: Question) -> Floats:
         """Search for the words: each adds to the score, so that more signals add to what fewer found."""
+        assert self._scores is not None  # noqa: S101 - learn comes first
         newest = past.liked(question.user)[::-1]
-        lines = np.zeros((len(LENGTHS), len(past.catalogue)))
-        for line, (begin, end) in zip(lines, pairwise((0, *LENGTHS)), strict=True):
-            words = [
-                word for place in newest[begin:end] for word in past.words[place] if word in self._index.vocab_dict
-            ]
-            if words:
-                line += self._index.get_scores(words)
-        found: Floats = lines.cumsum(axis=0)
+        asked: list[tuple[int, int]] = []
+        for line, (begin, end) in enumerate(pairwise((0, *LENGTHS))):
+            words = (word for place in newest[begin:end] for word in past.words[place])
+            asked += [(self._words[word], line) for word in words if word in self._words]
+        held, counts = np.unique(np.array(asked, dtype=np.int64).reshape(-1, 2), axis=0, return_counts=True)
+        columns, places = np.unique(held[:, 0], return_inverse=True)
+        masses = np.zeros((len(columns), len(LENGTHS)))
+        masses[places, held[:, 1]] = counts
+        found: Floats = (self._scores[:, columns] @ masses).T.cumsum(axis=0)
         return found
 
 

@@ -6,15 +6,14 @@ import hashlib
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from penchant_pipelines.encoder import Encoder, Vectors
+from penchant_pipelines.encoder import Encoder, Vectors, encode_all
 from penchant_pipelines.errors import WrongState
 
-CHUNK = 512
 _AT_ONCE = 500
 
 
@@ -54,16 +53,16 @@ class CachedEncoder:
         keys = [hashlib.sha256(text.encode()).digest() for text in texts]
         found = self._look_up(keys)
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
-        waiting = list(missing.items())
-        for start in range(0, len(waiting), CHUNK):
-            part = waiting[start : start + CHUNK]
-            vectors = self._encoder.encode([text for _, text in part])
-            lines = [(key, vector.tobytes()) for (key, _), vector in zip(part, vectors, strict=True)]
-            with self._lock, self._reading():
-                self._file.executemany(f"INSERT OR IGNORE INTO {self._table} VALUES (?, ?)", lines)  # noqa: S608 - our own name
-            found.update(lines)
-            if self.report is not None:
-                self.report(start + len(part), "encoding", len(waiting))
+        left, done = iter(missing), 0
+        with closing(encode_all(self._encoder, list(missing.values()))) as parts:
+            for vectors in parts:
+                lines = [(key, vector.tobytes()) for vector, key in zip(vectors, left, strict=False)]
+                with self._lock, self._reading():
+                    self._file.executemany(f"INSERT OR IGNORE INTO {self._table} VALUES (?, ?)", lines)  # noqa: S608 - our own name
+                found.update(lines)
+                done += len(lines)
+                if self.report is not None:
+                    self.report(done, "encoding", len(missing))
         joined = b"".join(found[key] for key in keys)
         return np.frombuffer(joined, dtype=np.float32).reshape(len(texts), self.dimensions).copy()
 
