@@ -32,7 +32,6 @@ from penchant_finetune.base import open_base
 from penchant_finetune.lora import add_lora, load_lora, save_lora
 from penchant_finetune.losses import GradedLoss, UserAwareRankingLoss
 from penchant_finetune.pairs import Pairs
-from penchant_finetune.precision import has_bfloat16
 from penchant_finetune.prepare import MANIFEST, Prepared
 from penchant_finetune.run import ADAPTER, Begun, Run, TrainSettings, begun, held, is_first, processes, write
 from penchant_finetune.validation import CHOICE, METRIC, NextItems
@@ -40,6 +39,7 @@ from penchant_pipelines.encoder.adapter import WEIGHTS
 from penchant_pipelines.encoder.batching import cores
 from penchant_pipelines.encoder.sentence import file_sha256, prompt_of
 from penchant_pipelines.errors import InvalidInput, WrongState
+from penchant_pipelines.precision import has_bfloat16
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -28,7 +28,6 @@ from penchant_finetune.lora import add_lora, target_modules
 from penchant_finetune.losses import BoundedLoss, GradedLoss, UserAwareRankingLoss
 from penchant_finetune.next_items import Asked, Values, measure, questions
 from penchant_finetune.pairs import Vectors
-from penchant_finetune.precision import has_bfloat16, in_half
 from penchant_finetune.prepare import MANIFEST, Prepared, PrepareSettings, evidence, load_prepared, prepare
 from penchant_finetune.run import ADAPTER, RUN, TrainSettings, held, load_run, write
 from penchant_finetune.sequence_data import prepared_log
@@ -40,6 +39,7 @@ from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import InvalidInput, WrongState
 from penchant_pipelines.interests import Calibration, InterestSettings
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Post, Signal
+from penchant_pipelines.precision import has_bfloat16, in_half
 from penchant_pipelines.text import TextPipeline, TextSettings
 
 # peft asks transformers by a name that is on its way out.

@@ -33,13 +33,13 @@ from penchant_finetune.bilingual.vocabulary import (
     read_glosses,
     rows_by_meaning,
 )
-from penchant_finetune.precision import in_half
 from penchant_finetune.program import at_least, told_in_a_line
 from penchant_pipelines.encoder import Vectors
 from penchant_pipelines.encoder.sentence import embedded_model
 from penchant_pipelines.encoder.tokenizer import add_words
 from penchant_pipelines.encoder.words import WORDS_FILE, word_embedding
 from penchant_pipelines.errors import InvalidInput
+from penchant_pipelines.precision import in_half
 
 TRANSLATED, NAMED = 10_000, 6_000
 """Sentences, and words of the dictionary, that the way between the teachers is learnt from, beside all titles."""

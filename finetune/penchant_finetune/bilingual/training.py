@@ -29,11 +29,11 @@ from penchant_finetune.bilingual.corpus import Corpus, Graded, share
 from penchant_finetune.bilingual.rewriting import chinese_words, rewritten
 from penchant_finetune.bilingual.vocabulary import Glosses, meaning
 from penchant_finetune.lora import add_lora, save_configuration
-from penchant_finetune.precision import in_half
 from penchant_finetune.run import check_settings
 from penchant_pipelines.encoder import Vectors
 from penchant_pipelines.encoder.words import WordVocabulary, word_embedding
 from penchant_pipelines.errors import WrongState
+from penchant_pipelines.precision import in_half
 
 if TYPE_CHECKING:
     from collections.abc import Callable

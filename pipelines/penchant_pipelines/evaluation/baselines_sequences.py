@@ -18,6 +18,7 @@ from torch.nn import functional
 from penchant_pipelines.evaluation.log import Past, Rows
 from penchant_pipelines.evaluation.methods import Floats, Refit, Scorer
 from penchant_pipelines.evaluation.protocol import Question
+from penchant_pipelines.precision import in_half
 
 LENGTH = 64
 """The latest signals of a user that a network sees."""
@@ -191,8 +192,11 @@ class SequenceBaseline(Scorer):
         pool = np.unique(np.concatenate([wanted, dice.integers(0, len(past.catalogue), NEGATIVES)]))
         expected = len(wanted) * frequency[pool] + NEGATIVES / len(past.catalogue)
         correction = torch.from_numpy(np.log(-np.expm1(-expected))).float()
-        logits = network.logits(network(rows, vectors, valid)[asked], torch.from_numpy(pool)) - correction
-        return functional.cross_entropy(logits, torch.from_numpy(np.searchsorted(pool, wanted)))
+        found = network(rows, vectors, valid)[asked]
+        # Most of a step, and what tells them apart is far above what is lost.
+        with in_half("cpu"):
+            logits = network.logits(found, torch.from_numpy(pool))
+        return functional.cross_entropy(logits.float() - correction, torch.from_numpy(np.searchsorted(pool, wanted)))
 
 
 def _frequency(past: Past, sequences: list[Rows], shares: NDArray[np.float64]) -> NDArray[np.float64]:
