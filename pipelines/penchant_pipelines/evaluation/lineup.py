@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -104,7 +105,9 @@ def race(
     starts = [(entrant, seed) for entrant in entrants for seed in (seeds if entrant.by_chance else seeds[:1])]
     workers = joblib.Parallel(n_jobs=min(cores(), len(starts)), return_as="generator_unordered")
     found: dict[tuple[str, int], Run] = {}
-    with TemporaryDirectory(prefix="penchant-evaluate-") as folder:
+    with TemporaryDirectory(prefix="penchant-evaluate-") as folder, warnings.catch_warnings():
+        # A worker that holds much more after a method than after its first is replaced; nothing is lost with it.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
         shared = Path(folder) / "log"
         shared.write_bytes(pickle.dumps((log, asked), pickle.HIGHEST_PROTOCOL))
         jobs = (joblib.delayed(_run)(entrant, shared, seed) for entrant, seed in starts)
