@@ -13,7 +13,7 @@ from penchant_pipelines.encoder import bulk, encode_all
 
 
 class Numbers:
-    """An encoder of texts that are numbers; it lets pass one text after the first only when it is told to."""
+    """An encoder of texts that are numbers; all but the first wait in it until it is free."""
 
     space_id = base_model = "numbers"
     adapter_id = ""

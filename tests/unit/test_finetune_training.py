@@ -39,7 +39,6 @@ from penchant_pipelines.encoder.sentence import file_sha256
 from penchant_pipelines.errors import InvalidInput, WrongState
 from penchant_pipelines.interests import Calibration, InterestSettings
 from penchant_pipelines.model import MICROS_PER_DAY, Action, Behavior, Post, Signal
-from penchant_pipelines.precision import has_bfloat16, in_half
 from penchant_pipelines.text import TextPipeline, TextSettings
 
 # peft asks transformers by a name that is on its way out.
@@ -230,19 +229,6 @@ def test_shorter_vectors_are_trained_where_asked_for() -> None:
     both = ranking_loss([], [], dimensions=(8, 4))(features, labels).item()
     assert both == pytest.approx((whole + half) / 2, rel=1e-5)
     assert whole != pytest.approx(half, rel=1e-3)
-
-
-# -- precision --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the system tells of the processor elsewhere")
-def test_bfloat16_is_used_where_the_processor_has_it() -> None:
-    flags = set(Path("/proc/cpuinfo").read_text().split())
-    assert has_bfloat16("cpu") == bool(flags & {"avx512_bf16", "amx_bf16"})
-    assert not has_bfloat16("mps")
-    with in_half("cpu"):
-        product = torch.ones(2, 2) @ torch.ones(2, 2)
-    assert product.dtype == (torch.bfloat16 if has_bfloat16("cpu") else torch.float32)
 
 
 # -- what is prepared --------------------------------------------------------------------------------------------

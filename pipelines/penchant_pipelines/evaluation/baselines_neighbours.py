@@ -68,8 +68,7 @@ class ItemNeighbours(Scorer):
         norms = np.sqrt(np.maximum(past.matrix.sum(axis=0), 1.0))
         # Norms are roots of few numbers: own items of one norm are summed up before they are compared with all others.
         lengths, kinds = np.unique(norms[own], return_inverse=True)
-        shape = (len(own), len(lengths) * len(masses))
-        history = np.zeros(shape)
+        history = np.zeros((len(own), len(lengths) * len(masses)))
         for line, mass in enumerate(masses):
             np.add.at(history, (places, kinds[places] * len(masses) + line), mass)
         common = past.matrix.T @ (past.matrix[:, own] @ history)
