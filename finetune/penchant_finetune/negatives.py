@@ -8,6 +8,7 @@ import numpy as np
 
 from penchant_finetune.corpus import Ints
 from penchant_finetune.pairs import Pairs, Vectors
+from penchant_pipelines.highest import highest
 
 FIRST_RANK, LAST_RANK = 10, 50
 """Nearer items are too often the same thing in other words; further ones teach little."""
@@ -35,9 +36,9 @@ def mine(pairs: Pairs, vectors: Vectors, items: Ints, touched: Ints, seed: int) 
         anchors = vectors[pairs.anchors[rows]]
         cosines = anchors @ vectors[catalogue].T
         limits = MARGIN * np.einsum("nd,nd->n", anchors, vectors[pairs.positives[rows]])
-        count = min(LAST_RANK, len(catalogue))
-        nearest = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
-        nearest = np.take_along_axis(nearest, np.argsort(-np.take_along_axis(cosines, nearest, 1), axis=1), 1)
+        nearest = np.stack([highest(line, LAST_RANK) for line in cosines])
+        order = np.argsort(-np.take_along_axis(cosines, nearest, 1), axis=1, kind="stable")
+        nearest = np.take_along_axis(nearest, order, 1)
         for place, row in enumerate(rows.tolist()):
             anchor, user = int(pairs.anchors[row]), int(pairs.users[row])
             columns = nearest[place, FIRST_RANK - 1 :]

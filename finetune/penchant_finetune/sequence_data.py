@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from penchant_finetune.prepare import Prepared, evidence
 from penchant_pipelines.errors import InvalidInput
+from penchant_pipelines.highest import highest
 from penchant_pipelines.interests.evidence import Evidence
 from penchant_pipelines.interests.settings import InterestSettings
 from penchant_pipelines.metrics import ndcg, recall
@@ -163,9 +164,8 @@ def rank(asked: Sequence[Query], scores: Scorer, batch: int = 64) -> NDArray[np.
         lines = scores(part)
         for place, (query, line) in enumerate(zip(part, lines, strict=True), start):
             line[query.seen] = -np.inf
-            wanted = min(50, len(line))
-            top = np.argpartition(-line, wanted - 1)[:wanted]
-            top = top[np.lexsort((top, -line[top]))]
+            top = highest(line, 50)
+            top = top[np.argsort(-line[top], kind="stable")]
             told = query.relevant
             measured[place] = recall(top, told, 10), recall(top, told, 50), ndcg(top, told, 10)
     return measured

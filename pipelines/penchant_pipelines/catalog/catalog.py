@@ -169,8 +169,8 @@ class Catalog:
 
     def texts(self, space: int) -> Texts:
         """The items' vectors in a space, as they are."""
-        voices = self.voices.get(space)
-        return Texts(space, self.vectors[space], self.vectors[space] if voices is None else voices.sums)
+        own, voices = self.vectors[space][: self.size], self.voices.get(space)
+        return Texts(space, own, own if voices is None else voices.sums[: self.size])
 
     def popularity(self, rows_wanted: Sequence[int] | NDArray[np.intp], as_of: int) -> NDArray[np.float64]:
         """Decayed mass of those who took to the items in these rows, everybody once, at a time (µs): (n,)."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from penchant_pipelines.evaluation.log import Log, Past, Rows
 from penchant_pipelines.evaluation.protocol import Phase, Query, Question, replay
+from penchant_pipelines.highest import highest
 from penchant_pipelines.metrics import ndcg
 from penchant_pipelines.model import MICROS_PER_DAY
 
@@ -91,11 +92,10 @@ def _lists(scores: Floats, asked: bool) -> Rows:
 
 def best(scores: Floats) -> Rows:
     """Rows of the DEPTH highest scores, best first, ties by row; −1 in place of those at −∞."""
-    wanted = min(DEPTH, len(scores))
-    found = np.argpartition(-scores, wanted - 1)[:wanted]
-    found = found[np.lexsort((found, -scores[found]))]
+    found = highest(scores, DEPTH)
+    found = found[np.argsort(-scores[found], kind="stable")]
     found = np.where(np.isfinite(scores[found]), found, -1)
-    return np.pad(found, (0, DEPTH - wanted), constant_values=-1)
+    return np.pad(found, (0, DEPTH - len(found)), constant_values=-1)
 
 
 class Refit:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from penchant_pipelines.highest import highest
 from penchant_pipelines.index.base import (
     DECIMALS,
     Generation,
@@ -78,7 +79,7 @@ class ExactIndex:
         found = np.arange(len(similarities))
         if limit < len(similarities):
             # all that tie with the last one stay in, so that ties are broken by id there too
-            threshold = np.partition(similarities, -limit)[-limit]
+            threshold = similarities[highest(similarities, limit)].min()
             found = np.flatnonzero(similarities >= threshold)
         return ranked([self._ids[i] for i in found], similarities[found].tolist())[:limit]
 

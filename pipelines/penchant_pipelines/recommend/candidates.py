@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import Catalog
 from penchant_pipelines.catalog.products import products_of
+from penchant_pipelines.highest import highest
 from penchant_pipelines.index.relay import Relay
 from penchant_pipelines.recommend.filters import Filter
 from penchant_pipelines.recommend.ranking import Floats, Taste, Vectors, quotas
@@ -169,8 +170,7 @@ def _nearest(vectors: Vectors, targets: Vectors, places: Sequence[int], rows: Ro
     cosines = products_of(vectors, rows, targets)
     picked: set[int] = set()
     for line, quota in zip(cosines, places, strict=True):
-        wanted = min(OVERSAMPLE * quota, len(rows))
-        picked.update(rows[np.argpartition(-line, wanted - 1)[:wanted]].tolist())
+        picked.update(rows[highest(line, OVERSAMPLE * quota)].tolist())
     if len(picked) < min(least, len(rows)):
         # Several targets brought the same.
         order = np.argsort(-cosines.max(axis=0), kind="stable")
@@ -187,7 +187,5 @@ def _joined(rows: Rows, told: Sequence[Floats], allowed: Rows, limit: int) -> Ro
         free[allowed[allowed < len(free)]] = True
         for line in by_row:
             best = np.flatnonzero(free & (line > 0))
-            if len(best) > wanted:
-                best = best[np.argpartition(line[best], -wanted)[-wanted:]]
-            picked.append(best)
+            picked.append(best[highest(line[best], wanted)])
     return np.unique(np.concatenate(picked)).astype(np.intp)

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from penchant_pipelines.catalog import Catalog
+from penchant_pipelines.highest import highest
 from penchant_pipelines.interests import Blender, Evidence, Profile, view
 from penchant_pipelines.interests.evidence import weighing
 from penchant_pipelines.model import MICROS_PER_DAY
@@ -173,9 +174,8 @@ class Teacher:
         lines = np.concatenate([scores, written[(written != scores).any(axis=1)]])
         telling = np.array(lines.any(axis=1))
         telling[np.argmin(telling)] = True
-        wanted = min(CANDIDATES, len(compared))
         for line in lines[telling]:
-            chosen[np.argpartition(-line, wanted - 1)[:wanted]] = True
+            chosen[highest(line, CANDIDATES)] = True
         number = self.numbers.setdefault(user, len(self.numbers))
         told, bare = (each[:, chosen].astype(np.float32) for each in (scores, written))
         return Lesson(number, told, np.isin(compared[chosen], sorted(taken)), bare)
