@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from penchant_pipelines.interests.drift import DriftReport, DriftSettings, DriftState, newest, observe, report
+from penchant_pipelines.interests.drift import (
+    RESTART,
+    SETTLED,
+    WARINESS,
+    DriftReport,
+    DriftSettings,
+    DriftState,
+    newest,
+    observe,
+    report,
+)
 
 DIMENSIONS = 64
 RULES = DriftSettings()
@@ -221,6 +232,22 @@ def test_an_alarm_ends_and_the_new_topic_becomes_ordinary() -> None:
     assert any(detected[50:60])
     assert not any(detected[-60:])
     assert found[-1].since is None
+
+
+@pytest.mark.parametrize(("held", "more"), [(RESTART, WARINESS), (SETTLED - 2, WARINESS), (SETTLED, 1.0), (150, 1.0)])
+def test_soon_after_a_change_another_one_takes_more_evidence(held: float, more: float) -> None:
+    state = DriftState()
+    *known, latest = np.concatenate([texts([0], 50, 3), texts([3], 4, 4)])
+    for place, vector in enumerate(known):
+        observe(state, vector, place * HOUR, NOWHERE, RULES)
+    state.held = held
+    changed = msgspec.structs.replace(state, since=30 * HOUR)
+
+    observe(state, latest, 60 * HOUR, NOWHERE, RULES)
+    observe(changed, latest, 60 * HOUR, NOWHERE, RULES)
+
+    assert state.evidence == pytest.approx(more * changed.evidence, rel=1e-6)
+    assert state.evidence > 0
 
 
 @pytest.mark.parametrize(("distance", "magnitude"), [(-0.1, 0.0), (0.4, 0.4), (1.7, 1.0)])

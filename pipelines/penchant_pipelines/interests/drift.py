@@ -31,6 +31,9 @@ RESTART = 20
 """Signals that the mean counts for after an alarm: what comes next moves it fast."""
 PAUSE = 10
 """Signals after an alarm without another: until then the newest ones are those that were told."""
+WARINESS, SETTLED = 1.2, 40
+"""How much more evidence another alarm takes while the mean is of few signals that came after one, and how many these
+are: what is forgotten fast lets evidence ebb and gather anew where nothing changes."""
 CAUTION = 0.5
 """Share by which a signal moves the mean less when an alarm is near: a change must not vouch for itself."""
 LEAST_LENGTH = 0.06
@@ -55,7 +58,7 @@ class DriftSettings(Section):
         "which drift is told.",
     )
     turn: float = Field(
-        default=0.19,
+        default=0.185,
         gt=0,
         le=2,
         description="1 − cosine between the two means, as seen from the middle of the space, that it takes besides.",
@@ -144,7 +147,8 @@ def _judge(state: DriftState, now: Vector, mean: Vector, time: int, middle: Vect
     apart = common - shift - held + length
     lengths = max(recent - 2 * shift + length, LEAST_LENGTH), max(before - 2 * held + length, LEAST_LENGTH)
     turn = 1 - apart / math.sqrt(lengths[0] * lengths[1])
-    state.evidence = min(distance / settings.distance, turn / settings.turn)
+    told_before = state.since is not None and state.held < SETTLED
+    state.evidence = min(distance / settings.distance, turn / settings.turn) / (WARINESS if told_before else 1.0)
     if state.evidence < STIRRING:
         state.onset = None
     elif state.onset is None:
