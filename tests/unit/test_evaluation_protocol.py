@@ -118,7 +118,7 @@ class Snoop(Scorer):
 
     def _look(self, past: Past) -> int:
         shown = [len(past.rows), len(past.weights), len(past.vectors), len(past.words), len(past.signals)]
-        shown += [len(past.languages), len(past.users)]
+        shown.append(len(past.users))
         assert set(shown) == {len(past)}
         places = [past.of(user) for user in range(past.user_count)]
         assert sum(map(len, places)) == len(past)

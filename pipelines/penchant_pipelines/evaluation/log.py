@@ -93,22 +93,30 @@ class Past:
     """
 
     def __init__(self, log: Log, end: int, own: Sequence[Rows]) -> None:
+        self._log = log
         self.catalogue = log.catalogue
         self.user_count = len(log.user_ids)
-        self.signals = log.signals[:end]
         self.users = log.users[:end]
         gone = log.taken_back[:end] < end
         self.rows = np.where(gone, -1, log.rows[:end])
         self.times = log.times[:end]
         self.weights = np.where(gone, 0.0, log.weights[:end])
         self.vectors = log.vectors[:end]
-        self.words = log.words[:end]
-        self.languages = log.languages[:end]
         self._own = own
 
     def __len__(self) -> int:
         """Count the signals."""
         return len(self.times)
+
+    @cached_property
+    def signals(self) -> tuple[Signal, ...]:
+        """(n,) as they came."""
+        return self._log.signals[: len(self)]
+
+    @cached_property
+    def words(self) -> tuple[tuple[str, ...], ...]:
+        """(n,) words of the text and of the item."""
+        return self._log.words[: len(self)]
 
     def of(self, user: int) -> Rows:
         """Places of a user's signals, oldest first."""

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,12 @@ YARDSTICK = 200
 """Random items that a score is compared with, so that scores of different days can be compared."""
 
 Floats = NDArray[np.float64]
+
+
+@lru_cache(maxsize=8)
+def yardstick(seed: int, items: int) -> Rows:
+    """Rows of the random items that scores are compared with: (YARDSTICK,)."""
+    return np.random.default_rng(seed).integers(0, items, YARDSTICK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +78,17 @@ class Scorer(Method):
 
     def answer(self, past: Past, question: Question) -> Answer:
         """Rank by score; what scores alike ranks by popularity, so that strangers get what is popular."""
-        scores = np.atleast_2d(self.score(past, question)).astype(np.float64)
+        scores = np.ascontiguousarray(np.atleast_2d(self.score(past, question)), dtype=np.float64)
         spread = scores.max(axis=1, keepdims=True) - scores.min(axis=1, keepdims=True)
         crowd = past.popularity / max(past.popularity.max(), 1.0)
         scores = scores + 1e-9 * np.where(spread > 0, spread, 1.0) * crowd
-        places = np.random.default_rng(self.seed).integers(0, scores.shape[1], YARDSTICK)
-        rated, compared = scores[:, question.rated, None], scores[:, None, places]
+        rated = scores[:, question.rated, None]
+        compared = scores[:, None, yardstick(self.seed, scores.shape[1])]
         ratings = (rated > compared).mean(axis=2) + 0.5 * (rated == compared).mean(axis=2)
         scores[:, question.excluded] = -np.inf
         top = _lists(scores, question.listed)
-        scores[:, past.touched] = -np.inf
-        return Answer(top, ratings, _lists(scores, question.shelf))
+        untouched = np.where(past.touched, -np.inf, scores) if question.shelf else scores
+        return Answer(top, ratings, _lists(untouched, question.shelf))
 
 
 def _lists(scores: Floats, asked: bool) -> Rows:
@@ -94,8 +101,9 @@ def best(scores: Floats) -> Rows:
     """Rows of the DEPTH highest scores, best first, ties by row; −1 in place of those at −∞."""
     found = highest(scores, DEPTH)
     found = found[np.argsort(-scores[found], kind="stable")]
-    found = np.where(np.isfinite(scores[found]), found, -1)
-    return np.pad(found, (0, DEPTH - len(found)), constant_values=-1)
+    places = np.full(DEPTH, -1)
+    places[: len(found)] = np.where(np.isfinite(scores[found]), found, -1)
+    return places
 
 
 class Refit:

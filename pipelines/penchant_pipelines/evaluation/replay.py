@@ -15,7 +15,7 @@ from penchant_pipelines.encoder import Encoder
 from penchant_pipelines.engine import Engine, EngineSettings
 from penchant_pipelines.errors import PenchantError
 from penchant_pipelines.evaluation.log import Catalogue, Past, Rows
-from penchant_pipelines.evaluation.methods import DEPTH, YARDSTICK, Answer, Floats, Method
+from penchant_pipelines.evaluation.methods import DEPTH, Answer, Floats, Method, yardstick
 from penchant_pipelines.evaluation.protocol import Question
 from penchant_pipelines.index import ExactStore
 from penchant_pipelines.mixes import LEARN
@@ -39,7 +39,7 @@ class Penchant(Method):
         self._ids = np.array([item.id for item in catalogue.items], dtype=object)
         self._rows = {item_id: row for row, item_id in enumerate(self._ids)}
         self._captured = 0
-        self._yardstick = np.random.default_rng(seed).integers(0, len(catalogue), YARDSTICK)
+        self._yardstick = yardstick(seed, len(catalogue))
         self._runner = asyncio.Runner()
         self._stack = AsyncExitStack()
         self._folder = TemporaryDirectory(prefix="penchant-evaluate-")
