@@ -28,6 +28,20 @@ def popularity(found: Catalog, as_of: int = NOW) -> dict[str, float]:
     return {name: float(found.popularity([entry.row], as_of)[0]) for name, entry in found.entries.items()}
 
 
+def test_texts_are_of_the_rows_that_items_have_taken_and_of_no_room_behind_them() -> None:
+    found = catalog()
+    for place in range(3):
+        found.upsert(Item(f"{place}"), "en", {1: axis(place)})
+    found.delete(["1"])
+
+    alone = found.texts(1)
+    found.listen(1)
+    heard = found.texts(1)
+
+    for vectors in (alone.vectors, alone.said, heard.vectors, heard.said):
+        assert vectors.tolist() == [axis(0).tolist(), np.zeros(DIMENSIONS).tolist(), axis(2).tolist()]
+
+
 def test_items_are_added_replaced_and_deleted() -> None:
     found = catalog()
     found.upsert(Item("a", create_time=5), "en", {1: axis(0)})
