@@ -44,7 +44,7 @@ LEAST_PAST = 1e-6
 SURE = 1 / 3
 """How far from θ to 1 the cosine of a topic with an interest must be for the one to mean the other."""
 
-FORMAT = 14
+FORMAT = 15
 """Of stored profiles, and of all that goes into them besides the settings: a change makes them anew."""
 
 Event = Evidence | SteeringEvent
