@@ -76,11 +76,9 @@ class ExactIndex:
             self._rows = grown
 
     def _best(self, similarities: Vectors, limit: int) -> list[Hit]:
-        found = np.arange(len(similarities))
-        if limit < len(similarities):
-            # all that tie with the last one stay in, so that ties are broken by id there too
-            threshold = similarities[highest(similarities, limit)].min()
-            found = np.flatnonzero(similarities >= threshold)
+        # all that tie with the last one stay in, so that ties are broken by id there too
+        threshold = similarities[highest(similarities, limit)].min(initial=np.inf)
+        found = np.flatnonzero(similarities >= threshold)
         return ranked([self._ids[i] for i in found], similarities[found].tolist())[:limit]
 
 
